@@ -1,0 +1,33 @@
+//! The words of the house: ids, principals, scopes, tools, calls, time windows and signals.
+//!
+//! Everything here is plain data and pure functions. Nothing in this crate may know a protocol, a
+//! backend, a runtime or a policy engine; every other crate may use it.
+
+mod clock;
+mod coverage;
+mod fault;
+mod ids;
+mod principal;
+mod scope;
+mod secret;
+mod signal;
+mod spec;
+mod window;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use coverage::{Coverage, CoverageState};
+pub use fault::{Fault, FaultCode};
+pub use ids::{InvalidName, KeyId, PrincipalId, SourceName, TenantId, ToolName, TraceContext};
+pub use principal::{CredentialKind, Principal};
+pub use scope::{NameSet, Scope, ScopeError};
+pub use secret::Secret;
+pub use signal::{
+    Alert, AlertState, Exemplar, LogRecord, MetricDescriptor, MetricKind, Sample, Series, Service, Severity, Signal, Span,
+    SpanEvent, SpanKind, SpanStatus, Trace, TraceSummary,
+};
+pub use spec::{
+    CompletionKind, PromptArgument, PromptSpec, ResourceSpec, ResourceTemplateSpec, RiskClass, ToolSpec, WriteCategory,
+};
+pub use window::{
+    Timestamp, TimeWindow, WindowError, format_duration, format_timestamp, parse_duration, parse_instant,
+};
