@@ -28,6 +28,4 @@ pub use signal::{
 pub use spec::{
     CompletionKind, PromptArgument, PromptSpec, ResourceSpec, ResourceTemplateSpec, RiskClass, ToolSpec, WriteCategory,
 };
-pub use window::{
-    Timestamp, TimeWindow, WindowError, format_duration, format_timestamp, parse_duration, parse_instant,
-};
+pub use window::{TimeWindow, Timestamp, WindowError, format_duration, format_timestamp, parse_duration, parse_instant};

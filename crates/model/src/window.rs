@@ -77,7 +77,7 @@ pub enum WindowError {
     TooLong(String),
 }
 
-const MAX_WINDOW: Duration = Duration::from_secs(400 * 86_400);
+const MAX_WINDOW: Duration = Duration::from_hours(400 * 24);
 
 /// Reads `90s`, `15m`, `1h30m`, `7d`, `2w`. Zero, signs, spaces and unknown units are refused.
 pub fn parse_duration(text: &str) -> Result<Duration, WindowError> {
@@ -125,7 +125,8 @@ pub fn format_duration(duration: Duration) -> String {
     let mut out = String::new();
     for (unit, name) in [(604_800, 'w'), (86_400, 'd'), (3_600, 'h'), (60, 'm'), (1, 's')] {
         if seconds >= unit {
-            out.push_str(&format!("{}{name}", seconds / unit));
+            out.push_str(&(seconds / unit).to_string());
+            out.push(name);
             seconds %= unit;
         }
     }

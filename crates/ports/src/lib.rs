@@ -1,1 +1,19 @@
-//! ports
+//! The joints of the house: the traits rooms meet through, and nothing else.
+//!
+//! Pure: no runtime, no sockets. Cancellation is the drop of the future: whoever implements these traits
+//! must stop its work when the future it returned is dropped (spawned work included).
+
+mod exchange;
+mod output;
+mod source;
+mod tool;
+
+pub use exchange::{Answers, ClientAbilities, Exchange, InputRequest, NoExchange, NoticeLevel};
+pub use output::{Content, EmbeddedResource, Outcome, Output, PromptMessage, PromptOutput, ResourceOutput, Role};
+pub use source::{
+    Aggregation, AlertAnswer, AlertRequest, LabelMatch, LabelValuesRequest, LogAnswer, LogCount, LogCountAnswer, LogCountRequest,
+    LogFilter, LogLine, LogPosition, LogRequest, MatchOperator, MetricAnswer, MetricCatalogueAnswer, MetricCatalogueRequest,
+    MetricRequest, MetricSelector, ScanEnd, SemanticMetric, ServiceAnswer, Source, SourceHealth, SpanFilter, SqlAnswer,
+    SqlColumn, SqlRequest, TextFilter, Total, TraceAnswer, TraceOrder, TraceRequest,
+};
+pub use tool::{Arguments, Completer, Prompt, ResourceReader, Tool};

@@ -1,0 +1,210 @@
+//! The permit: proof that a call was authorized. Reaching a backend takes one; only this crate makes one.
+//!
+//! Fields are private and there is no public constructor. What holders may do is narrow it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_model::{Principal, PrincipalId, RiskClass, Scope, ToolName, TraceContext};
+
+/// What may be spent on one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes a single backend response may have.
+    pub backend_bytes: u64,
+    /// Rows or records a tool may read from one source.
+    pub rows: u64,
+    /// Bytes of the released answer.
+    pub answer_bytes: u64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { backend_bytes: 32 << 20, rows: 2_000_000, answer_bytes: 96 << 10 }
+    }
+}
+
+/// Why the permit exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// One call of one tool by one principal.
+    Call {
+        /// The tool.
+        tool: ToolName,
+        /// Its risk class.
+        risk: RiskClass,
+    },
+    /// Reading a resource, getting a prompt or completing an argument.
+    Lookup {
+        /// What was asked for (`resource:<uri>`, `prompt:<name>`, `completion:<argument>`).
+        what: Arc<str>,
+    },
+    /// Standing work of the server itself; see [`Charter`].
+    Charter {
+        /// The purpose, as it appears in audit records.
+        name: Arc<str>,
+    },
+}
+
+#[derive(Debug)]
+struct Inner {
+    purpose: Purpose,
+    principal: Principal,
+    rule: Arc<str>,
+    scope: Scope,
+    deadline: Instant,
+    budget: Budget,
+    trace: TraceContext,
+    destinations: Option<BTreeSet<String>>,
+}
+
+/// Proof of authorization: principal, rule that allowed, scope, deadline, budget, trace context.
+///
+/// Cheap to clone; a clone is the same permit.
+#[derive(Debug, Clone)]
+pub struct Permit {
+    inner: Arc<Inner>,
+}
+
+impl Permit {
+    pub(crate) fn issue(
+        purpose: Purpose,
+        principal: Principal,
+        rule: Arc<str>,
+        deadline: Instant,
+        budget: Budget,
+        trace: TraceContext,
+    ) -> Self {
+        let scope = principal.scope.clone();
+        Self { inner: Arc::new(Inner { purpose, principal, rule, scope, deadline, budget, trace, destinations: None }) }
+    }
+
+    /// Why it exists.
+    pub fn purpose(&self) -> &Purpose {
+        &self.inner.purpose
+    }
+
+    /// Who acts.
+    pub fn principal(&self) -> &Principal {
+        &self.inner.principal
+    }
+
+    /// Who acts, by id.
+    pub fn principal_id(&self) -> &PrincipalId {
+        &self.inner.principal.id
+    }
+
+    /// The rule that allowed it.
+    pub fn rule(&self) -> &Arc<str> {
+        &self.inner.rule
+    }
+
+    /// What data may be seen.
+    pub fn scope(&self) -> &Scope {
+        &self.inner.scope
+    }
+
+    /// When the work must be over.
+    pub fn deadline(&self) -> Instant {
+        self.inner.deadline
+    }
+
+    /// Time left until the deadline; zero when it has passed.
+    pub fn time_left(&self) -> Duration {
+        self.inner.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// What may be spent.
+    pub fn budget(&self) -> Budget {
+        self.inner.budget
+    }
+
+    /// Trace context to pass on.
+    pub fn trace(&self) -> &TraceContext {
+        &self.inner.trace
+    }
+
+    /// Whether this permit may reach `origin` (`scheme://host:port`). Calls may reach the origins of the
+    /// sources they are allowed to ask (each client is bound to one); a charter only what it names.
+    pub fn may_reach(&self, origin: &str) -> bool {
+        self.inner.destinations.as_ref().is_none_or(|d| d.contains(origin))
+    }
+
+    /// The same permit with a narrower scope. Never wider: the result is the intersection.
+    #[must_use]
+    pub fn narrowed(&self, scope: &Scope) -> Self {
+        self.rebuilt(self.inner.scope.narrow(scope), self.inner.deadline)
+    }
+
+    /// The same permit with an earlier deadline; a later one is ignored.
+    #[must_use]
+    pub fn with_deadline_at_most(&self, deadline: Instant) -> Self {
+        self.rebuilt(self.inner.scope.clone(), self.inner.deadline.min(deadline))
+    }
+
+    fn rebuilt(&self, scope: Scope, deadline: Instant) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                purpose: self.inner.purpose.clone(),
+                principal: self.inner.principal.clone(),
+                rule: self.inner.rule.clone(),
+                scope,
+                deadline,
+                budget: self.inner.budget,
+                trace: self.inner.trace.clone(),
+                destinations: self.inner.destinations.clone(),
+            }),
+        }
+    }
+}
+
+/// What the operator's configuration grants to one piece of standing work.
+#[derive(Debug, Clone)]
+pub struct CharterGrant {
+    /// Purpose, such as `source-health`; becomes the principal `charter:<name>`.
+    pub name: Arc<str>,
+    /// Origins (`scheme://host:port`) it may reach.
+    pub destinations: BTreeSet<String>,
+    /// Data it may see.
+    pub scope: Scope,
+    /// Time allowed for one piece of the work.
+    pub time_limit: Duration,
+    /// What one piece of the work may spend.
+    pub budget: Budget,
+}
+
+/// Standing work that serves no caller: one purpose, its destinations and budgets. Made by
+/// [`Policies::charter`](crate::Policies::charter) at start-up; it cannot call tools.
+#[derive(Debug, Clone)]
+pub struct Charter {
+    grant: Arc<CharterGrant>,
+    principal: Principal,
+}
+
+impl Charter {
+    pub(crate) fn new(grant: CharterGrant, principal: Principal) -> Self {
+        Self { grant: Arc::new(grant), principal }
+    }
+
+    /// The purpose.
+    pub fn name(&self) -> &str {
+        &self.grant.name
+    }
+
+    /// A permit for one piece of this work, starting now.
+    pub fn permit(&self) -> Permit {
+        Permit {
+            inner: Arc::new(Inner {
+                purpose: Purpose::Charter { name: self.grant.name.clone() },
+                principal: self.principal.clone(),
+                rule: Arc::from("charter"),
+                scope: self.grant.scope.clone(),
+                deadline: Instant::now() + self.grant.time_limit,
+                budget: self.grant.budget,
+                trace: TraceContext::default(),
+                destinations: Some(self.grant.destinations.clone()),
+            }),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What a running tool may say to, and has been told by, the client. The gate stands between: every word
+//! is released before it leaves.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// Level of a log message to the client (RFC 5424 names, as MCP uses them).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NoticeLevel {
+    /// Details.
+    Debug,
+    /// Normal.
+    Info,
+    /// Normal but significant.
+    Notice,
+    /// Something is off.
+    Warning,
+    /// Something failed.
+    Error,
+}
+
+/// A question to the client.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputRequest {
+    /// MCP method, such as `elicitation/create`.
+    pub method: String,
+    /// Its parameters.
+    pub params: Value,
+}
+
+/// What the client said it can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClientAbilities {
+    /// Can show a form to its user.
+    pub elicitation: bool,
+    /// Can ask its model.
+    pub sampling: bool,
+    /// Can list its roots.
+    pub roots: bool,
+}
+
+/// Answers of an earlier round.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Answers {
+    /// Results by the key of the question.
+    pub responses: BTreeMap<String, Value>,
+    /// The state the tool gave with its questions, verified by the face.
+    pub state: Option<Value>,
+}
+
+/// The tool's side of the conversation with the client.
+pub trait Exchange: Send + Sync {
+    /// Reports progress; dropped when the client did not ask for it.
+    fn progress(&self, done: f64, total: Option<f64>, message: &str);
+
+    /// Sends a log message; dropped below the level the client asked for.
+    fn notice(&self, level: NoticeLevel, logger: &str, data: Value);
+
+    /// Answers of an earlier round, if this is a second run.
+    fn answers(&self) -> Option<&Answers>;
+
+    /// What the client can do.
+    fn abilities(&self) -> ClientAbilities;
+}
+
+/// Nobody listens: for tests and standing work.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoExchange;
+
+impl Exchange for NoExchange {
+    fn progress(&self, _done: f64, _total: Option<f64>, _message: &str) {}
+    fn notice(&self, _level: NoticeLevel, _logger: &str, _data: Value) {}
+    fn answers(&self) -> Option<&Answers> {
+        None
+    }
+    fn abilities(&self) -> ClientAbilities {
+        ClientAbilities::default()
+    }
+}
