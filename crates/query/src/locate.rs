@@ -224,10 +224,10 @@ impl<'a> Reader<'a> {
         self.at += 1;
         while self.text(0) != "}" {
             let quoted = self.peek(0).is_some_and(|token| token.kind == TokenKind::String);
-            if !quoted {
-                self.expect(TokenKind::Word, "a label name")?;
-            } else {
+            if quoted {
                 self.at += 1;
+            } else {
+                self.expect(TokenKind::Word, "a label name")?;
             }
             let alone = quoted && matches!(self.text(0), "," | "}");
             if !alone {

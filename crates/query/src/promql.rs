@@ -623,9 +623,13 @@ impl Expr {
             }
             Self::Call { function, before, inner, after } => {
                 push(out, format_args!("{function}("));
-                before.iter().for_each(|value| push(out, format_args!("{}, ", number(*value))));
+                for value in before {
+                    push(out, format_args!("{}, ", number(*value)));
+                }
                 inner.write(out);
-                after.iter().for_each(|text| push(out, format_args!(", {}", promql_string(text))));
+                for text in after {
+                    push(out, format_args!(", {}", promql_string(text)));
+                }
                 out.push(')');
             }
             Self::Aggregate { aggregation, grouping, inner } => write_aggregate(out, *aggregation, grouping, inner),

@@ -15,7 +15,7 @@ pub const MAX_OPERATORS: usize = 200;
 /// Most regular expressions in one query; each is compiled.
 pub const MAX_REGEXES: usize = 32;
 /// Longest range or offset: 100 years, so that no sum of them overflows.
-const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 86_400);
+const MAX_DURATION: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// One word of a query and where it stood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub(crate) fn position(raw: &str, offset: usize) -> usize {
     raw.char_indices().take_while(|(at, _)| *at < offset).count() + 1
 }
 
-impl<'a> Scanner<'a> {
+impl Scanner<'_> {
     fn peek(&self) -> Option<char> {
         self.raw[self.at..].chars().next()
     }
@@ -132,8 +132,14 @@ impl<'a> Scanner<'a> {
             '(' | '{' | '[' => self.open_bracket(c as u8),
             ')' | '}' | ']' => self.close_bracket(c as u8),
             '"' | '\'' | '`' => self.string(c as u8),
-            ',' | '@' => self.take(TokenKind::Mark, 1),
-            ':' if self.innermost() == Some(b'[') => self.take(TokenKind::Mark, 1),
+            ',' | '@' => {
+                self.take(TokenKind::Mark, 1);
+                Ok(())
+            }
+            ':' if self.innermost() == Some(b'[') => {
+                self.take(TokenKind::Mark, 1);
+                Ok(())
+            }
             '0'..='9' => self.number(),
             '.' if self.byte(1).is_some_and(|b| b.is_ascii_digit()) => self.number(),
             c if c.is_ascii_alphabetic() || c == '_' || c == ':' => self.word(),
@@ -142,12 +148,11 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn take(&mut self, kind: TokenKind, length: usize) -> Result<(), QueryError> {
+    fn take(&mut self, kind: TokenKind, length: usize) {
         let text = &self.raw[self.at..self.at + length];
         self.tokens.push(Token { kind, text, offset: self.at });
         self.canonical.push_str(text);
         self.at += length;
-        Ok(())
     }
 
     fn open_bracket(&mut self, bracket: u8) -> Result<(), QueryError> {
@@ -158,7 +163,8 @@ impl<'a> Scanner<'a> {
             return Err(self.too_complex("levels of brackets", MAX_NESTING));
         }
         self.open.push((bracket, self.at));
-        self.take(TokenKind::Open, 1)
+        self.take(TokenKind::Open, 1);
+        Ok(())
     }
 
     fn close_bracket(&mut self, bracket: u8) -> Result<(), QueryError> {
@@ -168,7 +174,10 @@ impl<'a> Scanner<'a> {
             _ => b'[',
         };
         match self.open.pop() {
-            Some((open, _)) if open == expected => self.take(TokenKind::Close, 1),
+            Some((open, _)) if open == expected => {
+                self.take(TokenKind::Close, 1);
+                Ok(())
+            }
             Some((open, offset)) => Err(self.syntax(
                 self.at,
                 format!(
@@ -193,7 +202,8 @@ impl<'a> Scanner<'a> {
         if self.innermost() != Some(b'{') {
             self.count_operator()?;
         }
-        self.take(TokenKind::Operator, length)
+        self.take(TokenKind::Operator, length);
+        Ok(())
     }
 
     fn word(&mut self) -> Result<(), QueryError> {
@@ -206,7 +216,8 @@ impl<'a> Scanner<'a> {
         if ["inf", "nan"].iter().any(|w| w.eq_ignore_ascii_case(name)) && self.expects_duration() {
             return Err(self.syntax(self.at, "a range or offset must be a duration such as 5m"));
         }
-        self.take(TokenKind::Word, length)
+        self.take(TokenKind::Word, length);
+        Ok(())
     }
 
     /// Whether the next number is read as a duration: inside `[…]`, or after `offset` and an optional sign.
@@ -241,7 +252,8 @@ impl<'a> Scanner<'a> {
         if let Some(error) = self.check_number(word) {
             return Err(self.syntax(self.at, error));
         }
-        self.take(TokenKind::Number, length)
+        self.take(TokenKind::Number, length);
+        Ok(())
     }
 
     fn check_number(&self, word: &str) -> Option<String> {

@@ -24,25 +24,25 @@ fn rendering_is_plain_where_it_can_be() {
     let rate = metric("http_requests_total")
         .matching(Matcher::equal(label("service_name"), "cart"))
         .matching(Matcher::regex(label("code"), "5..").unwrap())
-        .range(Duration::from_secs(300))
+        .range(Duration::from_mins(5))
         .rate();
-    let all = metric("http_requests_total").range(Duration::from_secs(300)).rate().sum_by(&[]);
+    let all = metric("http_requests_total").range(Duration::from_mins(5)).rate().sum_by(&[]);
     assert_eq!(
         rate.clone().sum_by(&[label("service_name")]).ratio(all).times(100.0).to_string(),
         "(sum by (service_name) (rate(http_requests_total{service_name=\"cart\",code=~\"5..\"}[5m])) \
          / (sum(rate(http_requests_total[5m])) > 0)) * 100"
     );
-    let quantile = metric("latency_bucket").range(Duration::from_secs(60)).rate().sum_by(&[label("le")]);
+    let quantile = metric("latency_bucket").range(Duration::from_mins(1)).rate().sum_by(&[label("le")]);
     assert_eq!(
         quantile.histogram_quantile(0.99).unwrap().to_string(),
         "histogram_quantile(0.99, sum by (le) (rate(latency_bucket[1m])))"
     );
     assert_eq!(
-        Expr::from(metric("native").offset(Duration::from_secs(86_400))).apply(VectorFunction::HistogramAvg).to_string(),
+        Expr::from(metric("native").offset(Duration::from_hours(24))).apply(VectorFunction::HistogramAvg).to_string(),
         "histogram_avg(native offset 1d)"
     );
     assert_eq!(
-        rate.over(Duration::from_secs(3_600), Some(Duration::from_secs(60))).apply(RangeFunction::MaxOverTime).to_string(),
+        rate.over(Duration::from_hours(1), Some(Duration::from_mins(1))).apply(RangeFunction::MaxOverTime).to_string(),
         "max_over_time((rate(http_requests_total{service_name=\"cart\",code=~\"5..\"}[5m]))[1h:1m])"
     );
     let joined = Expr::from(metric("a")).binary(
@@ -67,7 +67,7 @@ fn names_are_quoted_only_when_they_need_it() {
 
 #[test]
 fn impossible_numbers_and_patterns_are_refused() {
-    let rate = || metric("x").range(Duration::from_secs(60)).rate();
+    let rate = || metric("x").range(Duration::from_mins(1)).rate();
     assert!(rate().histogram_quantile(1.5).unwrap_err().to_string().contains("between 0 and 1"));
     assert!(rate().aggregate(Aggregation::Topk(0), Grouping::All).is_err());
     assert!(rate().aggregate(Aggregation::Quantile(f64::NAN), Grouping::All).is_err());

@@ -118,8 +118,8 @@ fn an_empty_scope_sees_nothing_and_a_missing_label_is_the_operators_to_fix() {
 fn the_look_back_holds_through_ranges_offsets_and_at() {
     let now = Timestamp::from_seconds(1_772_359_200);
     let mut scope = Scope::tenant_wide(TenantId::default_tenant());
-    scope.look_back = Some(Duration::from_secs(3_600));
-    let start = now.minus(Duration::from_secs(600));
+    scope.look_back = Some(Duration::from_hours(1));
+    let start = now.minus(Duration::from_mins(10));
     let limits = TimeLimits::of_scope(&scope, start, now, now);
     let check = |raw: &str| confine_promql(raw, &confinement().within(limits));
     for raw in [

@@ -59,7 +59,7 @@ fn instant() -> impl Strategy<Value = String> {
     (selector(), time()).prop_map(|(selector, time)| format!("{selector}{time}"))
 }
 
-fn range_of(expression: String, is_selector: bool, time: &str) -> String {
+fn range_of(expression: &str, is_selector: bool, time: &str) -> String {
     if is_selector { format!("{expression}[5m]{time}") } else { format!("({expression})[1h:30s]{time}") }
 }
 
@@ -67,9 +67,9 @@ fn range_of(expression: String, is_selector: bool, time: &str) -> String {
 pub(crate) fn expression() -> impl Strategy<Value = String> {
     instant().prop_recursive(5, 24, 3, |inner| {
         prop_oneof![
-            (inner.clone(), time()).prop_map(|(e, time)| format!("max_over_time({})", range_of(e, false, time))),
+            (inner.clone(), time()).prop_map(|(e, time)| format!("max_over_time({})", range_of(&e, false, time))),
             (selector(), time(), prop_oneof![Just("rate"), Just("increase"), Just("absent_over_time"), Just("deriv")])
-                .prop_map(|(s, time, function)| format!("{function}({})", range_of(s, true, time))),
+                .prop_map(|(s, time, function)| format!("{function}({})", range_of(&s, true, time))),
             (inner.clone(), prop_oneof![Just("sum"), Just("count"), Just("max"), Just("group")], grouping())
                 .prop_map(|(e, op, grouping)| format!("{op}{grouping}({e})")),
             (inner.clone(), grouping()).prop_map(|(e, grouping)| format!("SUM({e}){grouping}")),
