@@ -1,0 +1,7 @@
+//! The promises of the simulator, checked on its encoded output alone: determinism, agreement of spans, logs and
+//! metrics, and an incident that is really in the data and nowhere else.
+
+mod consistency;
+mod incident;
+mod observed;
+mod output;
