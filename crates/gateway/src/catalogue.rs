@@ -1,0 +1,168 @@
+//! What exists. Immutable; a change installs a new one. Whether a principal may see an entry is the gate's question.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use portcullis_guard::{ArgumentSchema, SchemaFault};
+use portcullis_model::{PromptSpec, ResourceSpec, ResourceTemplateSpec, ToolSpec};
+use portcullis_ports::{Completer, Prompt, ResourceReader, Tool};
+
+/// A registration that cannot be accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// Two things carry one name.
+    #[error("{kind} '{name}' is registered twice")]
+    Duplicate {
+        /// `tool` or `prompt`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A tool's schema is not usable.
+    #[error(transparent)]
+    Schema(#[from] SchemaFault),
+}
+
+pub(crate) struct ToolEntry {
+    pub tool: Arc<dyn Tool>,
+    pub schema: ArgumentSchema,
+}
+
+/// Everything that can be called, read or rendered.
+#[derive(Default)]
+pub struct Catalogue {
+    tools: BTreeMap<String, ToolEntry>,
+    prompts: BTreeMap<Arc<str>, Arc<dyn Prompt>>,
+    readers: Vec<Arc<dyn ResourceReader>>,
+    completer: Option<Arc<dyn Completer>>,
+    instructions: Arc<str>,
+}
+
+impl std::fmt::Debug for Catalogue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalogue")
+            .field("tools", &self.tools.keys())
+            .field("prompts", &self.prompts.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Collects registrations.
+#[derive(Default, Debug)]
+pub struct CatalogueBuilder {
+    catalogue: Catalogue,
+}
+
+impl CatalogueBuilder {
+    /// An empty builder.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers a tool.
+    ///
+    /// # Errors
+    /// When the name is taken or the input schema is not usable.
+    pub fn tool(mut self, tool: Arc<dyn Tool>) -> Result<Self, CatalogueError> {
+        let spec = tool.spec().clone();
+        let schema = ArgumentSchema::compile(spec.name.as_str(), &spec.input_schema)?;
+        let name = spec.name.as_str().to_owned();
+        if self.catalogue.tools.insert(name.clone(), ToolEntry { tool, schema }).is_some() {
+            return Err(CatalogueError::Duplicate { kind: "tool", name });
+        }
+        Ok(self)
+    }
+
+    /// Registers a prompt.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn prompt(mut self, prompt: Arc<dyn Prompt>) -> Result<Self, CatalogueError> {
+        let name = prompt.spec().name.clone();
+        if self.catalogue.prompts.insert(name.clone(), prompt).is_some() {
+            return Err(CatalogueError::Duplicate { kind: "prompt", name: name.to_string() });
+        }
+        Ok(self)
+    }
+
+    /// Registers resources.
+    #[must_use]
+    pub fn resources(mut self, reader: Arc<dyn ResourceReader>) -> Self {
+        self.catalogue.readers.push(reader);
+        self
+    }
+
+    /// Sets where completion values come from.
+    #[must_use]
+    pub fn completer(mut self, completer: Arc<dyn Completer>) -> Self {
+        self.catalogue.completer = Some(completer);
+        self
+    }
+
+    /// Sets the instructions for a model.
+    #[must_use]
+    pub fn instructions(mut self, text: impl Into<Arc<str>>) -> Self {
+        self.catalogue.instructions = text.into();
+        self
+    }
+
+    /// The finished catalogue.
+    pub fn build(self) -> Catalogue {
+        self.catalogue
+    }
+}
+
+impl Catalogue {
+    /// The instructions for a model.
+    pub fn instructions(&self) -> &Arc<str> {
+        &self.instructions
+    }
+
+    /// Names of all tools, for the policy vocabulary.
+    pub fn tool_names(&self) -> BTreeSet<String> {
+        self.tools.keys().cloned().collect()
+    }
+
+    pub(crate) fn tool(&self, name: &str) -> Option<&ToolEntry> {
+        self.tools.get(name)
+    }
+
+    /// Every tool, by name.
+    pub fn tool_specs(&self) -> impl Iterator<Item = &Arc<ToolSpec>> {
+        self.tools.values().map(|entry| entry.tool.spec())
+    }
+
+    pub(crate) fn prompt(&self, name: &str) -> Option<&Arc<dyn Prompt>> {
+        self.prompts.get(name)
+    }
+
+    pub(crate) fn prompt_specs(&self) -> impl Iterator<Item = &Arc<PromptSpec>> {
+        self.prompts.values().map(|p| p.spec())
+    }
+
+    pub(crate) fn reader(&self, uri: &str) -> Option<&Arc<dyn ResourceReader>> {
+        self.readers.iter().find(|r| r.owns(uri))
+    }
+
+    pub(crate) fn resources(&self) -> Vec<Arc<ResourceSpec>> {
+        self.readers.iter().flat_map(|r| r.resources()).collect()
+    }
+
+    pub(crate) fn templates(&self) -> Vec<Arc<ResourceTemplateSpec>> {
+        self.readers.iter().flat_map(|r| r.templates()).collect()
+    }
+
+    pub(crate) fn completer(&self) -> Option<&Arc<dyn Completer>> {
+        self.completer.as_ref()
+    }
+
+    /// Whether there are prompts at all.
+    pub fn has_prompts(&self) -> bool {
+        !self.prompts.is_empty()
+    }
+
+    /// Whether there are resources at all.
+    pub fn has_resources(&self) -> bool {
+        !self.readers.is_empty()
+    }
+}

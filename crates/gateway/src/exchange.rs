@@ -1,0 +1,48 @@
+//! What a running tool says to the client passes through here: released first, then spoken.
+
+use std::sync::Arc;
+
+use portcullis_guard::{Notice, Progress, Released, Releaser};
+use portcullis_policy::Permit;
+use portcullis_ports::{Answers, ClientAbilities, Exchange, NoticeLevel};
+use serde_json::Value;
+
+/// The face's ear for one call. Must not block: it queues or drops.
+pub trait Voice: Send + Sync {
+    /// A progress report.
+    fn progress(&self, progress: Released<Progress>);
+    /// A log message.
+    fn notice(&self, notice: Released<Notice>);
+}
+
+/// A face that is not listening.
+impl Voice for () {
+    fn progress(&self, _progress: Released<Progress>) {}
+    fn notice(&self, _notice: Released<Notice>) {}
+}
+
+pub(crate) struct Releasing<'a> {
+    pub permit: &'a Permit,
+    pub releaser: &'a Releaser,
+    pub voice: &'a Arc<dyn Voice>,
+    pub answers: Option<Answers>,
+    pub abilities: ClientAbilities,
+}
+
+impl Exchange for Releasing<'_> {
+    fn progress(&self, done: f64, total: Option<f64>, message: &str) {
+        self.voice.progress(self.releaser.progress(self.permit, done, total, message));
+    }
+
+    fn notice(&self, level: NoticeLevel, logger: &str, data: Value) {
+        self.voice.notice(self.releaser.notice(self.permit, level, logger, data));
+    }
+
+    fn answers(&self) -> Option<&Answers> {
+        self.answers.as_ref()
+    }
+
+    fn abilities(&self) -> ClientAbilities {
+        self.abilities
+    }
+}

@@ -1,0 +1,125 @@
+//! The end of the road: one record for every way a call can end, dropped futures included.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use portcullis_identity::Transport;
+use portcullis_model::{FaultCode, Principal};
+use serde_json::Value;
+
+use crate::Caller;
+
+/// How one journey along the road ended.
+#[derive(Debug, Clone)]
+pub struct RoadEnd {
+    /// Who; absent when identification failed.
+    pub principal: Option<Arc<Principal>>,
+    /// By which face.
+    pub transport: Transport,
+    /// From where.
+    pub peer: Option<SocketAddr>,
+    /// Session of the older eras.
+    pub session: Option<Arc<str>>,
+    /// MCP method.
+    pub method: &'static str,
+    /// Tool, prompt or resource asked for; cut to a bounded length.
+    pub target: String,
+    /// Arguments, to be fingerprinted by the recorder, never stored.
+    pub arguments: Option<Value>,
+    /// Whether it was let through.
+    pub allowed: bool,
+    /// The rule that decided.
+    pub rule: Arc<str>,
+    /// `None` when it went well.
+    pub code: Option<FaultCode>,
+    /// For the operator only.
+    pub note: Option<String>,
+    /// Microseconds from arrival to end.
+    pub latency_micros: u64,
+    /// Bytes released.
+    pub bytes_out: u64,
+    /// Sources touched.
+    pub sources: Vec<Arc<str>>,
+    /// Redactions by kind.
+    pub redactions: Vec<(&'static str, u64)>,
+    /// Trace id of the request.
+    pub trace_id: Option<String>,
+}
+
+/// Where the records go. A failure to record refuses the call.
+pub trait Recorder: Send + Sync {
+    /// Writes one record; returns only when it is in the kernel's hands.
+    ///
+    /// # Errors
+    /// Says, for the operator, why it could not be written.
+    fn record(&self, end: &RoadEnd) -> Result<(), String>;
+}
+
+/// A journey under way. When it is dropped without having ended (the caller went away), that is recorded too.
+pub(crate) struct Journey {
+    recorder: Arc<dyn Recorder>,
+    started: Instant,
+    end: Option<RoadEnd>,
+}
+
+/// Longest target kept in a record.
+const TARGET_CHARS: usize = 200;
+
+impl Journey {
+    pub(crate) fn begin(recorder: &Arc<dyn Recorder>, caller: &Caller, method: &'static str, target: &str) -> Self {
+        let target = target.chars().filter(|c| !c.is_control()).take(TARGET_CHARS).collect();
+        let end = RoadEnd {
+            principal: Some(caller.principal.clone()),
+            transport: caller.transport,
+            peer: caller.peer,
+            session: caller.session.clone(),
+            method,
+            target,
+            arguments: None,
+            allowed: false,
+            rule: Arc::from("none"),
+            code: None,
+            note: None,
+            latency_micros: 0,
+            bytes_out: 0,
+            sources: Vec::new(),
+            redactions: Vec::new(),
+            trace_id: None,
+        };
+        Self { recorder: recorder.clone(), started: Instant::now(), end: Some(end) }
+    }
+
+    /// Notes something about the journey.
+    pub(crate) fn note(&mut self, change: impl FnOnce(&mut RoadEnd)) {
+        if let Some(end) = &mut self.end {
+            change(end);
+        }
+    }
+
+    /// Ends it and writes the record.
+    pub(crate) fn finish(mut self, change: impl FnOnce(&mut RoadEnd)) -> Result<(), String> {
+        self.note(change);
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<(), String> {
+        let Some(mut end) = self.end.take() else { return Ok(()) };
+        end.latency_micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.recorder.record(&end)
+    }
+}
+
+impl Drop for Journey {
+    fn drop(&mut self) {
+        if self.end.is_some() {
+            self.note(|end| {
+                end.code = Some(FaultCode::Cancelled);
+                end.note = Some("the caller went away before the answer".into());
+            });
+            if let Err(reason) = self.write() {
+                tracing::error!(%reason, "the audit record of a cancelled call could not be written");
+            }
+        }
+    }
+}
