@@ -1,0 +1,224 @@
+//! From a file to checked settings, with errors that name the place, the mistake and the mend.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::Settings;
+use crate::substitute::substitute;
+
+/// A configuration that cannot be used; the operator mends it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {reason}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: std::io::Error,
+    },
+    /// Not YAML.
+    #[error("{origin}: not valid YAML: {reason}")]
+    Yaml {
+        /// The file.
+        origin: String,
+        /// What the parser said, with line and column.
+        reason: String,
+    },
+    /// A value does not fit.
+    #[error("{origin}: {place}: {reason}")]
+    Value {
+        /// The file.
+        origin: String,
+        /// Dotted path of the setting.
+        place: String,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+}
+
+/// Settings and where they came from.
+#[derive(Debug, Clone)]
+pub struct Loaded<S> {
+    /// The settings.
+    pub settings: Settings<S>,
+    /// The file, or none when the defaults are in use.
+    pub path: Option<PathBuf>,
+}
+
+/// Largest configuration file.
+const MOST_BYTES: u64 = 4 << 20;
+
+/// Reads the file at `path`; with none, the defaults.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn load<S: DeserializeOwned>(path: Option<&Path>) -> Result<Loaded<S>, ConfigError> {
+    let Some(path) = path else {
+        return Ok(Loaded { settings: Settings::default(), path: None });
+    };
+    let read = |reason| ConfigError::Read { path: path.to_owned(), reason };
+    let size = std::fs::metadata(path).map_err(read)?.len();
+    if size > MOST_BYTES {
+        return Err(ConfigError::Yaml {
+            origin: path.display().to_string(),
+            reason: format!("{size} bytes is too large for a configuration"),
+        });
+    }
+    let text = std::fs::read_to_string(path).map_err(read)?;
+    let settings = parse(&text, &path.display().to_string(), &|name| std::env::var(name).ok())?;
+    Ok(Loaded { settings, path: Some(path.to_owned()) })
+}
+
+/// Reads settings from text, filling placeholders by `lookup`.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn parse<S: DeserializeOwned>(
+    text: &str,
+    origin: &str,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<Settings<S>, ConfigError> {
+    if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
+        return Ok(Settings::default());
+    }
+    let mut value: Value =
+        serde_saphyr::from_str(text).map_err(|e| ConfigError::Yaml { origin: origin.to_owned(), reason: e.to_string() })?;
+    let fault = |place: &str, reason: String| ConfigError::Value {
+        origin: origin.to_owned(),
+        place: if place.is_empty() || place == "." { "the file".into() } else { place.to_owned() },
+        reason,
+    };
+    let placeholders = substitute(&mut value, lookup)
+        .map_err(|(pointer, e)| fault(&pointer.trim_start_matches('/').replace('/', "."), e.to_string()))?;
+    let mut tried = Vec::new();
+    loop {
+        let error = match serde_path_to_error::deserialize::<_, Settings<S>>(&value) {
+            Ok(settings) => return Ok(settings),
+            Err(error) => error,
+        };
+        // `port: ${PORT}` is text after substitution; where the setting wants a number or a truth value, read it as one.
+        let pointer = pointer_of(error.path());
+        let retry = placeholders.contains(&pointer) && !tried.contains(&pointer);
+        if retry && let Some(slot) = value.pointer_mut(&pointer) {
+            let typed =
+                slot.as_str().and_then(|t| serde_json::from_str::<Value>(t).ok()).filter(|v| v.is_number() || v.is_boolean());
+            if let Some(typed) = typed {
+                *slot = typed;
+                tried.push(pointer);
+                continue;
+            }
+        }
+        let place = error.path().to_string();
+        return Err(fault(&place, explain(&error.into_inner().to_string())));
+    }
+}
+
+fn pointer_of(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .map(|segment| match segment {
+            Segment::Seq { index } => format!("/{index}"),
+            Segment::Map { key } => format!("/{key}"),
+            Segment::Enum { variant } => format!("/{variant}"),
+            Segment::Unknown => String::new(),
+        })
+        .collect()
+}
+
+/// Adds the nearest right name to serde's "unknown field" and "unknown variant".
+fn explain(text: &str) -> String {
+    let Some(rest) = text.strip_prefix("unknown field ").or_else(|| text.strip_prefix("unknown variant ")) else {
+        return text.to_owned();
+    };
+    let mut names = rest.split('`').skip(1).step_by(2);
+    let Some(wrong) = names.next() else { return text.to_owned() };
+    let known: Vec<&str> = names.collect();
+    let distance = |name: &&&str| strsim::damerau_levenshtein(name, wrong);
+    match known.iter().min_by_key(distance) {
+        Some(near) if distance(&near) <= (wrong.len() / 3).max(2) => {
+            format!("'{wrong}' is not known here; did you mean '{near}'?")
+        }
+        _ => format!("'{wrong}' is not known here; known are {}", known.join(", ")),
+    }
+}
+
+/// The JSON Schema (draft 2020-12) of the file.
+pub fn schema<S: JsonSchema>() -> Value {
+    let mut schema = schemars::schema_for!(Settings<S>).to_value();
+    if let Some(object) = schema.as_object_mut() {
+        object.insert("title".into(), "Portcullis configuration".into());
+    }
+    schema
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Source {
+        name: String,
+        #[serde(default)]
+        port: u16,
+    }
+
+    fn read(text: &str) -> Result<Settings<Source>, ConfigError> {
+        parse(text, "portcullis.yaml", &|name| match name {
+            "PORT" => Some("8080".into()),
+            "NAME" => Some("[evil]".into()),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn empty_files_are_the_defaults() {
+        assert_eq!(read("").unwrap().listen.mcp.port(), 7468);
+        assert_eq!(read("# only a comment\n").unwrap().limits.burst, 200);
+    }
+
+    #[test]
+    fn values_units_and_placeholders() {
+        let settings = read(
+            "listen: {mcp: '127.0.0.1:9000'}\nstore: {retention: {age: 2d, size: 5GiB}}\nsources:\n- {name: '${NAME}', port: '${PORT}'}\n- name: ${MISSING:-prom}\n",
+        )
+        .unwrap();
+        assert_eq!(settings.store.retention.size, crate::ByteSize(5 << 30));
+        assert_eq!((settings.sources[0].name.as_str(), settings.sources[0].port), ("[evil]", 8080));
+        assert_eq!(settings.sources[1].name, "prom");
+    }
+
+    #[test]
+    fn mistakes_name_the_place_and_the_mend() {
+        for (text, words) in [
+            ("lisen: {}", vec!["lisen", "did you mean 'listen'"]),
+            ("listen: {mpc: x}", vec!["listen", "did you mean 'mcp'"]),
+            ("limits: {deadline: 30}", vec!["limits.deadline"]),
+            ("limits: {deadline: 5 minutes}", vec!["limits.deadline", "15m"]),
+            ("store: {retention: {size: 10GB}}", vec!["retention.size", "GiB"]),
+            ("sources: [{name: ${NOPE}}]", vec!["sources.0.name", "NOPE", "not set"]),
+            ("sources: [{nam: x}]", vec!["did you mean 'name'"]),
+            ("listen: [", vec!["not valid YAML"]),
+            ("listen: {mcp: nowhere}", vec!["listen.mcp"]),
+        ] {
+            let error = read(text).expect_err(text).to_string();
+            for word in words {
+                assert!(error.contains(word), "{text}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn alias_bombs_are_refused() {
+        let mut bomb = String::from("a: &a [x,x,x,x,x,x,x,x,x]\n");
+        for (from, to) in ('a'..='h').zip('b'..='i') {
+            bomb.push_str(&format!("{to}: &{to} [*{from},*{from},*{from},*{from},*{from},*{from},*{from},*{from},*{from}]\n"));
+        }
+        assert!(read(&bomb).is_err());
+    }
+}
