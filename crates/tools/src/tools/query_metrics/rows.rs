@@ -1,0 +1,320 @@
+//! The rows of `query_metrics`: one per series, with its change against the earlier window, as text and as data.
+//!
+//! Guards that a series without a counterpart is called new instead of unchanged, and that a number never stands
+//! without its unit. Must not ask anybody anything.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+
+use portcullis_model::{Series, SourceName, TimeWindow};
+use portcullis_ports::{MetricAnswer, MetricSelector};
+use portcullis_shape::series::values_line;
+use portcullis_shape::{Cell, Column, Summary, Table, TableOptions, Trend, Unit, downsample, one_line, summarize};
+use serde_json::{Value, json};
+
+use super::MAX_POINTS;
+use crate::answer::Counts;
+use crate::time::{describe, rough, short};
+
+/// From how many series on a table is shorter than sentences.
+const TABLE_FROM: usize = 3;
+
+/// What the series of one source have in common.
+#[derive(Debug)]
+pub(super) struct Block {
+    source: SourceName,
+    metric: String,
+    unit_name: String,
+    pub(super) unit: Unit,
+    query: String,
+    step_seconds: f64,
+}
+
+impl Block {
+    pub(super) fn of(source: &SourceName, answer: &MetricAnswer, selector: &MetricSelector) -> Self {
+        Self {
+            source: source.clone(),
+            metric: one_line(&answer.metric, 200),
+            unit_name: one_line(&answer.unit, 30),
+            unit: unit(answer, selector),
+            query: one_line(&answer.query, 400),
+            step_seconds: answer.step.as_secs_f64(),
+        }
+    }
+
+    pub(super) fn structure(&self) -> Value {
+        let Self { source, metric, unit_name, query, step_seconds, .. } = self;
+        json!({"source": source, "metric": metric, "unit": unit_name, "query": query, "step_seconds": number(*step_seconds)})
+    }
+}
+
+/// A plain "1" is a ratio only where the name says so: instrumentations also write it on counts.
+fn unit(answer: &MetricAnswer, selector: &MetricSelector) -> Unit {
+    let parsed = Unit::parse(&answer.unit);
+    let means_ratio = matches!(selector, MetricSelector::Semantic(_))
+        || ["ratio", "utilization", "utilisation", "percent"].iter().any(|word| answer.metric.contains(word));
+    if parsed == Unit::Ratio && answer.unit.trim() == "1" && !means_ratio { Unit::None } else { parsed }
+}
+
+/// How a series stands against the earlier window.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Change {
+    /// Nothing to compare with.
+    NotCompared,
+    /// The series did not exist then.
+    New,
+    /// Its mean then.
+    Was(f64),
+}
+
+/// One series.
+#[derive(Debug)]
+pub(super) struct Row {
+    labels: BTreeMap<String, String>,
+    series: Series,
+    summary: Summary,
+    change: Change,
+    unit: Unit,
+}
+
+/// The rows of one source. Series without a sample inside the window are left to the source's own count.
+pub(super) fn of_source(
+    source: &SourceName,
+    series: &[Series],
+    before: Option<&MetricAnswer>,
+    block: &Block,
+    several_sources: bool,
+    compared: bool,
+) -> Vec<Row> {
+    let earlier: HashMap<&BTreeMap<String, String>, f64> = before
+        .map(|answer| answer.series.iter().filter_map(|s| Some((&s.labels, summarize(&s.samples)?.mean))).collect())
+        .unwrap_or_default();
+    let row = |one: &Series| {
+        let summary = summarize(&one.samples)?;
+        let change = match (compared && before.is_some(), earlier.get(&one.labels)) {
+            (false, _) => Change::NotCompared,
+            (true, None) => Change::New,
+            (true, Some(mean)) => Change::Was(*mean),
+        };
+        let mut labels = one.labels.clone();
+        if several_sources {
+            labels.insert("source".to_owned(), source.to_string());
+        }
+        Some(Row { labels, series: one.clone(), summary, change, unit: block.unit })
+    };
+    series.iter().filter_map(row).collect()
+}
+
+/// Largest peak first.
+pub(super) fn worst_first(rows: &mut [Row]) {
+    rows.sort_by(|a, b| b.summary.max.value.total_cmp(&a.summary.max.value).then_with(|| a.labels.cmp(&b.labels)));
+}
+
+/// A number with five significant digits; what JSON cannot say is text.
+pub(super) fn number(value: f64) -> Value {
+    if !value.is_finite() {
+        return json!(portcullis_shape::number::plain(value, 5));
+    }
+    if value == 0.0 || value.fract() == 0.0 && value.abs() < 1e15 {
+        return json!(value as i64);
+    }
+    let scale = 10f64.powi(4 - value.abs().log10().floor() as i32);
+    let rounded = (value * scale).round() / scale;
+    if rounded.is_finite() { json!(rounded) } else { json!(value) }
+}
+
+impl Change {
+    fn describe(self, mean: f64, unit: Unit) -> String {
+        match self {
+            Self::NotCompared => String::new(),
+            Self::New => "new".to_owned(),
+            Self::Was(before) => {
+                let was = portcullis_shape::number::format(before, unit, 3);
+                match ratio(before, mean) {
+                    None => format!("was {was}"),
+                    Some(share) if share.abs() < 0.02 => format!("was {was}, unchanged"),
+                    Some(share) if share < 2.0 => format!("was {was}, {:+.0}%", share * 100.0),
+                    Some(share) => format!("was {was}, ×{}", portcullis_shape::number::plain(share + 1.0, 3)),
+                }
+            }
+        }
+    }
+}
+
+/// Relative change; `None` where nothing relative can be said.
+fn ratio(before: f64, after: f64) -> Option<f64> {
+    let share = (after - before) / before.abs();
+    if before == 0.0 && after == 0.0 { Some(0.0) } else { share.is_finite().then_some(share) }
+}
+
+fn trend_word(trend: Trend) -> &'static str {
+    match trend {
+        Trend::Rising { .. } => "rising",
+        Trend::Falling { .. } => "falling",
+        Trend::Stable => "stable",
+        Trend::Unknown => "unknown",
+    }
+}
+
+impl Row {
+    fn name(&self, constants: &BTreeMap<String, String>) -> String {
+        let own: Vec<String> = self
+            .labels
+            .iter()
+            .filter(|(name, _)| !constants.contains_key(*name))
+            .map(|(name, value)| format!("{}={}", one_line(name, 80), one_line(value, 120)))
+            .collect();
+        if own.is_empty() { "all".to_owned() } else { own.join(",") }
+    }
+
+    pub(super) fn structure(&self, window: TimeWindow, points: bool) -> Value {
+        let summary = &self.summary;
+        let labels: BTreeMap<String, String> =
+            self.labels.iter().map(|(name, value)| (one_line(name, 80), one_line(value, 200))).collect();
+        let mut row = json!({
+            "labels": labels,
+            "current": number(summary.last.value),
+            "min": number(summary.min.value),
+            "min_at": summary.min.at.to_string(),
+            "max": number(summary.max.value),
+            "max_at": summary.max.at.to_string(),
+            "mean": number(summary.mean),
+            "trend": trend_word(summary.trend),
+        });
+        let Some(object) = row.as_object_mut() else { return row };
+        match self.change {
+            Change::NotCompared => {}
+            Change::New => {
+                object.insert("new".to_owned(), json!(true));
+            }
+            Change::Was(before) => {
+                object.insert("mean_before".to_owned(), number(before));
+                if let Some(share) = ratio(before, summary.mean) {
+                    object.insert("change".to_owned(), number(share));
+                }
+            }
+        }
+        if points {
+            let reduced = downsample(&self.series.samples, window, MAX_POINTS);
+            let values: Vec<Value> = reduced.buckets.iter().map(|b| b.map_or(Value::Null, |s| number(s.value))).collect();
+            let step = reduced.step_nanos as f64 / 1e9;
+            object.insert(
+                "points".to_owned(),
+                json!({"start": reduced.start.to_string(), "step_seconds": number(step), "values": values}),
+            );
+        }
+        row
+    }
+}
+
+/// Labels every row has with the same value; stated once.
+fn constants(rows: &[Row]) -> BTreeMap<String, String> {
+    let Some((first, rest)) = rows.split_first() else { return BTreeMap::new() };
+    if rest.is_empty() {
+        return BTreeMap::new();
+    }
+    let everywhere = |(name, value): &(&String, &String)| rest.iter().all(|row| row.labels.get(*name) == Some(*value));
+    first.labels.iter().filter(everywhere).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// The text: what was asked, then one line per series, or a table when there are several.
+pub(super) fn render(
+    blocks: &[Block],
+    rows: &[Row],
+    counts: Counts,
+    window: TimeWindow,
+    before: Option<TimeWindow>,
+    points: bool,
+) -> String {
+    let mut text = String::new();
+    let mut names: Vec<String> = Vec::new();
+    for block in blocks {
+        let unit = if block.unit_name.is_empty() { "no unit given".to_owned() } else { block.unit_name.clone() };
+        let name = format!("{} [{unit}]", block.metric);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let _ = write!(text, "{}, {}", names.join("; "), describe(window));
+    if let Some(before) = before {
+        let _ = write!(text, ", compared with the {} from {}", rough(before.length()), short(before.start, window));
+    }
+    let _ = writeln!(text, "\n{} series, largest peak first", counts.describe());
+    let constants = constants(rows);
+    if !constants.is_empty() {
+        let words: Vec<String> =
+            constants.iter().map(|(name, value)| format!("{}={}", one_line(name, 80), one_line(value, 120))).collect();
+        let _ = writeln!(text, "all: {}", words.join(", "));
+    }
+    if rows.len() >= TABLE_FROM && !points {
+        text.push_str(&table(rows, &constants, window));
+        return text;
+    }
+    for row in rows {
+        let change = match row.change {
+            Change::NotCompared => String::new(),
+            Change::New => "; did not exist before".to_owned(),
+            change @ Change::Was(_) => format!("; mean {}", change.describe(row.summary.mean, row.unit)),
+        };
+        let _ = writeln!(text, "{}: {}{change}", row.name(&constants), row.summary.describe(row.unit, window));
+        if points {
+            let reduced = downsample(&row.series.samples, window, MAX_POINTS);
+            let step = portcullis_shape::number::format_nanos(reduced.step_nanos);
+            let _ = writeln!(text, "  from {} every {step}: {}", short(reduced.start, window), values_line(&reduced, row.unit));
+        }
+    }
+    text
+}
+
+fn table(rows: &[Row], constants: &BTreeMap<String, String>, window: TimeWindow) -> String {
+    let compared = rows.iter().any(|row| row.change != Change::NotCompared);
+    let mut columns: Vec<Column> =
+        ["series", "current", "min", "max", "max at", "mean", "trend"].into_iter().map(Column::new).collect();
+    if compared {
+        columns.push(Column::new("mean before"));
+    }
+    let mut table = Table::new(columns);
+    for row in rows {
+        let value = |v: f64| Cell::from(portcullis_shape::number::format(v, row.unit, 3));
+        let summary = &row.summary;
+        let mut cells = vec![
+            Cell::from(row.name(constants)),
+            value(summary.last.value),
+            value(summary.min.value),
+            value(summary.max.value),
+            Cell::from(short(summary.max.at, window)),
+            value(summary.mean),
+            Cell::from(trend_word(summary.trend)),
+        ];
+        if compared {
+            cells.push(Cell::from(row.change.describe(summary.mean, row.unit)));
+        }
+        if table.push(cells).is_err() {
+            continue;
+        }
+    }
+    table.render(&TableOptions { max_rows: rows.len(), ..TableOptions::default() }).text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_five_digits_and_say_infinity() {
+        assert_eq!(number(0.123_456_789), json!(0.12346));
+        assert_eq!(number(123_456.789), json!(123_460.0));
+        assert_eq!(number(3.0), json!(3));
+        assert_eq!(number(0.0), json!(0));
+        assert_eq!(number(f64::INFINITY), json!("+Inf"));
+    }
+
+    #[test]
+    fn changes_in_words() {
+        assert_eq!(Change::Was(0.01).describe(0.5, Unit::Ratio), "was 1%, ×50");
+        assert_eq!(Change::Was(2.0).describe(1.0, Unit::None), "was 2, -50%");
+        assert_eq!(Change::Was(0.0).describe(1.0, Unit::None), "was 0");
+        assert_eq!(Change::Was(0.0).describe(0.0, Unit::None), "was 0, unchanged");
+        assert_eq!(Change::New.describe(1.0, Unit::None), "new");
+    }
+}
