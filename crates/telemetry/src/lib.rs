@@ -1,1 +1,22 @@
-//! telemetry
+//! The embedded store: OTLP in, Parquet on disk, typed questions and read-only SQL out.
+//!
+//! Guards three promises: what was acknowledged survives a crash; a record belongs to the tenant of the credential
+//! that sent it; a question sees only its permit's scope. Must not know MCP, tools or other backends.
+
+mod catalog;
+mod convert;
+mod error;
+mod memory;
+mod scan;
+mod schema;
+mod segment;
+mod settings;
+mod store;
+mod text;
+mod wal;
+mod words;
+
+pub use convert::OtlpSignal;
+pub use error::StoreError;
+pub use settings::{RecordLimits, SqlLimits, StoreSettings};
+pub use store::{Encoding, IngestError, Receipt, Store, StoreStats, TableStats};

@@ -1,0 +1,320 @@
+//! The store: one data directory, one process. Acknowledges what is on disk, answers what was acknowledged.
+
+mod commit;
+mod flush;
+mod maintain;
+mod open;
+mod room;
+mod stats;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use portcullis_model::{Clock, TenantId};
+use tokio::sync::{Semaphore, oneshot};
+
+pub use stats::{StoreStats, TableStats};
+
+use crate::catalog::Catalog;
+use crate::convert::{Converted, OtlpRequest, OtlpSignal};
+use crate::error::{Result, StoreError};
+use crate::memory::MemoryTable;
+use crate::scan::{Cancel, Snapshot};
+use crate::schema::Table;
+use crate::segment::Segment;
+use crate::segment::read::ReaderCache;
+use crate::settings::StoreSettings;
+use crate::wal::Frame;
+use commit::Command;
+use room::Room;
+
+/// Requests that wait for the disk at once; more wait for a place.
+const COMMIT_QUEUE: usize = 256;
+/// Queries that read at once; more wait for a place.
+const QUERIES: usize = 8;
+/// How long a sender is held before it is told to come back.
+const ROOM_PATIENCE: Duration = Duration::from_millis(1_500);
+/// When a sender that was refused may come back, seconds.
+pub(crate) const RETRY_AFTER_SECONDS: u64 = 2;
+
+/// The embedded store. Cheap to clone; [`Store::close`] ends it for all clones.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+/// What became of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Records stored and durable.
+    pub accepted: u64,
+    /// Records left out because they violate a limit.
+    pub rejected: u64,
+    /// Why the first of them was left out.
+    pub reason: Option<String>,
+}
+
+/// How a request is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// Binary protobuf.
+    Protobuf,
+    /// OTLP/JSON.
+    Json,
+}
+
+/// Why a request was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The bytes are not such a request. Sender: fix the payload, do not retry.
+    #[error("the body is not a valid OTLP request: {0}")]
+    Malformed(String),
+    /// The store could not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) settings: StoreSettings,
+    pub(crate) clock: Arc<dyn Clock>,
+    wal_directory: PathBuf,
+    state: RwLock<State>,
+    catalog: Mutex<Catalog>,
+    readers: Arc<ReaderCache>,
+    room: Room,
+    decoding: Semaphore,
+    queries: Arc<Semaphore>,
+    commands: SyncSender<Command>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    closing: AtomicBool,
+    wal_bytes: AtomicU64,
+    last_error: Mutex<Option<String>>,
+    damage: Mutex<Vec<String>>,
+    maintenance: (Mutex<bool>, Condvar),
+    // One merge or removal at a time, whoever asks for it.
+    maintaining: Mutex<()>,
+    // Held for the life of the store; the system releases it when the process ends.
+    _lock: File,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tenants: BTreeMap<TenantId, TenantState>,
+}
+
+#[derive(Debug, Default)]
+struct TenantState {
+    active: MemoryTable,
+    frozen: Vec<(u64, Arc<MemoryTable>)>,
+    segments: BTreeMap<Table, Vec<Arc<Segment>>>,
+}
+
+impl Store {
+    /// Opens a data directory, creates it when absent, and replays what a crash left in the write-ahead log.
+    pub fn open(settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<Self> {
+        open::open(settings, clock).map(|inner| Self { inner })
+    }
+
+    /// Stores one OTLP request under `tenant`. When this returns, its accepted records are on disk and can be queried.
+    pub async fn ingest(&self, tenant: TenantId, signal: OtlpSignal, encoding: Encoding, payload: Bytes) -> Result<Receipt, IngestError> {
+        let reserved = self.inner.room.reserve(payload.len() * 3 + 4096, ROOM_PATIENCE).await?;
+        let _turn = self.inner.decoding.acquire().await.map_err(|_| StoreError::Closed)?;
+        let inner = Arc::clone(&self.inner);
+        let received = self.inner.clock.now().as_nanos();
+        let decoded = blocking(payload.len(), move || -> Result<_, IngestError> {
+            let (request, payload) = match encoding {
+                Encoding::Protobuf => {
+                    (OtlpRequest::decode(signal, &payload).map_err(|e| IngestError::Malformed(e.to_string()))?, payload)
+                }
+                Encoding::Json => {
+                    let request =
+                        OtlpRequest::decode_json(signal, &payload).map_err(|e| IngestError::Malformed(e.to_string()))?;
+                    let payload = Bytes::from(request.encode());
+                    (request, payload)
+                }
+            };
+            Ok((request.convert(&inner.settings.limits, received)?, payload))
+        })
+        .await??;
+        let receipt = self.commit(tenant, signal, received, decoded).await?;
+        drop(reserved);
+        Ok(receipt)
+    }
+
+    /// Stores one decoded request, as [`Store::ingest`] does.
+    pub(crate) async fn ingest_request(&self, tenant: TenantId, request: OtlpRequest) -> Result<Receipt> {
+        let size = prost_size(&request);
+        let reserved = self.inner.room.reserve(size * 3 + 4096, ROOM_PATIENCE).await?;
+        let _turn = self.inner.decoding.acquire().await.map_err(|_| StoreError::Closed)?;
+        let signal = request.signal();
+        let inner = Arc::clone(&self.inner);
+        let received = self.inner.clock.now().as_nanos();
+        let decoded = blocking(size, move || -> Result<_> {
+            Ok((request.convert(&inner.settings.limits, received)?, Bytes::from(request.encode())))
+        })
+        .await??;
+        let receipt = self.commit(tenant, signal, received, decoded).await?;
+        drop(reserved);
+        Ok(receipt)
+    }
+
+    async fn commit(&self, tenant: TenantId, signal: OtlpSignal, received: i64, decoded: (Converted, Bytes)) -> Result<Receipt> {
+        let (converted, payload) = decoded;
+        let receipt = Receipt { accepted: converted.accepted, rejected: converted.rejected, reason: converted.reason.clone() };
+        if receipt.accepted == 0 {
+            return Ok(receipt);
+        }
+        let frame = Frame { tenant, signal, received, payload };
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Write { frame, converted: Box::new(converted), reply }).await?;
+        answer.await.map_err(|_| StoreError::Closed)??;
+        Ok(receipt)
+    }
+
+    async fn send(&self, command: Command) -> Result<()> {
+        use std::sync::mpsc::TrySendError;
+        let mut command = command;
+        loop {
+            match self.inner.commands.try_send(command) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(_)) => return Err(StoreError::Closed),
+                Err(TrySendError::Full(back)) => {
+                    command = back;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        }
+    }
+
+    /// Writes everything in memory to segments.
+    pub async fn flush(&self) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Flush { reply }).await?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Merges small segments and drops what retention says, until nothing is left to do.
+    pub async fn maintain(&self) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        tokio::task::spawn_blocking(move || inner.maintain_all()).await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Stops taking requests, writes what is in memory to segments and ends the threads. What could not be written in
+    /// time is in the write-ahead log and is there at the next start.
+    pub async fn close(&self) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        match self.send(Command::Close { reply }).await {
+            Ok(()) => answer.await.unwrap_or(Ok(()))?,
+            Err(_) => return Ok(()),
+        }
+        self.inner.stop();
+        let threads = std::mem::take(&mut *lock(&self.inner.threads));
+        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())))
+            .await
+            .map_err(|_| StoreError::Closed)
+    }
+
+    /// Figures for the operator.
+    pub fn stats(&self) -> StoreStats {
+        self.inner.stats()
+    }
+
+    /// The settings it was opened with.
+    pub fn settings(&self) -> &StoreSettings {
+        &self.inner.settings
+    }
+
+    /// The current time of the store's clock.
+    pub(crate) fn now(&self) -> portcullis_model::Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// A consistent look at one table of one tenant.
+    pub(crate) fn snapshot(&self, tenant: &TenantId, table: Table) -> Result<Snapshot> {
+        self.inner.snapshot(tenant, table)
+    }
+
+    /// Reads on a blocking thread until `deadline`; dropping the future stops the reading.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        work: impl FnOnce(&Self, &Cancel) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (cancel, guard) = Cancel::until(deadline);
+        let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.inner.queries).acquire_owned())
+            .await
+            .map_err(|_| StoreError::Deadline)?
+            .map_err(|_| StoreError::Closed)?;
+        let store = self.clone();
+        let result = tokio::task::spawn_blocking(move || {
+            let result = work(&store, &cancel);
+            drop(permit);
+            result
+        })
+        .await;
+        drop(guard);
+        result.map_err(|_| StoreError::Invalid("the query ended unexpectedly".into()))?
+    }
+}
+
+fn prost_size(request: &OtlpRequest) -> usize {
+    use prost::Message as _;
+    match request {
+        OtlpRequest::Logs(r) => r.encoded_len(),
+        OtlpRequest::Traces(r) => r.encoded_len(),
+        OtlpRequest::Metrics(r) => r.encoded_len(),
+    }
+}
+
+/// Runs heavy work off the runtime's threads; small work is not worth the move.
+async fn blocking<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    if bytes < 16 << 10 {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)
+}
+
+impl Inner {
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.settings.directory
+    }
+
+    fn snapshot(&self, tenant: &TenantId, table: Table) -> Result<Snapshot> {
+        let state = self.state();
+        let mut snapshot = Snapshot { table, segments: Vec::new(), memory: Vec::new(), readers: Arc::clone(&self.readers) };
+        if let Some(found) = state.tenants.get(tenant) {
+            snapshot.segments = found.segments.get(&table).cloned().unwrap_or_default();
+            for (_, frozen) in &found.frozen {
+                snapshot.memory.extend(frozen.view(table)?);
+            }
+            snapshot.memory.extend(found.active.view(table)?);
+        }
+        Ok(snapshot)
+    }
+
+    fn note_error(&self, error: &StoreError) {
+        tracing::error!(%error, "the embedded store failed at its own work");
+        *lock(&self.last_error) = Some(error.to_string());
+    }
+}
+
+/// Locks, also after a panic elsewhere: every value behind these locks is whole at all times.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
