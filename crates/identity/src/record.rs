@@ -1,0 +1,325 @@
+//! What is known about a key. The secret is in none of these types but [`CreatedKey`]; at rest there is only its hash.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_model::{CredentialKind, KeyId, NameSet, Principal, PrincipalId, Scope, Secret, TenantId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::ring::KeyError;
+
+/// Version of the stored form; another one is not read.
+const STORED_FORMAT: u32 = 1;
+
+/// A door a key opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Door {
+    /// Asking questions and calling tools.
+    Mcp,
+    /// Sending telemetry.
+    Ingest,
+}
+
+impl Door {
+    /// The name, as in [`Principal::doors`].
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mcp => "mcp",
+            Self::Ingest => "ingest",
+        }
+    }
+}
+
+impl FromStr for Door {
+    type Err = KeyError;
+    fn from_str(name: &str) -> Result<Self, KeyError> {
+        match name {
+            "mcp" => Ok(Self::Mcp),
+            "ingest" => Ok(Self::Ingest),
+            _ => Err(KeyError::Request("a door is 'mcp' (asking and calling tools) or 'ingest' (sending telemetry)".to_owned())),
+        }
+    }
+}
+
+/// What a new key shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRequest {
+    /// For people: what or who the key is for. At most 100 characters.
+    pub label: String,
+    /// Role names; whether they exist is for the policies. At least one when the key opens `mcp`.
+    pub roles: BTreeSet<Arc<str>>,
+    /// Doors it opens; at least one.
+    pub doors: BTreeSet<Door>,
+    /// Tenant it belongs to.
+    pub tenant: TenantId,
+    /// Sources it may ask.
+    pub sources: NameSet,
+    /// Services it may see.
+    pub services: NameSet,
+    /// Kubernetes namespaces it may see.
+    pub namespaces: NameSet,
+    /// How far back it may look, in whole seconds.
+    pub look_back: Option<Duration>,
+    /// How long it is valid; `None` until revoked.
+    pub expires_in: Option<Duration>,
+}
+
+impl KeyRequest {
+    /// A key for the `mcp` door with one role and no further restriction, without expiry.
+    pub fn new(label: impl Into<String>, role: &str, tenant: TenantId) -> Self {
+        Self {
+            label: label.into(),
+            roles: [Arc::from(role)].into(),
+            doors: [Door::Mcp].into(),
+            tenant,
+            sources: NameSet::All,
+            services: NameSet::All,
+            namespaces: NameSet::All,
+            look_back: None,
+            expires_in: None,
+        }
+    }
+
+    pub(crate) fn into_record(self, id: KeyId, now: Timestamp) -> Result<KeyRecord, KeyError> {
+        let wrong = |text: String| Err(KeyError::Request(text));
+        let label = self.label.trim().to_owned();
+        if label.chars().count() > 100 || label.chars().any(char::is_control) {
+            return wrong("the label does not fit: use at most 100 characters without control characters".to_owned());
+        }
+        if self.doors.is_empty() {
+            return wrong("the key would open no door: give 'mcp', 'ingest' or both".to_owned());
+        }
+        if self.doors.contains(&Door::Mcp) && self.roles.is_empty() {
+            return wrong("a key for the 'mcp' door needs at least one role, such as reader".to_owned());
+        }
+        let role_fits =
+            |r: &str| (1..=64).contains(&r.len()) && r.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+        if let Some(role) = self.roles.iter().find(|r| !role_fits(r)) {
+            let shown: String = role.chars().take(40).filter(|c| !c.is_control()).collect();
+            return wrong(format!("role '{shown}' is not a role name: use 1 to 64 letters, digits, '_', '-', '.'"));
+        }
+        for (kind, set) in [("sources", &self.sources), ("services", &self.services), ("namespaces", &self.namespaces)] {
+            let Some(names) = set.names() else { continue };
+            if names.is_empty() || names.iter().any(|n| n.is_empty() || n.len() > 256 || n.chars().any(char::is_control)) {
+                return wrong(format!(
+                    "the list of {kind} does not fit: name at least one, each 1 to 256 bytes, or leave it out for all"
+                ));
+            }
+        }
+        if self.look_back.is_some_and(|d| d.as_secs() == 0 || d.subsec_nanos() != 0) {
+            return wrong("the look-back does not fit: use whole seconds, at least one, such as 24h".to_owned());
+        }
+        if self.expires_in.is_some_and(|d| d.is_zero()) {
+            return wrong("the key would be expired from the start: give a validity such as 90d".to_owned());
+        }
+        Ok(KeyRecord {
+            id,
+            label,
+            roles: self.roles,
+            doors: self.doors,
+            tenant: self.tenant,
+            sources: self.sources,
+            services: self.services,
+            namespaces: self.namespaces,
+            look_back_seconds: self.look_back.map(|d| d.as_secs()),
+            created_at: now,
+            expires_at: self.expires_in.map(|d| now.plus(d)),
+            revoked_at: None,
+        })
+    }
+}
+
+/// Whether a key can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyStatus {
+    /// It can.
+    Active,
+    /// Its time is over.
+    Expired,
+    /// It was taken back.
+    Revoked,
+}
+
+/// A key as listed: everything but the secret and its hash.
+///
+/// Unknown fields are refused on reading: a restriction this build does not know must not be dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRecord {
+    /// The public part.
+    pub id: KeyId,
+    /// For people.
+    pub label: String,
+    /// Role names.
+    pub roles: BTreeSet<Arc<str>>,
+    /// Doors it opens.
+    pub doors: BTreeSet<Door>,
+    /// Tenant it belongs to.
+    pub tenant: TenantId,
+    /// Sources it may ask.
+    pub sources: NameSet,
+    /// Services it may see.
+    pub services: NameSet,
+    /// Kubernetes namespaces it may see.
+    pub namespaces: NameSet,
+    /// How far back it may look, in seconds.
+    pub look_back_seconds: Option<u64>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// First instant at which it is no longer valid.
+    pub expires_at: Option<Timestamp>,
+    /// When it was taken back.
+    pub revoked_at: Option<Timestamp>,
+}
+
+impl KeyRecord {
+    /// Whether it can be used at `now`.
+    pub fn status(&self, now: Timestamp) -> KeyStatus {
+        if self.revoked_at.is_some() {
+            KeyStatus::Revoked
+        } else if self.expires_at.is_some_and(|at| at <= now) {
+            KeyStatus::Expired
+        } else {
+            KeyStatus::Active
+        }
+    }
+
+    /// What data it is confined to.
+    pub fn scope(&self) -> Scope {
+        Scope {
+            tenant: self.tenant.clone(),
+            sources: self.sources.clone(),
+            services: self.services.clone(),
+            namespaces: self.namespaces.clone(),
+            look_back: self.look_back_seconds.map(Duration::from_secs),
+        }
+    }
+
+    /// Who acts with it: `key:<id>`.
+    pub(crate) fn principal(&self) -> Option<Principal> {
+        Some(Principal {
+            id: PrincipalId::new(format!("key:{}", self.id)).ok()?,
+            credential: CredentialKind::ApiKey { id: self.id.clone() },
+            tenant: self.tenant.clone(),
+            roles: self.roles.clone(),
+            doors: self.doors.iter().map(|d| Arc::from(d.as_str())).collect(),
+            scope: self.scope(),
+        })
+    }
+}
+
+/// A key just made.
+#[derive(Debug, Clone)]
+pub struct CreatedKey {
+    /// What is kept of it.
+    pub record: KeyRecord,
+    /// The key's text. Shown once; it cannot be had again.
+    pub secret: Secret,
+}
+
+/// The form at rest.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoredKey {
+    format: u32,
+    pub(crate) record: KeyRecord,
+    hash: String,
+}
+
+impl StoredKey {
+    pub(crate) fn new(record: KeyRecord, hash: &blake3::Hash) -> Self {
+        Self { format: STORED_FORMAT, record, hash: hash.to_hex().to_string() }
+    }
+
+    pub(crate) fn hash(&self) -> Result<blake3::Hash, String> {
+        blake3::Hash::from_hex(&self.hash).map_err(|e| format!("its hash is damaged: {e}"))
+    }
+
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, KeyError> {
+        serde_json::to_vec(self).map_err(|e| KeyError::Internal(format!("a key record could not be written: {e}")))
+    }
+
+    /// Reads a stored key and checks that it is filed under its own id.
+    pub(crate) fn decode(key: &str, value: &[u8]) -> Result<Self, String> {
+        let stored: Self = serde_json::from_slice(value).map_err(|e| e.to_string())?;
+        if stored.format != STORED_FORMAT {
+            return Err(format!("it has format {}, this build knows {STORED_FORMAT}", stored.format));
+        }
+        if stored.record.id.as_str() != key {
+            return Err(format!("it says it is key '{}'", stored.record.id));
+        }
+        stored.hash()?;
+        Ok(stored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> KeyRequest {
+        KeyRequest::new("ci", "reader", TenantId::default_tenant())
+    }
+
+    fn record(request: KeyRequest) -> Result<KeyRecord, KeyError> {
+        request.into_record(KeyId::new("abcdefghij").unwrap(), Timestamp::from_seconds(100))
+    }
+
+    #[test]
+    fn requests_that_make_no_sense_are_refused_with_what_would() {
+        type Change = fn(&mut KeyRequest);
+        let table: [(Change, &str); 9] = [
+            (|r| r.label = "a\nb".into(), "at most 100 characters"),
+            (|r| r.doors.clear(), "'mcp', 'ingest' or both"),
+            (|r| r.roles.clear(), "at least one role"),
+            (|r| r.roles = [Arc::from("a b")].into(), "not a role name"),
+            (|r| r.services = NameSet::only(Vec::<String>::new()), "leave it out for all"),
+            (|r| r.sources = NameSet::only([""]), "list of sources"),
+            (|r| r.namespaces = NameSet::only(["a\0"]), "list of namespaces"),
+            (|r| r.look_back = Some(Duration::from_millis(1500)), "whole seconds"),
+            (|r| r.expires_in = Some(Duration::ZERO), "such as 90d"),
+        ];
+        for (change, says) in table {
+            let mut wrong = request();
+            change(&mut wrong);
+            let error = record(wrong).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        let mut ingest = request();
+        ingest.roles.clear();
+        ingest.doors = [Door::Ingest].into();
+        assert!(record(ingest).is_ok(), "a key that only sends needs no role");
+    }
+
+    #[test]
+    fn the_principal_carries_every_restriction() {
+        let mut request = request();
+        request.services = NameSet::only(["cart"]);
+        request.look_back = Some(Duration::from_hours(1));
+        let principal = record(request).unwrap().principal().unwrap();
+        assert_eq!(principal.id.as_str(), "key:abcdefghij");
+        assert!(principal.opens("mcp") && !principal.opens("ingest"));
+        assert!(principal.scope.require_service("payment").is_err());
+        assert_eq!(principal.scope.look_back, Some(Duration::from_hours(1)));
+    }
+
+    #[test]
+    fn a_stored_key_of_another_kind_is_not_read() {
+        let stored = StoredKey::new(record(request()).unwrap(), &blake3::hash(b"x"));
+        let text = String::from_utf8(stored.encode().unwrap()).unwrap();
+        assert!(StoredKey::decode("abcdefghij", text.as_bytes()).is_ok());
+        assert!(StoredKey::decode("other", text.as_bytes()).is_err(), "filed under another id");
+        for (from, to) in [
+            ("\"format\":1", "\"format\":2"),
+            ("\"label\"", "\"only_on_mondays\":true,\"label\""),
+            ("\"hash\":\"", "\"hash\":\"zz"),
+            ("\"roles\"", "\"rules\""),
+        ] {
+            assert!(StoredKey::decode("abcdefghij", text.replace(from, to).as_bytes()).is_err(), "{to}");
+        }
+    }
+}
