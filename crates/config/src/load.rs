@@ -201,7 +201,7 @@ mod tests {
             ("limits: {deadline: 30}", vec!["limits.deadline"]),
             ("limits: {deadline: 5 minutes}", vec!["limits.deadline", "15m"]),
             ("store: {retention: {size: 10GB}}", vec!["retention.size", "GiB"]),
-            ("sources: [{name: ${NOPE}}]", vec!["sources.0.name", "NOPE", "not set"]),
+            ("sources: [{name: '${NOPE}'}]", vec!["sources.0.name", "NOPE", "not set"]),
             ("sources: [{nam: x}]", vec!["did you mean 'name'"]),
             ("listen: [", vec!["not valid YAML"]),
             ("listen: {mcp: nowhere}", vec!["listen.mcp"]),
@@ -217,7 +217,8 @@ mod tests {
     fn alias_bombs_are_refused() {
         let mut bomb = String::from("a: &a [x,x,x,x,x,x,x,x,x]\n");
         for (from, to) in ('a'..='h').zip('b'..='i') {
-            bomb.push_str(&format!("{to}: &{to} [*{from},*{from},*{from},*{from},*{from},*{from},*{from},*{from},*{from}]\n"));
+            let nine = vec![format!("*{from}"); 9].join(",");
+            bomb += &format!("{to}: &{to} [{nine}]\n");
         }
         assert!(read(&bomb).is_err());
     }

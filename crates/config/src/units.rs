@@ -59,7 +59,7 @@ impl<'de> Deserialize<'de> for ByteSize {
 
 impl Serialize for ByteSize {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let fits = UNITS.iter().find(|(_, unit)| self.0 >= *unit && self.0 % unit == 0);
+        let fits = UNITS.iter().find(|(_, unit)| self.0 >= *unit && self.0.is_multiple_of(*unit));
         let (suffix, unit) = fits.unwrap_or(&UNITS[4]);
         serializer.serialize_str(&format!("{}{suffix}", self.0 / unit))
     }
