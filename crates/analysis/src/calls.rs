@@ -1,0 +1,266 @@
+//! Who calls whom, and whose own work took the time or failed, read from spans.
+//!
+//! Guards the difference between a failure and its echo: an error counts for the service where it began, not for the
+//! callers that passed it on; time counts for the span that was not waiting for another. Databases and other callees that
+//! send no spans appear under the name their callers give them, marked as not observed. Must not rank.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use portcullis_model::{Span, SpanKind, SpanStatus};
+use serde::{Deserialize, Serialize};
+
+/// Calls from one service to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallEdge {
+    /// Who calls.
+    pub caller: Arc<str>,
+    /// Who is called.
+    pub callee: Arc<str>,
+    /// Calls seen.
+    pub calls: u64,
+    /// Calls that failed on either side.
+    pub errors: u64,
+    /// Duration of the calls as the callee saw them; as the caller saw them where the callee sends no spans. Nanoseconds.
+    pub total_nanos: u64,
+    /// Time the caller waited beyond what the callee worked: network and queues. Nanoseconds, observed callees only.
+    pub network_nanos: u64,
+    /// Whether the callee sends spans itself.
+    pub observed: bool,
+}
+
+/// What a service did itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnWork {
+    /// Requests it handled: spans whose parent is another service or missing; calls to it when it sends no spans.
+    pub requests: u64,
+    /// Time in its spans not covered by their children, nanoseconds.
+    pub exclusive_nanos: u64,
+    /// Failed spans none of whose children failed: failures that began here.
+    pub own_errors: u64,
+    /// Failed spans with a failed child: echoes.
+    pub passed_on_errors: u64,
+    /// Whether it sends spans itself.
+    pub observed: bool,
+}
+
+/// Edges between services, sorted by caller and callee.
+pub fn edges_from_spans(spans: &[Span]) -> Vec<CallEdge> {
+    let forest = Forest::new(spans);
+    let mut edges: BTreeMap<(Arc<str>, Arc<str>), CallEdge> = BTreeMap::new();
+    for (index, span) in spans.iter().enumerate() {
+        if let Some(parent) = forest.parents[index].map(|p| &spans[p]).filter(|p| p.service != span.service) {
+            let edge = edge_of(&mut edges, &parent.service, &span.service);
+            edge.observed = true;
+            edge.calls += 1;
+            edge.errors += u64::from(failed(span) || failed(parent) && parent.kind == SpanKind::Client);
+            edge.total_nanos = edge.total_nanos.saturating_add(span.duration_nanos);
+            if parent.kind == SpanKind::Client {
+                edge.network_nanos = edge.network_nanos.saturating_add(parent.duration_nanos.saturating_sub(span.duration_nanos));
+            }
+        }
+        if let Some(peer) = forest.silent_peer(spans, index) {
+            let edge = edge_of(&mut edges, &span.service, &peer);
+            edge.calls += 1;
+            edge.errors += u64::from(failed(span));
+            edge.total_nanos = edge.total_nanos.saturating_add(span.duration_nanos);
+        }
+    }
+    edges.into_values().collect()
+}
+
+fn edge_of<'e>(
+    edges: &'e mut BTreeMap<(Arc<str>, Arc<str>), CallEdge>,
+    caller: &Arc<str>,
+    callee: &Arc<str>,
+) -> &'e mut CallEdge {
+    edges.entry((caller.clone(), callee.clone())).or_insert_with(|| CallEdge {
+        caller: caller.clone(),
+        callee: callee.clone(),
+        calls: 0,
+        errors: 0,
+        total_nanos: 0,
+        network_nanos: 0,
+        observed: false,
+    })
+}
+
+/// Own work by service. A call to a callee without spans counts for that callee, under the name the caller gives it.
+pub fn own_work_from_spans(spans: &[Span]) -> BTreeMap<Arc<str>, OwnWork> {
+    let forest = Forest::new(spans);
+    let mut work: BTreeMap<Arc<str>, OwnWork> = BTreeMap::new();
+    for (index, span) in spans.iter().enumerate() {
+        let peer = forest.silent_peer(spans, index);
+        let own = work.entry(span.service.clone()).or_default();
+        own.observed = true;
+        let entered = forest.parents[index].is_none_or(|parent| spans[parent].service != span.service);
+        own.requests += u64::from(entered);
+        let echo = forest.children[index].iter().any(|child| failed(&spans[*child]));
+        match (failed(span), echo, &peer) {
+            (true, true, _) => own.passed_on_errors += 1,
+            (true, false, None) => own.own_errors += 1,
+            (true, false, Some(_)) => own.passed_on_errors += 1,
+            _ => {}
+        }
+        let exclusive = forest.exclusive(spans, index);
+        match peer {
+            Some(peer) => {
+                let silent = work.entry(peer).or_default();
+                silent.requests += 1;
+                silent.own_errors += u64::from(failed(span) && !echo);
+                silent.exclusive_nanos = silent.exclusive_nanos.saturating_add(exclusive);
+            }
+            // The time a client span waits for an observed callee is network, neither side's work.
+            None if forest.calls_out(spans, index) => {}
+            None => own.exclusive_nanos = own.exclusive_nanos.saturating_add(exclusive),
+        }
+    }
+    work
+}
+
+fn failed(span: &Span) -> bool {
+    span.status == SpanStatus::Error
+}
+
+/// Parent and children of every span, within its trace.
+struct Forest {
+    parents: Vec<Option<usize>>,
+    children: Vec<Vec<usize>>,
+}
+
+impl Forest {
+    fn new(spans: &[Span]) -> Self {
+        let mut by_id: HashMap<(&str, &str), usize> = HashMap::with_capacity(spans.len());
+        for (index, span) in spans.iter().enumerate() {
+            by_id.entry((&span.trace_id, &span.span_id)).or_insert(index);
+        }
+        let parent = |(index, span): (usize, &Span)| {
+            by_id
+                .get(&(span.trace_id.as_str(), span.parent_span_id.as_str()))
+                .copied()
+                .filter(|parent| *parent != index && !span.parent_span_id.is_empty())
+        };
+        let parents: Vec<Option<usize>> = spans.iter().enumerate().map(parent).collect();
+        let mut children = vec![Vec::new(); spans.len()];
+        for (child, parent) in parents.iter().enumerate() {
+            if let Some(parent) = parent {
+                children[*parent].push(child);
+            }
+        }
+        Self { parents, children }
+    }
+
+    fn calls_out(&self, spans: &[Span], index: usize) -> bool {
+        spans[index].kind == SpanKind::Client && self.children[index].iter().any(|c| spans[*c].service != spans[index].service)
+    }
+
+    /// The callee of a client span that no other span answers, as the caller names it.
+    fn silent_peer(&self, spans: &[Span], index: usize) -> Option<Arc<str>> {
+        let span = &spans[index];
+        if !matches!(span.kind, SpanKind::Client | SpanKind::Producer) || !self.children[index].is_empty() {
+            return None;
+        }
+        let attribute = |name: &str| span.attributes.get(name).map(String::as_str).filter(|v| !v.is_empty());
+        let by_role = ["peer.service", "db.system.name", "db.system", "messaging.system"].iter().find_map(|name| attribute(name));
+        let by_address = || {
+            let names = ["server.address", "net.peer.name"];
+            let host = names.iter().find_map(|name| attribute(name)).filter(|host| host.parse::<IpAddr>().is_err())?;
+            host.split('.').next().filter(|first| !first.is_empty())
+        };
+        let name = by_role.or_else(by_address)?;
+        (name != &*span.service).then(|| Arc::from(name))
+    }
+
+    /// Duration less the union of the children's intervals; children of another service that lie outside for want of a
+    /// common clock, but would fit, count by their duration.
+    fn exclusive(&self, spans: &[Span], index: usize) -> u64 {
+        let span = &spans[index];
+        let start = span.start.as_nanos();
+        let end = start.saturating_add(i64::try_from(span.duration_nanos).unwrap_or(i64::MAX));
+        let mut intervals: Vec<(i64, i64)> = Vec::with_capacity(self.children[index].len());
+        for child in &self.children[index] {
+            let child = &spans[*child];
+            let from = child.start.as_nanos();
+            let length = i64::try_from(child.duration_nanos).unwrap_or(i64::MAX);
+            let outside = from < start || from.saturating_add(length) > end;
+            if outside && child.service != span.service && length <= end - start && child.kind != SpanKind::Consumer {
+                let centred = start + (end - start - length) / 2;
+                intervals.push((centred, centred + length));
+            } else {
+                intervals.push((from.max(start), from.saturating_add(length).min(end)));
+            }
+        }
+        intervals.sort_unstable();
+        let mut covered = 0i64;
+        let mut reached = start;
+        for (from, to) in intervals {
+            let from = from.max(reached);
+            if to > from {
+                covered += to - from;
+                reached = to;
+            }
+        }
+        u64::try_from(end - start - covered).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use portcullis_model::Timestamp;
+
+    use super::*;
+
+    /// A span of trace `t`, times in milliseconds.
+    pub(crate) fn span(id: &str, parent: &str, service: &str, kind: SpanKind, start: i64, duration: u64, ok: bool) -> Span {
+        Span {
+            trace_id: "t".into(),
+            span_id: id.into(),
+            parent_span_id: parent.into(),
+            service: service.into(),
+            name: "op".into(),
+            kind,
+            start: Timestamp::from_nanos(start * 1_000_000),
+            duration_nanos: duration * 1_000_000,
+            status: if ok { SpanStatus::Unset } else { SpanStatus::Error },
+            status_message: String::new(),
+            attributes: BTreeMap::new(),
+            events: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn edges_own_time_and_own_errors() {
+        use SpanKind::{Client, Server};
+        let mut query = span("5", "4", "pay", Client, 30, 40, false);
+        query.attributes.insert("db.system".into(), "postgresql".into());
+        let spans = [
+            span("1", "", "web", Server, 0, 100, false),
+            span("2", "1", "web", Client, 10, 80, false),
+            span("4", "2", "pay", Server, 20, 60, false),
+            query,
+            span("6", "1", "web", SpanKind::Internal, 92, 4, true),
+        ];
+        let edges = edges_from_spans(&spans);
+        let shown: Vec<_> = edges.iter().map(|e| (&*e.caller, &*e.callee, e.calls, e.errors, e.observed)).collect();
+        assert_eq!(shown, [("pay", "postgresql", 1, 1, false), ("web", "pay", 1, 1, true)]);
+        assert_eq!(edges[1].network_nanos, 20_000_000);
+        let work = own_work_from_spans(&spans);
+        let (web, pay, database) = (&work["web"], &work["pay"], &work["postgresql"]);
+        assert_eq!((web.requests, web.own_errors, web.passed_on_errors, web.exclusive_nanos), (1, 0, 2, 20_000_000));
+        assert_eq!((pay.own_errors, pay.passed_on_errors, pay.exclusive_nanos), (0, 2, 20_000_000));
+        assert_eq!((database.own_errors, database.exclusive_nanos, database.observed), (1, 40_000_000, false));
+    }
+
+    #[test]
+    fn self_parents_skew_and_addresses() {
+        use SpanKind::{Client, Server};
+        let mut out = span("3", "2", "b", Client, 5_010, 5, true);
+        out.attributes.insert("server.address".into(), "10.0.0.1".into());
+        let spans = [span("1", "1", "a", Server, 0, 100, true), span("2", "1", "b", Server, 5_000, 60, true), out];
+        let work = own_work_from_spans(&spans);
+        assert_eq!(work["a"].exclusive_nanos, 40_000_000, "the callee's clock runs five seconds ahead");
+        assert_eq!(edges_from_spans(&spans).len(), 1, "an IP address is no service name");
+        assert!(edges_from_spans(&[]).is_empty());
+    }
+}

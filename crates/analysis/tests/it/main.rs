@@ -1,0 +1,5 @@
+//! Template mining against labelled logs (Loghub-2k, corrected labels), and its speed.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // a test binary that prints the figures it measures
+
+mod accuracy;
