@@ -400,8 +400,9 @@ mod tests {
 
     #[test]
     fn habits_of_the_baseline_are_no_anomaly() {
-        let seesaw =
-            |shift: usize| samples((0..120).map(move |i| if ((i + shift) / 10) % 4 == 0 { 5.0 } else { 1.0 } + 0.05 * noise(i)));
+        let seesaw = |shift: usize| {
+            samples((0..120).map(move |i| if ((i + shift) / 10).is_multiple_of(4) { 5.0 } else { 1.0 } + 0.05 * noise(i)))
+        };
         assert!(matches!(detect(&seesaw(5), &seesaw(0), &latency()), Verdict::Normal { samples: 120, .. }));
     }
 

@@ -98,9 +98,8 @@ pub fn own_work_from_spans(spans: &[Span]) -> BTreeMap<Arc<str>, OwnWork> {
         own.requests += u64::from(entered);
         let echo = forest.children[index].iter().any(|child| failed(&spans[*child]));
         match (failed(span), echo, &peer) {
-            (true, true, _) => own.passed_on_errors += 1,
             (true, false, None) => own.own_errors += 1,
-            (true, false, Some(_)) => own.passed_on_errors += 1,
+            (true, true, _) | (true, false, Some(_)) => own.passed_on_errors += 1,
             _ => {}
         }
         let exclusive = forest.exclusive(spans, index);

@@ -55,7 +55,7 @@ pub struct SuspectOptions {
 
 impl Default for SuspectOptions {
     fn default() -> Self {
-        Self { same_moment: Duration::from_secs(60) }
+        Self { same_moment: Duration::from_mins(1) }
     }
 }
 

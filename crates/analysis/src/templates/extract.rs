@@ -63,10 +63,8 @@ const MAX_OTHERS: usize = 12;
 impl<'a> Fields<'a> {
     fn add(&mut self, key: Cow<'a, str>, value: Cow<'a, str>) {
         match key.as_ref() {
-            "msg" | "message" | "Message" | "log" | "body" | "text" | "@message" | "MESSAGE" => {
-                if self.message.is_none() {
-                    self.message = Some(value);
-                }
+            "msg" | "message" | "Message" | "log" | "body" | "text" | "@message" | "MESSAGE" if self.message.is_none() => {
+                self.message = Some(value);
             }
             "level" | "severity" | "lvl" | "levelname" | "log.level" | "Level" | "severity_text" => {
                 self.level = self.level.or_else(|| Severity::from_text(&value));

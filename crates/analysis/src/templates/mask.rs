@@ -45,7 +45,7 @@ const fn classes() -> [u8; 256] {
 pub(super) fn mask(text: &str, out: &mut Vec<u8>) {
     out.clear();
     let bytes = text.as_bytes();
-    let bytes = &bytes[..bytes.len().min(MAX_MASKED)];
+    let bytes = bounded(bytes);
     let mut at = 0;
     while let Some(byte) = bytes.get(at).copied() {
         let class = CLASS[byte as usize];
@@ -70,6 +70,12 @@ pub(super) fn mask(text: &str, out: &mut Vec<u8>) {
     while out.last() == Some(&b' ') {
         out.pop();
     }
+}
+
+/// The first [`MAX_MASKED`] bytes, cut between words where there is a gap: half a word would look like another word.
+fn bounded(bytes: &[u8]) -> &[u8] {
+    let Some(start) = bytes.get(..MAX_MASKED) else { return bytes };
+    start.iter().rposition(|b| CLASS[*b as usize] == SPACE).map_or(start, |gap| &start[..gap])
 }
 
 fn in_word(bytes: &[u8], at: usize) -> bool {
@@ -135,7 +141,7 @@ fn push_plain(core: &[u8], seen: u8, rest: &[u8], out: &mut Vec<u8>) {
         }
         core.len() == 3 && is_calendar_word(core, rest) || core.len() >= 32 && mixed_case(core)
     } else {
-        let slashes = core.iter().filter(|b| **b == b'/').count();
+        let slashes = core.split(|b| *b == b'/').count() - 1;
         core.len() > 1 && core[0] == b'/'
             || slashes >= 2
             || contains(core, b":\\")
@@ -147,8 +153,12 @@ fn push_plain(core: &[u8], seen: u8, rest: &[u8], out: &mut Vec<u8>) {
 
 /// A word with digits and colons: `10.0.0.1:80`, `sessionid:0x14`, `10:59:53`.
 fn push_pieces(core: &[u8], out: &mut Vec<u8>) {
-    let colons = core.iter().filter(|b| **b == b':').count();
-    if colons >= 2 && core.iter().all(|b| b.is_ascii_hexdigit() || *b == b':' || *b == b'.') {
+    let pieces = core.split(|b| *b == b':').count();
+    if pieces >= 3 && core.iter().all(|b| b.is_ascii_hexdigit() || *b == b':' || *b == b'.') {
+        push_variable(out);
+        return;
+    }
+    if pieces == 2 && is_host_and_port(core) {
         push_variable(out);
         return;
     }
@@ -213,6 +223,14 @@ fn is_error_code(core: &[u8]) -> bool {
     let tail = &core[letters..];
     let digits = tail.iter().filter(|b| b.is_ascii_digit()).count();
     known.contains(&prefix) && (3..=10).contains(&digits) && tail.iter().all(|b| b.is_ascii_digit() || *b == b'-')
+}
+
+/// A dotted lower-case name with a port: whatever the domain, it is a host.
+fn is_host_and_port(core: &[u8]) -> bool {
+    let Some(colon) = core.iter().position(|b| *b == b':') else { return false };
+    let (host, port) = (&core[..colon], &core[colon + 1..]);
+    let hostlike = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+    host.contains(&b'.') && host.iter().all(hostlike) && (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit)
 }
 
 /// A lower-case dotted name under a domain that hosts are under.

@@ -1,5 +1,7 @@
 //! The miner as a whole.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -16,7 +18,7 @@ fn mine(options: MinerOptions, current: &[&str], baseline: &[&str]) -> TemplateR
     for (at, body) in current.iter().enumerate() {
         miner.observe(Period::Current, &line(1_000 + at as i64, body));
     }
-    miner.report(Some(Windows { current: std::time::Duration::from_secs(60), baseline: std::time::Duration::from_secs(120) }))
+    miner.report(Some(Windows { current: Duration::from_mins(1), baseline: Duration::from_mins(2) }))
 }
 
 #[test]
