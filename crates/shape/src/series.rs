@@ -32,14 +32,15 @@ pub struct Downsampled {
     pub samples: usize,
 }
 
-/// Reduces the samples inside `window` to at most `max_buckets` (at least 1) regular buckets.
+/// Reduces the samples inside `window` to at most `max_buckets` (at least 1) regular buckets. A sample exactly at the end
+/// of the window counts too, because range queries of Prometheus and its relatives include it; others outside do not.
 ///
 /// A bucket shows one of its own samples: the overall maximum if it holds it, else the overall minimum if it holds
 /// that, else the sample farthest from the median of the window, so local peaks and dips stay visible. When both extremes
 /// share a bucket the bucket shows the maximum; both are always in [`Downsampled::max`] and [`Downsampled::min`].
 /// When the samples are already regular and few enough, every sample gets its own bucket. NaN values are skipped.
 pub fn downsample(samples: &[Sample], window: TimeWindow, max_buckets: usize) -> Downsampled {
-    let inside: Vec<Sample> = samples.iter().copied().filter(|s| window.contains(s.at) && !s.value.is_nan()).collect();
+    let inside: Vec<Sample> = samples.iter().copied().filter(|s| inside_or_at_end(window, s.at) && !s.value.is_nan()).collect();
     let (start, step, count) = grid(&inside, window, max_buckets.max(1));
     let min = extreme(&inside, |candidate, best| candidate < best);
     let max = extreme(&inside, |candidate, best| candidate > best);
@@ -62,6 +63,10 @@ pub fn downsample(samples: &[Sample], window: TimeWindow, max_buckets: usize) ->
         }
     }
     Downsampled { start, step_nanos: step, buckets, min, max, samples: inside.len() }
+}
+
+fn inside_or_at_end(window: TimeWindow, at: Timestamp) -> bool {
+    window.contains(at) || at == window.end
 }
 
 /// Start, step and number of buckets: the samples' own rhythm when it fits, else the window divided evenly.
@@ -449,6 +454,15 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_at_the_end_of_the_window_counts() {
+        let inclusive: Vec<(i64, f64)> = (0..=240).map(|i| (i * 15, if i == 240 { 9.0 } else { 1.0 })).collect();
+        let reduced = downsample(&samples(&inclusive), window(3600), 60);
+        assert_eq!((reduced.samples, reduced.buckets.len(), reduced.max.map(|s| s.at)), (241, 60, Some(at(3600))));
+        assert_eq!(reduced.buckets[59], reduced.max);
+        assert_eq!(downsample(&samples(&[(-15, 1.0), (3615, 1.0)]), window(3600), 60).samples, 0);
+    }
+
+    #[test]
     fn repeats_are_folded_and_small_values_are_not_flattened() {
         let flat = downsample(&samples(&(0..30).map(|i| (i * 10, 0.25)).collect::<Vec<_>>()), window(300), 60);
         assert_eq!(values_line(&flat, Unit::Ratio), "[×1e-1%] 250*30");
@@ -494,7 +508,7 @@ mod tests {
     proptest! {
         #[test]
         fn extremes_survive_with_their_times(
-            values in prop::collection::vec((0i64..3600, -1e6f64..1e6), 1..400),
+            values in prop::collection::vec((0i64..=3600, -1e6f64..1e6), 1..400),
             buckets in 1usize..100,
         ) {
             let mut values = values;
@@ -508,12 +522,13 @@ mod tests {
             prop_assert_eq!((max.value.to_bits(), min.value.to_bits()), (largest.to_bits(), smallest.to_bits()));
             prop_assert!(samples.contains(&max) && samples.contains(&min));
             prop_assert!(reduced.buckets.contains(&Some(max)));
-            let bucket_of = |at: Timestamp| (at.as_nanos() - reduced.start.as_nanos()) / reduced.step_nanos as i64;
+            let last = reduced.buckets.len() as i64 - 1;
+            let bucket_of = |at: Timestamp| ((at.as_nanos() - reduced.start.as_nanos()) / reduced.step_nanos as i64).min(last);
             if bucket_of(min.at) != bucket_of(max.at) {
                 prop_assert!(reduced.buckets.contains(&Some(min)));
             }
             for (index, bucket) in reduced.buckets.iter().enumerate() {
-                let here = samples.iter().any(|s| bucket_of(s.at).min(reduced.buckets.len() as i64 - 1) == index as i64);
+                let here = samples.iter().any(|s| bucket_of(s.at) == index as i64);
                 prop_assert_eq!(bucket.is_some(), here, "a gap is a gap exactly where there is no sample");
                 if let Some(sample) = bucket {
                     prop_assert!(samples.contains(sample));

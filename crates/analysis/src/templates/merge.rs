@@ -5,6 +5,7 @@
 //! for parameters, and a position counts as a parameter only on evidence. Must be deterministic for the same skeletons.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 
 use super::mask::VARIABLE;
 
@@ -85,6 +86,8 @@ fn is_word(token: &[u8]) -> bool {
 pub(super) struct Group {
     /// Tokens; a variable stands for exactly one token of a member unless variables were joined.
     pub(super) tokens: Vec<Box<[u8]>>,
+    /// A hash of each token at its position, so that the rest of a template is compared without one of them.
+    hashes: Vec<u64>,
     /// Skeletons that belong to it.
     pub(super) members: Vec<usize>,
     /// Lines of all members.
@@ -92,6 +95,16 @@ pub(super) struct Group {
 }
 
 impl Group {
+    fn new(tokens: Vec<Box<[u8]>>, members: Vec<usize>, lines: u64) -> Self {
+        let hashes = tokens.iter().enumerate().map(|(position, token)| hash(position, token)).collect();
+        Self { tokens, hashes, members, lines }
+    }
+
+    fn set_variable(&mut self, position: usize, blank: bool) {
+        self.tokens[position] = if blank { Box::from([b' ', VARIABLE]) } else { Box::from([VARIABLE]) };
+        self.hashes[position] = hash(position, &self.tokens[position]);
+    }
+
     /// The skeleton text of the group.
     pub(super) fn skeleton(&self) -> Vec<u8> {
         self.tokens.concat()
@@ -102,7 +115,7 @@ impl Group {
 pub(super) fn merge<'s>(skeletons: impl IntoIterator<Item = (usize, &'s [u8], u64)>) -> Vec<Group> {
     let mut groups: Vec<Group> = skeletons
         .into_iter()
-        .map(|(id, text, lines)| Group { tokens: tokens(text).into_iter().map(Box::from).collect(), members: vec![id], lines })
+        .map(|(id, text, lines)| Group::new(tokens(text).into_iter().map(Box::from).collect(), vec![id], lines))
         .collect();
     let mut known = HashSet::new();
     for _ in 0..MAX_ROUNDS {
@@ -144,17 +157,32 @@ fn round(groups: Vec<Group>, known: &mut Known) -> Vec<Group> {
     join_equal(out)
 }
 
+fn hash(position: usize, token: &[u8]) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    (position, token).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn differs_only_at(a: &[Box<[u8]>], b: &[Box<[u8]>], position: usize) -> bool {
+    a.len() == b.len() && a.iter().zip(b).enumerate().all(|(at, (mine, theirs))| at == position || mine == theirs)
+}
+
 /// Joins groups that are alike but for one position, when that position holds a parameter.
 fn generalise(groups: Vec<Group>, position: usize, known: &mut Known) -> Vec<Group> {
-    let mut rest: HashMap<Vec<&[u8]>, usize> = HashMap::new();
+    let mut rest: HashMap<u64, usize> = HashMap::new();
     let mut buckets: Vec<Vec<usize>> = Vec::new();
     for (index, group) in groups.iter().enumerate() {
-        let others = group.tokens.iter().enumerate().filter(|(at, _)| *at != position).map(|(_, token)| &**token).collect();
+        let sum: u64 = group.hashes.iter().fold(0, |sum, hash| sum.wrapping_add(*hash));
+        let others = sum.wrapping_sub(group.hashes[position]);
         let at = *rest.entry(others).or_insert_with(|| {
             buckets.push(Vec::new());
             buckets.len() - 1
         });
-        buckets[at].push(index);
+        // Equal sums of different tokens are as good as impossible, and would join what does not belong together.
+        let alike = |first: &usize| differs_only_at(&groups[*first].tokens, &group.tokens, position);
+        if buckets[at].first().is_none_or(alike) {
+            buckets[at].push(index);
+        }
     }
     if buckets.len() == groups.len() {
         return groups;
@@ -181,7 +209,7 @@ fn generalise(groups: Vec<Group>, position: usize, known: &mut Known) -> Vec<Gro
             held.lines += group.lines;
         } else {
             let blank = group.tokens[position].first() == Some(&b' ');
-            group.tokens[position] = if blank { Box::from([b' ', VARIABLE]) } else { Box::from([VARIABLE]) };
+            group.set_variable(position, blank);
             place.insert(target, out.len());
             out.push(group);
         }
@@ -383,10 +411,10 @@ fn join_sparse(groups: Vec<Group>) -> Vec<Group> {
             continue;
         };
         if let Some(held) = place.get(&leader).and_then(|at| out.get_mut(*at)) {
-            for (mine, theirs) in held.tokens.iter_mut().zip(&group.tokens) {
-                if mine != theirs {
-                    let blank = mine.first() == Some(&b' ');
-                    *mine = if blank { Box::from([b' ', VARIABLE]) } else { Box::from([VARIABLE]) };
+            for position in 0..held.tokens.len() {
+                if held.tokens[position] != group.tokens[position] {
+                    let blank = held.tokens[position].first() == Some(&b' ');
+                    held.set_variable(position, blank);
                 }
             }
             held.members.append(&mut group.members);
@@ -429,6 +457,9 @@ fn join_equal(groups: Vec<Group>) -> Vec<Group> {
             if !(is_variable(&token) && joined.last().is_some_and(|last| is_variable(last))) {
                 joined.push(token);
             }
+        }
+        if joined.len() != group.hashes.len() {
+            group.hashes = joined.iter().enumerate().map(|(position, token)| hash(position, token)).collect();
         }
         group.tokens = joined;
         if let Some(held) = place.get(&group.tokens).and_then(|at| out.get_mut(*at)) {

@@ -176,7 +176,14 @@ fn shortened(text: &str, max: usize) -> String {
 struct Entry {
     skeleton: Box<[u8]>,
     counts: Counts,
+    /// Whether it stands for several skeletons, so that further ones may fit it.
+    merged: bool,
 }
+
+type PatternTokens = Vec<Box<[u8]>>;
+
+/// Most patterns of one shape a new skeleton is compared with; bounds the cost of logs without any wording in common.
+const MAX_PATTERNS_PER_SHAPE: usize = 64;
 
 /// Learns templates from lines. Deterministic for the same lines in the same order.
 #[derive(Debug)]
@@ -184,8 +191,8 @@ pub struct Miner {
     options: MinerOptions,
     entries: Vec<Entry>,
     index: HashMap<Box<[u8]>, usize>,
-    /// Entries with merged positions, by number of tokens and first token.
-    patterns: HashMap<(usize, Box<[u8]>), Vec<usize>>,
+    /// Entries with merged positions and their tokens, by number of tokens and first token.
+    patterns: HashMap<(usize, Box<[u8]>), Vec<(usize, PatternTokens)>>,
     overflow: Counts,
     lines: [u64; 2],
     buffer: Vec<u8>,
@@ -248,7 +255,7 @@ impl Miner {
             }
         }
         let at = self.entries.len();
-        self.entries.push(Entry { skeleton: Box::from(skeleton), counts: Counts::new() });
+        self.entries.push(Entry { skeleton: Box::from(skeleton), counts: Counts::new(), merged: false });
         self.index.insert(Box::from(skeleton), at);
         Some(at)
     }
@@ -259,11 +266,8 @@ impl Miner {
         }
         let tokens = merge::tokens(skeleton);
         let key = (tokens.len(), Box::from(*tokens.first()?));
-        let fits = |at: &&usize| {
-            let pattern = merge::tokens(&self.entries[**at].skeleton);
-            pattern.len() == tokens.len() && pattern.iter().zip(&tokens).all(|(p, t)| p == t || merge::is_variable(p))
-        };
-        self.patterns.get(&key)?.iter().find(fits).copied()
+        let fits = |pattern: &PatternTokens| pattern.iter().zip(&tokens).all(|(p, t)| **p == **t || merge::is_variable(p));
+        self.patterns.get(&key)?.iter().find(|(_, pattern)| fits(pattern)).map(|(at, _)| *at)
     }
 
     /// Merges what is held; entries that became one template share one entry from then on.
@@ -275,17 +279,19 @@ impl Miner {
         for group in groups {
             let mut members = group.members.iter().filter_map(|id| old.get_mut(*id).and_then(Option::take));
             let Some(mut merged) = members.next() else { continue };
-            let mut others = 0;
             for member in members {
-                others += 1;
+                merged.merged = true;
                 merged.counts.absorb(member.counts, &self.options);
             }
             merged.skeleton = group.skeleton().into_boxed_slice();
             let at = self.entries.len();
-            if others > 0 || merge::tokens(&merged.skeleton).iter().any(|token| merge::is_variable(token)) {
-                let tokens = merge::tokens(&merged.skeleton);
-                let key = (tokens.len(), tokens.first().map(|first| Box::from(*first)).unwrap_or_default());
-                self.patterns.entry(key).or_default().push(at);
+            if merged.merged {
+                let tokens: PatternTokens = merge::tokens(&merged.skeleton).into_iter().map(Box::from).collect();
+                let key = (tokens.len(), tokens.first().cloned().unwrap_or_default());
+                let same_shape = self.patterns.entry(key).or_default();
+                if same_shape.len() < MAX_PATTERNS_PER_SHAPE {
+                    same_shape.push((at, tokens));
+                }
             }
             self.index.insert(merged.skeleton.clone(), at);
             self.entries.push(merged);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use portcullis_analysis::{LogLine, Miner, Period};
 use portcullis_model::Timestamp;
 
-fn data() -> Option<PathBuf> {
+pub(crate) fn data() -> Option<PathBuf> {
     let base = std::env::var_os("PORTCULLIS_DATA")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
     let folder = base.join("loghub-2k");

@@ -3,3 +3,4 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // a test binary that prints the figures it measures
 
 mod accuracy;
+mod speed;
