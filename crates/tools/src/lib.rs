@@ -7,7 +7,9 @@ mod answer;
 mod arguments;
 mod completer;
 mod instructions;
+mod patterns;
 mod prompts;
+mod resources;
 mod schema;
 mod sources;
 mod time;
@@ -21,6 +23,7 @@ use portcullis_ports::Tool;
 pub use completer::SourceCompleter;
 pub use instructions::INSTRUCTIONS;
 pub use prompts::default_prompts;
+pub use resources::Library;
 pub use sources::{Ask, DuplicateSource, FanOut, Found, SOURCE_PATIENCE, Sources, merge_coverage};
 
 /// The default tools over `sources`, in the order a reader meets them.
@@ -30,6 +33,8 @@ pub fn default_tools(sources: &Arc<Sources>, clock: &Arc<dyn Clock>) -> Vec<Arc<
     }
     let (s, c) = (|| sources.clone(), || clock.clone());
     let tools = [
+        shared(tools::ServiceHealth::new(s(), c())),
+        shared(tools::LogPatterns::new(s(), c())),
         shared(tools::QueryLogs::new(s(), c())),
         shared(tools::QueryMetrics::new(s(), c())),
         shared(tools::FindMetrics::new(s(), c())),

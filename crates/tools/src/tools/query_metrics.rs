@@ -26,6 +26,8 @@ use crate::sources::{Ask, FanOut, Found, Sources};
 use crate::time::{Chosen, TimeArguments, describe, within_look_back};
 use rows::{Block, Row};
 
+pub(crate) use rows::number;
+
 const DEFAULT_WINDOW: Duration = Duration::from_secs(900);
 const DEFAULT_LIMIT: usize = 10;
 const MAX_LIMIT: usize = 100;

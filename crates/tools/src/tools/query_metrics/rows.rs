@@ -111,7 +111,7 @@ pub(super) fn worst_first(rows: &mut [Row]) {
 }
 
 /// A number with five significant digits; what JSON cannot say is text.
-pub(super) fn number(value: f64) -> Value {
+pub(crate) fn number(value: f64) -> Value {
     if !value.is_finite() {
         return json!(portcullis_shape::number::plain(value, 5));
     }

@@ -1,0 +1,198 @@
+//! Reading log templates from several sources: one miner per source, reports put together by wording.
+//!
+//! Guards that a source that failed half-way adds nothing, that a scan that stopped early says so, and that "new" is
+//! only said against a baseline that was read. Must not decide which templates are worth showing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_analysis::{Miner, MinerOptions, Period, Template, TemplateReport, Windows};
+use portcullis_model::{Fault, Severity, Signal, TimeWindow, format_duration};
+use portcullis_policy::Permit;
+use portcullis_ports::{LogFilter, ScanEnd, Source};
+
+use crate::sources::{Ask, FanOut, Found, Sources};
+
+/// Share of a source's time the window itself may take; the baseline gets the rest.
+const SHARE_OF_WINDOW: f64 = 0.6;
+const SHARE_OF_REST: f64 = 0.85;
+
+/// Templates of one window against another.
+#[derive(Debug)]
+pub(crate) struct Mined {
+    /// Most telling first, as the analysis orders them.
+    pub(crate) report: TemplateReport,
+    /// Whether the baseline was read (it may still have had no matching line).
+    pub(crate) compared: bool,
+}
+
+impl Mined {
+    /// Whether a template did not occur before. Without any line in a baseline that was read, everything is new.
+    pub(crate) fn is_new(&self, template: &Template) -> bool {
+        self.compared && template.count > 0 && template.baseline_count.unwrap_or(0) == 0
+    }
+}
+
+/// What one source gave.
+struct Part {
+    report: TemplateReport,
+    compared: bool,
+}
+
+/// Reads `filter` and, with the same conditions, `baseline`, in every source with logs.
+///
+/// # Errors
+/// As [`Sources::fan_out`]; also when every source refused the question.
+pub(crate) async fn mine(
+    sources: &Sources,
+    permit: &Permit,
+    source: Option<&str>,
+    filter: &LogFilter,
+    baseline: Option<TimeWindow>,
+) -> Result<FanOut<Mined>, Fault> {
+    let fan = sources
+        .fan_out(permit, Ask::signal(Signal::Logs, source), |source, permit| mine_one(source, permit, filter, baseline))
+        .await?
+        .or_refusal()?;
+    let FanOut { answers, coverage, faults } = fan;
+    let mut names = answers.iter().map(|(name, _)| name.clone());
+    let joined = names.next().map(|name| (name, join(answers.into_iter().map(|(_, part)| part).collect())));
+    Ok(FanOut { answers: joined.into_iter().collect(), coverage, faults })
+}
+
+async fn mine_one(
+    source: Arc<dyn Source>,
+    permit: Permit,
+    filter: &LogFilter,
+    baseline: Option<TimeWindow>,
+) -> Result<Found<Part>, Fault> {
+    let mut miner = Miner::new(MinerOptions::default());
+    let mut missing: Vec<String> = Vec::new();
+    let patience = permit.time_left().mul_f64(if baseline.is_some() { SHARE_OF_WINDOW } else { SHARE_OF_REST });
+    missing.extend(scan(source.as_ref(), &permit, filter, patience, &mut miner, Period::Current).await?);
+    let lines = miner.lines();
+    let mut compared = false;
+    if let Some(window) = baseline {
+        let before = LogFilter { window, ..filter.clone() };
+        let patience = permit.time_left().mul_f64(SHARE_OF_REST);
+        match scan(source.as_ref(), &permit, &before, patience, &mut miner, Period::Baseline).await {
+            Ok(note) => {
+                compared = true;
+                missing.extend(note.map(|note| format!("baseline: {note}, so \"new\" may be wrong")));
+            }
+            Err(fault) => missing.push(format!("the baseline could not be read: {}", fault.message())),
+        }
+    }
+    let windows = Windows { current: filter.window.length(), baseline: baseline.map_or(Duration::ZERO, |w| w.length()) };
+    let report = miner.report(Some(windows));
+    let missing = (!missing.is_empty()).then(|| missing.join("; "));
+    Ok(Found::new(Part { report, compared }, lines > 0).partial(missing))
+}
+
+/// Scans into the miner; says what was left out.
+async fn scan(
+    source: &dyn Source,
+    permit: &Permit,
+    filter: &LogFilter,
+    patience: Duration,
+    miner: &mut Miner,
+    period: Period,
+) -> Result<Option<String>, Fault> {
+    let mut read: u64 = 0;
+    let mut visit = |line: portcullis_ports::LogLine<'_>| {
+        read += 1;
+        let portcullis_ports::LogLine { at, severity, service, body } = line;
+        miner.observe(period, &portcullis_analysis::LogLine { at, severity, service, body });
+    };
+    match tokio::time::timeout(patience, source.scan_logs(permit, filter, &mut visit)).await {
+        Ok(Ok(ScanEnd { complete: true, .. })) => Ok(None),
+        Ok(Ok(ScanEnd { scanned, .. })) => Ok(Some(format!("only the newest {scanned} lines were read"))),
+        Ok(Err(fault)) => Err(fault),
+        Err(_) if read > 0 => Ok(Some(format!("only {read} lines were read within {}", format_duration(patience)))),
+        Err(_) => Err(Fault::new(
+            portcullis_model::FaultCode::DeadlineExceeded,
+            format!("no line was read within {}", format_duration(patience)),
+        )),
+    }
+}
+
+/// Puts reports together by wording.
+fn join(parts: Vec<Part>) -> Mined {
+    let compared = parts.iter().any(|part| part.compared);
+    let mut parts = parts.into_iter();
+    let Some(first) = parts.next() else {
+        let report = TemplateReport {
+            templates: Vec::new(),
+            lines: 0,
+            baseline_lines: 0,
+            overflow_lines: 0,
+            overflow_examples: Vec::new(),
+        };
+        return Mined { report, compared };
+    };
+    let mut report = first.report;
+    for part in parts {
+        let mut by_text: BTreeMap<String, usize> =
+            report.templates.iter().enumerate().map(|(index, template)| (template.text.clone(), index)).collect();
+        for template in part.report.templates {
+            match by_text.get(&template.text).and_then(|index| report.templates.get_mut(*index)) {
+                Some(held) => add(held, template),
+                None => {
+                    by_text.insert(template.text.clone(), report.templates.len());
+                    report.templates.push(template);
+                }
+            }
+        }
+        report.lines += part.report.lines;
+        report.baseline_lines += part.report.baseline_lines;
+        report.overflow_lines += part.report.overflow_lines;
+        report.overflow_examples.extend(part.report.overflow_examples);
+    }
+    Mined { report, compared }
+}
+
+fn add(held: &mut Template, other: Template) {
+    held.count += other.count;
+    held.baseline_count = match (held.baseline_count, other.baseline_count) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
+    };
+    held.new = held.baseline_count.map(|before| before == 0 && held.count > 0);
+    held.first_seen = match (held.first_seen, other.first_seen) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    held.last_seen = held.last_seen.max(other.last_seen);
+    held.rate_change = held.rate_change.or(other.rate_change);
+    for (service, count) in other.services {
+        match held.services.iter_mut().find(|(name, _)| *name == service) {
+            Some((_, sum)) => *sum += count,
+            None => held.services.push((service, count)),
+        }
+    }
+    held.other_services += other.other_services;
+    held.severities.unknown += other.severities.unknown;
+    held.severities.trace += other.severities.trace;
+    held.severities.debug += other.severities.debug;
+    held.severities.info += other.severities.info;
+    held.severities.warn += other.severities.warn;
+    held.severities.error += other.severities.error;
+    held.severities.fatal += other.severities.fatal;
+    for example in other.examples {
+        if held.examples.len() < 3 && !held.examples.contains(&example) {
+            held.examples.push(example);
+        }
+    }
+}
+
+/// Worth reading first: severe, new, changed; as the analysis ranks one source, over several.
+pub(crate) fn telling(mined: &Mined, template: &Template) -> (u8, bool, u64) {
+    let severity = match template.severities.highest() {
+        Some(Severity::Fatal) => 4,
+        Some(Severity::Error) => 3,
+        Some(Severity::Warn) => 2,
+        _ => 1,
+    };
+    (severity, mined.is_new(template), template.count)
+}

@@ -1,0 +1,164 @@
+//! Resources: the guide, the sources, the SQL schema, and a health snapshot per service.
+//!
+//! Guards that a resource shows exactly what the tool behind it would show to the same permit. No second road to data.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use portcullis_model::{Clock, CompletionKind, Fault, FaultCode, ResourceSpec, ResourceTemplateSpec, Signal};
+use portcullis_policy::Permit;
+use portcullis_ports::{Arguments, Content, EmbeddedResource, Exchange, Outcome, ResourceOutput, ResourceReader, Tool};
+use serde_json::{Map, Value, json};
+
+use crate::instructions::{GUIDE, SQL_SCHEMA};
+use crate::sources::Sources;
+use crate::tools::{ListSources, ServiceHealth};
+
+const GUIDE_URI: &str = "portcullis://guide";
+const SOURCES_URI: &str = "portcullis://sources";
+const SQL_URI: &str = "portcullis://schema/sql";
+const SERVICE_PREFIX: &str = "portcullis://service/";
+
+/// The resources of this server.
+pub struct Library {
+    sources: Arc<Sources>,
+    list_sources: Option<ListSources>,
+    health: Option<ServiceHealth>,
+}
+
+impl std::fmt::Debug for Library {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Library").field("sources", &self.sources).finish_non_exhaustive()
+    }
+}
+
+impl Library {
+    /// Resources over `sources`.
+    pub fn new(sources: Arc<Sources>, clock: Arc<dyn Clock>) -> Self {
+        Self { list_sources: ListSources::new(sources.clone()), health: ServiceHealth::new(sources.clone(), clock), sources }
+    }
+}
+
+fn resource(uri: &str, name: &str, title: &str, description: &str, mime_type: &str) -> Arc<ResourceSpec> {
+    Arc::new(ResourceSpec {
+        uri: Arc::from(uri),
+        name: Arc::from(name),
+        title: Some(Arc::from(title)),
+        description: Some(Arc::from(description)),
+        mime_type: Some(Arc::from(mime_type)),
+    })
+}
+
+fn contents(uri: &str, mime_type: &str, data: impl Into<String>) -> ResourceOutput {
+    let resource =
+        EmbeddedResource { uri: uri.to_owned(), mime_type: Some(mime_type.to_owned()), data: data.into(), binary: false };
+    ResourceOutput::Contents(vec![resource])
+}
+
+fn missing(uri: &str) -> Fault {
+    let shown: String = uri.chars().filter(|c| !c.is_control()).take(120).collect();
+    Fault::new(FaultCode::NotFound, format!("there is no resource '{shown}'"))
+        .with_hint(format!("{GUIDE_URI}, {SOURCES_URI}, {SQL_URI}, {SERVICE_PREFIX}NAME"))
+}
+
+/// The name in `portcullis://service/NAME`, percent-decoded; `None` when it is not a valid one.
+fn service_of(uri: &str) -> Option<String> {
+    let encoded = uri.strip_prefix(SERVICE_PREFIX)?;
+    let mut bytes = Vec::with_capacity(encoded.len());
+    let mut rest = encoded.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        rest = tail;
+        match first {
+            b'%' => {
+                let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
+                bytes.push(u8::from_str_radix(digits, 16).ok()?);
+                rest = &tail[2..];
+            }
+            b'/' | b'?' | b'#' => return None,
+            plain => bytes.push(*plain),
+        }
+    }
+    String::from_utf8(bytes).ok().filter(|name| !name.is_empty() && name.len() <= 256)
+}
+
+/// The text of a tool's answer, run under the same permit.
+async fn text_of(tool: &dyn Tool, permit: &Permit, arguments: Value, exchange: &dyn Exchange) -> Result<String, Fault> {
+    let arguments = match arguments {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    };
+    match tool.run(permit, Arguments(arguments), exchange).await? {
+        Outcome::Complete(output) => {
+            let texts = output.content.into_iter().filter_map(|content| match content {
+                Content::Text(text) => Some(text),
+                _ => None,
+            });
+            Ok(texts.collect::<Vec<_>>().join("\n"))
+        }
+        Outcome::NeedsInput { .. } => Err(Fault::new(FaultCode::Internal, "this resource cannot ask questions")),
+    }
+}
+
+#[async_trait]
+impl ResourceReader for Library {
+    fn resources(&self) -> Vec<Arc<ResourceSpec>> {
+        vec![
+            resource(GUIDE_URI, "guide", "Guide", "How to work with these tools", "text/markdown"),
+            resource(SOURCES_URI, "sources", "Sources", "The sources in your scope and their state", "text/plain"),
+            resource(SQL_URI, "sql_schema", "SQL schema", "Tables and columns for the sql tool", "text/plain"),
+        ]
+    }
+
+    fn templates(&self) -> Vec<Arc<ResourceTemplateSpec>> {
+        vec![Arc::new(ResourceTemplateSpec {
+            uri_template: Arc::from("portcullis://service/{name}"),
+            name: Arc::from("service"),
+            title: Some(Arc::from("Service health")),
+            description: Some(Arc::from("Health of one service right now, with what is wrong and likely causes")),
+            mime_type: Some(Arc::from("text/plain")),
+            completions: vec![(Arc::from("name"), CompletionKind::Service)],
+        })]
+    }
+
+    fn owns(&self, uri: &str) -> bool {
+        matches!(uri, GUIDE_URI | SOURCES_URI | SQL_URI) || service_of(uri).is_some()
+    }
+
+    async fn read(&self, permit: &Permit, uri: &str, exchange: &dyn Exchange) -> Result<ResourceOutput, Fault> {
+        let broken = || Fault::new(FaultCode::Internal, "this resource is not available");
+        match uri {
+            GUIDE_URI => Ok(contents(uri, "text/markdown", GUIDE)),
+            SOURCES_URI => {
+                let tool = self.list_sources.as_ref().ok_or_else(broken)?;
+                Ok(contents(uri, "text/plain", text_of(tool, permit, json!({}), exchange).await?))
+            }
+            SQL_URI if self.sources.answers(permit, Signal::Sql) => Ok(contents(uri, "text/plain", SQL_SCHEMA)),
+            SQL_URI => Ok(contents(uri, "text/plain", "No source available to this credential speaks SQL.")),
+            _ => {
+                let service = service_of(uri).ok_or_else(|| missing(uri))?;
+                let tool = self.health.as_ref().ok_or_else(broken)?;
+                Ok(contents(uri, "text/plain", text_of(tool, permit, json!({"service": service}), exchange).await?))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn service_addresses() {
+        assert_eq!(service_of("portcullis://service/checkout").as_deref(), Some("checkout"));
+        assert_eq!(service_of("portcullis://service/a%20b%2Fc").as_deref(), Some("a b/c"));
+        for bad in [
+            "portcullis://service/",
+            "portcullis://service/a/b",
+            "portcullis://service/%zz",
+            "portcullis://service/%2",
+            "file:///etc/passwd",
+        ] {
+            assert_eq!(service_of(bad), None, "{bad}");
+        }
+    }
+}
