@@ -1,0 +1,282 @@
+//! From what was released to what rmcp writes. Every function that makes text for a client takes a [`Released`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use portcullis_guard::{Notice, Progress, Released};
+use portcullis_model::{PromptSpec, ResourceSpec, ResourceTemplateSpec, RiskClass, ToolSpec};
+use portcullis_ports::{
+    Content, EmbeddedResource, InputRequest, NoticeLevel, Outcome, Output, PromptMessage, PromptOutput, ResourceOutput, Role,
+};
+use rmcp::model::{
+    CallToolResult, CompletionInfo, ContentBlock, GetPromptResult, JsonObject, ProgressNotificationParam, ProgressToken, Prompt,
+    PromptArgument, ReadResourceResult, Resource, ResourceContents, ResourceTemplate, Role as WireRole, Tool, ToolAnnotations,
+};
+use serde_json::Value;
+
+/// How a run ended: with a result for the client, or with questions to it.
+pub(crate) enum Ending<T> {
+    /// Finished.
+    Complete(T),
+    /// Questions by key, and what the tool wants back with the answers.
+    Questions(Vec<(String, InputRequest)>, Option<Value>),
+}
+
+/// Tools as they stand in lists, made once per specification: the schemas are shared, not copied per request.
+#[derive(Default)]
+pub(crate) struct ToolCards(RwLock<HashMap<String, Card>>);
+
+struct Card {
+    spec: Arc<ToolSpec>,
+    tool: Tool,
+    /// The input schema, where a property of it is mirrored into a header (SEP-2243).
+    mirrored: Option<Arc<JsonObject>>,
+}
+
+/// Cards kept before the whole set is dropped: far more than a catalogue holds.
+const CARDS: usize = 4_096;
+
+impl ToolCards {
+    /// The tools a caller may see, by name.
+    pub(crate) fn list(&self, released: Released<Vec<Arc<ToolSpec>>>) -> Vec<Tool> {
+        let mut listed: Vec<Tool> = released.into_inner().iter().map(|spec| self.with(spec, |card| card.tool.clone())).collect();
+        listed.sort_by(|a, b| a.name.cmp(&b.name));
+        listed
+    }
+
+    /// The input schema of a tool that wants headers to mirror arguments; `None` for every other tool.
+    pub(crate) fn mirrored(&self, spec: &Arc<ToolSpec>) -> Option<Arc<JsonObject>> {
+        self.with(spec, |card| card.mirrored.clone())
+    }
+
+    fn with<T>(&self, spec: &Arc<ToolSpec>, take: impl Fn(&Card) -> T) -> T {
+        let name = spec.name.as_str();
+        if let Some(card) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).filter(|c| Arc::ptr_eq(&c.spec, spec))
+        {
+            return take(card);
+        }
+        let made = tool(spec);
+        let mirrored = spec.input_schema.get("properties").is_some_and(mentions_header).then(|| made.input_schema.clone());
+        let card = Card { spec: spec.clone(), tool: made, mirrored };
+        let taken = take(&card);
+        let mut cards = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if cards.len() >= CARDS {
+            cards.clear();
+        }
+        cards.insert(name.to_owned(), card);
+        taken
+    }
+}
+
+fn mentions_header(properties: &Value) -> bool {
+    properties.as_object().is_some_and(|properties| {
+        properties.values().any(|p| p.get("x-mcp-header").is_some() || p.get("properties").is_some_and(mentions_header))
+    })
+}
+
+/// A tool as it stands in a list. Annotations follow from the risk class alone.
+fn tool(spec: &ToolSpec) -> Tool {
+    let annotations = ToolAnnotations::from_raw(
+        Some(spec.title.to_string()),
+        Some(spec.risk == RiskClass::Read),
+        Some(spec.risk == RiskClass::Destructive),
+        Some(spec.idempotent),
+        Some(spec.open_world),
+    );
+    let mut tool = Tool::new(spec.name.as_str().to_owned(), spec.description.to_string(), object(&spec.input_schema))
+        .with_title(spec.title.to_string())
+        .with_annotations(annotations);
+    if let Some(schema) = &spec.output_schema {
+        tool = tool.with_raw_output_schema(object(schema));
+    }
+    tool
+}
+
+/// The schema's object, as it is. The catalogue accepts object schemas only.
+fn object(schema: &Value) -> Arc<JsonObject> {
+    Arc::new(schema.as_object().cloned().unwrap_or_default())
+}
+
+/// Resources, by URI.
+pub(crate) fn resources(released: Released<Vec<Arc<ResourceSpec>>>) -> Vec<Resource> {
+    let mut listed: Vec<Resource> = released
+        .into_inner()
+        .iter()
+        .map(|spec| {
+            let mut resource = Resource::new(spec.uri.to_string(), spec.name.to_string());
+            resource.title = spec.title.as_deref().map(str::to_owned);
+            resource.description = spec.description.as_deref().map(str::to_owned);
+            resource.mime_type = spec.mime_type.as_deref().map(str::to_owned);
+            resource
+        })
+        .collect();
+    listed.sort_by(|a, b| a.uri.cmp(&b.uri));
+    listed
+}
+
+/// Resource templates, by URI template.
+pub(crate) fn templates(released: Released<Vec<Arc<ResourceTemplateSpec>>>) -> Vec<ResourceTemplate> {
+    let mut listed: Vec<ResourceTemplate> = released
+        .into_inner()
+        .iter()
+        .map(|spec| {
+            let mut template = ResourceTemplate::new(spec.uri_template.to_string(), spec.name.to_string());
+            template.title = spec.title.as_deref().map(str::to_owned);
+            template.description = spec.description.as_deref().map(str::to_owned);
+            template.mime_type = spec.mime_type.as_deref().map(str::to_owned);
+            template
+        })
+        .collect();
+    listed.sort_by(|a, b| a.uri_template.cmp(&b.uri_template));
+    listed
+}
+
+/// Prompts, by name.
+pub(crate) fn prompts(released: Released<Vec<Arc<PromptSpec>>>) -> Vec<Prompt> {
+    let mut listed: Vec<Prompt> = released
+        .into_inner()
+        .iter()
+        .map(|spec| {
+            let arguments = spec
+                .arguments
+                .iter()
+                .map(|a| {
+                    PromptArgument::new(a.name.to_string()).with_description(a.description.to_string()).with_required(a.required)
+                })
+                .collect();
+            Prompt::new(spec.name.to_string(), Some(spec.description.to_string()), Some(arguments))
+                .with_title(spec.title.to_string())
+        })
+        .collect();
+    listed.sort_by(|a, b| a.name.cmp(&b.name));
+    listed
+}
+
+/// The end of a tool's run.
+pub(crate) fn outcome(released: Released<Outcome>) -> Ending<CallToolResult> {
+    match released.into_inner() {
+        Outcome::Complete(output) => Ending::Complete(tool_result(output)),
+        Outcome::NeedsInput { requests, state } => Ending::Questions(requests, state),
+    }
+}
+
+fn tool_result(output: Output) -> CallToolResult {
+    let mut result = CallToolResult::success(output.content.into_iter().map(content).collect());
+    result.structured_content = output.structured;
+    result.is_error = Some(output.failed);
+    result
+}
+
+/// The contents of a resource.
+pub(crate) fn resource(released: Released<ResourceOutput>) -> Ending<ReadResourceResult> {
+    match released.into_inner() {
+        ResourceOutput::Contents(contents) => {
+            Ending::Complete(ReadResourceResult::new(contents.into_iter().map(resource_contents).collect()))
+        }
+        ResourceOutput::NeedsInput { requests, state } => Ending::Questions(requests, state),
+    }
+}
+
+/// A rendered prompt.
+pub(crate) fn prompt(released: Released<PromptOutput>) -> Ending<GetPromptResult> {
+    match released.into_inner() {
+        PromptOutput::Messages { description, messages } => {
+            let mut result = GetPromptResult::new(messages.into_iter().map(prompt_message).collect());
+            result.description = description;
+            Ending::Complete(result)
+        }
+        PromptOutput::NeedsInput { requests, state } => Ending::Questions(requests, state),
+    }
+}
+
+/// Completion values. MCP carries at most 100; when there are more, that is said.
+pub(crate) fn completions(released: Released<Vec<String>>) -> CompletionInfo {
+    let mut values = released.into_inner();
+    let total = u32::try_from(values.len()).ok();
+    let more = values.len() > CompletionInfo::MAX_VALUES;
+    values.truncate(CompletionInfo::MAX_VALUES);
+    let mut info = CompletionInfo::default();
+    info.values = values;
+    info.total = total;
+    info.has_more = Some(more);
+    info
+}
+
+/// A progress report for the request that gave `token`.
+pub(crate) fn progress(released: Released<Progress>, token: ProgressToken) -> ProgressNotificationParam {
+    let Progress { done, total, message } = released.into_inner();
+    let mut report = ProgressNotificationParam::new(token, done);
+    report.total = total;
+    report.message = (!message.is_empty()).then_some(message);
+    report
+}
+
+/// A log message: level, logger, data.
+pub(crate) fn notice(released: Released<Notice>) -> (NoticeLevel, String, Value) {
+    let Notice { level, logger, data } = released.into_inner();
+    (level, logger, data)
+}
+
+fn prompt_message(message: PromptMessage) -> rmcp::model::PromptMessage {
+    let role = match message.role {
+        Role::User => WireRole::User,
+        Role::Assistant => WireRole::Assistant,
+    };
+    rmcp::model::PromptMessage::new(role, content(message.content))
+}
+
+fn content(content: Content) -> ContentBlock {
+    match content {
+        Content::Text(text) => ContentBlock::text(text),
+        Content::Image { data, mime_type } => ContentBlock::image(data, mime_type),
+        Content::Audio { data, mime_type } => ContentBlock::audio(data, mime_type),
+        Content::Resource(resource) => ContentBlock::resource(resource_contents(resource)),
+    }
+}
+
+fn resource_contents(resource: EmbeddedResource) -> ResourceContents {
+    let EmbeddedResource { uri, mime_type, data, binary } = resource;
+    if binary {
+        ResourceContents::BlobResourceContents { uri, mime_type, blob: data, meta: None }
+    } else {
+        ResourceContents::TextResourceContents { uri, mime_type, text: data, meta: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_model::{ToolName, WriteCategory};
+    use serde_json::json;
+
+    fn spec(risk: RiskClass) -> ToolSpec {
+        ToolSpec {
+            name: ToolName::new("t").unwrap(),
+            title: "Title".into(),
+            description: "Says".into(),
+            risk,
+            idempotent: true,
+            open_world: false,
+            category: (risk != RiskClass::Read).then(|| WriteCategory("alerts".into())),
+            input_schema: Arc::new(json!({"type": "object", "$defs": {"x": {}}, "allOf": [{"anyOf": []}]})),
+            output_schema: Some(Arc::new(json!({"type": "object", "$anchor": "a"}))),
+            completions: vec![],
+        }
+    }
+
+    #[test]
+    fn annotations_follow_from_the_risk_class_and_schemas_stay_verbatim() {
+        for (risk, read_only, destructive) in
+            [(RiskClass::Read, true, false), (RiskClass::Write, false, false), (RiskClass::Destructive, false, true)]
+        {
+            let listed = serde_json::to_value(tool(&spec(risk))).unwrap();
+            assert_eq!(listed["annotations"]["readOnlyHint"], read_only);
+            assert_eq!(listed["annotations"]["destructiveHint"], destructive);
+            assert_eq!(listed["annotations"]["idempotentHint"], true);
+            assert_eq!(listed["annotations"]["openWorldHint"], false);
+            assert_eq!(listed["title"], "Title");
+            assert_eq!(listed["inputSchema"], json!({"type": "object", "$defs": {"x": {}}, "allOf": [{"anyOf": []}]}));
+            assert_eq!(listed["outputSchema"], json!({"type": "object", "$anchor": "a"}));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The way into `/mcp`: see the module above for the order.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::Response;
+use futures::StreamExt;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use portcullis_gateway::{Caller, Gateway};
+use portcullis_guard::{ClientFault, Released, StrictLimits, check_strict};
+use portcullis_identity::{Presented, Transport};
+use portcullis_model::{Fault, FaultCode};
+use rmcp::model::ErrorData;
+use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use tokio::sync::Semaphore;
+
+use super::HttpSettings;
+use super::answer::{NO_BATCHES, NO_SESSION, challenge, fault_refusal, mended, plain_refusal, request_id, rpc_refusal};
+use super::sessions::{SERVING, Serving, Sessions};
+use crate::face::{Face, OpenStream, StreamLimits};
+use crate::handler::Handler;
+use crate::turn::SESSION_HEADER;
+use crate::watch::STREAM_LIFETIME;
+
+/// Headers a proxy adds: then the near end of the connection is the proxy, and nearness grants nothing.
+const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+
+/// What every request to `/mcp` passes.
+pub(super) struct Door {
+    face: Arc<Face>,
+    service: StreamableHttpService<Handler, Sessions>,
+    sessions: Arc<Sessions>,
+    places: Semaphore,
+    settings: HttpSettings,
+}
+
+impl Door {
+    pub(super) fn new(gateway: Arc<Gateway>, settings: HttpSettings) -> Self {
+        let limits = StreamLimits { per_principal: settings.streams_per_principal, in_all: settings.streams };
+        let face = Arc::new(Face::new(gateway, limits, settings.closing.clone()));
+        let sessions = Arc::new(Sessions::new(settings.session_limits));
+        // Host and Origin were checked in front of every route.
+        let config = StreamableHttpServerConfig::default()
+            .disable_allowed_hosts()
+            .with_json_response(true)
+            .with_legacy_session_mode(settings.sessions)
+            .with_max_request_body_bytes(settings.body_limit);
+        let made_by = face.clone();
+        let make = move || {
+            let owner = SERVING.try_with(|serving| serving.caller.clone()).ok();
+            Ok(Handler::new(made_by.clone(), owner))
+        };
+        let service = StreamableHttpService::new(make, sessions.clone(), config);
+        let places = Semaphore::new(settings.in_flight);
+        Self { face, service, sessions, places, settings }
+    }
+
+    fn gateway(&self) -> &Gateway {
+        &self.face.gateway
+    }
+
+    fn released(&self, fault: &Fault) -> Released<ClientFault> {
+        self.gateway().release_fault(fault)
+    }
+
+    /// Who asks.
+    fn identify(&self, request: &mut Request) -> Result<Caller, Response> {
+        let headers = request.headers();
+        let mut given = headers.get_all(AUTHORIZATION).iter();
+        let first = given.next();
+        if given.next().is_some() {
+            return Err(plain_refusal(StatusCode::BAD_REQUEST, "the request has more than one Authorization header"));
+        }
+        // A header that is no text is no credential, but it was presented: it must not count as absent.
+        let authorization = first.map(|value| value.to_str().unwrap_or(""));
+        let near = !FORWARDED.iter().any(|name| headers.contains_key(*name));
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0).filter(|_| near);
+        let presented = Presented { transport: Transport::Http, authorization, peer };
+        let identified = self.gateway().identify(&presented);
+        let caller = identified.map_err(|fault| challenge(fault, authorization.is_some()))?;
+        request.headers_mut().remove(AUTHORIZATION);
+        Ok(caller)
+    }
+
+    /// The session a request names, when it exists for its caller.
+    fn session(&self, headers: &HeaderMap, caller: &Caller) -> Result<Option<Arc<str>>, Response> {
+        let mut given = headers.get_all(SESSION_HEADER).iter();
+        let Some(first) = given.next() else { return Ok(None) };
+        let id = first.to_str().ok().filter(|_| given.next().is_none());
+        match id.filter(|id| self.sessions.admits(id, &caller.principal().id)) {
+            Some(id) => Ok(Some(Arc::from(id))),
+            None => {
+                let fault = Fault::new(FaultCode::NotFound, NO_SESSION);
+                Err(fault_refusal(self.gateway().refuse_request(caller, "session", "foreign-session", fault), None))
+            }
+        }
+    }
+
+    /// The body, within its limit and time.
+    async fn read(&self, body: Body) -> Result<Bytes, Response> {
+        let limit = self.settings.body_limit;
+        let reading = Limited::new(body, limit).collect();
+        match tokio::time::timeout(self.settings.body_time, reading).await {
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(self.too_large()),
+            Ok(Err(_)) => Err(plain_refusal(StatusCode::BAD_REQUEST, "the body could not be read to its end")),
+            Err(_elapsed) => {
+                let seconds = self.settings.body_time.as_secs();
+                let fault = Fault::new(FaultCode::DeadlineExceeded, format!("the body did not arrive within {seconds}s"));
+                Err(fault_refusal(self.released(&fault), None))
+            }
+        }
+    }
+
+    fn too_large(&self) -> Response {
+        let limit = self.settings.body_limit;
+        let fault = Fault::new(FaultCode::TooLarge, format!("the body is larger than the limit of {limit} bytes"));
+        fault_refusal(self.released(&fault), None)
+    }
+
+    /// Refuses what two readers could understand differently.
+    fn check(&self, caller: &Caller, body: &[u8]) -> Result<(), Response> {
+        let text = body.trim_ascii_start();
+        if let Err(fault) = check_strict(body, StrictLimits::default()) {
+            let (syntax, sentence) = (fault.is_syntax(), fault.to_string());
+            let released = self.gateway().refuse_request(caller, "unreadable", "strict-json", Fault::invalid(sentence));
+            let message = released.into_inner().message;
+            let error = if syntax { ErrorData::parse_error(message, None) } else { ErrorData::invalid_request(message, None) };
+            return Err(rpc_refusal(StatusCode::BAD_REQUEST, error, request_id(body)));
+        }
+        if text.starts_with(b"[") {
+            return Err(plain_refusal(StatusCode::BAD_REQUEST, NO_BATCHES));
+        }
+        Ok(())
+    }
+
+    async fn serve(&self, mut request: Request) -> Result<Response, Response> {
+        if declared_length(request.headers()).is_some_and(|length| length > self.settings.body_limit as u64) {
+            return Err(self.too_large());
+        }
+        let caller = self.identify(&mut request)?;
+        let Ok(place) = tokio::time::timeout(self.settings.admission_time, self.places.acquire()).await else {
+            let fault = Fault::new(FaultCode::Unavailable, "the server is at its limit of requests").with_retry_after(1);
+            return Err(fault_refusal(self.gateway().refuse_request(&caller, "admission", "in-flight", fault), None));
+        };
+        let session = self.session(request.headers(), &caller)?;
+        let caller = Arc::new(caller.in_session(session));
+        let stream = match *request.method() {
+            Method::GET => Some(self.face.streams.open(&caller.principal().id).map_err(|fault| {
+                fault_refusal(self.gateway().refuse_request(&caller, "session", "stream-budget", fault), None)
+            })?),
+            _ => None,
+        };
+        let (mut parts, body) = request.into_parts();
+        let body = if parts.method == Method::POST {
+            if !is_json(&parts.headers) {
+                let sentence = "the Content-Type must be application/json";
+                return Err(plain_refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence));
+            }
+            let body = self.read(body).await?;
+            self.check(&caller, &body)?;
+            body
+        } else {
+            Bytes::new()
+        };
+        parts.extensions.insert(caller.clone());
+        let serving = Arc::new(Serving { caller, refused: OnceLock::new() });
+        let request = axum::http::Request::from_parts(parts, Full::new(body.clone()));
+        let response = SERVING.scope(serving.clone(), self.service.handle(request)).await.map(Body::new);
+        drop(place);
+        if let Some(fault) = serving.refused.get() {
+            let released = self.gateway().refuse_request(&serving.caller, "initialize", "session-limit", fault.clone());
+            return Err(fault_refusal(released, request_id(&body)));
+        }
+        let response = mended(response, &body);
+        Ok(match stream {
+            Some(stream) if response.status().is_success() => self.bounded(response, stream),
+            _ => response,
+        })
+    }
+
+    /// Ends a listening stream when the server stops or its time is over, and gives its place back.
+    fn bounded(&self, response: Response, stream: OpenStream) -> Response {
+        let closing = self.settings.closing.clone();
+        let end = async move {
+            tokio::select! {
+                () = closing.cancelled_owned() => {}
+                () = tokio::time::sleep(STREAM_LIFETIME) => {}
+            }
+        };
+        response.map(|body| {
+            let held = body.into_data_stream().take_until(Box::pin(end)).map(move |chunk| {
+                let _held = &stream;
+                chunk
+            });
+            Body::from_stream(held)
+        })
+    }
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+        let essence = value.split_once(';').map_or(value, |(essence, _)| essence);
+        essence.trim().eq_ignore_ascii_case("application/json")
+    })
+}
+
+/// The handler of the route.
+pub(super) async fn enter(State(door): State<Arc<Door>>, request: Request) -> Response {
+    match door.serve(request).await {
+        Ok(response) | Err(response) => response,
+    }
+}

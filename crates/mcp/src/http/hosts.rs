@@ -1,0 +1,240 @@
+//! Which names this server answers to, and which web pages may talk to it: the guard against DNS rebinding and
+//! cross-site requests (MCP, basic/transports, security warning).
+//!
+//! A present and wrong header is always refused. Absent `Origin` is what programs send, absent `Host` is not.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::answer::plain_refusal;
+
+/// A configured name or origin that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostPolicyError {
+    /// Not a host name with an optional port.
+    #[error("'{0}' is not a host: write a name like mcp.example.org, or a name with a port like mcp.example.org:8443")]
+    Host(String),
+    /// Not an origin.
+    #[error(
+        "'{0}' is not an origin: write scheme and host like https://app.example.org, with the port where it is not the usual one"
+    )]
+    Origin(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Name {
+    host: String,
+    port: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Origin {
+    scheme: String,
+    host: String,
+    port: u16,
+}
+
+/// Accepted `Host` and `Origin` headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPolicy {
+    hosts: Vec<Name>,
+    origins: Vec<Origin>,
+}
+
+/// The names of this machine to itself.
+const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
+impl HostPolicy {
+    /// Only the names a machine has for itself, on any port; and pages served from this very server.
+    pub fn loopback() -> Self {
+        let hosts = LOOPBACK.iter().map(|host| Name { host: (*host).to_owned(), port: None }).collect();
+        Self { hosts, origins: Vec::new() }
+    }
+
+    /// Adds names (`mcp.example.org`, or with a port) and origins of web pages (`https://app.example.org`).
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub fn with_allowed<H: AsRef<str>, O: AsRef<str>>(
+        mut self,
+        hosts: impl IntoIterator<Item = H>,
+        origins: impl IntoIterator<Item = O>,
+    ) -> Result<Self, HostPolicyError> {
+        for host in hosts {
+            let host = host.as_ref();
+            self.hosts.push(name(host).ok_or_else(|| HostPolicyError::Host(host.to_owned()))?);
+        }
+        for given in origins {
+            let given = given.as_ref();
+            self.origins.push(origin(given).ok_or_else(|| HostPolicyError::Origin(given.to_owned()))?);
+        }
+        Ok(self)
+    }
+
+    fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+        let mut given = headers.get_all(HOST).iter();
+        let host = match (given.next(), given.next()) {
+            (Some(_), Some(_)) => return Err((StatusCode::BAD_REQUEST, "the request has more than one Host header")),
+            (Some(host), None) => host.to_str().ok().and_then(name),
+            (None, _) => uri.authority().and_then(|authority| name(authority.as_str())),
+        };
+        let Some(host) = host else {
+            return Err((StatusCode::BAD_REQUEST, "the request has no readable Host header"));
+        };
+        if !self.hosts.iter().any(|known| known.host == host.host && (known.port.is_none() || known.port == host.port)) {
+            return Err((StatusCode::FORBIDDEN, "this server does not answer to that Host; the operator can allow it"));
+        }
+        let mut given = headers.get_all(ORIGIN).iter();
+        let Some(first) = given.next() else { return Ok(()) };
+        let page = first.to_str().ok().and_then(origin).filter(|_| given.next().is_none());
+        match page {
+            Some(page) if self.trusts(&page, &host) => Ok(()),
+            _ => Err((StatusCode::FORBIDDEN, "pages of that Origin may not use this server; the operator can allow it")),
+        }
+    }
+
+    fn trusts(&self, page: &Origin, host: &Name) -> bool {
+        let port = host.port.unwrap_or(if page.scheme == "https" { 443 } else { 80 });
+        let loopback = |name: &str| LOOPBACK.contains(&name);
+        // The host was accepted above, so a page of the same host and port came from this server.
+        let own = page.port == port && (page.host == host.host || (loopback(&page.host) && loopback(&host.host)));
+        own || self.origins.contains(page)
+    }
+}
+
+fn name(text: &str) -> Option<Name> {
+    let authority = Authority::try_from(text).ok()?;
+    let plain = !text.contains('@') && !authority.host().is_empty();
+    let port = match text.strip_prefix(authority.host())? {
+        "" => None,
+        rest => Some(rest.strip_prefix(':')?.parse().ok()?),
+    };
+    plain.then(|| Name { host: authority.host().to_ascii_lowercase(), port })
+}
+
+fn origin(text: &str) -> Option<Origin> {
+    let (scheme, rest) = text.split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
+    let usual = match scheme.as_str() {
+        "http" => 80,
+        "https" => 443,
+        _ => return None,
+    };
+    let Name { host, port } = name(rest)?;
+    Some(Origin { scheme, host, port: port.unwrap_or(usual) })
+}
+
+/// The layer.
+pub(super) async fn check(State(policy): State<Arc<HostPolicy>>, request: Request, next: Next) -> Response {
+    match policy.judge(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err((status, sentence)) => {
+            tracing::warn!(
+                host = ?request.headers().get(HOST),
+                origin = ?request.headers().get(ORIGIN),
+                "a request was refused for its Host or Origin"
+            );
+            plain_refusal(status, sentence)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn judged(policy: &HostPolicy, host: &str, origin: Option<&str>) -> Option<u16> {
+        let mut headers = HeaderMap::new();
+        if !host.is_empty() {
+            headers.insert(HOST, HeaderValue::from_str(host).unwrap());
+        }
+        if let Some(origin) = origin {
+            headers.insert(ORIGIN, HeaderValue::from_str(origin).unwrap());
+        }
+        policy.judge(&Uri::from_static("/mcp"), &headers).err().map(|(status, _)| status.as_u16())
+    }
+
+    #[test]
+    fn only_loopback_names_by_default() {
+        let policy = HostPolicy::loopback();
+        for host in ["localhost", "LOCALHOST:8001", "127.0.0.1:8001", "[::1]:8001", "[::1]"] {
+            assert_eq!(judged(&policy, host, None), None, "{host}");
+        }
+        for host in ["evil.example", "127.0.0.1.evil.example", "localhost.", "127.0.0.2", "0.0.0.0:8001", "::1"] {
+            assert!(judged(&policy, host, None).is_some(), "{host}");
+        }
+        for host in ["", "user@localhost", "localhost:", "localhost:99999", "localhost:8001:1"] {
+            assert_eq!(judged(&policy, host, None), Some(400), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_origin_is_refused_even_with_a_good_host() {
+        let policy = HostPolicy::loopback();
+        assert_eq!(judged(&policy, "127.0.0.1:8001", Some("http://localhost:8001")), None);
+        assert_eq!(judged(&policy, "localhost:8001", Some("http://localhost:8001")), None);
+        for page in [
+            "http://evil.example",
+            "http://localhost:3000",
+            "http://localhost",
+            "null",
+            "",
+            "file://",
+            "http://localhost:8001/x",
+            "http://a@localhost:8001",
+            "chrome-extension://abc",
+            "http://localhost.evil.example:8001",
+        ] {
+            assert_eq!(judged(&policy, "localhost:8001", Some(page)), Some(403), "{page}");
+        }
+    }
+
+    #[test]
+    fn configured_names_and_origins_are_exact() {
+        let policy =
+            HostPolicy::loopback().with_allowed(["mcp.example.org", "x.example.org:8443"], ["https://app.example.org"]).unwrap();
+        assert_eq!(judged(&policy, "MCP.example.org", Some("https://app.example.org:443")), None);
+        assert_eq!(judged(&policy, "mcp.example.org:9000", None), None);
+        assert_eq!(judged(&policy, "x.example.org:8443", None), None);
+        assert_eq!(judged(&policy, "x.example.org", None), Some(403));
+        assert_eq!(judged(&policy, "mcp.example.org", Some("http://app.example.org")), Some(403));
+        assert_eq!(judged(&policy, "mcp.example.org", Some("https://app.example.org:8443")), Some(403));
+        assert_eq!(judged(&policy, "mcp.example.org", Some("https://mcp.example.org")), None);
+        assert!(HostPolicy::loopback().with_allowed(["http://x"], [] as [&str; 0]).is_err());
+        assert!(HostPolicy::loopback().with_allowed([] as [&str; 0], ["app.example.org"]).is_err());
+    }
+
+    #[test]
+    fn two_headers_of_a_kind_are_refused() {
+        let policy = HostPolicy::loopback();
+        let mut headers = HeaderMap::new();
+        headers.append(HOST, HeaderValue::from_static("localhost"));
+        headers.append(HOST, HeaderValue::from_static("localhost"));
+        assert_eq!(policy.judge(&Uri::from_static("/"), &headers).unwrap_err().0, StatusCode::BAD_REQUEST);
+        let mut headers = HeaderMap::new();
+        headers.append(HOST, HeaderValue::from_static("localhost:1"));
+        headers.append(ORIGIN, HeaderValue::from_static("http://localhost:1"));
+        headers.append(ORIGIN, HeaderValue::from_static("http://localhost:1"));
+        assert_eq!(policy.judge(&Uri::from_static("/"), &headers).unwrap_err().0, StatusCode::FORBIDDEN);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_but_known_names_passes(host in "[a-z0-9.:@\\[\\]-]{0,30}") {
+            let policy = HostPolicy::loopback();
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_str(&host).unwrap());
+            if policy.judge(&Uri::from_static("/"), &headers).is_ok() {
+                let bare = host.rsplit_once(':').filter(|(_, p)| p.bytes().all(|b| b.is_ascii_digit())).map_or(host.as_str(), |(h, _)| h);
+                proptest::prop_assert!(LOOPBACK.contains(&bare), "{host}");
+            }
+        }
+    }
+}

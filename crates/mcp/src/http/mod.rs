@@ -1,0 +1,95 @@
+//! Streamable HTTP at `/mcp`. A request passes, in this order: Host and Origin, declared size, identification,
+//! admission, body within its limit and time, strict JSON, session ownership; only then rmcp reads it.
+//!
+//! The `Authorization` header ends at the identification: nothing behind it sees a credential.
+
+mod answer;
+mod door;
+mod hosts;
+mod serve;
+mod sessions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{any, get};
+use portcullis_gateway::Gateway;
+use tokio_util::sync::CancellationToken;
+
+pub use hosts::HostPolicy;
+pub use serve::serve;
+pub use sessions::SessionLimits;
+
+pub(crate) use answer::{NO_BATCHES, NOT_RPC, request_id};
+
+/// How the HTTP face behaves. The defaults are those of a server on loopback.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// Which `Host` and `Origin` headers are accepted.
+    pub hosts: HostPolicy,
+    /// Largest request body, bytes; more is answered with 413.
+    pub body_limit: usize,
+    /// How long a client may take to send a body.
+    pub body_time: Duration,
+    /// Requests in the house at once; more wait [`HttpSettings::admission_time`], then get 503.
+    pub in_flight: usize,
+    /// How long a request waits for a place.
+    pub admission_time: Duration,
+    /// Whether the session revisions get sessions. Without, they are served request by request, and what needs an
+    /// answer from the client is refused.
+    pub sessions: bool,
+    /// Bounds of sessions.
+    pub session_limits: SessionLimits,
+    /// Streams one principal may hold open.
+    pub streams_per_principal: usize,
+    /// Streams open in all.
+    pub streams: usize,
+    /// Cancelled when the server is about to stop: long streams end, calls in flight go on. Give the same token to
+    /// [`serve`].
+    pub closing: CancellationToken,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            hosts: HostPolicy::loopback(),
+            body_limit: 1 << 20,
+            body_time: Duration::from_secs(30),
+            in_flight: (64 * workers).max(128),
+            admission_time: Duration::from_secs(2),
+            sessions: true,
+            session_limits: SessionLimits::default(),
+            streams_per_principal: 32,
+            streams: 512,
+            closing: CancellationToken::new(),
+        }
+    }
+}
+
+/// The HTTP face: `/mcp` and `/healthz`.
+pub fn router(gateway: Arc<Gateway>, settings: HttpSettings) -> Router {
+    let hosts = settings.hosts.clone();
+    let door = Arc::new(door::Door::new(gateway, settings));
+    let routes = Router::new().route("/mcp", any(door::enter)).with_state(door).route("/healthz", get(|| async { "ok" }));
+    host_checked(routes, hosts)
+}
+
+/// Puts the Host and Origin check and the security headers before every route of `routes`, unknown ones included.
+/// Other HTTP faces on the same listener go through it as well.
+pub fn host_checked(routes: Router, hosts: HostPolicy) -> Router {
+    routes.layer(middleware::from_fn_with_state(Arc::new(hosts), hosts::check)).layer(middleware::from_fn(security_headers))
+}
+
+async fn security_headers(request: axum::extract::Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,223 @@
+//! Sessions of the older protocol versions: random names, bound to the principal that opened them, bounded in number
+//! and in idle time. A session proves nothing: every request in it is identified like any other.
+//!
+//! To any other principal a session does not exist.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::Stream;
+use portcullis_gateway::Caller;
+use portcullis_model::{Fault, FaultCode, PrincipalId};
+use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
+use rmcp::transport::WorkerTransport;
+use rmcp::transport::streamable_http_server::session::local::{
+    LocalSessionManager, LocalSessionManagerError, LocalSessionWorker,
+};
+use rmcp::transport::streamable_http_server::session::{ServerSseMessage, SessionId, SessionManager};
+
+/// Bounds of sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Sessions of one principal.
+    pub per_principal: usize,
+    /// Sessions in all; one costs about 60 KiB.
+    pub in_all: usize,
+    /// A session without a message for this long ends.
+    pub idle: Duration,
+    /// At the limit, a principal's own session that has been idle for this long makes room for a new one.
+    pub replaceable_after: Duration,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self { per_principal: 32, in_all: 512, idle: Duration::from_secs(1_800), replaceable_after: Duration::from_secs(60) }
+    }
+}
+
+/// The request being served by the current task, for what rmcp calls without a request.
+pub(crate) struct Serving {
+    pub(crate) caller: Arc<Caller>,
+    /// Why a session was not opened.
+    pub(crate) refused: OnceLock<Fault>,
+}
+
+tokio::task_local! {
+    pub(crate) static SERVING: Arc<Serving>;
+}
+
+struct Entry {
+    owner: PrincipalId,
+    seen: Instant,
+}
+
+/// All sessions and who they belong to.
+pub(crate) struct Sessions {
+    inner: LocalSessionManager,
+    book: Mutex<HashMap<SessionId, Entry>>,
+    limits: SessionLimits,
+}
+
+/// Why a session operation failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionFault {
+    /// No room; the sentence is in [`Serving::refused`].
+    #[error("no room for another session")]
+    Full,
+    /// rmcp's own reasons.
+    #[error(transparent)]
+    Inner(#[from] LocalSessionManagerError),
+}
+
+impl Sessions {
+    pub(crate) fn new(limits: SessionLimits) -> Self {
+        let mut inner = LocalSessionManager::default();
+        inner.session_config.keep_alive = Some(limits.idle);
+        Self { inner, book: Mutex::default(), limits }
+    }
+
+    /// Whether the session exists for this principal. Notes that it was used.
+    pub(crate) fn admits(&self, id: &str, principal: &PrincipalId) -> bool {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        match book.get_mut(id) {
+            Some(entry) if entry.owner == *principal => {
+                entry.seen = Instant::now();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Makes sure there is room for one more session of `owner`; may name one of its idle sessions to end instead.
+    fn room(&self, owner: &PrincipalId) -> Result<Option<SessionId>, Fault> {
+        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = book.values().filter(|entry| entry.owner == *owner).count();
+        if own < self.limits.per_principal && book.len() < self.limits.in_all {
+            return Ok(None);
+        }
+        let idle = book
+            .iter()
+            .filter(|(_, entry)| entry.owner == *owner && entry.seen.elapsed() >= self.limits.replaceable_after)
+            .min_by_key(|(_, entry)| entry.seen)
+            .map(|(id, _)| id.clone());
+        match idle {
+            Some(id) => Ok(Some(id)),
+            None => Err(Fault::new(
+                FaultCode::RateLimited,
+                format!("no room for another session: {} of yours are open, {} in all; end one with DELETE", own, book.len()),
+            )
+            .with_retry_after(self.limits.replaceable_after.as_secs().max(1))),
+        }
+    }
+
+    #[cfg(test)]
+    fn enter(&self, id: &str, owner: &PrincipalId) {
+        self.book
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id.into(), Entry { owner: owner.clone(), seen: Instant::now() });
+    }
+}
+
+impl SessionManager for Sessions {
+    type Error = SessionFault;
+    type Transport = WorkerTransport<LocalSessionWorker>;
+
+    async fn create_session(&self) -> Result<(SessionId, Self::Transport), SessionFault> {
+        // Only the door opens sessions, and it always says for whom.
+        let serving = SERVING.try_with(Arc::clone).map_err(|_| SessionFault::Full)?;
+        let owner = &serving.caller.principal().id;
+        match self.room(owner) {
+            Ok(None) => {}
+            Ok(Some(idle)) => self.close_session(&idle).await?,
+            Err(fault) => {
+                // Set once per request: a request opens at most one session.
+                let _ = serving.refused.set(fault);
+                return Err(SessionFault::Full);
+            }
+        }
+        let (id, transport) = self.inner.create_session().await?;
+        let entry = Entry { owner: owner.clone(), seen: Instant::now() };
+        self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), entry);
+        Ok((id, transport))
+    }
+
+    async fn initialize_session(
+        &self,
+        id: &SessionId,
+        message: ClientJsonRpcMessage,
+    ) -> Result<ServerJsonRpcMessage, SessionFault> {
+        Ok(self.inner.initialize_session(id, message).await?)
+    }
+
+    async fn has_session(&self, id: &SessionId) -> Result<bool, SessionFault> {
+        Ok(self.inner.has_session(id).await?)
+    }
+
+    async fn close_session(&self, id: &SessionId) -> Result<(), SessionFault> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        Ok(self.inner.close_session(id).await?)
+    }
+
+    async fn create_stream(
+        &self,
+        id: &SessionId,
+        message: ClientJsonRpcMessage,
+    ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, SessionFault> {
+        Ok(self.inner.create_stream(id, message).await?)
+    }
+
+    async fn accept_message(&self, id: &SessionId, message: ClientJsonRpcMessage) -> Result<(), SessionFault> {
+        Ok(self.inner.accept_message(id, message).await?)
+    }
+
+    async fn create_standalone_stream(
+        &self,
+        id: &SessionId,
+    ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, SessionFault> {
+        Ok(self.inner.create_standalone_stream(id).await?)
+    }
+
+    async fn resume(
+        &self,
+        id: &SessionId,
+        last_event_id: String,
+    ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, SessionFault> {
+        Ok(self.inner.resume(id, last_event_id).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(name: &str) -> PrincipalId {
+        PrincipalId::new(name).unwrap()
+    }
+
+    #[test]
+    fn a_session_exists_for_its_owner_only() {
+        let sessions = Sessions::new(SessionLimits::default());
+        sessions.enter("s", &who("key:a"));
+        assert!(sessions.admits("s", &who("key:a")));
+        assert!(!sessions.admits("s", &who("key:b")));
+        assert!(!sessions.admits("t", &who("key:a")));
+    }
+
+    #[test]
+    fn a_full_principal_gives_up_its_own_idle_session_or_is_refused() {
+        let limits = SessionLimits { per_principal: 2, in_all: 3, ..SessionLimits::default() };
+        let sessions = Sessions::new(limits);
+        sessions.enter("a1", &who("key:a"));
+        assert!(matches!(sessions.room(&who("key:a")), Ok(None)));
+        sessions.enter("a2", &who("key:a"));
+        assert_eq!(sessions.room(&who("key:a")).unwrap_err().code(), FaultCode::RateLimited);
+        sessions.enter("b1", &who("key:b"));
+        assert!(sessions.room(&who("key:c")).is_err(), "full in all, and nothing of another principal is ended");
+        let eager = Sessions::new(SessionLimits { replaceable_after: Duration::ZERO, ..limits });
+        eager.enter("a1", &who("key:a"));
+        eager.enter("a2", &who("key:a"));
+        assert!(eager.room(&who("key:a")).unwrap().is_some());
+    }
+}

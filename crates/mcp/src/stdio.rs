@@ -1,0 +1,237 @@
+//! MCP over the standard streams of a process: one message per line, nothing else on the output.
+//!
+//! The same strictness as on HTTP: bounded lines, strict JSON, no batches, and an answer that says what was wrong.
+//! The caller is the user who started the process; there is no other credential here.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_gateway::{Caller, Gateway};
+use portcullis_guard::{StrictLimits, check_strict};
+use portcullis_identity::{Presented, Transport as Door};
+use portcullis_model::FaultCode;
+use rmcp::RoleServer;
+use rmcp::model::{ClientJsonRpcMessage, ErrorData, JsonRpcError, ServerJsonRpcMessage};
+use rmcp::service::{QuitReason, ServerInitializeError, serve_server_with_ct};
+use rmcp::transport::{Transport, stdio_pipes};
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::face::{Face, StreamLimits};
+use crate::handler::Handler;
+use crate::http::{NO_BATCHES, NOT_RPC, request_id};
+
+/// Largest message, bytes.
+const LINE_BYTES: usize = 1 << 20;
+/// How long calls in flight may take to end after the input closed or a stop was asked for.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why stdio could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum StdioError {
+    /// The local user is not let in.
+    #[error("the local user is not let in: {0}")]
+    Refused(String),
+    /// The client did not speak MCP.
+    #[error("the client did not open an MCP conversation: {0}")]
+    Handshake(String),
+    /// The serving task failed.
+    #[error("serving stopped: {0}")]
+    Failed(String),
+}
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StdioEnd {
+    /// The client closed our input.
+    ClientLeft,
+    /// We were asked to stop.
+    Stopped,
+}
+
+/// Serves the client at the standard streams until it leaves or `stop` is cancelled.
+///
+/// # Errors
+/// See [`StdioError`].
+pub async fn serve_stdio(gateway: Arc<Gateway>, stop: CancellationToken) -> Result<StdioEnd, StdioError> {
+    let (input, output) = stdio_pipes();
+    serve_stream(gateway, input, output, stop).await
+}
+
+/// [`serve_stdio`] over any pair of streams.
+///
+/// # Errors
+/// See [`StdioError`].
+pub async fn serve_stream(
+    gateway: Arc<Gateway>,
+    input: impl AsyncRead + Send + Unpin + 'static,
+    output: impl AsyncWrite + Send + Unpin + 'static,
+    stop: CancellationToken,
+) -> Result<StdioEnd, StdioError> {
+    let presented = Presented { transport: Door::Stdio, authorization: None, peer: None };
+    let owner: Caller = gateway.identify(&presented).map_err(|fault| StdioError::Refused(fault.into_inner().message))?;
+    let limits = StreamLimits { per_principal: 64, in_all: 64 };
+    let face = Arc::new(Face::new(gateway, limits, stop.clone()));
+    let handler = Handler::new(face, Some(Arc::new(owner)));
+    let lines = Lines::new(input, output);
+    let serving = match serve_server_with_ct(handler, lines, stop.clone()).await {
+        Ok(serving) => serving,
+        Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(StdioEnd::ClientLeft),
+        Err(ServerInitializeError::Cancelled) => return Ok(StdioEnd::Stopped),
+        Err(ServerInitializeError::ExpectedInitializeRequest(_)) => {
+            return Err(StdioError::Handshake("the first request was neither initialize nor one with its own _meta".into()));
+        }
+        Err(error) => return Err(StdioError::Handshake(error.to_string())),
+    };
+    let waiting = serving.waiting();
+    tokio::pin!(waiting);
+    let ended = tokio::select! {
+        ended = &mut waiting => ended,
+        () = stop.cancelled() => match tokio::time::timeout(DRAIN, waiting).await {
+            Ok(ended) => ended,
+            Err(_elapsed) => return Ok(StdioEnd::Stopped),
+        },
+    };
+    match ended {
+        Ok(QuitReason::Closed) => Ok(StdioEnd::ClientLeft),
+        Ok(QuitReason::JoinError(error)) | Err(error) => Err(StdioError::Failed(error.to_string())),
+        Ok(_) => Ok(StdioEnd::Stopped),
+    }
+}
+
+/// Lines in, lines out. Reading can be abandoned at any point and taken up again without losing a byte: rmcp does so.
+struct Lines<R, W> {
+    input: BufReader<R>,
+    /// What was read of the current line.
+    partial: Vec<u8>,
+    /// The current line is over the limit and thrown away up to its end.
+    too_long: bool,
+    output: Arc<Mutex<W>>,
+}
+
+/// What stood on one line.
+enum Line {
+    Message(Vec<u8>),
+    TooLong,
+    End,
+}
+
+async fn write<W: AsyncWrite + Unpin>(output: &Mutex<W>, message: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    let mut output = output.lock().await;
+    output.write_all(&line).await?;
+    output.flush().await
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
+    fn new(input: R, output: W) -> Self {
+        Self {
+            input: BufReader::with_capacity(64 * 1024, input),
+            partial: Vec::new(),
+            too_long: false,
+            output: Arc::new(Mutex::new(output)),
+        }
+    }
+
+    /// The next line, without ever holding more than the limit.
+    async fn line(&mut self) -> io::Result<Line> {
+        loop {
+            let available = self.input.fill_buf().await?;
+            if available.is_empty() {
+                // A last line without its end is not a message: the client was cut off in the middle.
+                return Ok(Line::End);
+            }
+            let (used, ended) = match available.iter().position(|b| *b == b'\n') {
+                Some(at) => (at + 1, true),
+                None => (available.len(), false),
+            };
+            if !self.too_long && self.partial.len() + used <= LINE_BYTES {
+                self.partial.extend_from_slice(&available[..used]);
+            } else {
+                self.too_long = true;
+                self.partial = Vec::new();
+            }
+            self.input.consume(used);
+            if ended {
+                let line = std::mem::take(&mut self.partial);
+                return Ok(if std::mem::take(&mut self.too_long) { Line::TooLong } else { Line::Message(line) });
+            }
+        }
+    }
+
+    /// Answers in the background, so that reading stays abandonable.
+    fn refuse(&self, line: &[u8], error: ErrorData) {
+        let answer = ServerJsonRpcMessage::Error(JsonRpcError::new(request_id(line), error));
+        let output = self.output.clone();
+        tokio::spawn(async move {
+            if let Err(error) = write(&output, &answer).await {
+                tracing::debug!(%error, "standard output failed");
+            }
+        });
+    }
+
+    async fn message(&mut self) -> io::Result<Option<ClientJsonRpcMessage>> {
+        loop {
+            let line = match self.line().await? {
+                Line::End => return Ok(None),
+                Line::TooLong => {
+                    let text = format!("the message is larger than {LINE_BYTES} bytes");
+                    let data = serde_json::json!({"code": FaultCode::TooLarge.as_str()});
+                    self.refuse(b"", ErrorData::invalid_request(text, Some(data)));
+                    continue;
+                }
+                Line::Message(line) => line,
+            };
+            let text = line.trim_ascii();
+            if text.is_empty() {
+                continue;
+            }
+            if let Err(fault) = check_strict(text, StrictLimits::default()) {
+                let sentence = fault.to_string();
+                let error = if fault.is_syntax() {
+                    ErrorData::parse_error(sentence, None)
+                } else {
+                    ErrorData::invalid_request(sentence, None)
+                };
+                self.refuse(text, error);
+            } else if text.starts_with(b"[") {
+                self.refuse(b"", ErrorData::invalid_request(NO_BATCHES, None));
+            } else if let Ok(message) = serde_json::from_slice(text) {
+                return Ok(Some(message));
+            } else {
+                self.refuse(text, ErrorData::invalid_request(NOT_RPC, None));
+            }
+        }
+    }
+}
+
+impl<R, W> Transport<RoleServer> for Lines<R, W>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+    type Error = io::Error;
+
+    fn send(&mut self, message: ServerJsonRpcMessage) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        let output = self.output.clone();
+        async move { write(&output, &message).await }
+    }
+
+    async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
+        match self.message().await {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::debug!(%error, "standard input failed");
+                None
+            }
+        }
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        self.output.lock().await.flush().await
+    }
+}

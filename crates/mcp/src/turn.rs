@@ -1,0 +1,73 @@
+//! One request as the gate needs to know it: who asks, in which era, what the client can do, which trace it belongs to.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use portcullis_gateway::{Caller, Gateway};
+use portcullis_identity::{Presented, Transport};
+use portcullis_model::TraceContext;
+use portcullis_ports::ClientAbilities;
+use rmcp::RoleServer;
+use rmcp::model::{ClientCapabilities, ErrorData, Extensions, ProtocolVersion};
+use rmcp::service::RequestContext;
+
+use crate::faults::{Asked, rpc_error};
+
+/// Header that names a session of the older eras.
+pub(crate) const SESSION_HEADER: &str = "mcp-session-id";
+
+/// One request.
+pub(crate) struct Turn {
+    /// Who asks, identified for this very request.
+    pub(crate) caller: Arc<Caller>,
+    /// Whether it speaks the stateless revision.
+    pub(crate) modern: bool,
+    /// Whether the client can be sent requests of our own: it holds a session or the other end of our pipes.
+    pub(crate) reachable: bool,
+    /// What the client declared.
+    pub(crate) abilities: ClientAbilities,
+    /// Trace context, from `_meta` or the header.
+    pub(crate) trace: TraceContext,
+}
+
+impl Turn {
+    /// Reads a request.
+    pub(crate) fn of(gateway: &Gateway, context: &RequestContext<RoleServer>) -> Result<Self, ErrorData> {
+        let parts = context.extensions.get::<Parts>();
+        let caller = caller(gateway, &context.extensions)?;
+        let modern = context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
+        let reachable = !modern && parts.is_none_or(|p| p.headers.contains_key(SESSION_HEADER));
+        let declared = match context.meta.client_capabilities() {
+            Some(capabilities) => abilities(&capabilities),
+            None if modern => ClientAbilities::default(),
+            None => context.peer.peer_info().map(|info| abilities(&info.capabilities)).unwrap_or_default(),
+        };
+        let header = || parts.and_then(|p| p.headers.get("traceparent")).and_then(|value| value.to_str().ok());
+        let trace = TraceContext::parse(context.meta.get_traceparent().or_else(header));
+        Ok(Self { caller, modern, reachable, abilities: declared, trace })
+    }
+}
+
+/// Who sent a message: on HTTP whoever the door identified for this request, on stdio the user of this process.
+pub(crate) fn caller(gateway: &Gateway, extensions: &Extensions) -> Result<Arc<Caller>, ErrorData> {
+    match extensions.get::<Parts>() {
+        Some(parts) => parts
+            .extensions
+            .get::<Arc<Caller>>()
+            .cloned()
+            .ok_or_else(|| ErrorData::internal_error("the request was not identified", None)),
+        None => gateway
+            .identify(&Presented { transport: Transport::Stdio, authorization: None, peer: None })
+            .map(Arc::new)
+            .map_err(|fault| rpc_error(fault, Asked::Other)),
+    }
+}
+
+fn abilities(declared: &ClientCapabilities) -> ClientAbilities {
+    ClientAbilities {
+        // `elicitation: {}` means forms; a client that names only `url` cannot show one.
+        elicitation: declared.elicitation.as_ref().is_some_and(|e| e.form.is_some() || e.url.is_none()),
+        sampling: declared.sampling.is_some(),
+        roots: declared.roots.is_some(),
+    }
+}

@@ -1,0 +1,1 @@
+//! Drives the face over real sockets and pipes.
