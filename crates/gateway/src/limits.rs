@@ -65,7 +65,7 @@ impl Admission<DefaultClock> {
     }
 }
 
-impl<C: Clock> Admission<C> {
+impl<C: Clock + Clone> Admission<C> {
     /// Admission by a given clock.
     pub fn with_clock(settings: LimitSettings, clock: C) -> Self {
         let quota = Quota::per_second(settings.calls_per_second).allow_burst(settings.burst);

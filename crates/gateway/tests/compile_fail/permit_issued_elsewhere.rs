@@ -1,0 +1,3 @@
+fn main() {
+    let _permit = portcullis_policy::Permit::issue();
+}

@@ -1,0 +1,134 @@
+//! A small house: one fake tool of each risk, a recorder that remembers, two keys.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use portcullis_gateway::{Admission, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, Recorder, RoadEnd};
+use portcullis_guard::{Redactor, Releaser};
+use portcullis_identity::{Identity, KeyRequest, KeyRing, Pepper, Presented, Transport, local_principal};
+use portcullis_model::{Fault, RiskClass, SystemClock, TenantId, ToolName, ToolSpec, WriteCategory};
+use portcullis_policy::{Budget, Permit, Policies, Vocabulary};
+use portcullis_ports::{Arguments, Exchange, Outcome, Output, Tool};
+use portcullis_state::MemoryStore;
+use serde_json::json;
+
+/// Remembers records; can be told to fail.
+#[derive(Default)]
+pub(crate) struct Memory {
+    pub records: Mutex<Vec<RoadEnd>>,
+    pub broken: std::sync::atomic::AtomicBool,
+}
+
+impl Recorder for Memory {
+    fn record(&self, end: &RoadEnd) -> Result<(), String> {
+        if self.broken.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err("disk full".into());
+        }
+        self.records.lock().unwrap().push(end.clone());
+        Ok(())
+    }
+}
+
+pub(crate) struct Fake(pub Arc<ToolSpec>);
+
+#[async_trait]
+impl Tool for Fake {
+    fn spec(&self) -> &Arc<ToolSpec> {
+        &self.0
+    }
+
+    async fn run(&self, permit: &Permit, arguments: Arguments, exchange: &dyn Exchange) -> Result<Outcome, Fault> {
+        let text = arguments.0.get("text").and_then(|t| t.as_str()).unwrap_or_default().to_owned();
+        match text.as_str() {
+            "sleep" => {
+                tokio::time::sleep(Duration::from_secs(600)).await;
+                Ok(Output::text("late").into())
+            }
+            "fail" => Err(Fault::backend("the backend failed", "http://10.0.0.1/?password=hunter2 said no")),
+            "huge" => Ok(Output::text("x".repeat(300_000)).into()),
+            "progress" => {
+                exchange.progress(1.0, None, "using token=abcdef123456");
+                Ok(Output::text("done").into())
+            }
+            _ => Ok(Output::structured(
+                json!({"password": text, "who": permit.principal_id().as_str()}),
+                format!("password={text}"),
+            )
+            .into()),
+        }
+    }
+}
+
+pub(crate) fn spec(name: &str, risk: RiskClass, category: Option<&str>) -> Arc<ToolSpec> {
+    Arc::new(ToolSpec {
+        name: ToolName::new(name).unwrap(),
+        title: name.into(),
+        description: "a fake".into(),
+        risk,
+        idempotent: true,
+        open_world: false,
+        category: category.map(|c| WriteCategory(c.into())),
+        input_schema: Arc::new(
+            json!({"type": "object", "properties": {"text": {"type": "string", "maxLength": 100}}, "required": ["text"]}),
+        ),
+        output_schema: None,
+        completions: vec![],
+    })
+}
+
+pub(crate) struct House {
+    pub gateway: Arc<Gateway>,
+    pub memory: Arc<Memory>,
+    pub reader: String,
+    pub operator: String,
+}
+
+pub(crate) async fn house(limits: LimitSettings, enabled: &[&str]) -> House {
+    let clock = Arc::new(SystemClock);
+    let keys =
+        KeyRing::open(Arc::new(MemoryStore::new(clock.clone())), clock.clone(), Pepper::in_memory().unwrap()).await.unwrap();
+    let tenant = TenantId::default_tenant();
+    let reader = keys.create(KeyRequest::new("r", "reader", tenant.clone())).await.unwrap().secret.expose().to_owned();
+    let operator = keys.create(KeyRequest::new("o", "operator", tenant)).await.unwrap().secret.expose().to_owned();
+    keys.refresh().await.unwrap();
+    let local = local_principal("tester", "admin").unwrap();
+    let mut catalogue = CatalogueBuilder::new();
+    for tool in [
+        spec("look", RiskClass::Read, None),
+        spec("restart", RiskClass::Write, Some("workloads")),
+        spec("wipe", RiskClass::Destructive, Some("workloads")),
+    ] {
+        catalogue = catalogue.tool(Arc::new(Fake(tool))).unwrap();
+    }
+    let catalogue = catalogue.build();
+    let vocabulary = Vocabulary {
+        tools: catalogue.tool_names(),
+        enabled_writes: enabled.iter().map(|c| WriteCategory((*c).into())).collect(),
+        ..Vocabulary::default()
+    };
+    let memory = Arc::new(Memory::default());
+    let gateway = Arc::new(Gateway::new(GatewayParts {
+        catalogue,
+        policies: Policies::load(&[], &vocabulary, 1).unwrap(),
+        identity: Arc::new(Identity::new(Some(keys), local, clock)),
+        admission: Admission::new(limits),
+        releaser: Releaser::new(Redactor::new().unwrap()),
+        recorder: memory.clone(),
+        budget: Budget::default(),
+    }));
+    House { gateway, memory, reader, operator }
+}
+
+impl House {
+    pub(crate) fn caller(&self, key: &str) -> portcullis_gateway::Caller {
+        let authorization = format!("Bearer {key}");
+        let peer = Some("127.0.0.1:5000".parse().unwrap());
+        let presented = Presented { transport: Transport::Http, authorization: Some(&authorization), peer };
+        self.gateway.identify(&presented).unwrap()
+    }
+
+    pub(crate) fn last(&self) -> RoadEnd {
+        self.memory.records.lock().unwrap().last().cloned().expect("a record")
+    }
+}
