@@ -1,7 +1,8 @@
 //! Whether a series behaves differently from its baseline, since when and by how much.
 //!
 //! Guards that silence is never taken for health: too few samples give [`Verdict::InsufficientData`], not "normal".
-//! Gaps are tolerated, never filled. Must not fetch baselines: the caller says what normal looked like.
+//! Gaps are tolerated, never filled. What the baseline itself did is taken for normal, so an incident inside the
+//! baseline hides one like it. Must not fetch baselines: the caller says what normal looked like.
 
 use portcullis_model::{Sample, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -187,7 +188,8 @@ pub fn detect(current: &[Sample], baseline: &[Sample], options: &DetectOptions) 
         let departures: Vec<f64> = current.iter().map(|s| sign * (s.value - normal.median) / normal.sigma).collect();
         let usual: Vec<f64> = baseline.iter().map(|v| sign * (v - normal.median) / normal.sigma).collect();
         let threshold = options.threshold.max(sustained(&usual, dwell) * 1.1);
-        let found = strongest_run(&departures, threshold, dwell)
+        let spike = (3.0 * threshold).max(sustained(&usual, 1) * 1.5);
+        let found = strongest_run(&departures, threshold, spike, dwell)
             .map(|run| measure(&current, &departures, &run, normal, direction, threshold, dwell));
         if let Some(found) = found
             && best.as_ref().is_none_or(|held| found.z > held.z)
@@ -217,10 +219,10 @@ fn describe_baseline(values: &[f64], options: &DetectOptions) -> Option<Baseline
     Some(Baseline { median: center, sigma, samples: values.len() })
 }
 
-/// The departure the baseline itself kept up for `dwell` samples (98th percentile), so that its habits are no anomaly.
+/// The largest departure the baseline itself kept up for `dwell` samples, so that its habits are no anomaly.
 fn sustained(departures: &[f64], dwell: usize) -> f64 {
     let lowest = departures.windows(dwell).map(|run| run.iter().copied().fold(f64::INFINITY, f64::min));
-    quantile(&sorted(lowest), 0.98).unwrap_or(0.0)
+    lowest.fold(0.0, f64::max)
 }
 
 /// Indices of the departing samples of one run.
@@ -231,8 +233,8 @@ struct Run {
     weight: f64,
 }
 
-/// The run with the largest sum of departures; shorter runs qualify only three times as far outside.
-fn strongest_run(departures: &[f64], threshold: f64, dwell: usize) -> Option<Run> {
+/// The run with the largest sum of departures; shorter runs qualify only from `spike` on.
+fn strongest_run(departures: &[f64], threshold: f64, spike: f64, dwell: usize) -> Option<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for (index, departure) in departures.iter().enumerate().filter(|(_, z)| **z >= threshold) {
         match runs.last_mut() {
@@ -244,7 +246,7 @@ fn strongest_run(departures: &[f64], threshold: f64, dwell: usize) -> Option<Run
             _ => runs.push(Run { first: index, last: index, count: 1, weight: departure.min(50.0) }),
         }
     }
-    let qualifies = |run: &Run| run.count >= dwell || departures[run.first..=run.last].iter().any(|z| *z >= 3.0 * threshold);
+    let qualifies = |run: &Run| run.count >= dwell || departures[run.first..=run.last].iter().any(|z| *z >= spike);
     runs.into_iter().filter(qualifies).max_by(|a, b| a.weight.total_cmp(&b.weight))
 }
 

@@ -181,6 +181,8 @@ struct Entry {
 }
 
 type PatternTokens = Vec<Box<[u8]>>;
+/// Number of tokens and first token.
+type Shape = (usize, Box<[u8]>);
 
 /// Most patterns of one shape a new skeleton is compared with; bounds the cost of logs without any wording in common.
 const MAX_PATTERNS_PER_SHAPE: usize = 64;
@@ -192,7 +194,7 @@ pub struct Miner {
     entries: Vec<Entry>,
     index: HashMap<Box<[u8]>, usize>,
     /// Entries with merged positions and their tokens, by number of tokens and first token.
-    patterns: HashMap<(usize, Box<[u8]>), Vec<(usize, PatternTokens)>>,
+    patterns: HashMap<Shape, Vec<(usize, PatternTokens)>>,
     overflow: Counts,
     lines: [u64; 2],
     buffer: Vec<u8>,

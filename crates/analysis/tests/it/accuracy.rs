@@ -7,11 +7,16 @@ use std::path::{Path, PathBuf};
 use portcullis_analysis::{LogLine, Miner, Period};
 use portcullis_model::Timestamp;
 
-pub(crate) fn data() -> Option<PathBuf> {
+/// A folder of the public data sets, if they are there.
+pub(crate) fn data(name: &str) -> Option<PathBuf> {
     let base = std::env::var_os("PORTCULLIS_DATA")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
-    let folder = base.join("loghub-2k");
-    folder.is_dir().then_some(folder)
+    let folder = base.join(name);
+    if !folder.is_dir() {
+        println!("skipped: no folder {name} (set PORTCULLIS_DATA)");
+        return None;
+    }
+    Some(folder)
 }
 
 /// Rows of a CSV text; quotes may hold commas, line breaks and doubled quotes.
@@ -67,10 +72,7 @@ fn score(found: &[Option<usize>], labels: &[&str]) -> (f64, f64) {
 
 #[test]
 fn grouping_accuracy_beats_drain3_without_settings() {
-    let Some(folder) = data() else {
-        println!("skipped: no folder loghub-2k (set PORTCULLIS_DATA)");
-        return;
-    };
+    let Some(folder) = data("loghub-2k") else { return };
     let mut names: Vec<String> = std::fs::read_dir(&folder)
         .unwrap()
         .filter_map(|e| e.ok().filter(|e| e.path().is_dir())?.file_name().into_string().ok())
