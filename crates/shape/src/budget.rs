@@ -79,7 +79,8 @@ pub struct Fitted {
 /// Fits `parts` (kept in order) into `budget`.
 ///
 /// The least important part first takes its shorter forms and then goes; among equals the later one yields. The most
-/// important part always stays: if it alone is too large, it is cut at a line end and the cut is stated.
+/// important part always stays: if it alone is too large, it is cut at a line end and the cut is stated. A budget too small
+/// for that statement is exceeded by it.
 pub fn fit(parts: &[Part], budget: Budget) -> Fitted {
     let mut chosen: Vec<Option<usize>> = vec![Some(0); parts.len()];
     let mut order: Vec<usize> = (0..parts.len()).collect();
@@ -194,6 +195,22 @@ mod tests {
         let fitted = fit(&parts, Budget::tokens(40));
         assert!(fitted.cut && fitted.text.starts_with("first\n") && fitted.text.contains("of 100 lines fit the budget]"));
         assert!(Budget::tokens(40).holds(&fitted.text));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_budget_holds_and_nothing_is_missing_unsaid(
+            texts in proptest::collection::vec(("[a-z]{1,8}", 0u8..5, "([a-z]{1,9}[ \n]){1,60}"), 1..8),
+            tokens in 60usize..400,
+        ) {
+            let parts: Vec<Part> = texts.iter().map(|(name, priority, text)| Part::new(name, *priority, text)).collect();
+            let fitted = fit(&parts, Budget::tokens(tokens));
+            proptest::prop_assert!(fitted.cut || Budget::tokens(tokens).holds(&fitted.text), "{}", fitted.text);
+            for part in &parts {
+                let whole = fitted.text.contains(part.forms[0].trim_end());
+                proptest::prop_assert!(whole || fitted.cut || fitted.dropped.iter().any(|d| d.name == part.name));
+            }
+        }
     }
 
     #[test]

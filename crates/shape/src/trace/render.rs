@@ -443,6 +443,29 @@ critical path (own time): web GET /checkout 625ms 63% > ";
         assert!(shown.truncated);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_spans_are_shown_hidden_or_counted_as_repeated(
+            shape in proptest::collection::vec((0usize..12, 0usize..12, "\\PC{0,12}", -100i64..100, 0u64..100, proptest::bool::ANY), 0..60),
+            max_lines in 1usize..20,
+        ) {
+            let one = |(id, parent, name, start, duration, error): &(usize, usize, String, i64, u64, bool)| {
+                let parent = if *parent == 0 { String::new() } else { parent.to_string() };
+                let mut one = span(&id.to_string(), &parent, name, name, *start, *duration);
+                one.status = if *error { SpanStatus::Error } else { SpanStatus::Ok };
+                one.status_message.clone_from(name);
+                one
+            };
+            let spans: Vec<Span> = shape.iter().map(one).collect();
+            let repeated = TraceTree::build(&spans).repairs.repeated;
+            let shown = render_trace(&trace(spans), &TraceOptions { max_lines, ..TraceOptions::default() });
+            proptest::prop_assert_eq!(shown.shown + shown.hidden + repeated, shown.total);
+            proptest::prop_assert_eq!(shown.truncated, shown.hidden > 0);
+            let tree = shown.text.lines().skip_while(|l| !l.starts_with("tree (")).skip(1).filter(|l| !l.contains("spans hidden"));
+            proptest::prop_assert!(tree.count() <= max_lines);
+        }
+    }
+
     #[test]
     fn an_empty_trace_and_a_part_of_one_say_so() {
         assert!(render_trace(&trace(vec![]), &TraceOptions::default()).text.ends_with("no spans"));
