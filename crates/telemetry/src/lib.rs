@@ -6,11 +6,15 @@
 mod catalog;
 mod convert;
 mod error;
+mod ingest;
 mod memory;
+mod read;
 mod scan;
 mod schema;
 mod segment;
 mod settings;
+mod source;
+mod sql;
 mod store;
 mod text;
 mod wal;
@@ -18,5 +22,7 @@ mod words;
 
 pub use convert::OtlpSignal;
 pub use error::StoreError;
+pub use ingest::{IngestAuthorizer, IngestLimits, IngestRefusal, LoopbackOnly, OtlpDoor};
 pub use settings::{RecordLimits, SqlLimits, StoreSettings};
+pub use source::EmbeddedSource;
 pub use store::{Encoding, IngestError, Receipt, Store, StoreStats, TableStats};

@@ -1,7 +1,7 @@
 //! Finds and reads the rows a question needs, from segments and from the write buffer alike. The only way rows leave
 //! the store; every question names its tenant's snapshot, its window and its filters here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -47,6 +47,11 @@ impl Cancel {
             return Err(StoreError::Cancelled);
         }
         if Instant::now() >= self.deadline { Err(StoreError::Deadline) } else { Ok(()) }
+    }
+
+    /// Time left at `now`.
+    pub(crate) fn time_left(&self, now: Instant) -> std::time::Duration {
+        self.deadline.saturating_duration_since(now)
     }
 
     /// The same work with an earlier end.
@@ -193,6 +198,50 @@ impl Snapshot {
             }
         }
         Ok(plan)
+    }
+}
+
+impl Snapshot {
+    /// As [`Snapshot::plan`], but stretches of one service that fit as a whole are answered at once: the service and the
+    /// latest time of the stretch.
+    pub(crate) fn plan_services(self, filter: Filter, cancel: &Cancel) -> Result<(Plan, BTreeMap<String, i64>)> {
+        let mut plan = self.plan(filter, cancel)?;
+        let mut known: BTreeMap<String, i64> = BTreeMap::new();
+        if !plan.filter.stages.is_empty() {
+            return Ok((plan, known));
+        }
+        let mut readers: Vec<Arc<SegmentReader>> = Vec::new();
+        plan.units.retain(|unit| match unit {
+            Unit::Segment(unit) => {
+                if !readers.iter().any(|r| Arc::ptr_eq(r, &unit.reader)) {
+                    readers.push(Arc::clone(&unit.reader));
+                }
+                false
+            }
+            Unit::Memory { .. } => true,
+        });
+        for reader in readers {
+            let index = &reader.index.index;
+            let mut first_row = 0;
+            for granule in &index.granules {
+                let rows = first_row..first_row + granule.rows as usize;
+                first_row = rows.end;
+                let (services, metrics) = (index.services_of(granule), index.metrics_of(granule));
+                if !plan.may_fit(&reader, granule, services, metrics) {
+                    continue;
+                }
+                let inside = granule.min_time >= plan.filter.start && granule.max_time < plan.filter.end;
+                if inside && services.0 == services.1 {
+                    let last = known.entry(services.0.to_owned()).or_insert(granule.max_time);
+                    *last = granule.max_time.max(*last);
+                } else {
+                    for (group, range) in reader.locate(rows) {
+                        plan.add_range(&reader, group, range, false);
+                    }
+                }
+            }
+        }
+        Ok((plan, known))
     }
 }
 

@@ -1,0 +1,126 @@
+//! Prints the store's figures: ingest rates, bytes per record, query times, memory. Loopback and one temporary directory only.
+//!
+//! `cargo bench -p portcullis-telemetry --bench store`; sizes by `STORE_BENCH_LOGS`, `STORE_BENCH_SPANS`, `STORE_BENCH_SERIES`,
+//! directory by `STORE_BENCH_DIR`.
+
+mod data;
+mod queries;
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use portcullis_model::{SystemClock, TenantId};
+use portcullis_telemetry::{Encoding, IngestError, OtlpSignal, Store, StoreError, StoreSettings};
+
+/// Senders at once.
+const SENDERS: usize = 4;
+
+fn main() {
+    // Test runners pass flags such as `--test`; a benchmark has nothing to say to them.
+    if std::env::args().any(|a| a == "--test" || a == "--list") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(run());
+}
+
+fn size(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+async fn run() {
+    let logs = size("STORE_BENCH_LOGS", 2_000_000);
+    let spans = size("STORE_BENCH_SPANS", 1_000_000);
+    let series = size("STORE_BENCH_SERIES", 1_000);
+    let temporary = tempfile::tempdir_in(std::env::var_os("STORE_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from)).unwrap();
+    let root = temporary.path();
+    println!("store benchmark: {logs} log records, {spans} spans, {series} metric series over one hour");
+    println!("empty: RSS {} MB", resident("VmRSS"));
+    let input = data::write_all(root, logs, spans, series);
+    let store = Store::open(StoreSettings::new(root.join("store")), Arc::new(SystemClock)).unwrap();
+
+    for (name, signal, file, count) in [
+        ("log records", OtlpSignal::Logs, &input.logs, logs),
+        ("spans", OtlpSignal::Traces, &input.spans, spans),
+        ("metric points", OtlpSignal::Metrics, &input.metrics, input.points),
+    ] {
+        let started = Instant::now();
+        send_all(&store, signal, file).await;
+        let acknowledged = started.elapsed();
+        store.flush().await.unwrap();
+        let flushed = started.elapsed();
+        println!(
+            "ingest {name}: {:.0}/s acknowledged and durable ({:.2} s), {:.0}/s until in segments; RSS {} MB, peak {} MB",
+            count as f64 / acknowledged.as_secs_f64(),
+            acknowledged.as_secs_f64(),
+            count as f64 / flushed.as_secs_f64(),
+            resident("VmRSS"),
+            resident("VmHWM"),
+        );
+    }
+    let started = Instant::now();
+    store.maintain().await.unwrap();
+    println!("merge: {:.2} s", started.elapsed().as_secs_f64());
+    for ((_, table), stats) in store.stats().tables {
+        println!(
+            "stored {table}: {} rows in {} segments, {:.1} bytes per row",
+            stats.rows,
+            stats.segments,
+            stats.bytes as f64 / stats.rows as f64
+        );
+    }
+    queries::run(&store, &input).await;
+    println!("after queries: RSS {} MB, peak {} MB", resident("VmRSS"), resident("VmHWM"));
+    store.close().await.unwrap();
+}
+
+/// Sends every request of a file from several tasks, coming back later when told to.
+async fn send_all(store: &Store, signal: OtlpSignal, file: &Path) {
+    let reader = Arc::new(Mutex::new(BufReader::with_capacity(1 << 20, File::open(file).unwrap())));
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|_| {
+            let (store, reader) = (store.clone(), Arc::clone(&reader));
+            tokio::spawn(async move {
+                while let Some(payload) = next(&reader) {
+                    send(&store, signal, payload).await;
+                }
+            })
+        })
+        .collect();
+    for sender in senders {
+        sender.await.unwrap();
+    }
+}
+
+async fn send(store: &Store, signal: OtlpSignal, payload: Bytes) {
+    loop {
+        match store.ingest(TenantId::default_tenant(), signal, Encoding::Protobuf, payload.clone()).await {
+            Ok(receipt) => {
+                assert_eq!(receipt.rejected, 0, "{receipt:?}");
+                return;
+            }
+            Err(IngestError::Store(StoreError::Overloaded { .. })) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+fn next(reader: &Mutex<BufReader<File>>) -> Option<Bytes> {
+    let mut reader = reader.lock().unwrap();
+    let mut length = [0; 4];
+    reader.read_exact(&mut length).ok()?;
+    let mut payload = vec![0; u32::from_le_bytes(length) as usize];
+    reader.read_exact(&mut payload).unwrap();
+    Some(payload.into())
+}
+
+/// A line of `/proc/self/status` in megabytes.
+fn resident(line: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let value = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'));
+    value.and_then(|v| v.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) / 1024
+}

@@ -1,0 +1,223 @@
+//! OTLP over HTTP: `/v1/logs`, `/v1/traces`, `/v1/metrics`, protobuf or JSON, plain or gzip.
+//!
+//! Source: <https://opentelemetry.io/docs/specs/otlp/#otlphttp>.
+
+use std::io::Read;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use axum::routing::post;
+use bytes::{Bytes, BytesMut};
+use flate2::read::MultiGzDecoder;
+use futures::StreamExt as _;
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsPartialSuccess, ExportMetricsServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
+use portcullis_model::TenantId;
+use prost::Message as _;
+use tokio::net::TcpListener;
+
+use super::gate::{OtlpDoor, Shared, refused};
+use super::{IngestRefusal, Refused, rpc_status};
+use crate::convert::OtlpSignal;
+use crate::store::{Encoding, Receipt};
+
+#[derive(Clone)]
+struct Local {
+    door: OtlpDoor,
+    address: SocketAddr,
+}
+
+impl OtlpDoor {
+    /// Serves OTLP over HTTP until `stop` resolves; requests in work are finished.
+    pub async fn serve_http(
+        self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        use axum::serve::ListenerExt as _;
+        let address = listener.local_addr()?;
+        let listener = listener.tap_io(|stream| {
+            // Without it the small replies wait for the peer's delayed acknowledgement.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY could not be set");
+            }
+        });
+        let router = self.http_router(address).into_make_service_with_connect_info::<SocketAddr>();
+        axum::serve(listener, router).with_graceful_shutdown(stop).await
+    }
+
+    /// The routes for a listener bound to `address`; the service needs `ConnectInfo<SocketAddr>`.
+    pub fn http_router(self, address: SocketAddr) -> Router {
+        Router::new()
+            .route("/v1/logs", post(|state, peer, request| answer(state, peer, request, OtlpSignal::Logs)))
+            .route("/v1/traces", post(|state, peer, request| answer(state, peer, request, OtlpSignal::Traces)))
+            .route("/v1/metrics", post(|state, peer, request| answer(state, peer, request, OtlpSignal::Metrics)))
+            .with_state(Local { door: self, address })
+    }
+}
+
+async fn answer(
+    State(local): State<Local>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request<Body>,
+    signal: OtlpSignal,
+) -> Response<Body> {
+    let encoding = encoding_of(request.headers());
+    let reply_as = encoding.as_ref().copied().unwrap_or(Encoding::Json);
+    let result = match encoding {
+        Ok(encoding) => take(&local, peer, request, signal, encoding).await,
+        Err(refused) => Err(refused),
+    };
+    match result {
+        Ok(receipt) => success(signal, reply_as, &receipt),
+        Err(refused) => failure(reply_as, &refused),
+    }
+}
+
+async fn take(local: &Local, peer: SocketAddr, request: Request<Body>, signal: OtlpSignal, encoding: Encoding) -> Result<Receipt, Refused> {
+    let shared = &local.door.shared;
+    let headers = request.headers();
+    let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?"));
+    let host = text(header::HOST).or_else(|| request.uri().host());
+    shared.check_names(local.address, host, text(header::ORIGIN))?;
+    let tenant = shared.admit(text(header::AUTHORIZATION), peer).await?;
+    let _place = shared.place()?;
+    let gzip = match text(header::CONTENT_ENCODING).map(str::to_ascii_lowercase).as_deref() {
+        None | Some("identity" | "") => false,
+        Some("gzip") => true,
+        Some(_) => return Err(Refused::Unsupported("send the body plain or with Content-Encoding: gzip".into())),
+    };
+    let sent = read_body(shared, request).await?;
+    let payload = if gzip { unpack(shared, sent).await? } else { sent };
+    store(shared, tenant, signal, encoding, payload).await
+}
+
+async fn store(shared: &Shared, tenant: TenantId, signal: OtlpSignal, encoding: Encoding, payload: Bytes) -> Result<Receipt, Refused> {
+    shared.pace(&tenant, payload.len())?;
+    shared.store.ingest(tenant, signal, encoding, payload).await.map_err(refused)
+}
+
+fn encoding_of(headers: &HeaderMap) -> Result<Encoding, Refused> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    match kind.split(';').next().unwrap_or("").trim().to_ascii_lowercase().as_str() {
+        "application/x-protobuf" => Ok(Encoding::Protobuf),
+        "application/json" => Ok(Encoding::Json),
+        _ => Err(Refused::Unsupported("send Content-Type: application/x-protobuf or application/json".into())),
+    }
+}
+
+fn too_large(limit: usize) -> Refused {
+    Refused::TooLarge(format!("the request is larger than {limit} bytes; send smaller batches"))
+}
+
+/// Reads at most the limit; what says beforehand that it is larger is not read at all.
+async fn read_body(shared: &Shared, request: Request<Body>) -> Result<Bytes, Refused> {
+    let limit = shared.limits.body_bytes;
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(too_large(limit));
+    }
+    let mut stream = request.into_body().into_data_stream();
+    let reading = async {
+        let mut body = BytesMut::with_capacity(announced.unwrap_or(0).min(1 << 20) as usize);
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|_| Refused::Malformed("the body ended early".into()))?;
+            if body.len() + chunk.len() > limit {
+                return Err(too_large(limit));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    };
+    tokio::time::timeout(shared.limits.body_timeout, reading).await.map_err(|_| Refused::Slow)?
+}
+
+/// Unpacks at most the limit, whatever the packed size promises.
+async fn unpack(shared: &Shared, packed: Bytes) -> Result<Bytes, Refused> {
+    let limit = shared.limits.body_bytes;
+    let work = move || {
+        let mut plain = Vec::new();
+        let mut reader = MultiGzDecoder::new(&packed[..]).take(limit as u64 + 1);
+        reader.read_to_end(&mut plain).map_err(|e| Refused::Malformed(format!("the body is not gzip: {e}")))?;
+        if plain.len() > limit { Err(too_large(limit)) } else { Ok(Bytes::from(plain)) }
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| Refused::Unavailable("the store is shutting down".into()))?
+}
+
+fn success(signal: OtlpSignal, encoding: Encoding, receipt: &Receipt) -> Response<Body> {
+    let rejected = receipt.rejected as i64;
+    let error_message = receipt.reason.clone().unwrap_or_default();
+    let partial = rejected > 0;
+    let body = match (signal, encoding) {
+        (OtlpSignal::Logs, Encoding::Protobuf) => {
+            let partial_success = partial.then_some(ExportLogsPartialSuccess { rejected_log_records: rejected, error_message });
+            ExportLogsServiceResponse { partial_success }.encode_to_vec()
+        }
+        (OtlpSignal::Traces, Encoding::Protobuf) => {
+            let partial_success = partial.then_some(ExportTracePartialSuccess { rejected_spans: rejected, error_message });
+            ExportTraceServiceResponse { partial_success }.encode_to_vec()
+        }
+        (OtlpSignal::Metrics, Encoding::Protobuf) => {
+            let partial_success = partial.then_some(ExportMetricsPartialSuccess { rejected_data_points: rejected, error_message });
+            ExportMetricsServiceResponse { partial_success }.encode_to_vec()
+        }
+        (_, Encoding::Json) => {
+            let field = match signal {
+                OtlpSignal::Logs => "rejectedLogRecords",
+                OtlpSignal::Traces => "rejectedSpans",
+                OtlpSignal::Metrics => "rejectedDataPoints",
+            };
+            // 64-bit numbers are text in OTLP/JSON.
+            let partial_success = serde_json::json!({ field: rejected.to_string(), "errorMessage": error_message });
+            let body = if partial { serde_json::json!({ "partialSuccess": partial_success }) } else { serde_json::json!({}) };
+            body.to_string().into_bytes()
+        }
+    };
+    reply(StatusCode::OK, encoding, body, None)
+}
+
+fn failure(encoding: Encoding, refused: &Refused) -> Response<Body> {
+    let (status, code, retry_after) = match refused {
+        Refused::Credential(IngestRefusal::Unauthenticated(_)) => (StatusCode::UNAUTHORIZED, tonic::Code::Unauthenticated, None),
+        Refused::Credential(IngestRefusal::Forbidden(_)) | Refused::Origin(_) => {
+            (StatusCode::FORBIDDEN, tonic::Code::PermissionDenied, None)
+        }
+        Refused::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, tonic::Code::InvalidArgument, None),
+        Refused::Malformed(_) => (StatusCode::BAD_REQUEST, tonic::Code::InvalidArgument, None),
+        Refused::Unsupported(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, tonic::Code::InvalidArgument, None),
+        Refused::Busy { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, tonic::Code::ResourceExhausted, Some(*retry_after)),
+        Refused::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, tonic::Code::Unavailable, Some(5)),
+        Refused::Slow => (StatusCode::REQUEST_TIMEOUT, tonic::Code::DeadlineExceeded, None),
+    };
+    let message = refused.message();
+    let body = match encoding {
+        Encoding::Protobuf => rpc_status::status(code, &message, retry_after).encode_to_vec(),
+        Encoding::Json => serde_json::json!({ "code": code as i32, "message": message }).to_string().into_bytes(),
+    };
+    reply(status, encoding, body, retry_after)
+}
+
+fn reply(status: StatusCode, encoding: Encoding, body: Vec<u8>, retry_after: Option<u64>) -> Response<Body> {
+    let kind = match encoding {
+        Encoding::Protobuf => "application/x-protobuf",
+        Encoding::Json => "application/json",
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if matches!(status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) {
+        // The rest of the body is not read, so the connection cannot carry another request.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
