@@ -1,1 +1,27 @@
-//! egress
+//! The only HTTP client of the house. Guards every outgoing connection: no request without a [`Permit`], no address
+//! that was not classified, no body beyond its cap, no credential to another origin. Must not know any backend.
+//!
+//! One [`EgressClient`] per configured source: it is bound to one origin and holds that origin's credential, TLS
+//! identity, connection pool and circuit breaker.
+//!
+//! [`Permit`]: portcullis_policy::Permit
+
+mod address;
+mod body;
+mod breaker;
+mod client;
+mod config;
+mod error;
+mod origin;
+mod request;
+mod resolver;
+mod retry;
+mod settings;
+
+pub use address::{AddressClass, AddressPolicy, AllowedRange, InvalidRange};
+pub use client::{EgressClient, EgressResponse};
+pub use config::{Authentication, EgressConfig, EgressConfigError, TlsOptions};
+pub use error::{EgressError, EgressErrorKind};
+pub use origin::{InvalidBaseUrl, origin_of};
+pub use request::{EgressBody, EgressRequest, FORBIDDEN_HEADERS};
+pub use settings::{AuthSettings, BasicSettings, TlsSettings};

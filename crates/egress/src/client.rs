@@ -1,0 +1,287 @@
+//! The client: permit, breaker, retries, redirects, caps. Guards the order of the checks: nothing is sent before the
+//! permit, the deadline, the circuit and the URL have been checked. Must not log or interpret bodies.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use portcullis_policy::Permit;
+use reqwest::Url;
+use tokio::sync::Semaphore;
+
+use crate::body::CappedBody;
+use crate::breaker::{Breaker, Pass};
+use crate::error::chain;
+use crate::retry::{MAX_RETRIES, is_out_of_service, pause, retry_after};
+use crate::{EgressConfig, EgressConfigError, EgressError, EgressErrorKind, EgressRequest, origin};
+
+const MAX_REDIRECTS: u32 = 3;
+
+/// An HTTP client bound to one origin. Cheap to clone; clones share connections, circuit and limits.
+#[derive(Clone)]
+pub struct EgressClient {
+    inner: Arc<Inner>,
+}
+
+#[expect(clippy::disallowed_types, reason = "this crate is the one that owns HTTP clients")]
+struct Inner {
+    name: Arc<str>,
+    base: Url,
+    origin: String,
+    headers: HeaderMap,
+    http: reqwest::Client,
+    limit: u64,
+    slots: Semaphore,
+    breaker: Arc<Breaker>,
+}
+
+impl fmt::Debug for EgressClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EgressClient").field("name", &self.inner.name).field("origin", &self.inner.origin).finish_non_exhaustive()
+    }
+}
+
+/// A complete response, whatever its status.
+#[derive(Debug, Clone)]
+pub struct EgressResponse {
+    /// Status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body, decompressed, within the cap.
+    pub body: Bytes,
+}
+
+impl EgressResponse {
+    /// Seconds after which the backend wants to be asked again, if it says.
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        retry_after(&self.headers, SystemTime::now()).map(|pause| pause.as_secs().max(1))
+    }
+}
+
+/// A request made ready: the same for every try.
+struct Prepared {
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+    idempotent: bool,
+    limit: u64,
+}
+
+impl EgressClient {
+    /// Builds the client.
+    ///
+    /// # Errors
+    /// When the configuration is not usable; nothing is sent to find out.
+    #[expect(clippy::needless_pass_by_value, reason = "the configuration holds secrets that should not outlive the client")]
+    pub fn new(config: EgressConfig) -> Result<Self, EgressConfigError> {
+        let built = config.build()?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                name: Arc::from(config.name.as_str()),
+                origin: origin::origin(&built.base),
+                base: built.base,
+                headers: built.headers,
+                http: built.http,
+                limit: config.max_response_bytes,
+                slots: Semaphore::new(config.concurrency.min(Semaphore::MAX_PERMITS)),
+                breaker: Breaker::new(config.breaker_failures, config.breaker_rest),
+            }),
+        })
+    }
+
+    /// Name of the source.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// `scheme://host:port`, as charters name their destinations.
+    pub fn origin(&self) -> &str {
+        &self.inner.origin
+    }
+
+    /// Sends a request and reads the whole response. Dropping the future cancels the request and closes its connection.
+    ///
+    /// A response of any status is a response; only what kept a response from arriving is an error.
+    pub async fn send(&self, permit: &Permit, request: EgressRequest) -> Result<EgressResponse, EgressError> {
+        let result = self.checked(permit, &request).await;
+        result.map_err(|kind| EgressError::new(&self.inner.name, kind))
+    }
+
+    async fn checked(&self, permit: &Permit, request: &EgressRequest) -> Result<EgressResponse, EgressErrorKind> {
+        let inner = &*self.inner;
+        if !permit.may_reach(&inner.origin) {
+            return Err(EgressErrorKind::NotPermitted { origin: inner.origin.clone() });
+        }
+        if permit.time_left().is_zero() {
+            return Err(EgressErrorKind::DeadlineExceeded);
+        }
+        let url = request.url(&inner.base)?;
+        let (own, body) = request.encode()?;
+        let limits = [Some(inner.limit), request.max_response_bytes, Some(permit.budget().backend_bytes)];
+        let prepared = Prepared {
+            method: request.method.clone(),
+            headers: inner.all_headers(own, permit),
+            body,
+            idempotent: request.idempotent,
+            limit: limits.into_iter().flatten().min().unwrap_or(inner.limit),
+        };
+        let deadline = tokio::time::Instant::from_std(permit.deadline());
+        let tries = tokio::time::timeout_at(deadline, inner.tries(permit, &url, &prepared));
+        tries.await.unwrap_or(Err(EgressErrorKind::DeadlineExceeded))
+    }
+}
+
+impl Inner {
+    /// The request's own headers, then those of the configuration, which cannot be replaced by a request.
+    fn all_headers(&self, mut headers: HeaderMap, permit: &Permit) -> HeaderMap {
+        for name in self.headers.keys() {
+            headers.remove(name);
+        }
+        headers.extend(self.headers.clone());
+        let trace = permit.trace().traceparent.as_deref().and_then(|t| HeaderValue::from_str(t).ok());
+        if let Some(trace) = trace {
+            headers.insert("traceparent", trace);
+        }
+        headers
+    }
+
+    async fn tries(&self, permit: &Permit, url: &Url, request: &Prepared) -> Result<EgressResponse, EgressErrorKind> {
+        let _slot = self.slots.acquire().await.map_err(|_| EgressErrorKind::DeadlineExceeded)?;
+        let mut retry = 0;
+        loop {
+            let pass = self.breaker.enter(Instant::now()).map_err(|retry_in| EgressErrorKind::CircuitOpen { retry_in })?;
+            let outcome = self.follow(url, request).await;
+            let again = settle(pass, &outcome);
+            if !again || !request.idempotent || retry >= MAX_RETRIES {
+                return outcome;
+            }
+            retry += 1;
+            let asked = outcome.as_ref().ok().and_then(|response| retry_after(&response.headers, SystemTime::now()));
+            let wait = pause(retry, asked, rand::random::<f64>());
+            if wait >= permit.time_left() {
+                return outcome;
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// One try, following redirects within the origin.
+    async fn follow(&self, url: &Url, request: &Prepared) -> Result<EgressResponse, EgressErrorKind> {
+        let mut url = url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.once(&url, request).await?;
+            match redirect_target(&url, request, &response, &self.origin)? {
+                None => return Ok(response),
+                Some(next) => url = next,
+            }
+        }
+        Err(EgressErrorKind::RedirectRefused(format!("more than {MAX_REDIRECTS} in a row")))
+    }
+
+    async fn once(&self, url: &Url, request: &Prepared) -> Result<EgressResponse, EgressErrorKind> {
+        let sending = self.http.request(request.method.clone(), url.clone()).headers(request.headers.clone());
+        let mut response = sending.body(request.body.clone()).send().await.map_err(before_response)?;
+        let status = response.status();
+        let mut body = CappedBody::announced(response.headers(), request.limit)?;
+        while let Some(chunk) = response.chunk().await.map_err(during_response)? {
+            body.push(&chunk)?;
+        }
+        let headers = std::mem::take(response.headers_mut());
+        Ok(EgressResponse { status, headers, body: body.finish()? })
+    }
+}
+
+/// Tells the breaker how a try ended; says whether another try could help.
+fn settle(pass: Pass, outcome: &Result<EgressResponse, EgressErrorKind>) -> bool {
+    let now = Instant::now();
+    match outcome {
+        Ok(response) if is_out_of_service(response.status, &response.headers) => {
+            pass.failed(now);
+            true
+        }
+        Ok(_) => {
+            pass.alive();
+            false
+        }
+        Err(kind) if kind.counts_against_backend() => {
+            pass.failed(now);
+            matches!(kind, EgressErrorKind::Connect(_) | EgressErrorKind::BrokenOff { half_way: false, .. })
+        }
+        // The rest says nothing about the backend's health.
+        Err(_) => false,
+    }
+}
+
+fn redirect_target(
+    url: &Url,
+    request: &Prepared,
+    response: &EgressResponse,
+    allowed_origin: &str,
+) -> Result<Option<Url>, EgressErrorKind> {
+    let keeps_method = matches!(response.status.as_u16(), 307 | 308);
+    let is_redirect = keeps_method || matches!(response.status.as_u16(), 301..=303);
+    let refuse = |why: &str| Err(EgressErrorKind::RedirectRefused(why.to_owned()));
+    let Some(location) = response.headers.get(header::LOCATION).filter(|_| is_redirect) else { return Ok(None) };
+    if !keeps_method && !matches!(request.method, Method::GET | Method::HEAD) {
+        return refuse("it would turn a request with a body into one without");
+    }
+    let Some(next) = location.to_str().ok().and_then(|l| url.join(l).ok()) else { return refuse("its location is not a URL") };
+    if origin::origin(&next) != allowed_origin {
+        return refuse("it leads to another origin");
+    }
+    if !next.username().is_empty() || next.password().is_some() {
+        return refuse("its location holds credentials");
+    }
+    Ok(Some(next))
+}
+
+/// The cause inside an error chain, by type.
+fn cause<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(current) = next {
+        if let Some(found) = current.downcast_ref::<T>() {
+            return Some(found);
+        }
+        next = current.source();
+    }
+    None
+}
+
+fn before_response(error: reqwest::Error) -> EgressErrorKind {
+    let error = error.without_url();
+    if let Some(refused) = cause::<EgressErrorKind>(&error) {
+        return refused.clone();
+    }
+    let text = chain(&error);
+    if error.is_timeout() {
+        EgressErrorKind::TimedOut(text)
+    } else if error.is_connect() {
+        EgressErrorKind::Connect(text)
+    } else if is_cut(&error) {
+        EgressErrorKind::BrokenOff { half_way: false, cause: text }
+    } else if error.is_builder() {
+        EgressErrorKind::InvalidRequest(text)
+    } else {
+        EgressErrorKind::Garbage(text)
+    }
+}
+
+fn during_response(error: reqwest::Error) -> EgressErrorKind {
+    let error = error.without_url();
+    let text = chain(&error);
+    if error.is_timeout() {
+        EgressErrorKind::TimedOut(text)
+    } else if is_cut(&error) {
+        EgressErrorKind::BrokenOff { half_way: true, cause: text }
+    } else {
+        EgressErrorKind::Garbage(text)
+    }
+}
+
+/// Whether the connection ended early.
+fn is_cut(error: &reqwest::Error) -> bool {
+    cause::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message) || cause::<std::io::Error>(error).is_some()
+}

@@ -1,0 +1,280 @@
+//! What a client is made of, and the making. Guards what the operator configured: bad URLs, headers, certificates and
+//! closed addresses are found when the client is built, not at the first request.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderValue};
+use portcullis_model::Secret;
+use reqwest::Url;
+
+use crate::origin::{InvalidBaseUrl, parse_base};
+use crate::request::checked_header;
+use crate::resolver::CheckedResolver;
+use crate::{AddressClass, AddressPolicy};
+
+/// How a client authenticates itself. Bound to the origin of its client.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Authentication {
+    /// Not at all.
+    #[default]
+    None,
+    /// `Authorization: Bearer …`
+    Bearer(Secret),
+    /// `Authorization: Basic …`
+    Basic {
+        /// The user; no colon.
+        user: String,
+        /// The password.
+        password: Secret,
+    },
+}
+
+/// TLS of a client. TLS 1.2 is the least that is spoken; certificates are always verified.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsOptions {
+    /// Certificate authorities to trust instead of the system's, as PEM.
+    pub ca_pem: Option<Vec<u8>>,
+    /// The same from a file.
+    pub ca_pem_file: Option<PathBuf>,
+    /// Client certificate (chain) as PEM.
+    pub client_certificate_pem: Option<Vec<u8>>,
+    /// The same from a file.
+    pub client_certificate_file: Option<PathBuf>,
+    /// Private key of the client certificate as PEM.
+    pub client_key_pem: Option<Secret>,
+    /// The same from a file.
+    pub client_key_file: Option<PathBuf>,
+    /// Speak TLS 1.3 only.
+    pub only_tls_13: bool,
+}
+
+/// Everything one client is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EgressConfig {
+    /// Name of the source, as it appears in errors.
+    pub name: String,
+    /// `http://host:port/path` or `https://…`, without credentials.
+    pub base_url: String,
+    /// Credential.
+    pub authentication: Authentication,
+    /// Headers sent with every request, such as `X-Scope-OrgID`; never credentials.
+    pub headers: Vec<(String, String)>,
+    /// TLS.
+    pub tls: TlsOptions,
+    /// Addresses that may be connected to.
+    pub addresses: AddressPolicy,
+    /// Longest time to connect, TLS handshake and name lookup included.
+    pub connect_timeout: Duration,
+    /// Longest silence of the backend.
+    pub read_timeout: Duration,
+    /// Largest body after decompression; a permit's budget can lower it.
+    pub max_response_bytes: u64,
+    /// Requests at once; more wait for their turn.
+    pub concurrency: usize,
+    /// Consecutive failures that open the circuit; 0 never opens it.
+    pub breaker_failures: u32,
+    /// How long an open circuit rests before one request tries again.
+    pub breaker_rest: Duration,
+}
+
+impl EgressConfig {
+    /// A client without credentials and with the default limits: connect 5 s, silence 30 s, 32 MiB, 32 at once, circuit
+    /// open for 10 s after 5 failures, public addresses only.
+    pub fn new(name: impl Into<String>, base_url: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            base_url: base_url.into(),
+            authentication: Authentication::None,
+            headers: Vec::new(),
+            tls: TlsOptions::default(),
+            addresses: AddressPolicy::default(),
+            connect_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(30),
+            max_response_bytes: 32 << 20,
+            concurrency: 32,
+            breaker_failures: 5,
+            breaker_rest: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A client that cannot be built. For the operator to fix; names the source and the setting.
+#[derive(Debug, thiserror::Error)]
+pub enum EgressConfigError {
+    /// The base URL.
+    #[error("source '{name}': {error}")]
+    BaseUrl {
+        /// The source.
+        name: String,
+        /// What is wrong.
+        #[source]
+        error: InvalidBaseUrl,
+    },
+    /// The base URL names an address that is not open for this source.
+    #[error(
+        "source '{name}': {address} is a {} address; {}",
+        class.as_str(),
+        if class.is_never_allowed() { "such addresses are never reached" } else { "list it in allow_addresses if this source lives there" }
+    )]
+    Address {
+        /// The source.
+        name: String,
+        /// The address.
+        address: IpAddr,
+        /// What it is.
+        class: AddressClass,
+    },
+    /// A header, credential or limit.
+    #[error("source '{name}': {reason}")]
+    Setting {
+        /// The source.
+        name: String,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// A certificate or key file cannot be read.
+    #[error("source '{name}': cannot read {path}: {error}")]
+    File {
+        /// The source.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
+}
+
+/// The parts of a built client.
+#[expect(clippy::disallowed_types, reason = "this crate is the one that owns HTTP clients")]
+pub(crate) struct Built {
+    pub(crate) base: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) http: reqwest::Client,
+}
+
+impl EgressConfig {
+    pub(crate) fn build(&self) -> Result<Built, EgressConfigError> {
+        let base = parse_base(&self.base_url).map_err(|error| EgressConfigError::BaseUrl { name: self.name.clone(), error })?;
+        self.check_literal(&base)?;
+        if self.concurrency == 0 || self.max_response_bytes == 0 || self.connect_timeout.is_zero() || self.read_timeout.is_zero()
+        {
+            return Err(self.wrong("limits and timeouts must be above zero"));
+        }
+        let headers = self.all_headers()?;
+        let http = self.http_client(base.scheme() == "https")?;
+        Ok(Built { base, headers, http })
+    }
+
+    fn wrong(&self, reason: impl Into<String>) -> EgressConfigError {
+        EgressConfigError::Setting { name: self.name.clone(), reason: reason.into() }
+    }
+
+    /// A URL with an address never asks the resolver, so the address is checked here.
+    fn check_literal(&self, base: &Url) -> Result<(), EgressConfigError> {
+        let host = base.host_str().unwrap_or_default();
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        match bare.parse::<IpAddr>() {
+            Ok(address) => self.addresses.check(address).map_err(|class| EgressConfigError::Address {
+                name: self.name.clone(),
+                address,
+                class,
+            }),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn all_headers(&self) -> Result<HeaderMap, EgressConfigError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let (name, mut value) = checked_header(name, value).map_err(|e| self.wrong(e))?;
+            value.set_sensitive(true);
+            headers.append(name, value);
+        }
+        let credential = match &self.authentication {
+            Authentication::None => None,
+            Authentication::Bearer(token) => Some(Secret::new(format!("Bearer {}", token.expose()))),
+            Authentication::Basic { user, .. } if user.contains(':') => return Err(self.wrong("the user must not contain ':'")),
+            Authentication::Basic { user, password } => {
+                let pair = Secret::new(format!("{user}:{}", password.expose()));
+                Some(Secret::new(format!("Basic {}", STANDARD.encode(pair.expose()))))
+            }
+        };
+        if let Some(credential) = credential {
+            let mut value = HeaderValue::from_str(credential.expose().trim_end_matches(['\n', '\r']))
+                .map_err(|_| self.wrong("the credential holds characters that a header cannot"))?;
+            value.set_sensitive(true);
+            headers.insert(http::header::AUTHORIZATION, value);
+        }
+        headers.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        Ok(headers)
+    }
+
+    #[expect(clippy::disallowed_types, reason = "this crate is the one that owns HTTP clients")]
+    fn http_client(&self, tls: bool) -> Result<reqwest::Client, EgressConfigError> {
+        let mut builder = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .retry(reqwest::retry::never())
+            .dns_resolver(CheckedResolver::new(self.addresses.clone()))
+            .connect_timeout(self.connect_timeout)
+            .read_timeout(self.read_timeout)
+            .tcp_nodelay(true)
+            .tcp_keepalive(Duration::from_secs(30))
+            .pool_idle_timeout(Duration::from_mins(1))
+            .pool_max_idle_per_host(8)
+            .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
+        if !tls {
+            // Without TLS no trust store is needed; loading the system's costs start-up time and memory.
+            let client = builder.tls_certs_only(Vec::<reqwest::Certificate>::new()).build();
+            return client.map_err(|e| self.wrong(crate::error::chain(&e)));
+        }
+        let version = if self.tls.only_tls_13 { reqwest::tls::Version::TLS_1_3 } else { reqwest::tls::Version::TLS_1_2 };
+        builder = builder.tls_version_min(version).https_only(true);
+        if let Some(pem) = self.pem(self.tls.ca_pem.as_deref(), self.tls.ca_pem_file.as_deref())? {
+            let authorities = reqwest::Certificate::from_pem_bundle(&pem)
+                .ok()
+                .filter(|found| !found.is_empty())
+                .ok_or_else(|| self.wrong("the certificate authorities are not PEM certificates"))?;
+            builder = builder.tls_certs_only(authorities);
+        }
+        if let Some(identity) = self.identity()? {
+            builder = builder.identity(identity);
+        }
+        builder.build().map_err(|e| self.wrong(format!("TLS cannot be set up: {}", crate::error::chain(&e))))
+    }
+
+    fn identity(&self) -> Result<Option<reqwest::Identity>, EgressConfigError> {
+        let certificate = self.pem(self.tls.client_certificate_pem.as_deref(), self.tls.client_certificate_file.as_deref())?;
+        let key_given = self.tls.client_key_pem.as_ref().map(|key| key.expose().as_bytes());
+        let key = self.pem(key_given, self.tls.client_key_file.as_deref())?;
+        match (certificate, key) {
+            (None, None) => Ok(None),
+            (Some(mut pem), Some(key)) => {
+                pem.push(b'\n');
+                pem.extend_from_slice(&key);
+                let identity = reqwest::Identity::from_pem(&pem);
+                identity.map(Some).map_err(|_| self.wrong("the client certificate and key are not usable PEM"))
+            }
+            _ => Err(self.wrong("mutual TLS needs both a client certificate and its key")),
+        }
+    }
+
+    fn pem(&self, given: Option<&[u8]>, file: Option<&Path>) -> Result<Option<Vec<u8>>, EgressConfigError> {
+        match (given, file) {
+            (Some(_), Some(_)) => Err(self.wrong("give a certificate or key as text or as a file, not both")),
+            (Some(pem), None) => Ok(Some(pem.to_vec())),
+            (None, Some(path)) => std::fs::read(path).map(Some).map_err(|error| EgressConfigError::File {
+                name: self.name.clone(),
+                path: path.to_owned(),
+                error,
+            }),
+            (None, None) => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Requests as data. Guards the shape of a URL: every path segment and query value is encoded on its own, so nothing
+//! from outside can climb out of the base path or add a parameter. Must not carry credentials; those belong to the client.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use reqwest::Url;
+use serde_json::Value;
+
+use crate::EgressErrorKind;
+
+/// Headers that neither a request nor a configuration may set: credentials and what belongs to the connection.
+pub const FORBIDDEN_HEADERS: [&str; 18] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "cookie2",
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "accept-encoding",
+    "traceparent",
+    "x-forwarded-for",
+    "forwarded",
+];
+
+/// What is sent along.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EgressBody {
+    /// Nothing.
+    Empty,
+    /// `application/x-www-form-urlencoded` pairs.
+    Form(Vec<(String, String)>),
+    /// `application/json`.
+    Json(Value),
+    /// Bytes of the given media type, such as `application/x-protobuf` for OTLP.
+    Bytes {
+        /// Media type.
+        content_type: String,
+        /// The bytes.
+        bytes: Bytes,
+    },
+}
+
+/// One request, relative to the base URL of the client that sends it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EgressRequest {
+    pub(crate) method: Method,
+    segments: Vec<String>,
+    query: Vec<(String, String)>,
+    body: EgressBody,
+    headers: Vec<(String, String)>,
+    pub(crate) idempotent: bool,
+    pub(crate) max_response_bytes: Option<u64>,
+}
+
+impl EgressRequest {
+    /// A request with any method. `segments` are the parts of the path below the base URL, not yet encoded.
+    pub fn new<S: Into<String>>(method: Method, segments: impl IntoIterator<Item = S>) -> Self {
+        let idempotent = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
+        Self {
+            method,
+            segments: segments.into_iter().map(Into::into).collect(),
+            query: Vec::new(),
+            body: EgressBody::Empty,
+            headers: Vec::new(),
+            idempotent,
+            max_response_bytes: None,
+        }
+    }
+
+    /// A GET request.
+    pub fn get<S: Into<String>>(segments: impl IntoIterator<Item = S>) -> Self {
+        Self::new(Method::GET, segments)
+    }
+
+    /// A POST request; not repeated on failure unless marked [`EgressRequest::idempotent`].
+    pub fn post<S: Into<String>>(segments: impl IntoIterator<Item = S>) -> Self {
+        Self::new(Method::POST, segments)
+    }
+
+    /// Adds a query parameter.
+    #[must_use]
+    pub fn query(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.query.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds query parameters.
+    #[must_use]
+    pub fn query_pairs(mut self, pairs: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.query.extend(pairs);
+        self
+    }
+
+    /// Sends a form.
+    #[must_use]
+    pub fn form(mut self, pairs: Vec<(String, String)>) -> Self {
+        self.body = EgressBody::Form(pairs);
+        self
+    }
+
+    /// Sends JSON.
+    #[must_use]
+    pub fn json(mut self, value: Value) -> Self {
+        self.body = EgressBody::Json(value);
+        self
+    }
+
+    /// Sends bytes.
+    #[must_use]
+    pub fn bytes(mut self, content_type: impl Into<String>, bytes: Bytes) -> Self {
+        self.body = EgressBody::Bytes { content_type: content_type.into(), bytes };
+        self
+    }
+
+    /// Adds a header; credentials and connection headers are refused when the request is sent.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sending it twice has no further effect, so it may be repeated after a failure.
+    #[must_use]
+    pub fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
+    /// A lower cap for this response, in bytes after decompression.
+    #[must_use]
+    pub fn max_response_bytes(mut self, bytes: u64) -> Self {
+        self.max_response_bytes = Some(bytes);
+        self
+    }
+
+    /// The URL below `base`.
+    pub(crate) fn url(&self, base: &Url) -> Result<Url, EgressErrorKind> {
+        let mut url = base.clone();
+        {
+            let mut path =
+                url.path_segments_mut().map_err(|()| EgressErrorKind::InvalidRequest("the base URL takes no path".into()))?;
+            path.pop_if_empty();
+            for segment in &self.segments {
+                check_segment(segment)?;
+                path.push(segment);
+            }
+        }
+        if !self.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&self.query);
+        }
+        Ok(url)
+    }
+
+    /// The body and the headers that belong to this request alone.
+    pub(crate) fn encode(&self) -> Result<(HeaderMap, Bytes), EgressErrorKind> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let (name, value) = checked_header(name, value).map_err(EgressErrorKind::InvalidRequest)?;
+            headers.append(name, value);
+        }
+        let bad = |e: String| EgressErrorKind::InvalidRequest(e);
+        let (content_type, bytes) = match &self.body {
+            EgressBody::Empty => return Ok((headers, Bytes::new())),
+            EgressBody::Form(pairs) => ("application/x-www-form-urlencoded", Bytes::from(form_encoded(pairs))),
+            EgressBody::Json(value) => {
+                ("application/json", Bytes::from(serde_json::to_vec(value).map_err(|e| bad(e.to_string()))?))
+            }
+            EgressBody::Bytes { content_type, bytes } => (content_type.as_str(), bytes.clone()),
+        };
+        let content_type = HeaderValue::from_str(content_type).map_err(|_| bad("the media type is not a header value".into()))?;
+        headers.insert(header::CONTENT_TYPE, content_type);
+        Ok((headers, bytes))
+    }
+}
+
+fn form_encoded(pairs: &[(String, String)]) -> String {
+    // A URL's query uses the same encoding; the scratch URL is never requested.
+    let Ok(mut scratch) = Url::parse("http://form.invalid/") else { return String::new() };
+    scratch.query_pairs_mut().extend_pairs(pairs);
+    scratch.query().unwrap_or_default().to_owned()
+}
+
+fn check_segment(segment: &str) -> Result<(), EgressErrorKind> {
+    let why = if segment.is_empty() {
+        "is empty"
+    } else if matches!(segment, "." | "..") {
+        "climbs out of the path"
+    } else if segment.contains(char::is_control) {
+        "holds control characters"
+    } else {
+        return Ok(());
+    };
+    Err(EgressErrorKind::InvalidRequest(format!("a part of the path {why}")))
+}
+
+/// Checks a header that somebody else than this crate sets.
+pub(crate) fn checked_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let shown: String = name.chars().filter(|c| !c.is_control()).take(60).collect();
+    let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("'{shown}' is not a header name"))?;
+    if FORBIDDEN_HEADERS.contains(&name.as_str()) {
+        return Err(format!("header '{shown}' may not be set here; credentials belong in the authentication settings"));
+    }
+    let value = HeaderValue::from_str(value).map_err(|_| format!("the value of header '{shown}' holds control characters"))?;
+    Ok((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn base() -> Url {
+        Url::parse("https://host/prefix/").unwrap()
+    }
+
+    #[test]
+    fn segments_are_encoded_one_by_one() {
+        let url =
+            EgressRequest::get(["api", "v1", "label", "a/b?c#d %2e\\é", "values"]).query("match[]", "{a=\"b&c\"}").url(&base());
+        assert_eq!(
+            url.unwrap().as_str(),
+            "https://host/prefix/api/v1/label/a%2Fb%3Fc%23d%20%252e%5C%C3%A9/values?match%5B%5D=%7Ba%3D%22b%26c%22%7D"
+        );
+        for bad in ["", ".", "..", "a\nb", "\0"] {
+            assert!(EgressRequest::get(["api", bad]).url(&base()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_cannot_be_smuggled_as_headers() {
+        for name in ["Authorization", "COOKIE", "host", "Transfer-Encoding", "bad name", "x\r\ny", ""] {
+            assert!(EgressRequest::get(["x"]).header(name, "v").encode().is_err(), "{name}");
+        }
+        assert!(EgressRequest::get(["x"]).header("x-scope-orgid", "a\r\nb: c").encode().is_err());
+        let (headers, _) = EgressRequest::get(["x"]).header("X-Scope-OrgID", "team").encode().unwrap();
+        assert_eq!(headers["x-scope-orgid"], "team");
+    }
+
+    proptest! {
+        #[test]
+        fn a_segment_never_leaves_its_place(segment in "\\PC{1,30}", value in ".{0,30}") {
+            prop_assume!(segment != "." && segment != "..");
+            let url = EgressRequest::get(["api".to_owned(), segment, "end".to_owned()]).query("q", &value).url(&base()).unwrap();
+            let parts: Vec<&str> = url.path_segments().unwrap().collect();
+            prop_assert_eq!(parts.len(), 4);
+            prop_assert_eq!((parts[0], parts[1], parts[3]), ("prefix", "api", "end"));
+            prop_assert_eq!(url.host_str(), Some("host"));
+            let pairs: Vec<_> = url.query_pairs().into_owned().collect();
+            prop_assert_eq!(pairs, vec![("q".to_owned(), value)]);
+        }
+
+        #[test]
+        fn a_form_holds_exactly_its_pairs(name in ".{0,20}", value in ".{0,40}") {
+            let encoded = form_encoded(&[(name.clone(), value.clone()), ("last".into(), "1".into())]);
+            let read: Vec<_> = Url::parse(&format!("http://h/?{encoded}")).unwrap().query_pairs().into_owned().collect();
+            prop_assert_eq!(read, vec![(name, value), ("last".into(), "1".into())]);
+        }
+    }
+}
