@@ -85,6 +85,13 @@ impl Confinement {
         self
     }
 
+    /// The same with further conditions that every selector must carry, such as those of the question itself.
+    #[must_use]
+    pub fn also<'a>(mut self, matchers: impl IntoIterator<Item = &'a Matcher>) -> Self {
+        self.matchers.extend(matchers.into_iter().cloned());
+        self
+    }
+
     /// The matchers, for queries built from types ([`Selector::matching_all`]).
     pub fn matchers(&self) -> &[Matcher] {
         &self.matchers
