@@ -155,7 +155,7 @@ mod tests {
 
     fn window() -> TimeWindow {
         let start = Timestamp::from_seconds(1_772_359_200);
-        TimeWindow::new(start, start.plus(Duration::from_secs(3_600))).unwrap()
+        TimeWindow::new(start, start.plus(Duration::from_hours(1))).unwrap()
     }
 
     #[test]

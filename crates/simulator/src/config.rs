@@ -141,7 +141,7 @@ impl SimulationConfig {
         if !(self.requests_per_second > 0.0 && self.requests_per_second <= MAX_RATE) {
             return Err(ConfigError::Rate(self.requests_per_second));
         }
-        if !(Duration::from_millis(100)..=Duration::from_secs(600)).contains(&self.batch_interval) {
+        if !(Duration::from_millis(100)..=Duration::from_mins(10)).contains(&self.batch_interval) {
             return Err(ConfigError::BatchInterval(self.batch_interval));
         }
         Ok(window)
@@ -189,7 +189,7 @@ mod tests {
 
     fn config() -> SimulationConfig {
         let start = Timestamp::from_seconds(1_772_359_200);
-        SimulationConfig::new(1, start, start.plus(Duration::from_secs(600)))
+        SimulationConfig::new(1, start, start.plus(Duration::from_mins(10)))
     }
 
     #[test]

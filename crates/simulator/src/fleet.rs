@@ -172,7 +172,7 @@ impl Fleet {
         while from < end {
             let until = from + MEMORY_LEAK_LIFETIME + dice.below(20) as i64 * SECOND;
             let instance = if restarts == 0 { pod.instance.clone() } else { instance_id(dice) };
-            self.add(Pod { from, until, restarts, instance, ..pod.clone() });
+            self.add(Pod { instance, from, until, restarts, ..pod.clone() });
             restarts += 1;
             from = until;
         }
@@ -209,7 +209,7 @@ mod tests {
 
     fn config(scenario: Scenario) -> SimulationConfig {
         let start = Timestamp::from_seconds(1_772_359_200);
-        SimulationConfig { scenario, ..SimulationConfig::new(3, start, start.plus(Duration::from_secs(3_600))) }
+        SimulationConfig { scenario, ..SimulationConfig::new(3, start, start.plus(Duration::from_hours(1))) }
     }
 
     #[test]

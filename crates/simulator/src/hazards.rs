@@ -110,7 +110,7 @@ mod tests {
 
     fn config(seed: u64) -> SimulationConfig {
         let start = Timestamp::from_seconds(1_772_359_200);
-        SimulationConfig::new(seed, start, start.plus(Duration::from_secs(600)))
+        SimulationConfig::new(seed, start, start.plus(Duration::from_mins(10)))
     }
 
     #[test]

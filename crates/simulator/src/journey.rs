@@ -154,7 +154,7 @@ impl<'w> Journey<'w> {
         let place = self.place(pod);
         let reply = self.handle(endpoint, place, at, give_up);
         let shape = Shape::server(endpoint, reply.status);
-        let counter = self.order_counter(endpoint, reply);
+        let counter = Self::order_counter(endpoint, reply);
         self.finish(Draft {
             place,
             parent,

@@ -10,7 +10,7 @@
 //! use portcullis_simulator::{Simulation, SimulationConfig};
 //!
 //! let start = Timestamp::from_seconds(1_772_359_200);
-//! let config = SimulationConfig::new(7, start, start.plus(std::time::Duration::from_secs(60)));
+//! let config = SimulationConfig::new(7, start, start.plus(std::time::Duration::from_mins(1)));
 //! let spans: usize = Simulation::new(config)?.map(|batch| batch.span_count()).sum();
 //! assert!(spans > 0);
 //! # Ok::<(), portcullis_simulator::ConfigError>(())

@@ -164,7 +164,7 @@ impl Simulation {
             let mut record = log_record(rollout.at, SeverityNumber::Info, body, Vec::new(), None);
             record.attributes =
                 vec![text("k8s.deployment.name", name), text("k8s.namespace.name", "shop"), text("container.image.tag", version)];
-            record.event_name = "k8s.deployment.rollout".to_owned();
+            "k8s.deployment.rollout".clone_into(&mut record.event_name);
             self.logs.push(PodLog { pod: controller, record });
         }
         let start = self.config.start.as_nanos();

@@ -51,7 +51,7 @@ pub(crate) fn chatter(dice: &mut Dice, service: Service) -> (SeverityNumber, Str
         1 if matches!(service.profile().language, "java" | "dotnet") => {
             (info, format!("GC pause (young) {}.{} ms, heap {} MiB", small, big % 10, 180 + big % 90))
         }
-        2 => (debug, format!("configuration unchanged, checksum {:08x}", big * 2_654_435_761 & 0xFFFF_FFFF)),
+        2 => (debug, format!("configuration unchanged, checksum {:08x}", (big * 2_654_435_761) & 0xFFFF_FFFF)),
         _ => own,
     }
 }

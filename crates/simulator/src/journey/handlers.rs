@@ -57,7 +57,7 @@ impl Journey<'_> {
     }
 
     /// Orders are counted where they are placed.
-    pub(super) fn order_counter(&self, endpoint: &Endpoint, reply: Reply) -> Option<Counter> {
+    pub(super) fn order_counter(endpoint: &Endpoint, reply: Reply) -> Option<Counter> {
         (endpoint.action == Action::PlaceOrder).then_some(match reply.status {
             0..=399 => Counter::Order { outcome: "placed" },
             402 => Counter::Order { outcome: "declined" },
@@ -412,11 +412,7 @@ impl Journey<'_> {
         let patience = ACQUIRE_PATIENCE.min(give_up - ready - 20 * MILLISECOND);
         let (slot, granted) = match self.borrow_connection(place, ready, patience) {
             Ok(granted) => granted,
-            Err(at) => {
-                let end = at + self.work(0.4, 0.3);
-                self.log(place, end, SeverityNumber::Error, "reservation rejected: no database connection".to_owned());
-                return Reply::failed(end, 503, "timed out acquiring connection");
-            }
+            Err(at) => return Reply::failed(at + self.work(0.4, 0.3), 503, "timed out acquiring connection"),
         };
         let locked = self.postgres(place, granted, LOCK_STOCK);
         let done = self.postgres(place, locked, UPDATE_STOCK);

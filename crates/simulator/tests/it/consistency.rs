@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use portcullis_simulator::Scenario;
 
-use crate::observed::{attribute, config, logs, metrics, run, spans, tally};
+use crate::observed::{attribute, config, logs, metrics, run, short, spans, tally};
 
 const SCENARIOS: [Scenario; 4] = [Scenario::ConnectionPoolLeak, Scenario::QueryPerRow, Scenario::MemoryLeak, Scenario::Quiet];
 
@@ -15,7 +15,7 @@ const LEFT_ALONE: &str = "DELETE /carts/{user}";
 #[test]
 fn traces_hang_together() {
     for scenario in SCENARIOS {
-        let batches = run(&config(21, scenario));
+        let batches = run(&short(21, scenario));
         let spans = spans(&batches);
         let by_id: BTreeMap<_, _> = spans.iter().map(|seen| (seen.span.span_id.clone(), seen)).collect();
         assert_eq!(by_id.len(), spans.len(), "span ids repeat");
@@ -51,7 +51,7 @@ fn traces_hang_together() {
 #[test]
 fn logs_lie_inside_the_spans_they_name() {
     for scenario in SCENARIOS {
-        let batches = run(&config(22, scenario));
+        let batches = run(&short(22, scenario));
         let all = spans(&batches);
         let by_id: BTreeMap<_, _> = all.iter().map(|seen| (&seen.span.span_id, seen)).collect();
         let (mut inside, mut alone) = (0, 0);
@@ -72,7 +72,7 @@ fn logs_lie_inside_the_spans_they_name() {
 
 #[test]
 fn every_record_is_exported_once_in_the_batch_of_its_time() {
-    let config = config(23, Scenario::ConnectionPoolLeak);
+    let config = short(23, Scenario::ConnectionPoolLeak);
     let batches = run(&config);
     let interval = config.batch_interval;
     let check = |time: u64, exported: portcullis_model::Timestamp| {
@@ -80,14 +80,18 @@ fn every_record_is_exported_once_in_the_batch_of_its_time() {
         let start = exported.minus(interval).as_nanos();
         assert!((start..end).contains(&(time as i64)), "{time} in the batch of {exported}");
     };
-    spans(&batches).iter().for_each(|seen| check(seen.span.end_time_unix_nano, seen.exported));
-    logs(&batches).iter().for_each(|seen| check(seen.record.time_unix_nano, seen.exported));
+    for seen in spans(&batches) {
+        check(seen.span.end_time_unix_nano, seen.exported);
+    }
+    for seen in logs(&batches) {
+        check(seen.record.time_unix_nano, seen.exported);
+    }
 }
 
 #[test]
 fn histograms_count_exactly_the_spans_exported_so_far() {
     for scenario in SCENARIOS {
-        let batches = run(&config(24, scenario));
+        let batches = run(&short(24, scenario));
         // (metric, service, operation) -> spans exported up to the last batch.
         let mut expected: BTreeMap<(&str, String), u64> = BTreeMap::new();
         for seen in spans(&batches) {
@@ -137,7 +141,7 @@ fn histograms_count_exactly_the_spans_exported_so_far() {
 
 #[test]
 fn all_kinds_of_metrics_appear_with_exemplars_that_exist() {
-    let batches = run(&config(25, Scenario::ConnectionPoolLeak));
+    let batches = run(&short(25, Scenario::ConnectionPoolLeak));
     let known: BTreeSet<_> = spans(&batches).into_iter().map(|seen| (seen.span.trace_id, seen.span.span_id)).collect();
     let mut exemplars = 0;
     let kinds = tally(metrics(&batches).into_iter().map(|seen| match seen.metric.data.expect("no data") {

@@ -17,7 +17,19 @@ pub(crate) const START: i64 = 1_772_359_200;
 /// Thirty minutes with the onset after eighteen.
 pub(crate) fn config(seed: u64, scenario: Scenario) -> SimulationConfig {
     let start = Timestamp::from_seconds(START);
-    SimulationConfig { scenario, ..SimulationConfig::new(seed, start, start.plus(Duration::from_secs(1_800))) }
+    SimulationConfig { scenario, ..SimulationConfig::new(seed, start, start.plus(Duration::from_mins(30))) }
+}
+
+/// Twelve minutes of less traffic, with the onset after three: enough for whatever holds at any time.
+pub(crate) fn short(seed: u64, scenario: Scenario) -> SimulationConfig {
+    let start = Timestamp::from_seconds(START);
+    SimulationConfig {
+        scenario,
+        end: start.plus(Duration::from_mins(12)),
+        incident_at: start.plus(Duration::from_mins(3)),
+        requests_per_second: 10.0,
+        ..config(seed, scenario)
+    }
 }
 
 pub(crate) fn run(config: &SimulationConfig) -> Vec<Batch> {

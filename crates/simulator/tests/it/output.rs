@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use portcullis_simulator::{Batch, Scenario, Simulation, SimulationConfig, bulk_logs, bulk_spans, encode_json, encode_protobuf};
 use prost::Message;
 
-use crate::observed::{config, run};
+use crate::observed::{config, run, short};
 
 fn bytes(batches: &[Batch]) -> Vec<u8> {
     batches
@@ -21,9 +21,9 @@ fn bytes(batches: &[Batch]) -> Vec<u8> {
 #[test]
 fn the_same_seed_gives_the_same_bytes_and_another_seed_does_not() {
     for scenario in [Scenario::ConnectionPoolLeak, Scenario::QueryPerRow, Scenario::MemoryLeak, Scenario::Quiet] {
-        let one = bytes(&run(&config(11, scenario)));
-        assert!(one == bytes(&run(&config(11, scenario))), "{scenario:?} is not deterministic");
-        assert!(one != bytes(&run(&config(12, scenario))), "the seed has no effect on {scenario:?}");
+        let one = bytes(&run(&short(11, scenario)));
+        assert!(one == bytes(&run(&short(11, scenario))), "{scenario:?} is not deterministic");
+        assert!(one != bytes(&run(&short(12, scenario))), "the seed has no effect on {scenario:?}");
     }
 }
 
@@ -42,7 +42,7 @@ fn batches_cover_the_window_in_order() {
 #[test]
 fn both_wire_forms_decode_to_what_was_sent() {
     let mut compared = 0;
-    for batch in Simulation::new(config(5, Scenario::ConnectionPoolLeak)).unwrap().step_by(30) {
+    for batch in Simulation::new(short(5, Scenario::ConnectionPoolLeak)).unwrap().step_by(20) {
         assert_eq!(ExportLogsServiceRequest::decode(&*encode_protobuf(&batch.logs)).unwrap(), batch.logs);
         let logs: ExportLogsServiceRequest = serde_json::from_slice(&encode_json(&batch.logs).unwrap()).unwrap();
         assert_eq!(logs, batch.logs);
@@ -61,11 +61,8 @@ fn both_wire_forms_decode_to_what_was_sent() {
 fn speed() {
     let minutes = if cfg!(debug_assertions) { 1 } else { 20 };
     let window = config(3, Scenario::Quiet);
-    let busy = SimulationConfig {
-        requests_per_second: 200.0,
-        end: window.start.plus(Duration::from_secs(60 * minutes)),
-        ..window.clone()
-    };
+    let busy =
+        SimulationConfig { requests_per_second: 200.0, end: window.start.plus(Duration::from_mins(minutes)), ..window.clone() };
     let started = Instant::now();
     let (mut spans, mut logs, mut points) = (0, 0, 0);
     for batch in Simulation::new(busy).unwrap() {
