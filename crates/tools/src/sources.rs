@@ -225,6 +225,7 @@ impl Sources {
             fan.coverage.push(settle(&name, &outcome));
             match outcome {
                 Ok(found) => fan.answers.push((name, found.value)),
+                Err(fault) if fault.code() == FaultCode::NoSource => {}
                 Err(fault) => {
                     tracing::warn!(source = %name, code = fault.code().as_str(), internal = fault.internal(), "source failed: {fault}");
                     fan.faults.push((name, fault));
@@ -293,14 +294,22 @@ fn merge_one(source: SourceName, parts: &[(&str, Vec<Coverage>)]) -> Coverage {
     } else {
         CoverageState::Empty
     };
-    let said = |(what, entry): &(&str, &Coverage)| entry.reason.as_ref().map(|reason| format!("{what}: {reason}"));
     let reason = match state {
         CoverageState::Answered => None,
         CoverageState::Empty => Some("no matching data in this window".to_owned()),
         CoverageState::Skipped => entries.first().and_then(|(_, entry)| entry.reason.clone()),
         CoverageState::Failed | CoverageState::Partial => {
-            let reasons: Vec<String> = entries.iter().filter(|(_, entry)| troubled(entry)).filter_map(said).collect();
-            Some(reasons.join("; "))
+            // One reason for several questions is said once.
+            let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+            for (what, entry) in entries.iter().filter(|(_, entry)| troubled(entry)) {
+                let reason = entry.reason.as_deref().unwrap_or("no reason given");
+                match reasons.iter_mut().find(|(held, _)| *held == reason) {
+                    Some((_, whats)) => whats.push(what),
+                    None => reasons.push((reason, vec![what])),
+                }
+            }
+            let words: Vec<String> = reasons.iter().map(|(reason, whats)| format!("{}: {reason}", whats.join(", "))).collect();
+            Some(words.join("; "))
         }
     };
     Coverage { source, state, reason }
@@ -325,7 +334,7 @@ mod tests {
             ("alerts", vec![entry("a", CoverageState::Skipped, "has no alerts"), entry("c", CoverageState::Empty, "nothing")]),
         ]);
         assert_eq!(merged[0], entry("a", CoverageState::Partial, "traces: no answer within 10s"));
-        assert_eq!(merged[1], entry("b", CoverageState::Failed, "logs: down; traces: down"));
+        assert_eq!(merged[1], entry("b", CoverageState::Failed, "logs, traces: down"));
         assert_eq!(merged[2], entry("c", CoverageState::Empty, "no matching data in this window"));
     }
 

@@ -3,7 +3,7 @@
 //! Guards that parts of one trace kept in several sources are put together, and that a trace is only called absent
 //! where it was looked for. Span names and messages are untrusted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -63,11 +63,16 @@ impl GetTrace {
     }
 }
 
-/// Parts of one trace as one.
+/// Parts of one trace as one; a span that several sources hold is one span.
 fn join(id: &str, parts: Vec<Trace>) -> Trace {
     let truncated = parts.iter().any(|part| part.truncated);
+    let several = parts.len() > 1;
     let mut spans: Vec<Span> = parts.into_iter().flat_map(|part| part.spans).collect();
     spans.sort_by(|a, b| (a.start, &a.span_id).cmp(&(b.start, &b.span_id)));
+    if several {
+        let mut seen = HashSet::new();
+        spans.retain(|s| seen.insert((s.span_id.clone(), s.service.clone(), s.name.clone(), s.start, s.duration_nanos)));
+    }
     Trace { trace_id: id.to_owned(), spans, truncated }
 }
 

@@ -386,7 +386,7 @@ async fn metric_red(
     let fan = sources
         .fan_out(permit, Ask::signal(Signal::Metrics, question.source), |source, permit| async move {
             if source.capabilities().contains(&Signal::Traces) {
-                return Ok(Found::new(None, true));
+                return Err(Fault::new(FaultCode::NoSource, "its spans say the same more exactly"));
             }
             let (source, permit) = (source.as_ref(), &permit);
             let (rate, errors, latency) = futures::join!(
@@ -396,12 +396,12 @@ async fn metric_red(
             );
             let all = (rate?, errors?, latency?);
             let has_data = !(all.0.is_empty() && all.1.is_empty() && all.2.is_empty());
-            Ok(Found::new(Some(all), has_data))
+            Ok(Found::new(all, has_data))
         })
         .await;
-    let mut part =
-        fold(fan, |sum: &mut BTreeMap<Arc<str>, MetricRed>, _, answer: Option<(Vec<Series>, Vec<Series>, Vec<Series>)>| {
-            let Some((rate, errors, latency)) = answer else { return };
+    let mut part = fold(
+        fan,
+        |sum: &mut BTreeMap<Arc<str>, MetricRed>, _, (rate, errors, latency): (Vec<Series>, Vec<Series>, Vec<Series>)| {
             let add = |a: f64, b: f64| a + b;
             for (service, samples) in per_service(&rate, frame, question.service, add) {
                 sum.entry(service).or_default().rate = samples;
@@ -412,7 +412,8 @@ async fn metric_red(
             for (service, samples) in per_service(&latency, frame, question.service, f64::max) {
                 sum.entry(service).or_default().latency = samples;
             }
-        })?;
+        },
+    )?;
     let scope = permit.scope();
     part.value.retain(|service, _| scope.services.contains(service));
     Ok(part)
