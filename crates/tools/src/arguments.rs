@@ -141,8 +141,8 @@ mod tests {
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .collect();
         let operators: Vec<MatchOperator> = labels(&map).unwrap().into_iter().map(|m| m.operator).collect();
-        use MatchOperator::{Equal, NotEqual, NotRegex, Regex};
-        assert_eq!(operators, [Equal, NotEqual, Regex, NotRegex]);
+        let expected = [MatchOperator::Equal, MatchOperator::NotEqual, MatchOperator::Regex, MatchOperator::NotRegex];
+        assert_eq!(operators, expected);
         for (name, value, expected) in [("a b", "x", "label name"), ("a", "=~(", "regular expression"), ("", "x", "label name")] {
             let fault = label(name, value).expect_err("refused");
             assert!(fault.message().contains(expected), "{}", fault.message());

@@ -19,7 +19,7 @@ use crate::time::within_look_back;
 const MAX_VALUES: usize = 100;
 /// Completions must feel immediate.
 const PATIENCE: Duration = Duration::from_secs(2);
-const WINDOW: Duration = Duration::from_secs(3_600);
+const WINDOW: Duration = Duration::from_hours(1);
 
 /// Completions from the configured sources.
 #[derive(Debug)]

@@ -136,12 +136,11 @@ fn join(parts: Vec<Part>) -> Mined {
         let mut by_text: BTreeMap<String, usize> =
             report.templates.iter().enumerate().map(|(index, template)| (template.text.clone(), index)).collect();
         for template in part.report.templates {
-            match by_text.get(&template.text).and_then(|index| report.templates.get_mut(*index)) {
-                Some(held) => add(held, template),
-                None => {
-                    by_text.insert(template.text.clone(), report.templates.len());
-                    report.templates.push(template);
-                }
+            if let Some(held) = by_text.get(&template.text).and_then(|index| report.templates.get_mut(*index)) {
+                add(held, template);
+            } else {
+                by_text.insert(template.text.clone(), report.templates.len());
+                report.templates.push(template);
             }
         }
         report.lines += part.report.lines;

@@ -110,6 +110,9 @@ impl<T> FanOut<T> {
     }
 }
 
+/// The sources a question goes to, and the coverage of those it skips.
+type Choice = (Vec<Arc<dyn Source>>, Vec<Coverage>);
+
 impl Sources {
     /// A registry of `sources`.
     ///
@@ -158,7 +161,7 @@ impl Sources {
     ///
     /// # Errors
     /// `NotFound` for a source that does not exist in this scope, `NoSource` when nothing can answer.
-    fn choose(&self, permit: &Permit, ask: Ask<'_>) -> Result<(Vec<Arc<dyn Source>>, Vec<Coverage>), Fault> {
+    fn choose(&self, permit: &Permit, ask: Ask<'_>) -> Result<Choice, Fault> {
         let visible = self.visible(permit);
         let names = |sources: &[Arc<dyn Source>]| {
             let names: Vec<&str> = sources.iter().map(|source| source.name().as_str()).collect();

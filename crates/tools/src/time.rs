@@ -141,12 +141,12 @@ mod tests {
     }
 
     fn choose(arguments: TimeArguments<'_>) -> Result<Chosen, Fault> {
-        arguments.choose(now(), Duration::from_secs(900), &free())
+        arguments.choose(now(), Duration::from_mins(15), &free())
     }
 
     #[test]
     fn every_sensible_combination() {
-        let minutes = |n: u64| Duration::from_secs(60 * n);
+        let minutes = |n: u64| Duration::from_mins(n);
         let at = |back: u64| now().minus(minutes(back));
         let cases = [
             (TimeArguments::default(), at(15), now()),
@@ -184,13 +184,13 @@ mod tests {
     #[test]
     fn look_back_clamps_and_says_so_or_refuses() {
         let mut scope = free();
-        scope.look_back = Some(Duration::from_secs(3_600));
+        scope.look_back = Some(Duration::from_hours(1));
         let two_hours = TimeArguments { window: Some("2h"), ..Default::default() };
-        let chosen = two_hours.choose(now(), Duration::from_secs(900), &scope).unwrap();
-        assert_eq!(chosen.window.start, now().minus(Duration::from_secs(3_600)));
+        let chosen = two_hours.choose(now(), Duration::from_mins(15), &scope).unwrap();
+        assert_eq!(chosen.window.start, now().minus(Duration::from_hours(1)));
         assert!(chosen.note.unwrap().contains("look back 1h"));
         let long_ago = TimeArguments { end: Some("now-3h"), ..Default::default() };
-        let fault = long_ago.choose(now(), Duration::from_secs(900), &scope).expect_err("refused");
+        let fault = long_ago.choose(now(), Duration::from_mins(15), &scope).expect_err("refused");
         assert_eq!(fault.code(), FaultCode::Forbidden);
     }
 }

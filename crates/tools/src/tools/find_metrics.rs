@@ -20,7 +20,7 @@ use crate::sources::{Ask, Found, Sources};
 use crate::time::{Chosen, TimeArguments, confine, describe};
 
 const NAME: &str = "find_metrics";
-const DEFAULT_WINDOW: Duration = Duration::from_secs(3_600);
+const DEFAULT_WINDOW: Duration = Duration::from_hours(1);
 const DEFAULT_LIMIT: usize = 30;
 const MAX_LIMIT: usize = 200;
 /// Furthest a cursor walks; beyond it the question must be narrowed.

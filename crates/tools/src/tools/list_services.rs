@@ -20,7 +20,7 @@ use crate::sources::{Ask, Found, SOURCE_PATIENCE, Sources};
 use crate::time::{TimeArguments, describe, rough};
 
 const NAME: &str = "list_services";
-const DEFAULT_WINDOW: Duration = Duration::from_secs(3_600);
+const DEFAULT_WINDOW: Duration = Duration::from_hours(1);
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 500;
 
@@ -120,7 +120,7 @@ fn render(rows: &[Row], now: Timestamp) -> String {
             String::new()
         };
         // Only silence is worth words.
-        let silent = row.seen_at.map(|at| now.since(at)).filter(|age| *age > Duration::from_secs(300));
+        let silent = row.seen_at.map(|at| now.since(at)).filter(|age| *age > Duration::from_mins(5));
         let silent = silent.map(|age| format!(", silent for {}", rough(age))).unwrap_or_default();
         format!("{}: {}{from}{silent}", row.name, signals.join(", "))
     };

@@ -22,7 +22,7 @@ use crate::schema::{self, Sheet};
 use crate::sources::Sources;
 use crate::time::{Chosen, TimeArguments, describe, rough, short, within_look_back};
 
-const DEFAULT_WINDOW: Duration = Duration::from_secs(900);
+const DEFAULT_WINDOW: Duration = Duration::from_mins(15);
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 100;
 /// How many times the window the baseline before it is.
@@ -102,8 +102,8 @@ pub(crate) fn baseline(
         "previous" => {
             TimeWindow::ending_at(window.start, window.length().saturating_mul(times)).unwrap_or_else(|_| window.previous())
         }
-        "day" => window.shifted_back(Duration::from_secs(86_400)),
-        "week" => window.shifted_back(Duration::from_secs(7 * 86_400)),
+        "day" => window.shifted_back(Duration::from_hours(24)),
+        "week" => window.shifted_back(Duration::from_hours(7 * 24)),
         other => {
             return Err(Fault::invalid(format!("compare '{}' is not one of {}", one_line(other, 40), COMPARISONS.join(", "))));
         }

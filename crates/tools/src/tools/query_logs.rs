@@ -26,7 +26,7 @@ use crate::time::{Chosen, TimeArguments, confine, describe, short};
 use merge::{Folded, Walk};
 
 pub(super) const NAME: &str = "query_logs";
-const DEFAULT_WINDOW: Duration = Duration::from_secs(900);
+const DEFAULT_WINDOW: Duration = Duration::from_mins(15);
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 200;
 /// Characters of a body shown on an ordinary page, and on a page of very few records.
@@ -125,7 +125,10 @@ impl QueryLogs {
         let fan = self
             .sources
             .fan_out(permit, Ask::signal(Signal::Logs, asked.source), |source, permit| async move {
-                let Some(after) = places.place(source.name()) else { return Ok(Found::new(None, true)) };
+                if places.is_done(source.name()) {
+                    return Ok(Found::new(None, true));
+                }
+                let after = places.place(source.name());
                 let request = LogRequest { filter: filter.clone(), limit, newest_first: true, after };
                 let answer = source.logs(&permit, &request).await?;
                 let has_data = !answer.records.is_empty() || after.is_some();

@@ -28,7 +28,7 @@ use rows::{Block, Row};
 
 pub(crate) use rows::number;
 
-const DEFAULT_WINDOW: Duration = Duration::from_secs(900);
+const DEFAULT_WINDOW: Duration = Duration::from_mins(15);
 const DEFAULT_LIMIT: usize = 10;
 const MAX_LIMIT: usize = 100;
 /// Series read from one source to find the worst.
@@ -174,8 +174,8 @@ fn comparison(given: &Given, window: TimeWindow, permit: &Permit, now: portculli
     let asked = match given.compare.as_deref().unwrap_or("previous") {
         "none" => return Ok(Comparison { window: None, note: None }),
         "previous" => window.previous(),
-        "day" => window.shifted_back(Duration::from_secs(86_400)),
-        "week" => window.shifted_back(Duration::from_secs(7 * 86_400)),
+        "day" => window.shifted_back(Duration::from_hours(24)),
+        "week" => window.shifted_back(Duration::from_hours(7 * 24)),
         other => {
             return Err(Fault::invalid(format!("compare '{}' is not one of {}", one_line(other, 40), COMPARISONS.join(", "))));
         }

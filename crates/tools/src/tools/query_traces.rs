@@ -22,7 +22,7 @@ use crate::sources::{Ask, FanOut, Found, Sources};
 use crate::time::{TimeArguments, confine, describe, short};
 
 const NAME: &str = "query_traces";
-const DEFAULT_WINDOW: Duration = Duration::from_secs(900);
+const DEFAULT_WINDOW: Duration = Duration::from_mins(15);
 const DEFAULT_LIMIT: usize = 10;
 const MAX_LIMIT: usize = 100;
 /// Furthest a cursor walks; searches are re-run for every page.
@@ -196,12 +196,11 @@ impl Tool for QueryTraces {
         let limit = arguments::limit(given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
         let position: Option<Position> = arguments::cursor(&question, given.cursor.as_deref())?;
         let now = self.clock.now();
-        let chosen = match &position {
-            Some(position) => confine(position.window, now, permit.scope())?,
-            None => {
-                let (window, start, end) = (given.window.as_deref(), given.start.as_deref(), given.end.as_deref());
-                TimeArguments { window, start, end, around: None }.choose(now, DEFAULT_WINDOW, permit.scope())?
-            }
+        let chosen = if let Some(position) = &position {
+            confine(position.window, now, permit.scope())?
+        } else {
+            let (window, start, end) = (given.window.as_deref(), given.start.as_deref(), given.end.as_deref());
+            TimeArguments { window, start, end, around: None }.choose(now, DEFAULT_WINDOW, permit.scope())?
         };
         let window = chosen.window;
         let offset = position.map_or(0, |position| position.offset.min(MAX_OFFSET));

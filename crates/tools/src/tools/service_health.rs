@@ -35,13 +35,13 @@ use gather::{Gathered, Question, gather};
 use judge::{Calls, Verdicts, judge};
 use render::Picture;
 
-const DEFAULT_WINDOW: Duration = Duration::from_secs(1_800);
+const DEFAULT_WINDOW: Duration = Duration::from_mins(30);
 const DEFAULT_LIMIT: usize = 10;
 const MAX_LIMIT: usize = 100;
 /// Suspects looked at closely.
 const LOOKED_AT: usize = 3;
 /// A change this long before the onset can have caused it.
-const CAUSE_HORIZON: Duration = Duration::from_secs(900);
+const CAUSE_HORIZON: Duration = Duration::from_mins(15);
 const COMPARISONS: [&str; 4] = ["previous", "day", "week", "none"];
 
 /// The tool.

@@ -95,7 +95,7 @@ fn fits(condition: &LabelMatch, value: Option<&str>) -> bool {
 fn field<'a>(record: &'a LogRecord, name: &str) -> Option<&'a str> {
     match name {
         "service" => Some(&*record.service),
-        "severity" => record.severity.map(|s| s.as_str()),
+        "severity" => record.severity.map(portcullis_model::Severity::as_str),
         other => record.attributes.get(other).map(String::as_str),
     }
 }

@@ -64,7 +64,7 @@ async fn when_all_fail_the_result_is_failed_for_every_tool() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_source_runs_into_its_own_deadline() {
-    let slow = Fake { mood: Mood::Slow(Duration::from_secs(120)), ..logs("slow", &["late"]) };
+    let slow = Fake { mood: Mood::Slow(Duration::from_mins(2)), ..logs("slow", &["late"]) };
     let house = house(vec![shared(logs("quick", &["here"])), shared(slow)]);
     let said = house.ask("query_logs", json!({})).await;
     assert!(said.text.contains("here"), "{}", said.text);

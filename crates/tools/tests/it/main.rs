@@ -1,5 +1,7 @@
 //! The tools as the gate runs them: over fake sources that answer, fail, dawdle or hold nothing.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)] // helpers of tests, outside #[test] functions
+
 mod catalogue;
 mod fake;
 mod fanning;

@@ -112,7 +112,7 @@ async fn contradictions_and_nonsense_are_refused() {
 #[tokio::test]
 async fn look_back_cuts_the_comparison_too() {
     let mut house = cpu_house();
-    house.scope.look_back = Some(Duration::from_secs(1_200));
+    house.scope.look_back = Some(Duration::from_mins(20));
     let said = house.ask("query_metrics", json!({"metric": "cpu"})).await;
     assert!(said.text.contains("compared with a shorter window"), "{}", said.text);
     let said = house.ask("query_metrics", json!({"metric": "cpu", "compare": "day"})).await;

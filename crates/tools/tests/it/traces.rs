@@ -37,7 +37,7 @@ fn shop(traces: u64) -> Vec<Span> {
         let mut leaf = span(n, 3, 2, "inventory", "POST /reservations", start.plus(Duration::from_millis(4)), 80);
         if n % 10 == 0 {
             leaf.status = SpanStatus::Error;
-            leaf.status_message = "timed out acquiring connection".to_owned();
+            leaf.status_message.push_str("timed out acquiring connection");
         }
         spans.push(leaf);
     }

@@ -86,7 +86,8 @@ pub(super) async fn run(sources: &Sources, permit: &Permit, asked: Checked<'_>) 
 
 /// Groups of the same key added up, largest first.
 fn add_up<'a>(groups: impl Iterator<Item = &'a LogCount>) -> Vec<LogCount> {
-    let mut sums: BTreeMap<&BTreeMap<String, String>, (u64, BTreeMap<Timestamp, u64>)> = BTreeMap::new();
+    type Key = BTreeMap<String, String>;
+    let mut sums: BTreeMap<&Key, (u64, BTreeMap<Timestamp, u64>)> = BTreeMap::new();
     for group in groups {
         let (count, over_time) = sums.entry(&group.key).or_default();
         *count += group.count;

@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_day_ago_is_apart() {
         let window = TimeWindow::new(at(0), at(900)).unwrap();
-        let frame = Frame::new(window, Some(window.shifted_back(Duration::from_secs(86_400))));
+        let frame = Frame::new(window, Some(window.shifted_back(Duration::from_hours(24))));
         assert!(!frame.is_contiguous());
         assert_eq!(frame.index(at(-1)), None);
         assert_eq!(frame.index(at(-86_400)), Some(0));

@@ -332,7 +332,7 @@ async fn saturation(
     let frame = question.frame;
     let mut by_service: BTreeMap<Arc<str>, BTreeMap<usize, f64>> = BTreeMap::new();
     let mut worst: BTreeMap<Arc<str>, (f64, String)> = BTreeMap::new();
-    let part = fold(fan, |_: &mut (), _, all: Vec<Series>| {
+    let part = fold(fan, |(): &mut (), _, all: Vec<Series>| {
         for series in &all {
             let Some(service) = service_of(series, question.service) else { continue };
             let service: Arc<str> = Arc::from(service);

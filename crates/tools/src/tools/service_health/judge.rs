@@ -348,11 +348,13 @@ pub(super) fn judge(gathered: &Gathered, frame: &Frame) -> Verdicts {
     Verdicts { onset: onset.filter(|_| bad), services }
 }
 
+type WorkByService = BTreeMap<Arc<str>, OwnWork>;
+
 /// What the sampled traces say: who calls whom, and own work now and before.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     pub(super) edges: Vec<CallEdge>,
-    own: Option<(BTreeMap<Arc<str>, OwnWork>, BTreeMap<Arc<str>, OwnWork>)>,
+    own: Option<(WorkByService, WorkByService)>,
 }
 
 impl Calls {
