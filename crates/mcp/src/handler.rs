@@ -407,7 +407,14 @@ impl ServerHandler for Handler {
                 Ok(result.into())
             }
             Ok(Settled::Ask(questions)) => Ok(questions.into()),
-            Err(trouble) => Err(trouble.error(Asked::Resource)),
+            Err(trouble) => {
+                let mut error = trouble.error(Asked::Resource);
+                // The specification asks for the URI back; it is the caller's own text.
+                if let (ErrorCode::RESOURCE_NOT_FOUND, Some(data)) = (error.code, &mut error.data) {
+                    data["uri"] = shown(uri).into();
+                }
+                Err(error)
+            }
         }
     }
 
@@ -528,7 +535,7 @@ fn misfit<T: DeserializeOwned>(params: Value) -> String {
     }
 }
 
-/// A method name fit to be repeated.
-fn shown(method: &str) -> String {
-    method.chars().filter(|c| !c.is_control()).take(64).collect()
+/// Text of the caller's fit to be repeated.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(512).collect()
 }

@@ -23,5 +23,6 @@ mod watch;
 pub use http::{HostPolicy, HttpSettings, SessionLimits, host_checked, router, serve};
 pub use stdio::{StdioEnd, StdioError, serve_stdio, serve_stream};
 
-/// Directive for the log filter: rmcp reports three INFO events per request, which cost more than the request.
-pub const LOG_DIRECTIVE: &str = "rmcp=warn";
+/// Directive for the log filter: rmcp reports three INFO events per request, which cost more than the request, and a
+/// WARN event per refused one, which a client could fill a disk with. What was refused stands in the audit log.
+pub const LOG_DIRECTIVE: &str = "rmcp=error";
