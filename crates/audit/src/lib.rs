@@ -1,1 +1,36 @@
-//! audit
+//! The record of what was asked, by whom, and how it ended. Written before an answer leaves, chained so that any
+//! later change is found. Must never hold arguments, answers or secrets, and never lose a record silently.
+//!
+//! # On disk
+//! One directory. Each process writes a *chain* of its own, guarded by a lock for as long as the process lives; a
+//! later process continues a chain that nobody holds. A chain `audit-<start>-<pid>` has these files, all mode 0600:
+//!
+//! | file | what |
+//! |---|---|
+//! | `<chain>.jsonl` | the part being written, one record per line |
+//! | `<chain>.jsonl.1`, `.2`, … | earlier parts, oldest first |
+//! | `<chain>.head` | sequence number and hash of the last record known to be on disk, and whether the chain was closed |
+//! | `<chain>.lock` | locked by the process that writes |
+//! | `<chain>.torn-<n>` | what a crash left of a line, moved aside before record `n` |
+//!
+//! # Checking a chain without this program
+//! A line is `{"seq":…,"time":…,"prev":"<hex>",…,"hash":"<hex>"}`. Its hash is BLAKE3 over the 32 bytes of `prev`
+//! followed by the bytes of the line before `,"hash":`. `prev` is the hash of the record before, 32 zero bytes for
+//! the first. Sequence numbers start at 1 and rise by one through all parts.
+
+mod error;
+mod event;
+mod files;
+mod fingerprint;
+mod line;
+mod log;
+mod read;
+mod recover;
+mod scan;
+mod verify;
+
+pub use error::AuditError;
+pub use event::{AuditEvent, ChainMark, Decision, EventKind, Witness};
+pub use log::{Appended, AuditLog, AuditOptions};
+pub use read::{AuditFilter, Query, Record, Tail, Unreadable, query, tail};
+pub use verify::{ChainReport, Finding, Problem, VerifyReport, verify};

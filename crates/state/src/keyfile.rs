@@ -26,7 +26,7 @@ pub enum KeyFileError {
     },
     /// Readable or writable for others.
     #[error(
-        "key file {path} has mode {mode:04o}, so others may know it; make it 0600, or remove it and create the API keys again"
+        "key file {path} has mode {mode:04o}, so others may know it; make it 0600, or remove it to get a new one: what was made with the old one is then not recognised"
     )]
     Loose {
         /// The file.
@@ -35,7 +35,9 @@ pub enum KeyFileError {
         mode: u32,
     },
     /// Not 32 random bytes.
-    #[error("key file {path} is damaged ({detail}); restore it from a backup, or remove it and create the API keys again")]
+    #[error(
+        "key file {path} is damaged ({detail}); restore it from a backup, or remove it to get a new one: what was made with the old one is then not recognised"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -1,0 +1,53 @@
+//! What can go wrong with the audit log. All of it is the operator's to fix; until then the gate refuses calls.
+
+use std::path::{Path, PathBuf};
+
+use portcullis_state::KeyFileError;
+
+/// An audit log that cannot be opened, written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The system refused something.
+    #[error("audit file {path} cannot be {action}: {source}{}", hint(source))]
+    File {
+        /// The file or directory.
+        path: PathBuf,
+        /// `opened`, `written`, `synced`, …
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The log stopped because it could no longer vouch for what is on disk.
+    #[error("the audit log stopped: {reason}; look at the disk and the directory, then restart")]
+    Stopped {
+        /// What happened.
+        reason: String,
+    },
+    /// The log was closed; nothing is recorded any more.
+    #[error("the audit log is closed")]
+    Closed,
+    /// A record in memory could not be written as JSON: a defect on our side.
+    #[error("an audit record could not be encoded: {0}")]
+    Encode(String),
+    /// The key for fingerprints cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+}
+
+fn hint(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            "; free some space, calls are refused until records can be written"
+        }
+        std::io::ErrorKind::PermissionDenied => "; the directory must belong to the user that runs Portcullis",
+        std::io::ErrorKind::ReadOnlyFilesystem => "; mount the volume read-write",
+        _ => "",
+    }
+}
+
+impl AuditError {
+    pub(crate) fn file(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { path, action, source }
+    }
+}

@@ -1,0 +1,491 @@
+//! Writing. A record is in the kernel's hands when [`AuditLog::append`] returns, so killing the process loses none;
+//! it is on disk within a second. When that can no longer be promised, every further append fails.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use portcullis_model::{Clock, format_timestamp};
+use portcullis_state::KeyFile;
+use serde_json::Value;
+
+use crate::AuditError;
+use crate::event::{AuditEvent, ChainMark, EventKind, Witness};
+use crate::files::{ChainFiles, ChainPaths, Head, chains, open_active, prepare, read_head, sync_directory, try_lock, write_head};
+use crate::fingerprint::Fingerprinter;
+use crate::line::{GENESIS, Hash, hex, write_line};
+use crate::recover::{ChainEnd, end_of_chain};
+
+/// Most other chains a new session bears witness to.
+const WITNESSES: usize = 32;
+
+/// How the log behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditOptions {
+    /// A file that has reached this many bytes is closed and a new one begun.
+    pub rotate_at_bytes: u64,
+    /// How long a record may be only in the kernel's hands.
+    pub sync_every: Duration,
+}
+
+impl Default for AuditOptions {
+    fn default() -> Self {
+        Self { rotate_at_bytes: 64 << 20, sync_every: Duration::from_secs(1) }
+    }
+}
+
+/// A record that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Its number in the chain.
+    pub sequence: u64,
+}
+
+struct State {
+    file: Arc<File>,
+    part: u64,
+    length: u64,
+    sequence: u64,
+    hash: Hash,
+    line: Vec<u8>,
+    /// The current file still lacks the record that ties it to the one before.
+    header_due: bool,
+    /// There are records newer than the head.
+    dirty: bool,
+    stopped: Option<String>,
+    closed: bool,
+}
+
+impl State {
+    fn head(&self, closed: bool) -> Head {
+        Head { part: self.part, offset: self.length, sequence: self.sequence, hash: self.hash, closed }
+    }
+}
+
+struct Shared {
+    paths: ChainPaths,
+    clock: Arc<dyn Clock>,
+    options: AuditOptions,
+    state: Mutex<State>,
+    /// Told when the first record after a synchronisation was written, and when the log closes.
+    changed: Condvar,
+    /// Sequence number in the head file; heads are written in order.
+    head: Mutex<u64>,
+    /// Why the last synchronisation did not succeed, if it did not.
+    trouble: Mutex<Option<String>>,
+    /// Held as long as this process writes.
+    lock: Mutex<Option<File>>,
+}
+
+/// The audit log of this process. Closing (or dropping) it writes everything to disk.
+pub struct AuditLog {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    fingerprinter: Fingerprinter,
+}
+
+impl std::fmt::Debug for AuditLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuditLog").field("file", &self.shared.paths.active()).finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl AuditLog {
+    /// Opens the audit directory for writing: continues a chain that no process holds, or begins one. What a crash
+    /// left of a last line is moved aside and recorded; a damaged chain is left as it is and named in the first
+    /// record of this session.
+    pub fn open(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, AuditError> {
+        Self::open_with(directory, clock, AuditOptions::default())
+    }
+
+    /// The same with other options.
+    pub fn open_with(directory: &Path, clock: Arc<dyn Clock>, options: AuditOptions) -> Result<Self, AuditError> {
+        prepare(directory)?;
+        let fingerprinter = Fingerprinter::new(&KeyFile::load_or_create(&directory.join("audit.key"))?);
+        let mut left_aside = BTreeMap::new();
+        let (paths, lock, end) = match free_chain(directory, &mut left_aside)? {
+            Some(found) => found,
+            None => new_chain(directory, &*clock)?,
+        };
+        let moved_to = move_torn_aside(&paths, &end)?;
+        let file = open_active(&paths.active())?;
+        // What the chain ends with may not be on disk yet; the head must never be ahead of it.
+        file.sync_data().map_err(AuditError::file(&paths.active(), "synced"))?;
+        sync_directory(directory)?;
+        let state = State {
+            file: Arc::new(file),
+            part: end.part,
+            length: end.length,
+            sequence: end.sequence,
+            hash: end.hash,
+            line: Vec::with_capacity(1024),
+            header_due: end.part > 1 && end.length == 0,
+            dirty: false,
+            stopped: None,
+            closed: false,
+        };
+        write_head(&paths, &state.head(false))?;
+        let witnesses = witnesses(directory, &paths.name)?;
+        let shared = Arc::new(Shared {
+            head: Mutex::new(state.sequence),
+            paths,
+            clock,
+            options,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            trouble: Mutex::new(None),
+            lock: Mutex::new(Some(lock)),
+        });
+        let note = moved_to.as_ref().map(|_| format!("{} bytes of an incomplete record were moved aside", end.torn));
+        let opened = ChainMark { left_aside, witnesses, ..ChainMark::default() };
+        shared.open_session(note, moved_to, opened)?;
+        let background = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("audit-sync".to_owned())
+            .spawn(move || background.keep_synced())
+            .map_err(AuditError::file(directory, "watched"))?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)), fingerprinter })
+    }
+
+    /// Writes one record. On an error nothing was recorded and what it is about must not go ahead.
+    pub fn append(&self, event: impl Borrow<AuditEvent>) -> Result<Appended, AuditError> {
+        let event = serde_json::to_vec(event.borrow()).map_err(|e| AuditError::Encode(e.to_string()))?;
+        let mut state = locked(&self.shared.state);
+        self.shared.append(&mut state, &event)
+    }
+
+    /// Keyed fingerprint of arguments: the same arguments, in any order of their keys, give the same one under this
+    /// audit directory, and arguments cannot be guessed from it without the directory's key. 64 hexadecimal digits.
+    pub fn fingerprint(&self, arguments: &Value) -> String {
+        self.fingerprinter.of(arguments)
+    }
+
+    /// Number of the last record of this chain.
+    pub fn last_sequence(&self) -> u64 {
+        locked(&self.shared.state).sequence
+    }
+
+    /// Whether records can be written and reach the disk; otherwise what is wrong.
+    pub fn health(&self) -> Result<(), String> {
+        if let Some(reason) = locked(&self.shared.state).stopped.clone() {
+            return Err(reason);
+        }
+        locked(&self.shared.trouble).clone().map_or(Ok(()), Err)
+    }
+
+    /// Brings everything written so far to disk now.
+    pub fn sync(&self) -> Result<(), AuditError> {
+        self.shared.sync()
+    }
+
+    /// Ends the session in good order: last record, disk, head, lock. Later appends fail; closing twice is fine.
+    pub fn close(&self) -> Result<(), AuditError> {
+        let written = {
+            let mut state = locked(&self.shared.state);
+            if state.closed {
+                return Ok(());
+            }
+            let written = self.shared.mark(&mut state, EventKind::Closed, ChainMark::default(), None);
+            state.closed = true;
+            written
+        };
+        self.shared.changed.notify_all();
+        if let Some(thread) = locked(&self.thread).take() {
+            // The thread ends by itself; a panic in it has nothing left to break here.
+            let _ended = thread.join();
+        }
+        let synced = written.and_then(|_| self.shared.finish());
+        locked(&self.shared.lock).take();
+        synced
+    }
+}
+
+impl Drop for AuditLog {
+    fn drop(&mut self) {
+        // Whoever must know whether it went well calls `close`.
+        let _closed = self.close();
+    }
+}
+
+impl Shared {
+    fn append(&self, state: &mut State, event: &[u8]) -> Result<Appended, AuditError> {
+        self.make_ready(state)?;
+        self.write(state, event)
+    }
+
+    /// Refuses when the log is over; begins a new file when the current one is full.
+    fn make_ready(&self, state: &mut State) -> Result<(), AuditError> {
+        if state.closed {
+            return Err(AuditError::Closed);
+        }
+        if let Some(reason) = &state.stopped {
+            return Err(AuditError::Stopped { reason: reason.clone() });
+        }
+        if state.length >= self.options.rotate_at_bytes && !state.header_due {
+            self.rotate(state)?;
+        }
+        if state.header_due {
+            let mark = ChainMark { previous_file: Some(self.paths.part_name(state.part - 1)), ..ChainMark::default() };
+            let header = self.encoded(state.part, EventKind::Continued, mark, None)?;
+            self.write(state, &header)?;
+            state.header_due = false;
+        }
+        Ok(())
+    }
+
+    fn encoded(&self, part: u64, kind: EventKind, mark: ChainMark, note: Option<String>) -> Result<Vec<u8>, AuditError> {
+        let mark = ChainMark {
+            chain: self.paths.name.clone(),
+            part,
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            ..mark
+        };
+        let event = AuditEvent::mark(kind, mark);
+        let event = note.map_or(event.clone(), |note| event.note(note));
+        serde_json::to_vec(&event).map_err(|e| AuditError::Encode(e.to_string()))
+    }
+
+    fn mark(&self, state: &mut State, kind: EventKind, mark: ChainMark, note: Option<String>) -> Result<Appended, AuditError> {
+        // The file's number is known only once there is room in it.
+        self.make_ready(state)?;
+        let event = self.encoded(state.part, kind, mark, note)?;
+        self.write(state, &event)
+    }
+
+    fn open_session(&self, note: Option<String>, moved_to: Option<String>, opened: ChainMark) -> Result<(), AuditError> {
+        let mut state = locked(&self.state);
+        if moved_to.is_some() {
+            let mark = ChainMark { moved_to, ..ChainMark::default() };
+            self.mark(&mut state, EventKind::Recovered, mark, note)?;
+        }
+        self.mark(&mut state, EventKind::Opened, opened, None).map(|_| ())
+    }
+
+    /// One line, one write. What a failed write left is taken back, so that the chain stays whole.
+    fn write(&self, state: &mut State, event: &[u8]) -> Result<Appended, AuditError> {
+        let sequence = state.sequence + 1;
+        let hash = write_line(&mut state.line, sequence, self.clock.now(), &state.hash, event);
+        if let Err(error) = (&*state.file).write_all(&state.line) {
+            if let Err(second) = state.file.set_len(state.length) {
+                state.stopped = Some(format!("a record was written in part ({error}) and could not be taken back ({second})"));
+            }
+            return Err(AuditError::file(&self.paths.active(), "written")(error));
+        }
+        state.length += state.line.len() as u64;
+        state.sequence = sequence;
+        state.hash = hash;
+        if !state.dirty {
+            state.dirty = true;
+            self.changed.notify_all();
+        }
+        Ok(Appended { sequence })
+    }
+
+    fn rotate(&self, state: &mut State) -> Result<(), AuditError> {
+        let (active, part) = (self.paths.active(), self.paths.part(state.part));
+        state.file.sync_data().map_err(AuditError::file(&active, "synced"))?;
+        if part.exists() {
+            state.stopped = Some(format!("{} is already there and is not overwritten", part.display()));
+            return Err(AuditError::Stopped { reason: state.stopped.clone().unwrap_or_default() });
+        }
+        fs::rename(&active, &part).map_err(AuditError::file(&active, "renamed"))?;
+        let opened = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&active);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) => {
+                if let Err(second) = fs::rename(&part, &active) {
+                    state.stopped = Some(format!("a new file could not be begun ({error}) nor the old one kept ({second})"));
+                }
+                return Err(AuditError::file(&active, "created")(error));
+            }
+        };
+        state.file = Arc::new(file);
+        state.part += 1;
+        state.length = 0;
+        state.header_due = true;
+        sync_directory(&self.paths.directory)
+    }
+
+    fn keep_synced(&self) {
+        let mut state = locked(&self.state);
+        loop {
+            state = self.changed.wait_while(state, |s| !s.dirty && !s.closed).unwrap_or_else(PoisonError::into_inner);
+            // Records gather for a while; closing ends the wait.
+            (state, _) = self
+                .changed
+                .wait_timeout_while(state, self.options.sync_every, |s| !s.closed)
+                .unwrap_or_else(PoisonError::into_inner);
+            if state.closed {
+                return;
+            }
+            drop(state);
+            let trouble = self.sync().err().map(|e| e.to_string());
+            *locked(&self.trouble) = trouble;
+            state = locked(&self.state);
+        }
+    }
+
+    fn sync(&self) -> Result<(), AuditError> {
+        let (file, head) = {
+            let mut state = locked(&self.state);
+            if !state.dirty || state.stopped.is_some() {
+                state.dirty = false;
+                return Ok(());
+            }
+            self.check_file(&mut state)?;
+            state.dirty = false;
+            (Arc::clone(&state.file), state.head(false))
+        };
+        self.to_disk(&file)?;
+        self.put_head(&head).inspect_err(|_| locked(&self.state).dirty = true)
+    }
+
+    fn finish(&self) -> Result<(), AuditError> {
+        let (file, head) = {
+            let mut state = locked(&self.state);
+            self.check_file(&mut state)?;
+            (Arc::clone(&state.file), state.head(true))
+        };
+        self.to_disk(&file)?;
+        self.put_head(&head)
+    }
+
+    /// After a failed synchronisation the kernel may have dropped what it held: nothing can be promised any more.
+    fn to_disk(&self, file: &File) -> Result<(), AuditError> {
+        file.sync_data().map_err(|error| {
+            locked(&self.state).stopped = Some(format!("records did not reach the disk: {error}"));
+            AuditError::file(&self.paths.active(), "synced")(error)
+        })
+    }
+
+    /// Somebody else may have removed, replaced or changed the file; records written to it would be lost.
+    fn check_file(&self, state: &mut State) -> Result<(), AuditError> {
+        let path = self.paths.active();
+        let reason = match (state.file.metadata(), fs::metadata(&path)) {
+            (Ok(ours), Ok(named)) if ours.ino() != named.ino() || ours.dev() != named.dev() => "was replaced".to_owned(),
+            (Ok(ours), Ok(_)) if ours.len() != state.length => {
+                format!("has {} bytes instead of {}: another program changed it", ours.len(), state.length)
+            }
+            (Ok(_), Ok(_)) => return Ok(()),
+            (Err(error), _) | (_, Err(error)) => format!("cannot be found any more: {error}"),
+        };
+        let reason = format!("{} {reason}", path.display());
+        state.stopped = Some(reason.clone());
+        // Records may be lost: a head that knows of them makes `verify` say so.
+        let reason = match self.put_head(&state.head(false)) {
+            Ok(()) => reason,
+            Err(error) => format!("{reason}; {error}"),
+        };
+        Err(AuditError::Stopped { reason })
+    }
+
+    fn put_head(&self, head: &Head) -> Result<(), AuditError> {
+        let mut written = locked(&self.head);
+        if head.sequence < *written {
+            return Ok(());
+        }
+        write_head(&self.paths, head)?;
+        *written = head.sequence;
+        Ok(())
+    }
+}
+
+type Found = (ChainPaths, File, ChainEnd);
+
+/// The newest chain that nobody holds and that is whole. Those that are not are named in `left_aside`.
+fn free_chain(directory: &Path, left_aside: &mut BTreeMap<String, String>) -> Result<Option<Found>, AuditError> {
+    for (name, files) in chains(directory)?.into_iter().rev() {
+        let paths = ChainPaths::new(directory, &name);
+        if files == (ChainFiles { lock: true, ..ChainFiles::default() }) {
+            continue;
+        }
+        if !files.lock {
+            left_aside.insert(name, "its lock file is missing".to_owned());
+            continue;
+        }
+        let lock = match try_lock(&paths.lock(), false) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => continue,
+            Err(error) => {
+                left_aside.insert(name, error.to_string());
+                continue;
+            }
+        };
+        // Its last writer may have gone on between the listing and the lock.
+        let files = chains(directory)?.remove(&name).unwrap_or_default();
+        match end_of_chain(&paths, &files) {
+            Ok(end) => return Ok(Some((paths, lock, end))),
+            Err(problem) => {
+                left_aside.insert(name, problem);
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn new_chain(directory: &Path, clock: &dyn Clock) -> Result<Found, AuditError> {
+    let time: String = format_timestamp(clock.now()).chars().filter(|c| !matches!(c, '-' | ':')).collect();
+    let time = time.split(['.', 'Z']).next().unwrap_or_default();
+    let base = format!("audit-{time}Z-{}", std::process::id());
+    let mut attempt = 1_u32;
+    loop {
+        let name = if attempt == 1 { base.clone() } else { format!("{base}-{attempt}") };
+        let paths = ChainPaths::new(directory, &name);
+        match try_lock(&paths.lock(), true) {
+            Ok(Some(lock)) => {
+                write_head(&paths, &Head::EMPTY)?;
+                let end = ChainEnd { part: 1, length: 0, sequence: 0, hash: GENESIS, torn: 0 };
+                return Ok((paths, lock, end));
+            }
+            Ok(None) => {}
+            Err(AuditError::File { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        attempt += 1;
+    }
+}
+
+/// Copies what a crash left behind the last record into its own file, then cuts it off. Returns that file's name.
+fn move_torn_aside(paths: &ChainPaths, end: &ChainEnd) -> Result<Option<String>, AuditError> {
+    if end.torn == 0 {
+        return Ok(None);
+    }
+    let active = paths.active();
+    let mut file = OpenOptions::new().read(true).write(true).open(&active).map_err(AuditError::file(&active, "opened"))?;
+    let mut torn = Vec::new();
+    file.seek(SeekFrom::Start(end.length))
+        .and_then(|_| Read::by_ref(&mut file).take(end.torn).read_to_end(&mut torn))
+        .map_err(AuditError::file(&active, "read"))?;
+    let name = format!("{}.torn-{}", paths.name, end.sequence + 1);
+    let aside = paths.directory.join(&name);
+    // A crash during an earlier recovery may have left the same bytes there already.
+    let mut copy = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&aside)
+        .map_err(AuditError::file(&aside, "created"))?;
+    copy.write_all(&torn).and_then(|()| copy.sync_all()).map_err(AuditError::file(&aside, "written"))?;
+    sync_directory(&paths.directory)?;
+    file.set_len(end.length).and_then(|()| file.sync_all()).map_err(AuditError::file(&active, "shortened"))?;
+    Ok(Some(name))
+}
+
+fn witnesses(directory: &Path, own: &str) -> Result<Vec<Witness>, AuditError> {
+    let others = chains(directory)?.into_keys().rev().filter(|name| name != own);
+    let heads = others.filter_map(|name| read_head(&ChainPaths::new(directory, &name)).ok().map(|head| (name, head)));
+    let known = heads.filter(|(_, head)| head.sequence > 0).take(WITNESSES);
+    Ok(known.map(|(chain, head)| Witness { chain, sequence: head.sequence, hash: hex(&head.hash) }).collect())
+}

@@ -1,0 +1,242 @@
+//! Reading records back: the last ones, or all in the order of their times. What cannot be read is reported, not
+//! skipped. Says nothing about whether records are genuine; that is for `verify`.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+
+use portcullis_model::{Timestamp, parse_instant};
+use serde::{Deserialize, Serialize};
+
+use crate::AuditError;
+use crate::event::{AuditEvent, Decision, EventKind};
+use crate::files::{ChainPaths, chains, is_live};
+use crate::scan::{Backward, Forward, Line};
+
+/// Most lines listed that cannot be read.
+const UNREADABLE: usize = 100;
+
+/// A record as read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Record {
+    /// Chain it is in.
+    pub chain: String,
+    /// Its number there.
+    pub sequence: u64,
+    /// When it was written.
+    pub time: Timestamp,
+    /// What it says.
+    pub event: AuditEvent,
+    /// The line itself.
+    pub line: String,
+}
+
+/// Something that should have been a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{file}: {detail}; run 'portcullis audit verify'")]
+pub struct Unreadable {
+    /// File inside the audit directory.
+    pub file: String,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// Which records are wanted. Everything that is set must fit; the default wants all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Not before this.
+    pub since: Option<Timestamp>,
+    /// Before this.
+    pub until: Option<Timestamp>,
+    /// One of these kinds; empty for all.
+    pub kinds: BTreeSet<EventKind>,
+    /// This principal.
+    pub principal: Option<String>,
+    /// This tenant.
+    pub tenant: Option<String>,
+    /// This tool, prompt or resource.
+    pub tool: Option<String>,
+    /// This decision.
+    pub decision: Option<Decision>,
+    /// This text anywhere in the line.
+    pub text: Option<String>,
+}
+
+impl AuditFilter {
+    /// Whether a record is wanted.
+    pub fn matches(&self, record: &Record) -> bool {
+        let event = &record.event;
+        let same = |wanted: Option<&String>, found: Option<&str>| wanted.is_none_or(|w| found == Some(w.as_str()));
+        self.since.is_none_or(|at| record.time >= at)
+            && self.until.is_none_or(|at| record.time < at)
+            && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+            && same(self.principal.as_ref(), event.principal.as_ref().map(portcullis_model::PrincipalId::as_str))
+            && same(self.tenant.as_ref(), event.tenant.as_ref().map(portcullis_model::TenantId::as_str))
+            && same(self.tool.as_ref(), event.tool.as_deref())
+            && self.decision.is_none_or(|d| event.decision == Some(d))
+            && self.text.as_ref().is_none_or(|t| record.line.contains(t.as_str()))
+    }
+}
+
+#[derive(Deserialize)]
+struct Form {
+    seq: u64,
+    time: String,
+    #[serde(flatten)]
+    event: AuditEvent,
+}
+
+fn parse(chain: &str, bytes: Vec<u8>) -> Result<Record, String> {
+    let line = String::from_utf8(bytes).map_err(|_| "a line is not UTF-8".to_owned())?;
+    let form: Form = serde_json::from_str(&line).map_err(|e| format!("a line is not an audit record: {e}"))?;
+    let time = parse_instant(&form.time, Timestamp::default()).map_err(|e| format!("record {}: {e}", form.seq))?;
+    Ok(Record { chain: chain.to_owned(), sequence: form.seq, time, event: form.event, line })
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The record in a line, `None` for a line its writer is in the middle of.
+fn read(chain: &str, path: &Path, line: Line, live: bool) -> Option<Result<Record, Unreadable>> {
+    let read = match line {
+        Line::Whole(bytes) => parse(chain, bytes),
+        Line::Incomplete(_) if live => return None,
+        Line::Incomplete(bytes) => Err(format!("the last line is not complete ({} bytes)", bytes.len())),
+        Line::TooLong => Err("a line is longer than any record".to_owned()),
+    };
+    Some(read.map_err(|detail| Unreadable { file: file_name(path), detail }))
+}
+
+/// The last records.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tail {
+    /// In the order of their times.
+    pub records: Vec<Record>,
+    /// What could not be read on the way; beyond 100 the last entry says that there is more.
+    pub unreadable: Vec<Unreadable>,
+}
+
+impl Tail {
+    fn not_read(&mut self, unreadable: Unreadable) {
+        match self.unreadable.len().cmp(&UNREADABLE) {
+            Ordering::Less => self.unreadable.push(unreadable),
+            Ordering::Equal => {
+                let detail = "this and further lines cannot be read either".to_owned();
+                self.unreadable.push(Unreadable { detail, ..unreadable });
+            }
+            Ordering::Greater => {}
+        }
+    }
+}
+
+/// The last `count` records of all chains that fit the filter.
+pub fn tail(directory: &Path, count: usize, filter: &AuditFilter) -> Result<Tail, AuditError> {
+    let mut tail = Tail::default();
+    for (name, files) in chains(directory)? {
+        let paths = ChainPaths::new(directory, &name);
+        let live = is_live(&paths);
+        let mut wanted = count;
+        'files: for (_, path) in paths.in_order(&files).into_iter().rev() {
+            let mut lines = Backward::open(&path, None).map_err(AuditError::file(&path, "read"))?;
+            while wanted > 0 {
+                let Some(line) = lines.next().map_err(AuditError::file(&path, "read"))? else { continue 'files };
+                match read(&name, &path, line, live) {
+                    Some(Ok(record)) if filter.matches(&record) => {
+                        tail.records.push(record);
+                        wanted -= 1;
+                    }
+                    Some(Err(unreadable)) => tail.not_read(unreadable),
+                    Some(Ok(_)) | None => {}
+                }
+            }
+            break;
+        }
+    }
+    tail.records.sort_by(|a, b| (a.time, &a.chain, a.sequence).cmp(&(b.time, &b.chain, b.sequence)));
+    let surplus = tail.records.len().saturating_sub(count);
+    tail.records.drain(..surplus);
+    Ok(tail)
+}
+
+struct Cursor {
+    chain: String,
+    live: bool,
+    files: VecDeque<PathBuf>,
+    open: Option<(PathBuf, Forward)>,
+    next: Option<Result<Record, Unreadable>>,
+}
+
+impl Cursor {
+    fn advance(&mut self) -> Option<Result<Record, Unreadable>> {
+        loop {
+            let Some((path, lines)) = &mut self.open else {
+                let path = self.files.pop_front()?;
+                match Forward::open(&path, 0) {
+                    Ok(lines) => self.open = Some((path, lines)),
+                    Err(error) => {
+                        return Some(Err(Unreadable { file: file_name(&path), detail: error.to_string() }));
+                    }
+                }
+                continue;
+            };
+            match lines.next() {
+                Ok(Some(line)) => {
+                    if let Some(read) = read(&self.chain, path, line, self.live) {
+                        return Some(read);
+                    }
+                }
+                Ok(None) => self.open = None,
+                Err(error) => {
+                    let file = file_name(path);
+                    self.open = None;
+                    return Some(Err(Unreadable { file, detail: error.to_string() }));
+                }
+            }
+        }
+    }
+}
+
+/// Records of all chains in the order of their times; see [`query`].
+pub struct Query {
+    cursors: Vec<Cursor>,
+    filter: AuditFilter,
+}
+
+impl std::fmt::Debug for Query {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Query").field("chains", &self.cursors.len()).field("filter", &self.filter).finish()
+    }
+}
+
+/// Reads all records that fit the filter, oldest first, in bounded memory.
+pub fn query(directory: &Path, filter: AuditFilter) -> Result<Query, AuditError> {
+    let mut cursors = Vec::new();
+    for (name, files) in chains(directory)? {
+        let paths = ChainPaths::new(directory, &name);
+        let order = paths.in_order(&files).into_iter().map(|(_, path)| path).collect();
+        let mut cursor = Cursor { live: is_live(&paths), chain: name, files: order, open: None, next: None };
+        cursor.next = cursor.advance();
+        cursors.push(cursor);
+    }
+    Ok(Query { cursors, filter })
+}
+
+impl Iterator for Query {
+    type Item = Result<Record, Unreadable>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            // What cannot be read has no time and comes at once.
+            let key = |c: &Cursor| c.next.as_ref().map(|n| n.as_ref().map_or(Timestamp::from_nanos(i64::MIN), |r| r.time));
+            let (_, earliest) =
+                self.cursors.iter().enumerate().filter_map(|(index, cursor)| key(cursor).map(|time| (time, index))).min()?;
+            let cursor = self.cursors.get_mut(earliest)?;
+            let following = cursor.advance();
+            match std::mem::replace(&mut cursor.next, following)? {
+                Ok(record) if !self.filter.matches(&record) => {}
+                found => return Some(found),
+            }
+        }
+    }
+}
