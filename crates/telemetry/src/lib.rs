@@ -13,6 +13,7 @@ mod scan;
 mod schema;
 mod segment;
 mod settings;
+mod shown;
 mod source;
 mod sql;
 mod store;

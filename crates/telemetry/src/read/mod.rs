@@ -51,6 +51,16 @@ impl Confinement {
         }
     }
 
+    /// Services of the scope.
+    pub(crate) fn services(&self) -> &NameSet {
+        &self.services
+    }
+
+    /// The earliest moment of the scope, when it is limited.
+    pub(crate) fn earliest(&self) -> Option<i64> {
+        (self.earliest != i64::MIN).then_some(self.earliest)
+    }
+
     /// Rows of a window within the scope, and of one service if it is named.
     pub(crate) fn filter(&self, table: Table, window: TimeWindow, service: Option<&str>) -> Filter {
         let mut filter = Filter::window(window.start.as_nanos(), window.end.as_nanos());

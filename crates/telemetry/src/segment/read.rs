@@ -25,6 +25,9 @@ use crate::error::{Result, StoreError};
 /// Segments kept open; each holds two file descriptors and some tens of kilobytes.
 const OPEN_SEGMENTS: usize = 192;
 
+/// Bytes of a batch of rows, about.
+const BATCH_BYTES: usize = 16 << 20;
+
 /// A file read at positions.
 #[derive(Debug, Clone)]
 struct SharedFile {
@@ -126,7 +129,7 @@ impl SegmentReader {
     ) -> Result<ParquetRecordBatchReader> {
         let rows = self.row_groups[group + 1] - self.row_groups[group];
         let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone())
-            .with_batch_size(GRANULE_ROWS)
+            .with_batch_size(self.batch_rows(group))
             .with_row_groups(vec![group])
             .with_projection(self.mask(columns));
         if ranges != [0..rows] {
@@ -138,10 +141,18 @@ impl SegmentReader {
         Ok(builder.build()?)
     }
 
+    /// Rows read at once: fewer where rows are long, so that a batch stays within a few megabytes.
+    fn batch_rows(&self, group: usize) -> usize {
+        let bytes = usize::try_from(self.metadata.metadata().row_group(group).total_byte_size()).unwrap_or(0);
+        let rows = self.row_groups[group + 1] - self.row_groups[group];
+        let per_row = (bytes / rows.max(1)).max(1);
+        (BATCH_BYTES / per_row).clamp(64, GRANULE_ROWS)
+    }
+
     /// Every row in order.
     pub(crate) fn all_rows(&self, segment: &Arc<Segment>) -> Result<Rows> {
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone())
-            .with_batch_size(GRANULE_ROWS)
+            .with_batch_size((0..self.row_groups.len() - 1).map(|g| self.batch_rows(g)).min().unwrap_or(GRANULE_ROWS))
             .build()?;
         let schema = segment.table.row_schema();
         Ok(Box::new(reader.map(move |batch| {

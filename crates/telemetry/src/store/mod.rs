@@ -242,6 +242,14 @@ impl Store {
         self.inner.snapshot(tenant, table)
     }
 
+    /// A place among the queries that read at once.
+    pub(crate) async fn query_turn(&self, deadline: Instant) -> Result<tokio::sync::OwnedSemaphorePermit> {
+        tokio::time::timeout_at(deadline.into(), Arc::clone(&self.inner.queries).acquire_owned())
+            .await
+            .map_err(|_| StoreError::Deadline)?
+            .map_err(|_| StoreError::Closed)
+    }
+
     /// Reads on a blocking thread until `deadline`; dropping the future stops the reading.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
@@ -249,10 +257,7 @@ impl Store {
         work: impl FnOnce(&Self, &Cancel) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (cancel, guard) = Cancel::until(deadline);
-        let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.inner.queries).acquire_owned())
-            .await
-            .map_err(|_| StoreError::Deadline)?
-            .map_err(|_| StoreError::Closed)?;
+        let permit = self.query_turn(deadline).await?;
         let store = self.clone();
         let result = tokio::task::spawn_blocking(move || {
             let result = work(&store, &cancel);
