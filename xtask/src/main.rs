@@ -2,6 +2,7 @@
 //! generates, reaches no network of its own, and is no part of the product.
 
 mod crates_readme;
+mod docs;
 mod files;
 mod finding;
 mod floors;
@@ -21,6 +22,7 @@ Usage: cargo xtask <command>
 
   floors                     which crate may depend on what
   files                      length, opening line, ignored tests, open marks and machine paths of the sources
+  docs                       links of the documentation, and the tests SECURITY.md names
   crates-readme [--check]    write crates/README.md from the opening of each crate, or check that it is current
   generate [--check] [--binary PATH]
                              write docs/reference from the built binary, or check that it is current;
@@ -51,6 +53,10 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
         "files" => {
             options.only(command, false, false)?;
             report("files", &files::check(&root)?)
+        }
+        "docs" => {
+            options.only(command, false, false)?;
+            report("docs", &docs::check(&root)?)
         }
         "crates-readme" => {
             options.only(command, true, false)?;
