@@ -1,21 +1,20 @@
-//! `crates/README.md`: one paragraph per crate, taken from the opening of its root file, so that it cannot drift.
+//! `crates/README.md` must have one paragraph per crate, under the floor the crate stands on. Must not judge its words.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
-use crate::floors::{FLOORS, HOUSE};
+use crate::finding::Finding;
+use crate::floors::HOUSE;
 
-const HEAD: &str = "\
-<!-- Written by `cargo xtask crates-readme` from the opening lines of each crate. Edit those. -->
-# The crates
+/// The page.
+const PAGE: &str = "crates/README.md";
+/// A paragraph shorter than this, in characters, says nothing.
+const SHORTEST: usize = 40;
 
-A crate imports only crates of lower floors; rooms never import each other. `cargo xtask floors` checks it.
-";
-
-/// The whole file.
-pub(crate) fn render(root: &Path) -> anyhow::Result<String> {
+/// Checks the page against the folders.
+pub(crate) fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
     let crates = root.join("crates");
     let mut folders = Vec::new();
     for entry in std::fs::read_dir(&crates).with_context(|| format!("cannot read {}", crates.display()))? {
@@ -24,84 +23,91 @@ pub(crate) fn render(root: &Path) -> anyhow::Result<String> {
             folders.push(entry.file_name().to_string_lossy().into_owned());
         }
     }
-    if let Some(stray) = folders.iter().find(|folder| !HOUSE.iter().any(|p| p.folder == **folder)) {
-        bail!("crates/{stray} has no floor; give it one in xtask/src/floors.rs");
-    }
-    let mut text = HEAD.to_owned();
-    for (floor, title) in FLOORS {
-        let _ = writeln!(text, "\n## Floor {floor}: {title}\n");
-        for place in HOUSE.iter().filter(|p| p.floor == floor && folders.iter().any(|f| f == p.folder)) {
-            let folder = place.folder;
-            let root_file = ["src/lib.rs", "src/main.rs"].iter().map(|f| crates.join(folder).join(f)).find(|f| f.is_file());
-            let root_file = root_file.with_context(|| format!("crates/{folder} has neither src/lib.rs nor src/main.rs"))?;
-            let source = std::fs::read_to_string(&root_file).with_context(|| format!("cannot read {}", root_file.display()))?;
-            let paragraph = opening(&source)
-                .with_context(|| format!("crates/{folder} does not open with a `//!` paragraph that says what it is for"))?;
-            let purity = if place.pure { " *Pure.*" } else { "" };
-            let _ = writeln!(text, "- **[{folder}]({folder})**: {paragraph}{purity}");
+    folders.sort();
+    let text = std::fs::read_to_string(root.join(PAGE)).with_context(|| format!("cannot read {PAGE}"))?;
+    Ok(compare(&folders, &text))
+}
+
+/// A paragraph: its line, the floor of its section if that has one, and its length.
+struct Paragraph {
+    line: usize,
+    floor: Option<u8>,
+    characters: usize,
+}
+
+fn compare(folders: &[String], text: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut paragraphs: BTreeMap<&str, Paragraph> = BTreeMap::new();
+    let (mut floor, mut current) = (None, None);
+    for (number, line) in text.lines().enumerate() {
+        if let Some(title) = line.strip_prefix("## ") {
+            floor = title.strip_prefix("Floor ").and_then(|rest| rest.split(':').next()).and_then(|n| n.trim().parse().ok());
+        }
+        if line.trim().is_empty() || line.starts_with('#') {
+            current = None;
+        } else if let Some(name) = line.strip_prefix("**").and_then(|rest| rest.split_once("**")).map(|(name, _)| name) {
+            let paragraph = Paragraph { line: number + 1, floor, characters: line.chars().count() };
+            if paragraphs.insert(name, paragraph).is_some() {
+                findings.push(Finding::new(format!("{PAGE}:{}", number + 1), format!("describes {name} twice")));
+            }
+            current = Some(name);
+        } else if let Some(paragraph) = current.and_then(|name| paragraphs.get_mut(name)) {
+            paragraph.characters += line.chars().count();
         }
     }
-    Ok(text)
-}
-
-/// The first `//!` paragraph as one line, links reduced to their words.
-fn opening(source: &str) -> Option<String> {
-    let lines: Vec<&str> = source
-        .lines()
-        .map_while(|line| line.strip_prefix("//!"))
-        .map(str::trim)
-        .skip_while(|line| line.is_empty())
-        .take_while(|line| !line.is_empty())
-        .collect();
-    let text = without_links(&lines.join(" "));
-    (!text.is_empty()).then_some(text)
-}
-
-/// `[words](target)` and `[words]` become `words`.
-fn without_links(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(open) = rest.find('[') {
-        let Some(close) = rest[open..].find(']').map(|at| open + at) else { break };
-        out.push_str(&rest[..open]);
-        out.push_str(&rest[open + 1..close]);
-        rest = &rest[close + 1..];
-        if rest.starts_with('(')
-            && let Some(end) = rest.find(')')
+    for folder in folders.iter().filter(|folder| !paragraphs.contains_key(folder.as_str())) {
+        findings.push(Finding::new(PAGE, format!("has no paragraph that begins with **{folder}**")));
+    }
+    for (name, paragraph) in &paragraphs {
+        let place = format!("{PAGE}:{}", paragraph.line);
+        if !folders.iter().any(|folder| folder == name) {
+            findings.push(Finding::new(place, format!("describes {name}, which is no crate")));
+        } else if paragraph.characters < SHORTEST {
+            findings
+                .push(Finding::new(place, format!("says too little about {name}: what lives there, and what it must not do")));
+        } else if let (Some(said), Some(own)) = (paragraph.floor, HOUSE.iter().find(|p| p.folder == *name))
+            && said != own.floor
         {
-            rest = &rest[end + 1..];
+            findings.push(Finding::new(place, format!("puts {name} on floor {said}; xtask/src/floors.rs says {}", own.floor)));
         }
     }
-    out.push_str(rest);
-    out
+    findings
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_opening_paragraph_is_taken_and_links_lose_their_target() {
-        let source = "//! Guards [`Permit`](a::B) and\n//! [`Released`].\n//!\n//! More.\n\nmod a;\n";
-        assert_eq!(opening(source).unwrap(), "Guards `Permit` and `Released`.");
-        assert_eq!(opening("mod a;\n"), None);
-        assert_eq!(opening("//!\nmod a;\n"), None);
-        assert_eq!(without_links("an [open end"), "an [open end");
+    const WORDS: &str = "Ids, principals, scopes and signals.\nPlain data and pure functions.";
+
+    fn compared(folders: &[&str], text: &str) -> Vec<String> {
+        let folders: Vec<String> = folders.iter().map(|f| (*f).to_owned()).collect();
+        compare(&folders, text).iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn a_crate_without_a_place_or_an_opening_is_an_error() {
-        let root = std::env::temp_dir().join(format!("xtask-crates-{}", std::process::id()));
-        let model = root.join("crates/model/src");
-        std::fs::create_dir_all(&model).unwrap();
-        std::fs::write(root.join("crates/model/Cargo.toml"), "").unwrap();
-        std::fs::write(model.join("lib.rs"), "//! Words.\n").unwrap();
-        assert!(render(&root).unwrap().contains("- **[model](model)**: Words. *Pure.*\n"));
-        std::fs::write(model.join("lib.rs"), "mod a;\n").unwrap();
-        assert!(render(&root).unwrap_err().to_string().contains("crates/model does not open"));
-        std::fs::create_dir_all(root.join("crates/attic")).unwrap();
-        std::fs::write(root.join("crates/attic/Cargo.toml"), "").unwrap();
-        assert!(render(&root).unwrap_err().to_string().contains("crates/attic has no floor"));
-        std::fs::remove_dir_all(&root).unwrap();
+    fn a_page_in_order_has_no_findings() {
+        let page = format!("# Crates\n\n## Floor 1: words\n\n**model** {WORDS}\n\n## Beside\n\n**conformance-server** {WORDS}\n");
+        assert_eq!(compared(&["model", "conformance-server"], &page), Vec::<String>::new());
+    }
+
+    #[test]
+    fn missing_stray_double_and_empty_paragraphs_are_found() {
+        let page = format!("## Floor 1: words\n\n**model** {WORDS}\n\n**attic** {WORDS}\n\n**model** Words.\n");
+        assert_eq!(
+            compared(&["model", "policy"], &page),
+            [
+                "crates/README.md:9: describes model twice",
+                "crates/README.md: has no paragraph that begins with **policy**",
+                "crates/README.md:6: describes attic, which is no crate",
+                "crates/README.md:9: says too little about model: what lives there, and what it must not do",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_wrong_floor_is_found() {
+        let page = format!("## Floor 2: rules\n\n**model** {WORDS}\n");
+        assert_eq!(compared(&["model"], &page), ["crates/README.md:3: puts model on floor 2; xtask/src/floors.rs says 1"]);
     }
 }

@@ -25,10 +25,6 @@ const fn pure(floor: u8, folder: &'static str) -> Place {
     Place { folder, floor, pure: true }
 }
 
-/// What a floor is.
-pub(crate) const FLOORS: [(u8, &str); 7] =
-    [(1, "words"), (2, "rules"), (3, "joints"), (4, "rooms"), (5, "core"), (6, "faces"), (7, "doors")];
-
 /// Every crate has a place.
 pub(crate) const HOUSE: &[Place] = &[
     pure(1, "model"),
@@ -37,6 +33,7 @@ pub(crate) const HOUSE: &[Place] = &[
     pure(2, "query"),
     pure(2, "shape"),
     pure(2, "analysis"),
+    place(2, "simulator"),
     pure(3, "ports"),
     pure(3, "guard"),
     place(3, "egress"),
@@ -46,7 +43,6 @@ pub(crate) const HOUSE: &[Place] = &[
     place(4, "tools"),
     place(4, "identity"),
     place(4, "audit"),
-    place(4, "simulator"),
     place(5, "gateway"),
     place(6, "mcp"),
     place(7, "portcullis"),

@@ -23,7 +23,7 @@ Usage: cargo xtask <command>
   floors                     which crate may depend on what
   files                      length, opening line, ignored tests, open marks and machine paths of the sources
   docs                       links of the documentation, and the tests SECURITY.md names
-  crates-readme [--check]    write crates/README.md from the opening of each crate, or check that it is current
+  crates-readme [--check]    every crate has its paragraph in crates/README.md, on its floor (this only ever checks)
   generate [--check] [--binary PATH]
                              write docs/reference from the built binary, or check that it is current;
                              the binary is target/debug/portcullis unless given
@@ -60,8 +60,7 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
         }
         "crates-readme" => {
             options.only(command, true, false)?;
-            let wanted = [("crates/README.md".to_owned(), crates_readme::render(&root)?)];
-            settle(&root, command, &wanted, options.check)
+            report(command, &crates_readme::check(&root)?)
         }
         "generate" => {
             options.only(command, true, true)?;
