@@ -8,6 +8,7 @@
 //!
 //! JSON-RPC batches, which only 2025-03-26 knew, are refused in every era with a sentence that says so.
 
+mod client;
 mod convert;
 mod face;
 mod faults;
@@ -20,6 +21,7 @@ mod turn;
 mod voice;
 mod watch;
 
+pub use client::{ListedTool, McpClient, McpClientError, ToolAnswer};
 pub use http::{HostPolicy, HttpSettings, SessionLimits, host_checked, router, serve};
 pub use stdio::{StdioEnd, StdioError, serve_stdio, serve_stream};
 
