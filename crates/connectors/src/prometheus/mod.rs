@@ -16,6 +16,9 @@ mod views;
 mod window;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
