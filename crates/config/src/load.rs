@@ -130,7 +130,7 @@ fn pointer_of(path: &serde_path_to_error::Path) -> String {
 }
 
 /// Adds the nearest right name to serde's "unknown field" and "unknown variant".
-fn explain(text: &str) -> String {
+pub fn explain(text: &str) -> String {
     let Some(rest) = text.strip_prefix("unknown field ").or_else(|| text.strip_prefix("unknown variant ")) else {
         return text.to_owned();
     };

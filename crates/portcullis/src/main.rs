@@ -1,2 +1,76 @@
-//! portcullis
-fn main(){}
+//! The door: reads the command line and the configuration, and hands over to one command.
+
+mod cli;
+mod commands;
+mod demo;
+mod house;
+mod record;
+mod settings;
+mod shutdown;
+mod terminal;
+mod unavailable;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::cli::{Cli, Command};
+use crate::settings::{Config, LoadedConfig};
+use crate::terminal::paint;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::Completions { shell } = cli.command {
+        clap_complete::generate(shell, &mut Cli::command(), "portcullis", &mut std::io::stdout());
+        return ExitCode::SUCCESS;
+    }
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("{} {error:#}", paint::bad("error:"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<()> {
+    let mut loaded = settings::read(cli.config.as_deref(), cli.data.clone())?;
+    if matches!(cli.command, Command::Demo(_)) {
+        // The demo is quiet about itself and loud about its answers.
+        loaded.settings.log.level = "warn".into();
+    }
+    let quiet = !matches!(cli.command, Command::Serve(_) | Command::Stdio | Command::Demo(_));
+    start_log(&loaded.settings, quiet)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(cli, loaded))
+}
+
+async fn run(cli: Cli, loaded: LoadedConfig) -> anyhow::Result<()> {
+    let config = &loaded.settings;
+    match cli.command {
+        Command::Serve(args) => commands::serve::run(loaded, &args, cli.data).await,
+        Command::Stdio => commands::stdio::run(config).await,
+        Command::Demo(args) => demo::run(args, cli.data).await,
+        Command::Call(args) => commands::call::run(config, args).await,
+        Command::Tools(output) => commands::tools::run(config, &output).await,
+        Command::Key { action } => commands::key::run(config, action).await,
+        Command::Audit { action } => commands::audit::run(config, &action),
+        Command::Config { action } => commands::config::run(&loaded, &action),
+        Command::Doctor(output) => commands::doctor::run(config, &output).await,
+        Command::Completions { .. } => Ok(()),
+    }
+}
+
+/// The log goes to standard error, always: standard output belongs to answers and to the protocol.
+fn start_log(config: &Config, quiet: bool) -> anyhow::Result<()> {
+    use tracing_subscriber::EnvFilter;
+    let level = if quiet { "error" } else { config.log.level.as_str() };
+    let filter = EnvFilter::try_new(level)?.add_directive(portcullis_mcp::LOG_DIRECTIVE.parse()?);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if config.log.json {
+        log.json().init();
+    } else {
+        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+    }
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! `portcullis config`: check, print the schema, show what is in force.
+
+use crate::cli::ConfigAction;
+use crate::house;
+use crate::settings::{Config, LoadedConfig, SourceSettings};
+use crate::terminal::{paint, say, say_json};
+
+/// Runs `portcullis config …`.
+pub fn run(loaded: &LoadedConfig, action: &ConfigAction) -> anyhow::Result<()> {
+    match action {
+        ConfigAction::Check => {
+            let report = house::check(&loaded.settings)?;
+            let origin = loaded.path.as_ref().map_or_else(|| "the defaults".to_owned(), |p| p.display().to_string());
+            say(format!("{} {origin}: {report}", paint::good("fine")));
+            Ok(())
+        }
+        ConfigAction::Schema => {
+            say_json(&portcullis_config::schema::<SourceSettings>());
+            Ok(())
+        }
+        ConfigAction::Show => {
+            say_json(&shown(&loaded.settings)?);
+            Ok(())
+        }
+    }
+}
+
+/// The settings as JSON. Secrets are a type that prints as `***`.
+fn shown(config: &Config) -> anyhow::Result<serde_json::Value> {
+    Ok(serde_json::to_value(config)?)
+}

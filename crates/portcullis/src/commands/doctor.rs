@@ -1,0 +1,183 @@
+//! `portcullis doctor` and the start-up report: every control and every source, with its state and the mend.
+
+use std::fmt::Write as _;
+
+use anyhow::bail;
+use portcullis_audit::verify;
+use portcullis_identity::KeyStatus;
+use portcullis_model::{Clock, SystemClock, format_duration};
+use serde::Serialize;
+
+use crate::cli::OutputArgs;
+use crate::house::{House, audit_directory, refuse_open_doors};
+use crate::settings::Config;
+use crate::terminal::{paint, say, say_json};
+
+/// State of one control or source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// In force, or up.
+    On,
+    /// Not in force, on purpose.
+    Off,
+    /// In force, and something should be looked at.
+    Attention,
+    /// Not working.
+    Broken,
+}
+
+/// One line of the report.
+#[derive(Debug, Clone, Serialize)]
+pub struct Line {
+    /// `control` or `source`.
+    pub kind: &'static str,
+    /// What.
+    pub name: String,
+    /// How it stands.
+    pub state: State,
+    /// In words, with the mend where there is one.
+    pub detail: String,
+}
+
+/// Runs `portcullis doctor`.
+pub async fn run(config: &Config, output: &OutputArgs) -> anyhow::Result<()> {
+    refuse_open_doors(config)?;
+    let house = House::open(config).await?;
+    let lines = examine(config, &house).await;
+    house.close().await;
+    let broken = lines.iter().filter(|l| l.state == State::Broken).count();
+    if output.json {
+        say_json(&serde_json::to_value(&lines)?);
+    } else {
+        for line in &lines {
+            let mark = match line.state {
+                State::On => paint::good("on       "),
+                State::Off => paint::faint("off      "),
+                State::Attention => paint::warn("attention"),
+                State::Broken => paint::bad("broken   "),
+            };
+            say(format!("{mark} {:<8} {:<22} {}", line.kind, line.name, line.detail));
+        }
+    }
+    if broken > 0 {
+        bail!("{broken} of {} are broken", lines.len());
+    }
+    Ok(())
+}
+
+/// The report as text lines, for the log at start-up.
+pub async fn report(config: &Config, house: &House) -> String {
+    let mut text = String::new();
+    for line in examine(config, house).await {
+        let state = serde_json::to_value(line.state).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{} {}: {state}: {}", line.kind, line.name, line.detail);
+    }
+    text
+}
+
+async fn examine(config: &Config, house: &House) -> Vec<Line> {
+    let mut lines = controls(config, house).await;
+    lines.extend(sources(house).await);
+    lines
+}
+
+async fn controls(config: &Config, house: &House) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut add = |name: &str, state: State, detail: String| {
+        lines.push(Line { kind: "control", name: name.to_owned(), state, detail });
+    };
+    let loopback = config.listen.mcp.ip().is_loopback();
+    let where_to = if loopback { "this machine only" } else { "other machines can reach it" };
+    add("mcp listener", if loopback { State::On } else { State::Attention }, format!("{} ({where_to})", config.listen.mcp));
+    let now = SystemClock.now();
+    match house.foundations.keys.list().await {
+        Ok(keys) => {
+            let active = keys.iter().filter(|k| k.status(now) == KeyStatus::Active).count();
+            let state = if active > 0 || loopback { State::On } else { State::Broken };
+            let hint = if active == 0 { "; make one: portcullis key create --label NAME" } else { "" };
+            add("api keys", state, format!("{active} active of {}{hint}", keys.len()));
+        }
+        Err(error) => add("api keys", State::Broken, error.to_string()),
+    }
+    match &config.listen.anonymous_role {
+        Some(role) => add("anonymous callers", State::Attention, format!("let in from this machine as '{role}'")),
+        None => add("anonymous callers", State::On, "refused".into()),
+    }
+    add("host and origin check", State::On, format!("loopback names{}", also(&config.listen.allowed_hosts)));
+    add("roles and policies", State::On, format!("built-in roles, {} own files", config.policies.len()));
+    match config.write.enable.as_slice() {
+        [] => add("write gate", State::On, "closed: no writing tool exists".into()),
+        open => add("write gate", State::Attention, format!("open for {}", open.join(", "))),
+    }
+    let limits = &config.limits;
+    add(
+        "limits",
+        State::On,
+        format!(
+            "{}/s, burst {}, {} at once per caller, {} in all, {} deadline",
+            limits.calls_per_second,
+            limits.burst,
+            limits.concurrent_per_principal,
+            limits.concurrent,
+            format_duration(limits.deadline.0)
+        ),
+    );
+    add("argument schemas", State::On, "unknown and malformed arguments are refused".into());
+    add("redaction", State::On, "secrets leave no answer, error, progress or log message".into());
+    match house.foundations.audit.health() {
+        Ok(()) => match verify(&audit_directory(config)) {
+            Ok(report) if report.is_intact() => add("audit", State::On, format!("{} records, chain intact", report.records())),
+            Ok(report) => add("audit", State::Broken, format!("{} findings; see portcullis audit verify", report.findings.len())),
+            Err(error) => add("audit", State::Broken, error.to_string()),
+        },
+        Err(reason) => add("audit", State::Broken, format!("calls are refused: {reason}")),
+    }
+    if config.ingest.enabled && config.store.enabled {
+        let public = !config.ingest.http.ip().is_loopback() || !config.ingest.grpc.ip().is_loopback();
+        let keys = if config.ingest.loopback_without_key {
+            "other machines need a key of scope ingest"
+        } else {
+            "every sender needs a key of scope ingest"
+        };
+        add(
+            "otlp door",
+            if public { State::Attention } else { State::On },
+            format!("{} and {}; {keys}", config.ingest.http, config.ingest.grpc),
+        );
+    } else {
+        add("otlp door", State::Off, "no telemetry is accepted".into());
+    }
+    if let Some(store) = &house.store {
+        let stats = store.stats();
+        let (state, note) = match (&stats.last_error, stats.damage.as_slice()) {
+            (Some(error), _) => (State::Broken, format!("; {error}")),
+            (None, [first, ..]) => (State::Attention, format!("; {first}")),
+            (None, []) => (State::On, String::new()),
+        };
+        add("embedded store", state, format!("{} rows, {} bytes on disk{note}", stats.rows(), stats.segment_bytes()));
+    } else if !config.store.enabled {
+        add("embedded store", State::Off, "store.enabled is false".into());
+    }
+    lines
+}
+
+fn also(hosts: &[String]) -> String {
+    if hosts.is_empty() { String::new() } else { format!(" and {}", hosts.join(", ")) }
+}
+
+async fn sources(house: &House) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for source in house.sources.all().iter() {
+        let health = source.health(&house.health.permit()).await;
+        let signals: Vec<&str> = source.capabilities().iter().map(|s| s.as_str()).collect();
+        let mut detail = format!("{} ({})", source.kind(), signals.join(", "));
+        for part in [health.version, health.message].into_iter().flatten() {
+            let _ = write!(detail, "; {part}");
+        }
+        let state = if health.up { State::On } else { State::Attention };
+        lines.push(Line { kind: "source", name: source.name().to_string(), state, detail });
+    }
+    lines
+}

@@ -1,0 +1,10 @@
+//! One file per command. Each takes the loaded settings and prints for a person or a program.
+
+pub mod audit;
+pub mod call;
+pub mod config;
+pub mod doctor;
+pub mod key;
+pub mod serve;
+pub mod stdio;
+pub mod tools;

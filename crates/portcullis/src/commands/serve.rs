@@ -1,0 +1,259 @@
+//! `portcullis serve`: the listeners, standing work, hot reload, and a clean end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
+use portcullis_identity::{Identity, KeyStatus, Presented, Transport};
+use portcullis_mcp::{HostPolicy, HttpSettings, SessionLimits};
+use portcullis_model::{Clock, SystemClock, TenantId};
+use portcullis_telemetry::{IngestAuthorizer, IngestLimits, IngestRefusal, OtlpDoor};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::ServeArgs;
+use crate::commands::doctor;
+use crate::house::{House, refuse_open_doors};
+use crate::settings::{self, Config, LoadedConfig};
+use crate::shutdown;
+
+/// How often keys are compared with the store: a revocation is effective within a second.
+const KEY_REFRESH: Duration = Duration::from_millis(500);
+/// How often the configuration file is looked at.
+const RELOAD_CHECK: Duration = Duration::from_secs(1);
+/// How often the store looks after compaction and retention.
+const MAINTENANCE: Duration = Duration::from_secs(30);
+/// How long calls in flight may take once we are told to stop.
+const DRAIN: Duration = Duration::from_secs(4);
+
+/// The bound listeners of a server.
+pub struct Listeners {
+    /// MCP.
+    pub mcp: TcpListener,
+    /// OTLP over HTTP and gRPC, unless ingest is off.
+    pub otlp: Option<(TcpListener, TcpListener)>,
+}
+
+impl Listeners {
+    /// Binds every address, or says which one is taken.
+    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let mcp = listen(config.listen.mcp, "listen.mcp").await?;
+        let otlp = if config.ingest.enabled && config.store.enabled {
+            Some((listen(config.ingest.http, "ingest.http").await?, listen(config.ingest.grpc, "ingest.grpc").await?))
+        } else {
+            None
+        };
+        Ok(Self { mcp, otlp })
+    }
+}
+
+async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            bail!("{address} is in use by another process; stop it, or set {setting} to another address")
+        }
+        Err(error) => Err(error).with_context(|| format!("listening on {address} ({setting})")),
+    }
+}
+
+/// Runs `portcullis serve`.
+pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBuf>) -> anyhow::Result<()> {
+    if let Some(address) = args.listen {
+        loaded.settings.listen.mcp = address;
+    }
+    let config = &loaded.settings;
+    refuse_open_doors(config)?;
+    let listeners = Listeners::bind(config).await?;
+    let house = Arc::new(House::open(config).await?);
+    refuse_public_without_keys(config, &house).await?;
+    if listeners.otlp.is_some() && house.store.is_none() {
+        bail!("the embedded store is open in another Portcullis process; stop it, or set `data` to another directory");
+    }
+    let stop = CancellationToken::new();
+    shutdown::on_signal(stop.clone());
+    house.audit_life(EventKind::Start, format!("serve on {}", config.listen.mcp));
+    for line in doctor::report(config, &house).await.lines() {
+        tracing::info!(target: "portcullis", "{line}");
+    }
+    let watched = loaded.path.clone().map(|path| Watched { path, data, listen: args.listen });
+    let outcome = run_house(house.clone(), config, listeners, stop, watched).await;
+    house.audit_life(EventKind::Stop, "serve");
+    if let Some(house) = Arc::into_inner(house) {
+        house.close().await;
+    }
+    outcome
+}
+
+/// Serves until `stop` is cancelled or a listener fails.
+pub async fn run_house(
+    house: Arc<House>,
+    config: &Config,
+    listeners: Listeners,
+    stop: CancellationToken,
+    watched: Option<Watched>,
+) -> anyhow::Result<()> {
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let router = portcullis_mcp::router(house.gateway.clone(), http_settings(config, &stop)?);
+    let (mcp, closing) = (listeners.mcp, stop.clone());
+    tasks.spawn(async move { portcullis_mcp::serve(mcp, router, closing).await.context("serving MCP over HTTP") });
+    if let (Some((http, grpc)), Some(store)) = (listeners.otlp, &house.store) {
+        let limits = IngestLimits { body_bytes: usize::try_from(config.ingest.max_body.0)?, ..IngestLimits::default() };
+        let authorizer = Arc::new(IngestDoor { identity: house.identity.clone(), audit: house.foundations.audit.clone() });
+        let door = OtlpDoor::new(store.clone(), authorizer, limits, config.ingest.allowed_hosts.clone());
+        let (grpc_door, http_stop, grpc_stop) = (door.clone(), stop.clone(), stop.clone());
+        tasks.spawn(async move { door.serve_http(http, http_stop.cancelled_owned()).await.context("serving OTLP over HTTP") });
+        tasks.spawn(
+            async move { grpc_door.serve_grpc(grpc, grpc_stop.cancelled_owned()).await.context("serving OTLP over gRPC") },
+        );
+        let (store, ending) = (store.clone(), stop.clone());
+        tasks.spawn(async move {
+            while ending.run_until_cancelled(tokio::time::sleep(MAINTENANCE)).await.is_some() {
+                if let Err(error) = store.maintain().await {
+                    tracing::warn!(%error, "the store could not be maintained");
+                }
+            }
+            Ok(())
+        });
+    }
+    let (keys, ending) = (house.foundations.keys.clone(), stop.clone());
+    tasks.spawn(async move {
+        let report = |refreshed: Result<_, _>| {
+            if let Err(error) = refreshed {
+                tracing::error!(%error, "keys cannot be read; they are refused when this lasts");
+            }
+        };
+        ending.run_until_cancelled(keys.keep_fresh(KEY_REFRESH, report)).await;
+        Ok(())
+    });
+    if let Some(watched) = watched {
+        let (house, ending) = (house.clone(), stop.clone());
+        tasks.spawn(async move {
+            ending.run_until_cancelled(watch(house, watched)).await;
+            Ok(())
+        });
+    }
+    drop(house);
+    let failed = tokio::select! {
+        () = stop.cancelled() => None,
+        ended = tasks.join_next() => ended,
+    };
+    stop.cancel();
+    let drained = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!("calls still running were cancelled");
+        tasks.shutdown().await;
+    }
+    match failed {
+        Some(Ok(result)) => result,
+        Some(Err(panicked)) => Err(panicked).context("a listener ended"),
+        None => Ok(()),
+    }
+}
+
+/// The settings of the HTTP face.
+fn http_settings(config: &Config, stop: &CancellationToken) -> anyhow::Result<HttpSettings> {
+    let hosts = HostPolicy::loopback().with_allowed(&config.listen.allowed_hosts, &config.listen.allowed_origins)?;
+    Ok(HttpSettings {
+        hosts,
+        body_limit: usize::try_from(config.listen.max_body.0)?,
+        session_limits: SessionLimits {
+            per_principal: config.listen.max_sessions_per_principal,
+            in_all: config.listen.max_sessions,
+            idle: config.listen.session_ttl.0,
+            ..SessionLimits::default()
+        },
+        closing: stop.clone(),
+        ..HttpSettings::default()
+    })
+}
+
+/// A listener other machines can reach is refused while nobody could authenticate at it.
+async fn refuse_public_without_keys(config: &Config, house: &House) -> anyhow::Result<()> {
+    if config.listen.mcp.ip().is_loopback() {
+        return Ok(());
+    }
+    let now = SystemClock.now();
+    let usable = house.foundations.keys.list().await?.iter().any(|k| k.status(now) == KeyStatus::Active);
+    if !usable {
+        bail!(
+            "listen.mcp is {}, which other machines can reach, and there is no API key: make one with \
+             `portcullis key create --label NAME`, or listen on 127.0.0.1",
+            config.listen.mcp
+        );
+    }
+    Ok(())
+}
+
+/// The OTLP door asks the same identity, and refusals are audited.
+struct IngestDoor {
+    identity: Arc<Identity>,
+    audit: Arc<AuditLog>,
+}
+
+#[async_trait]
+impl IngestAuthorizer for IngestDoor {
+    async fn authorize(&self, authorization_header: Option<&str>, peer: SocketAddr) -> Result<TenantId, IngestRefusal> {
+        let presented = Presented { transport: Transport::Http, authorization: authorization_header, peer: Some(peer) };
+        self.identity.identify_ingest(&presented).map_err(|refusal| {
+            let event = AuditEvent::new(EventKind::Ingest)
+                .client(Some(peer))
+                .transport("otlp")
+                .decided(Decision::Deny, refusal.rule())
+                .code(Some(refusal.code()));
+            if let Err(error) = self.audit.append(event) {
+                tracing::error!(%error, "the audit record of a refused sender could not be written");
+            }
+            let sentence = refusal.message().to_owned();
+            if refusal.http_status() == 403 {
+                IngestRefusal::Forbidden(sentence)
+            } else {
+                IngestRefusal::Unauthenticated(sentence)
+            }
+        })
+    }
+}
+
+/// The file that is watched, and what the command line put above it.
+pub struct Watched {
+    path: PathBuf,
+    data: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+}
+
+/// Looks at the file's time and size every second; a file that does not load leaves the last good one in force.
+async fn watch(house: Arc<House>, watched: Watched) {
+    let look = || std::fs::metadata(&watched.path).ok().map(|m| (m.modified().ok(), m.len()));
+    let mut seen = look();
+    loop {
+        tokio::time::sleep(RELOAD_CHECK).await;
+        let now = look();
+        if now == seen {
+            continue;
+        }
+        seen = now;
+        let applied =
+            settings::read(Some(&watched.path), watched.data.clone()).map_err(anyhow::Error::from).and_then(|mut next| {
+                if let Some(address) = watched.listen {
+                    next.settings.listen.mcp = address;
+                }
+                refuse_open_doors(&next.settings)?;
+                house.reload(&next.settings)
+            });
+        match applied {
+            Ok(()) => {
+                tracing::info!(file = %watched.path.display(), "configuration reloaded");
+                house.audit_life(EventKind::Config, "reloaded");
+            }
+            Err(error) => {
+                tracing::error!("configuration not reloaded, the last good one stays in force: {error:#}");
+                house.audit_life(EventKind::Config, format!("refused: {error:#}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! `portcullis stdio`: MCP on standard input and output. Nothing but protocol goes to standard output.
+
+use anyhow::Context;
+use portcullis_audit::EventKind;
+use tokio_util::sync::CancellationToken;
+
+use crate::house::House;
+use crate::settings::Config;
+use crate::shutdown;
+
+/// Serves the client at the standard streams until it leaves or we are told to stop.
+pub async fn run(config: &Config) -> anyhow::Result<()> {
+    let house = House::open(config).await?;
+    house.audit_life(EventKind::Start, "stdio");
+    let stop = CancellationToken::new();
+    shutdown::on_signal(stop.clone());
+    let ended = portcullis_mcp::serve_stdio(house.gateway.clone(), stop).await;
+    house.audit_life(EventKind::Stop, "stdio");
+    house.close().await;
+    ended.map(|_| ()).context("serving MCP on standard input and output")
+}

@@ -1,0 +1,297 @@
+//! Where the rooms are wired together: the only place that knows all of them.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, bail};
+use portcullis_audit::{AuditEvent, AuditLog, AuditOptions, EventKind};
+use portcullis_connectors::prometheus::PrometheusSource;
+use portcullis_gateway::{Admission, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings};
+use portcullis_guard::{Redactor, Releaser};
+use portcullis_identity::{Identity, KeyRing, Pepper, local_principal, local_user};
+use portcullis_model::{Clock, KeyId, Scope, SourceName, SystemClock, TenantId, WriteCategory};
+use portcullis_policy::{Budget, Charter, CharterGrant, Policies, PolicyText, Vocabulary};
+use portcullis_ports::Source;
+use portcullis_state::SqliteStore;
+use portcullis_telemetry::{EmbeddedSource, Store, StoreError};
+use portcullis_tools::{INSTRUCTIONS, Library, SourceCompleter, Sources, default_prompts, default_tools};
+
+use crate::record::AuditRecorder;
+use crate::settings::{Config, SourceKind};
+use crate::unavailable::Unavailable;
+
+/// The name of the embedded store among the sources.
+pub const EMBEDDED: &str = "embedded";
+
+/// Keys and audit: what every command that changes something needs.
+pub struct Foundations {
+    /// API keys.
+    pub keys: KeyRing,
+    /// The audit log.
+    pub audit: Arc<AuditLog>,
+    state: Arc<SqliteStore>,
+}
+
+impl Foundations {
+    /// Opens what is kept in the data directory, creating it when absent.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        private_directory(&config.data)?;
+        let state = SqliteStore::open(&config.data.join("state.sqlite"), clock.clone())
+            .await
+            .with_context(|| format!("opening the state in {}", config.data.display()))?;
+        let state = Arc::new(state);
+        let pepper = Pepper::load_or_create(&config.data.join("pepper"))?;
+        let keys = KeyRing::open(state.clone(), clock.clone(), pepper).await?;
+        keys.refresh().await?;
+        let directory = audit_directory(config);
+        private_directory(&directory)?;
+        let options = AuditOptions { rotate_at_bytes: config.audit.rotate.0, ..AuditOptions::default() };
+        let audit = AuditLog::open_with(&directory, clock, options)
+            .with_context(|| format!("opening the audit log in {}", directory.display()))?;
+        Ok(Self { keys, audit: Arc::new(audit), state })
+    }
+
+    /// Records something done to a key by the local user.
+    pub fn audit_key(&self, method: &'static str, key: &KeyId) -> anyhow::Result<()> {
+        let who = local_principal(&local_user(), "admin")?;
+        self.audit.append(AuditEvent::new(EventKind::Key).principal(&who).method(method).key(key.clone()))?;
+        Ok(())
+    }
+
+    /// Closes in good order.
+    pub async fn close(self) {
+        if let Err(error) = self.audit.close() {
+            tracing::error!(%error, "the audit log could not be closed");
+        }
+        self.state.close().await;
+    }
+}
+
+/// Where the audit log is.
+pub fn audit_directory(config: &Config) -> PathBuf {
+    config.audit.directory.clone().unwrap_or_else(|| config.data.join("audit"))
+}
+
+/// Role names keys may carry.
+pub fn known_roles(config: &Config) -> BTreeSet<String> {
+    ["reader", "operator", "admin"].into_iter().map(str::to_owned).chain(config.roles.iter().cloned()).collect()
+}
+
+/// The running house.
+pub struct House {
+    /// Keys and audit.
+    pub foundations: Foundations,
+    /// The gate and what it guards.
+    pub gateway: Arc<Gateway>,
+    /// Who is who; also asked by the OTLP door.
+    pub identity: Arc<Identity>,
+    /// The embedded store, when it is on and ours.
+    pub store: Option<Store>,
+    /// The sources in use.
+    pub sources: Arc<Sources>,
+    /// Standing work: checking sources.
+    pub health: Charter,
+    clock: Arc<dyn Clock>,
+    version: AtomicU64,
+}
+
+impl House {
+    /// Opens everything and puts the gate in front of it.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let foundations = Foundations::open(config).await?;
+        let local = local_principal(&local_user(), &config.stdio.role).context("stdio.role")?;
+        let mut identity = Identity::new(Some(foundations.keys.clone()), local, clock.clone())
+            .with_open_ingest_on_loopback(config.ingest.loopback_without_key);
+        if let Some(role) = &config.listen.anonymous_role {
+            identity = identity.with_anonymous_loopback(role).context("listen.anonymous_role")?;
+        }
+        let identity = Arc::new(identity);
+        let (store, embedded) = open_store(config, &clock)?;
+        let sources = Arc::new(Sources::new(all_sources(config, embedded)?)?);
+        let catalogue = catalogue(&sources, &clock)?;
+        let policies = load_policies(config, &catalogue, 1)?;
+        let health = health_charter(config, &policies)?;
+        let gateway = Gateway::new(GatewayParts {
+            catalogue,
+            policies,
+            identity: identity.clone(),
+            admission: Admission::new(limits(config)?),
+            releaser: Releaser::new(Redactor::new().map_err(anyhow::Error::msg)?),
+            recorder: Arc::new(AuditRecorder(foundations.audit.clone())),
+            budget: Budget {
+                backend_bytes: config.limits.backend_answer.0,
+                answer_bytes: config.limits.answer.0,
+                ..Budget::default()
+            },
+        });
+        Ok(Self { foundations, gateway: Arc::new(gateway), identity, store, sources, health, clock, version: AtomicU64::new(1) })
+    }
+
+    /// Takes over what can change while running: sources, policies, roles, enabled writes. All or nothing.
+    pub fn reload(&self, config: &Config) -> anyhow::Result<()> {
+        let embedded: Option<Arc<dyn Source>> = self.sources.all().iter().find(|s| s.name().as_str() == EMBEDDED).cloned();
+        let replacement = all_sources(config, embedded)?;
+        let version = self.version.fetch_add(1, Ordering::SeqCst) + 1;
+        let catalogue = catalogue(&self.sources, &self.clock)?;
+        let policies = load_policies(config, &catalogue, version)?;
+        self.sources.replace(replacement)?;
+        self.gateway.install(catalogue, policies);
+        Ok(())
+    }
+
+    /// Writes a record of the server's own life.
+    pub fn audit_life(&self, kind: EventKind, note: impl Into<String>) {
+        if let Err(error) = self.foundations.audit.append(AuditEvent::new(kind).note(note.into())) {
+            tracing::error!(%error, "the audit log could not be written");
+        }
+    }
+
+    /// Closes in good order: the store is flushed, the audit chain closed.
+    pub async fn close(self) {
+        if let Some(store) = &self.store
+            && let Err(error) = store.close().await
+        {
+            tracing::error!(%error, "the store could not be closed in good order");
+        }
+        self.foundations.close().await;
+    }
+}
+
+/// Checks everything that can be checked without opening a socket or a store.
+pub fn check(config: &Config) -> anyhow::Result<String> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let sources = Arc::new(Sources::new(all_sources(config, None)?)?);
+    let catalogue = catalogue(&sources, &clock)?;
+    load_policies(config, &catalogue, 1)?;
+    limits(config)?;
+    refuse_open_doors(config)?;
+    tracing_subscriber::EnvFilter::try_new(&config.log.level).context("log.level")?;
+    Ok(format!(
+        "{} sources, {} policy files, {} tools",
+        config.sources.len(),
+        config.policies.len(),
+        catalogue.tool_names().len()
+    ))
+}
+
+/// Refuses settings that would open a door without a lock.
+pub fn refuse_open_doors(config: &Config) -> anyhow::Result<()> {
+    let roles = known_roles(config);
+    if let Some(role) = &config.listen.anonymous_role {
+        if !config.listen.mcp.ip().is_loopback() {
+            bail!("listen.anonymous_role is only accepted on a loopback address, and listen.mcp is {}", config.listen.mcp);
+        }
+        if !roles.contains(role) && role != "anonymous" {
+            bail!("listen.anonymous_role: there is no role '{role}'");
+        }
+    }
+    if !roles.contains(&config.stdio.role) {
+        bail!("stdio.role: there is no role '{}'", config.stdio.role);
+    }
+    Ok(())
+}
+
+fn limits(config: &Config) -> anyhow::Result<LimitSettings> {
+    let positive = |value: u32, name: &str| NonZeroU32::new(value).with_context(|| format!("limits.{name} must be at least 1"));
+    Ok(LimitSettings {
+        calls_per_second: positive(config.limits.calls_per_second, "calls_per_second")?,
+        burst: positive(config.limits.burst, "burst")?,
+        concurrent_per_principal: positive(config.limits.concurrent_per_principal, "concurrent_per_principal")?.get(),
+        concurrent: positive(config.limits.concurrent, "concurrent")?.get(),
+        deadline: config.limits.deadline.0,
+    })
+}
+
+fn open_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<(Option<Store>, Option<Arc<dyn Source>>)> {
+    if !config.store.enabled {
+        return Ok((None, None));
+    }
+    let name = SourceName::new(EMBEDDED)?;
+    let mut settings = portcullis_telemetry::StoreSettings::new(config.data.join("store"));
+    settings.retention_age = Some(config.store.retention.age.0);
+    settings.retention_bytes = Some(config.store.retention.size.0);
+    match Store::open(settings, clock.clone()) {
+        Ok(store) => {
+            let source = EmbeddedSource::new(name, store.clone());
+            Ok((Some(store), Some(Arc::new(source))))
+        }
+        // Another process of ours serves this store; everything else still works here, and answers say so.
+        Err(StoreError::Locked { .. }) => {
+            let reason = "the embedded store is open in another Portcullis process; ask that one over HTTP";
+            Ok((None, Some(Arc::new(Unavailable::new(name, reason)))))
+        }
+        Err(error) => Err(error).context("opening the embedded store"),
+    }
+}
+
+fn all_sources(config: &Config, embedded: Option<Arc<dyn Source>>) -> anyhow::Result<Vec<Arc<dyn Source>>> {
+    let mut sources: Vec<Arc<dyn Source>> = embedded.into_iter().collect();
+    for (index, settings) in config.sources.iter().enumerate() {
+        let SourceKind::Prometheus(prometheus) = &settings.kind;
+        let source =
+            PrometheusSource::new(settings.name.clone(), prometheus.clone()).with_context(|| format!("sources.{index}"))?;
+        sources.push(Arc::new(source));
+    }
+    Ok(sources)
+}
+
+fn catalogue(sources: &Arc<Sources>, clock: &Arc<dyn Clock>) -> anyhow::Result<Catalogue> {
+    let mut builder = CatalogueBuilder::new()
+        .resources(Arc::new(Library::new(sources.clone(), clock.clone())))
+        .completer(Arc::new(SourceCompleter::new(sources.clone(), clock.clone())))
+        .instructions(INSTRUCTIONS);
+    for tool in default_tools(sources, clock) {
+        builder = builder.tool(tool)?;
+    }
+    for prompt in default_prompts() {
+        builder = builder.prompt(prompt)?;
+    }
+    Ok(builder.build())
+}
+
+fn load_policies(config: &Config, catalogue: &Catalogue, version: u64) -> anyhow::Result<Policies> {
+    let mut texts = Vec::new();
+    for path in &config.policies {
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading the policy file {}", path.display()))?;
+        texts.push(PolicyText { origin: path.display().to_string(), text });
+    }
+    let vocabulary = Vocabulary {
+        tools: catalogue.tool_names(),
+        roles: config.roles.iter().cloned().collect(),
+        enabled_writes: config.write.enable.iter().map(|c| WriteCategory(Arc::from(c.as_str()))).collect(),
+    };
+    Ok(Policies::load(&texts, &vocabulary, version)?)
+}
+
+fn health_charter(config: &Config, policies: &Policies) -> anyhow::Result<Charter> {
+    let mut destinations = BTreeSet::new();
+    for settings in &config.sources {
+        let SourceKind::Prometheus(prometheus) = &settings.kind;
+        destinations.insert(portcullis_egress::origin_of(&prometheus.url)?);
+    }
+    Ok(policies.charter(CharterGrant {
+        name: Arc::from("source-health"),
+        destinations,
+        scope: Scope::tenant_wide(TenantId::default_tenant()),
+        time_limit: std::time::Duration::from_secs(5),
+        budget: Budget::default(),
+    })?)
+}
+
+/// Creates a directory only its owner can enter.
+fn private_directory(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("creating the directory {}", path.display()))
+}

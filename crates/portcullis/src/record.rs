@@ -1,0 +1,62 @@
+//! From the end of a road to its audit record: the one place where the two meet.
+
+use std::sync::Arc;
+
+use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
+use portcullis_gateway::{Recorder, RoadEnd};
+use portcullis_model::FaultCode;
+
+/// Bytes of answer text that make one token, roughly; for the record's estimate only.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// Writes road ends into the audit log.
+pub struct AuditRecorder(pub Arc<AuditLog>);
+
+impl Recorder for AuditRecorder {
+    fn record(&self, end: &RoadEnd) -> Result<(), String> {
+        self.0.append(self.event(end)).map(|_| ()).map_err(|e| e.to_string())
+    }
+}
+
+impl AuditRecorder {
+    fn event(&self, end: &RoadEnd) -> AuditEvent {
+        let kind = match (end.method, end.allowed, end.code) {
+            ("authenticate", ..) => EventKind::Authentication,
+            (_, false, Some(FaultCode::Cancelled)) | (_, true, Some(_)) => EventKind::Failed,
+            (_, false, _) => EventKind::Refused,
+            ("tools/call", true, None) => EventKind::Call,
+            (_, true, None) => EventKind::Lookup,
+        };
+        let decision = if end.allowed { Decision::Allow } else { Decision::Deny };
+        let mut event = AuditEvent::new(kind)
+            .transport(end.transport.as_str())
+            .client(end.peer)
+            .method(end.method)
+            .decided(decision, end.rule.to_string())
+            .code(end.code)
+            .latency_us(end.latency_micros)
+            .bytes_out(end.bytes_out)
+            .tokens_out(end.bytes_out / BYTES_PER_TOKEN)
+            .sources(end.sources.iter().map(ToString::to_string))
+            .redactions(end.redactions.iter().copied());
+        if let Some(principal) = &end.principal {
+            event = event.principal(principal);
+        }
+        if !end.target.is_empty() {
+            event = event.tool(end.target.clone());
+        }
+        if let Some(session) = &end.session {
+            event = event.session(session.to_string());
+        }
+        if let Some(arguments) = &end.arguments {
+            event = event.parameters(self.0.fingerprint(arguments));
+        }
+        if let Some(trace_id) = &end.trace_id {
+            event = event.trace_id(trace_id.clone());
+        }
+        if let Some(note) = &end.note {
+            event = event.note(note.clone());
+        }
+        event
+    }
+}

@@ -1,0 +1,107 @@
+//! The configuration with the kinds of sources this binary knows.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use portcullis_config::{ConfigError, Loaded, Settings};
+use portcullis_connectors::prometheus::PrometheusConfig;
+use portcullis_model::SourceName;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+/// One backend to ask: a unique name, its kind, and the settings of that kind.
+#[derive(Debug, Clone)]
+pub struct SourceSettings {
+    /// Unique among the sources.
+    pub name: SourceName,
+    /// What it is.
+    pub kind: SourceKind,
+}
+
+/// The kinds of backends and their settings.
+#[derive(Debug, Clone)]
+pub enum SourceKind {
+    /// Prometheus and everything that speaks its API: Mimir, Cortex, Thanos, VictoriaMetrics.
+    Prometheus(PrometheusConfig),
+}
+
+impl SourceKind {
+    const PROMETHEUS: &'static str = "prometheus";
+}
+
+// By hand, because serde cannot refuse unknown keys through a flattened enum, and a misspelt key must be refused.
+impl<'de> Deserialize<'de> for SourceSettings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut members = Map::deserialize(deserializer)?;
+        let mut take = |key: &'static str| members.remove(key).ok_or_else(|| D::Error::missing_field(key));
+        let name = serde_json::from_value(take("name")?).map_err(D::Error::custom)?;
+        let kind = take("kind")?;
+        let settings = Value::Object(members);
+        let kind = match kind.as_str() {
+            Some(SourceKind::PROMETHEUS) => SourceKind::Prometheus(
+                serde_json::from_value(settings).map_err(|e| D::Error::custom(portcullis_config::explain(&e.to_string())))?,
+            ),
+            _ => return Err(D::Error::custom(format!("kind {kind} is not known; known is \"{}\"", SourceKind::PROMETHEUS))),
+        };
+        Ok(Self { name, kind })
+    }
+}
+
+impl Serialize for SourceSettings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let SourceKind::Prometheus(settings) = &self.kind;
+        let mut value = serde_json::to_value(settings).map_err(S::Error::custom)?;
+        if let Some(members) = value.as_object_mut() {
+            members.insert("name".into(), Value::String(self.name.to_string()));
+            members.insert("kind".into(), Value::String(SourceKind::PROMETHEUS.into()));
+        }
+        value.serialize(serializer)
+    }
+}
+
+impl JsonSchema for SourceSettings {
+    fn schema_name() -> Cow<'static, str> {
+        "Source".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = PrometheusConfig::json_schema(generator);
+        let own = json_schema!({
+            "name": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$", "description": "Unique among the sources."},
+            "kind": {"const": SourceKind::PROMETHEUS, "description": "Prometheus and everything that speaks its API: Mimir, Cortex, Thanos, VictoriaMetrics."},
+        });
+        let object = schema.ensure_object();
+        if let (Some(Value::Object(properties)), Value::Object(own)) = (object.get_mut("properties"), own.to_value()) {
+            properties.extend(own);
+        }
+        let required = object.entry("required").or_insert_with(|| Value::Array(Vec::new()));
+        if let Some(required) = required.as_array_mut() {
+            required.extend(["name", "kind"].map(|n| Value::String(n.into())));
+        }
+        schema
+    }
+}
+
+/// The settings of this binary.
+pub type Config = Settings<SourceSettings>;
+/// The settings and where they came from.
+pub type LoadedConfig = Loaded<SourceSettings>;
+
+/// The file that is read when none is named.
+const DEFAULT_FILE: &str = "portcullis.yaml";
+
+/// Reads the configuration: the named file, or the default file if it is there, or the defaults.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn read(path: Option<&Path>, data: Option<PathBuf>) -> Result<LoadedConfig, ConfigError> {
+    let default = Path::new(DEFAULT_FILE);
+    let path = path.or_else(|| default.exists().then_some(default));
+    let mut loaded = portcullis_config::load(path)?;
+    if let Some(data) = data {
+        loaded.settings.data = data;
+    }
+    Ok(loaded)
+}
