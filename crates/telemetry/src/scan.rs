@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::{and, filter_record_batch, take};
+use arrow::compute::{and, filter_record_batch};
 use arrow::datatypes::{TimestampNanosecondType, UInt32Type};
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -19,7 +19,7 @@ use portcullis_model::NameSet;
 use crate::error::{Result, StoreError};
 use crate::memory::MemoryView;
 use crate::schema::Table;
-use crate::segment::index::{GRANULE_ROWS, Granule};
+use crate::segment::index::Granule;
 use crate::segment::read::{ReaderCache, SegmentReader};
 use crate::segment::sort::column_to_rows;
 use crate::segment::{Segment, bloom};
@@ -176,14 +176,13 @@ pub(crate) struct Plan {
     snapshot: Snapshot,
     filter: Arc<Filter>,
     hashes: Vec<u64>,
-    segments: usize,
 }
 
 impl Snapshot {
     /// Finds the stretches of rows that may fit.
     pub(crate) fn plan(self, filter: Filter, cancel: &Cancel) -> Result<Plan> {
         let hashes = filter.traces.iter().flatten().map(|id| bloom::hash(*id)).collect();
-        let mut plan = Plan { units: Vec::new(), snapshot: self, filter: Arc::new(filter), hashes, segments: 0 };
+        let mut plan = Plan { units: Vec::new(), snapshot: self, filter: Arc::new(filter), hashes };
         let candidates: Vec<Arc<Segment>> =
             plan.snapshot.segments.iter().filter(|s| s.overlaps(plan.filter.start, plan.filter.end)).cloned().collect();
         for segment in candidates {
@@ -260,7 +259,6 @@ impl Plan {
     fn add_segment(&mut self, reader: &Arc<SegmentReader>) {
         let index = &reader.index.index;
         let mut first_row = 0;
-        let mut used = false;
         for granule in &index.granules {
             let rows = first_row..first_row + granule.rows as usize;
             first_row = rows.end;
@@ -268,7 +266,6 @@ impl Plan {
             if !self.may_fit(reader, granule, services, metrics) {
                 continue;
             }
-            used = true;
             let whole = granule.min_time >= self.filter.start
                 && granule.max_time < self.filter.end
                 && exact(&self.filter.services, services)
@@ -278,7 +275,6 @@ impl Plan {
                 self.add_range(reader, group, range, whole);
             }
         }
-        self.segments += usize::from(used);
     }
 
     fn may_fit(&self, reader: &SegmentReader, granule: &Granule, services: (&str, &str), metrics: (&str, &str)) -> bool {
@@ -507,13 +503,3 @@ fn project_memory(table: Table, view: &MemoryView, rows: &RecordBatch, columns: 
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
 }
-
-/// The rows of `batch` at `rows`.
-pub(crate) fn take_rows(batch: &RecordBatch, rows: Vec<u32>) -> Result<RecordBatch> {
-    let picks = UInt32Array::from(rows);
-    let columns = batch.columns().iter().map(|c| take(c, &picks, None)).collect::<std::result::Result<Vec<_>, _>>()?;
-    Ok(RecordBatch::try_new(batch.schema(), columns)?)
-}
-
-/// Rows of a granule, for callers that cut their own stretches.
-pub(crate) const READ_ROWS: usize = GRANULE_ROWS;

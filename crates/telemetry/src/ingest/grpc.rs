@@ -1,9 +1,14 @@
-//! OTLP over gRPC: the three collector services.
+//! OTLP over gRPC: the three collector services. Who sends is decided before a message is read.
 //!
 //! Source: <https://opentelemetry.io/docs/specs/otlp/#otlpgrpc>.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
+
+use axum::http;
 
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
 use opentelemetry_proto::tonic::collector::logs::v1::{
@@ -17,13 +22,17 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{Tra
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use portcullis_model::TenantId;
 use prost::Message as _;
 use tokio::net::TcpListener;
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
-use tonic::transport::server::TcpIncoming;
+use tonic::codegen::Service;
+use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
 use tonic::{Code, Request, Response, Status};
 
-use super::gate::{OtlpDoor, refused};
+use super::gate::{OtlpDoor, Shared, refused};
 use super::{IngestRefusal, Refused, rpc_status};
 use crate::convert::OtlpRequest;
 use crate::store::{IngestError, Receipt};
@@ -31,11 +40,82 @@ use crate::store::{IngestError, Receipt};
 /// Streams of one connection at once.
 const STREAMS: u32 = 64;
 
-/// The services for one listener.
+/// The services of the door.
 #[derive(Clone)]
 struct Services {
-    door: OtlpDoor,
+    shared: Arc<Shared>,
+}
+
+/// The tenant of a request that was let in.
+#[derive(Debug, Clone)]
+struct Admitted(TenantId);
+
+/// Lets requests in, or answers for the services behind it.
+#[derive(Clone)]
+struct Admission<S> {
+    inner: S,
+    shared: Arc<Shared>,
     address: SocketAddr,
+}
+
+impl<S> Service<http::Request<Body>> for Admission<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        // The clone takes the place of the service that is ready.
+        let next = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, next);
+        let (shared, address) = (Arc::clone(&self.shared), self.address);
+        let caller = caller(&shared, address, &request);
+        Box::pin(async move {
+            let admitted = match caller {
+                Ok((authorization, peer)) => admit(&shared, authorization, peer).await,
+                Err(refused) => Err(refused),
+            };
+            match admitted {
+                Ok((tenant, place)) => {
+                    request.extensions_mut().insert(Admitted(tenant));
+                    let response = inner.call(request).await;
+                    drop(place);
+                    response
+                }
+                Err(refused) => Ok(status(&refused).into_http()),
+            }
+        })
+    }
+}
+
+/// Credential and peer of a request whose names are in order.
+fn caller(
+    shared: &Shared,
+    address: SocketAddr,
+    request: &http::Request<Body>,
+) -> Result<(Option<String>, SocketAddr), Refused> {
+    let text = |name: &str| request.headers().get(name).map(|v| v.to_str().unwrap_or("?"));
+    let host = request.uri().authority().map(http::uri::Authority::as_str).or_else(|| text("host"));
+    shared.check_names(address, host, text("origin"))?;
+    let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    let peer = peer.ok_or_else(|| Refused::Unavailable("the peer's address is not known".into()))?;
+    Ok((text("authorization").map(str::to_owned), peer))
+}
+
+async fn admit(
+    shared: &Shared,
+    authorization: Option<String>,
+    peer: SocketAddr,
+) -> Result<(TenantId, OwnedSemaphorePermit), Refused> {
+    let tenant = shared.admit(authorization.as_deref(), peer).await?;
+    Ok((tenant, shared.place()?))
 }
 
 impl OtlpDoor {
@@ -47,7 +127,9 @@ impl OtlpDoor {
     ) -> Result<(), tonic::transport::Error> {
         let limit = self.shared.limits.body_bytes;
         let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
-        let services = Services { door: self, address };
+        let services = Services { shared: Arc::clone(&self.shared) };
+        let shared = self.shared;
+        let admission = tower::layer::layer_fn(move |inner| Admission { inner, shared: Arc::clone(&shared), address });
         let logs = LogsServiceServer::new(services.clone())
             .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(limit);
@@ -59,6 +141,7 @@ impl OtlpDoor {
         tonic::transport::Server::builder()
             .max_concurrent_streams(Some(STREAMS))
             .http2_keepalive_interval(Some(Duration::from_secs(60)))
+            .layer(admission)
             .add_service(logs)
             .add_service(traces)
             .add_service(metrics)
@@ -72,17 +155,9 @@ impl Services {
     where
         T: prost::Message,
     {
-        let metadata = request.metadata();
-        let text = |name| metadata.get(name).map(|v| v.to_str().unwrap_or("?"));
-        if let Some(origin) = text("origin") {
-            let none = Some("localhost");
-            self.door.shared.check_names(self.address, none, Some(origin)).map_err(|r| status(&r))?;
-        }
-        let unknown = || Status::internal("the peer's address is not known");
-        let peer = request.remote_addr().ok_or_else(unknown)?;
-        let shared = &self.door.shared;
-        let tenant = shared.admit(text("authorization"), peer).await.map_err(|r| status(&r))?;
-        let _place = shared.place().map_err(|r| status(&r))?;
+        let shared = &self.shared;
+        let admitted = request.extensions().get::<Admitted>().cloned();
+        let Admitted(tenant) = admitted.ok_or_else(|| Status::unauthenticated("the request was not let in"))?;
         let message = request.into_inner();
         shared.pace(&tenant, message.encoded_len()).map_err(|r| status(&r))?;
         let receipt = shared.store.ingest_request(tenant, wrap(message)).await;

@@ -101,8 +101,8 @@ pub(crate) struct Inner {
     maintenance: (Mutex<bool>, Condvar),
     // One merge or removal at a time, whoever asks for it.
     maintaining: Mutex<()>,
-    // Held for the life of the store; the system releases it when the process ends.
-    _lock: File,
+    // Held until the store is closed; the system releases it when the process ends.
+    directory_lock: Mutex<Option<File>>,
 }
 
 #[derive(Debug, Default)]
@@ -219,7 +219,10 @@ impl Store {
         let threads = std::mem::take(&mut *lock(&self.inner.threads));
         tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())))
             .await
-            .map_err(|_| StoreError::Closed)
+            .map_err(|_| StoreError::Closed)?;
+        // Nothing writes any more; another process may have the directory.
+        lock(&self.inner.directory_lock).take();
+        Ok(())
     }
 
     /// Figures for the operator.

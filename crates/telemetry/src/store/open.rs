@@ -48,7 +48,7 @@ pub(super) fn open(settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<Arc
         damage: Mutex::new(Vec::new()),
         maintenance: (Mutex::new(false), Condvar::new()),
         maintaining: Mutex::new(()),
-        _lock: held,
+        directory_lock: Mutex::new(Some(held)),
     });
     inner.load_segments();
     inner.remove_strangers();
