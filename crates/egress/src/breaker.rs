@@ -4,6 +4,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 #[derive(Debug, Clone, Copy)]
 enum State {
     Closed {
@@ -22,6 +24,17 @@ pub(crate) struct Breaker {
     threshold: u32,
     rest: Duration,
     state: Mutex<State>,
+    /// Told when a probe has ended, one way or the other.
+    settled: Notify,
+}
+
+/// Why there is no leave right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shut {
+    /// Open for this long.
+    Open(Duration),
+    /// A probe is on its way.
+    Probing,
 }
 
 /// Leave to send one request. Dropped without a verdict (the caller went away), it changes nothing, except that a
@@ -36,11 +49,25 @@ pub(crate) struct Pass {
 impl Breaker {
     /// A closed breaker; a threshold of zero never opens.
     pub(crate) fn new(threshold: u32, rest: Duration) -> Arc<Self> {
-        Arc::new(Self { threshold, rest, state: Mutex::new(State::Closed { failures: 0 }) })
+        Arc::new(Self { threshold, rest, state: Mutex::new(State::Closed { failures: 0 }), settled: Notify::new() })
     }
 
-    /// Leave to send, or how long the breaker stays open.
-    pub(crate) fn enter(self: &Arc<Self>, now: Instant) -> Result<Pass, Duration> {
+    /// Leave to send, or how long the breaker stays open. While a probe is on its way, others wait for its verdict:
+    /// refusing them would fail the siblings of the probe in one fan-out, and with them the probe.
+    pub(crate) async fn enter(self: &Arc<Self>) -> Result<Pass, Duration> {
+        loop {
+            let settled = self.settled.notified();
+            let mut settled = std::pin::pin!(settled);
+            settled.as_mut().enable();
+            match self.try_enter(Instant::now()) {
+                Ok(pass) => return Ok(pass),
+                Err(Shut::Open(rest)) => return Err(rest),
+                Err(Shut::Probing) => settled.await,
+            }
+        }
+    }
+
+    fn try_enter(self: &Arc<Self>, now: Instant) -> Result<Pass, Shut> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let probe = match *state {
             State::Closed { .. } => false,
@@ -48,8 +75,8 @@ impl Breaker {
                 *state = State::HalfOpen;
                 true
             }
-            State::Open { until } => return Err(until - now),
-            State::HalfOpen => return Err(Duration::from_secs(1).min(self.rest)),
+            State::Open { until } => return Err(Shut::Open(until - now)),
+            State::HalfOpen => return Err(Shut::Probing),
         };
         Ok(Pass { breaker: Arc::clone(self), probe, settled: false })
     }
@@ -65,6 +92,7 @@ impl Breaker {
             (State::HalfOpen, false) if probe => State::Open { until: now + self.rest },
             (state, false) => state,
         };
+        self.settled.notify_waiters();
     }
 }
 
@@ -89,6 +117,7 @@ impl Drop for Pass {
             if matches!(*state, State::HalfOpen) {
                 *state = State::Open { until: Instant::now() };
             }
+            self.breaker.settled.notify_waiters();
         }
     }
 }
@@ -102,7 +131,7 @@ mod tests {
     fn opened(now: Instant) -> Arc<Breaker> {
         let breaker = Breaker::new(3, REST);
         for _ in 0..3 {
-            breaker.enter(now).unwrap().failed(now);
+            breaker.try_enter(now).unwrap().failed(now);
         }
         breaker
     }
@@ -112,12 +141,12 @@ mod tests {
         let now = Instant::now();
         let breaker = Breaker::new(3, REST);
         for _ in 0..5 {
-            breaker.enter(now).unwrap().failed(now);
-            breaker.enter(now).unwrap().failed(now);
-            breaker.enter(now).unwrap().alive();
+            breaker.try_enter(now).unwrap().failed(now);
+            breaker.try_enter(now).unwrap().failed(now);
+            breaker.try_enter(now).unwrap().alive();
         }
-        assert!(breaker.enter(now).is_ok());
-        assert_eq!(opened(now).enter(now).unwrap_err(), REST);
+        assert!(breaker.try_enter(now).is_ok());
+        assert_eq!(opened(now).try_enter(now).unwrap_err(), Shut::Open(REST));
     }
 
     #[test]
@@ -125,20 +154,41 @@ mod tests {
         let now = Instant::now();
         let breaker = opened(now);
         let later = now + REST;
-        let probe = breaker.enter(later).unwrap();
-        assert!(breaker.enter(later).is_err(), "only one probe");
+        let probe = breaker.try_enter(later).unwrap();
+        assert_eq!(breaker.try_enter(later).unwrap_err(), Shut::Probing, "only one probe");
         probe.failed(later);
-        assert_eq!(breaker.enter(later).unwrap_err(), REST);
-        breaker.enter(later + REST).unwrap().alive();
-        assert!(breaker.enter(later).is_ok());
+        assert_eq!(breaker.try_enter(later).unwrap_err(), Shut::Open(REST));
+        breaker.try_enter(later + REST).unwrap().alive();
+        assert!(breaker.try_enter(later).is_ok());
     }
 
     #[test]
     fn a_dropped_probe_gives_its_place_away() {
         let now = Instant::now();
         let breaker = opened(now);
-        drop(breaker.enter(now + REST).unwrap());
-        assert!(breaker.enter(Instant::now() + Duration::from_millis(1)).is_ok());
+        drop(breaker.try_enter(now + REST).unwrap());
+        assert!(breaker.try_enter(Instant::now() + Duration::from_millis(1)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn others_wait_for_the_verdict_of_the_probe() {
+        for alive in [true, false] {
+            let now = Instant::now();
+            let breaker = opened(now);
+            let probe = breaker.try_enter(now + REST).unwrap();
+            let waiting = tokio::spawn({
+                let breaker = Arc::clone(&breaker);
+                async move { breaker.enter().await.is_ok() }
+            });
+            tokio::task::yield_now().await;
+            assert!(!waiting.is_finished());
+            if alive {
+                probe.alive()
+            } else {
+                probe.failed(Instant::now())
+            }
+            assert_eq!(waiting.await.unwrap(), alive);
+        }
     }
 
     #[test]
@@ -146,7 +196,8 @@ mod tests {
         let now = Instant::now();
         let breaker = Breaker::new(0, REST);
         for _ in 0..100 {
-            breaker.enter(now).unwrap().failed(now);
+            breaker.try_enter(now).unwrap().failed(now);
         }
+        assert!(breaker.try_enter(now).is_ok());
     }
 }

@@ -152,7 +152,7 @@ impl Inner {
         let _slot = self.slots.acquire().await.map_err(|_| EgressErrorKind::DeadlineExceeded)?;
         let mut retry = 0;
         loop {
-            let pass = self.breaker.enter(Instant::now()).map_err(|retry_in| EgressErrorKind::CircuitOpen { retry_in })?;
+            let pass = self.breaker.enter().await.map_err(|retry_in| EgressErrorKind::CircuitOpen { retry_in })?;
             let outcome = self.follow(url, request).await;
             let again = settle(pass, &outcome);
             if !again || !request.idempotent || retry >= MAX_RETRIES {
