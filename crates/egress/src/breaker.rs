@@ -183,9 +183,9 @@ mod tests {
             tokio::task::yield_now().await;
             assert!(!waiting.is_finished());
             if alive {
-                probe.alive()
+                probe.alive();
             } else {
-                probe.failed(Instant::now())
+                probe.failed(Instant::now());
             }
             assert_eq!(waiting.await.unwrap(), alive);
         }

@@ -273,13 +273,14 @@ fn post(path: &[&str], form: Pairs) -> EgressRequest {
     EgressRequest::post(["api", "v1"].iter().chain(path).copied()).form(form).idempotent()
 }
 
-/// A backend's text on one line, shortened.
+/// A backend's text on one line; of a long one the beginning and the end, where Prometheus says what is wrong.
 fn plain(text: &str) -> String {
-    let mut out: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect();
-    if text.chars().nth(MAX_TEXT).is_some() {
-        out.push('…');
+    let shown: Vec<char> = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if shown.len() <= MAX_TEXT {
+        return shown.into_iter().collect();
     }
-    out
+    let (beginning, end) = (&shown[..MAX_TEXT / 2], &shown[shown.len() - MAX_TEXT / 2..]);
+    format!("{} … {}", beginning.iter().collect::<String>(), end.iter().collect::<String>())
 }
 
 fn beginning(body: &[u8]) -> String {
@@ -300,6 +301,6 @@ mod tests {
     #[test]
     fn texts_are_shortened_and_have_one_line() {
         assert_eq!(plain("a\nb\u{1b}[31m"), "a b [31m");
-        assert_eq!(plain(&"x".repeat(500)).chars().count(), MAX_TEXT + 1);
+        assert_eq!(plain(&"x".repeat(500)).chars().count(), MAX_TEXT + 3);
     }
 }

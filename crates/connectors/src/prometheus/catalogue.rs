@@ -9,7 +9,7 @@ use portcullis_model::{Fault, MetricDescriptor, MetricKind};
 use portcullis_ports::{LabelValuesRequest, MetricCatalogueAnswer, MetricCatalogueRequest, Total};
 use portcullis_query::promql::{Aggregation, Expr, Grouping, LabelName, MetricName, Selector};
 
-use super::plan::{invalid, unit_of};
+use super::plan::{invalid, short_unit, unit_of};
 use super::survey::{Looking, MetadataByName, describe, kind_of};
 use super::views::{View, selectors};
 
@@ -38,11 +38,11 @@ fn fold(names: &BTreeSet<String>, metadata: &MetadataByName) -> BTreeMap<String,
 
 fn belongs_to(name: &str, names: &BTreeSet<String>, metadata: &MetadataByName) -> (String, MetricKind) {
     let own = metadata.get(name).and_then(|entries| entries.first()).map(|m| kind_of(&m.kind));
+    let told = describe(metadata, name).map(|m| kind_of(&m.kind));
     let part_of = ["_bucket", "_count", "_sum"].iter().find_map(|suffix| name.strip_suffix(suffix));
-    if own.is_none()
+    if own.is_none_or(|kind| kind == MetricKind::Unknown)
         && let Some(base) = part_of
     {
-        let told = describe(metadata, name).map(|m| kind_of(&m.kind));
         let looks_like_histogram = ["_bucket", "_count"].iter().all(|suffix| names.contains(&format!("{base}{suffix}")));
         match told {
             Some(kind @ (MetricKind::Histogram | MetricKind::Summary)) => return (base.to_owned(), kind),
@@ -50,8 +50,7 @@ fn belongs_to(name: &str, names: &BTreeSet<String>, metadata: &MetadataByName) -
             _ => {}
         }
     }
-    let kind = own.or_else(|| describe(metadata, name).map(|m| kind_of(&m.kind))).unwrap_or(MetricKind::Unknown);
-    (name.to_owned(), kind)
+    (name.to_owned(), told.unwrap_or(MetricKind::Unknown))
 }
 
 /// Answers which metrics exist.
@@ -80,8 +79,12 @@ pub(crate) async fn metrics(
                 None => (Vec::new(), None),
             };
             let told = describe(metadata, &name);
-            let unit = told.map(|m| m.unit.clone()).filter(|u| !u.is_empty()).unwrap_or_else(|| unit_of(&name).to_owned());
-            let description = told.map(|m| m.help.clone()).unwrap_or_default();
+            let unit = told
+                .as_ref()
+                .map(|m| short_unit(&m.unit).to_owned())
+                .filter(|u| !u.is_empty())
+                .unwrap_or_else(|| unit_of(&name).to_owned());
+            let description = told.map(|m| m.help).unwrap_or_default();
             Ok::<_, Fault>(MetricDescriptor { name, kind: entry.kind, unit, description, labels, series })
         }
     });

@@ -737,6 +737,14 @@ fn sum_of(left: Expr, right: Expr) -> Expr {
     both.or(left).or(right)
 }
 
+/// A unit as OpenMetrics spells it (`seconds`) in the short form that answers use; others as they are.
+pub(crate) fn short_unit(unit: &str) -> &str {
+    match unit_of(&format!("_{unit}")) {
+        "" => unit,
+        short => short,
+    }
+}
+
 /// The unit in the name of a metric, by the Prometheus naming rules.
 pub(crate) fn unit_of(name: &str) -> &'static str {
     let base = ["_total", "_bucket", "_count", "_sum"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);

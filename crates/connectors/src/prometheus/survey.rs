@@ -13,7 +13,7 @@ use portcullis_query::promql::{
 };
 
 use super::PrometheusSource;
-use super::plan::{Survey, invalid};
+use super::plan::{Survey, invalid, short_unit};
 use super::remembered::Remembered;
 use super::views::{View, selectors};
 use super::window::parse_interval;
@@ -233,7 +233,7 @@ impl Survey for Looking<'_> {
 
     async fn described(&self, name: &str) -> Result<Option<(MetricKind, String)>, Fault> {
         let metadata = self.metadata().await?;
-        Ok(describe(&metadata, name).map(|m| (kind_of(&m.kind), m.unit.clone())))
+        Ok(describe(&metadata, name).map(|m| (kind_of(&m.kind), short_unit(&m.unit).to_owned())))
     }
 
     async fn has_native_histograms(&self, selectors: Vec<Selector>) -> Result<bool, Fault> {
@@ -249,10 +249,16 @@ impl Survey for Looking<'_> {
     }
 }
 
-/// Metadata of a metric: under its own name, without the suffix that OpenMetrics leaves out, or of its histogram.
-pub(crate) fn describe<'a>(metadata: &'a MetadataByName, name: &str) -> Option<&'a Metadata> {
-    let of = |name: &str| metadata.get(name).and_then(|entries| entries.first());
-    of(name).or_else(|| ["_total", "_bucket", "_count", "_sum"].iter().find_map(|suffix| of(name.strip_suffix(suffix)?)))
+/// Metadata of a metric: under its own name, without the suffix that OpenMetrics leaves out, or of its histogram. One
+/// spelling can say `unknown` where another knows, so each part comes from the first spelling that has it.
+pub(crate) fn describe(metadata: &MetadataByName, name: &str) -> Option<Metadata> {
+    let stripped = ["_total", "_bucket", "_count", "_sum"].iter().filter_map(|suffix| name.strip_suffix(suffix));
+    let entries: Vec<&Metadata> = std::iter::once(name).chain(stripped).filter_map(|name| metadata.get(name)).flatten().collect();
+    let first = |part: fn(&Metadata) -> &str| {
+        let known = entries.iter().map(|m| part(m)).find(|text| !matches!(*text, "" | "unknown" | "untyped"));
+        known.unwrap_or_default().to_owned()
+    };
+    (!entries.is_empty()).then(|| Metadata { kind: first(|m| &m.kind), unit: first(|m| &m.unit), help: first(|m| &m.help) })
 }
 
 /// The kind as Prometheus writes it.
@@ -297,5 +303,7 @@ mod tests {
         assert_eq!(kind("requests_total"), Some(MetricKind::Counter));
         assert_eq!(kind("latency_bucket"), Some(MetricKind::Histogram));
         assert_eq!(kind("other"), None);
+        let both = BTreeMap::from([("a_total".to_owned(), entry("unknown")), ("a".to_owned(), entry("counter"))]);
+        assert_eq!(describe(&both, "a_total").map(|m| m.kind).as_deref(), Some("counter"));
     }
 }

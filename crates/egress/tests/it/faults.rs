@@ -9,16 +9,10 @@ use portcullis_egress::{EgressClient, EgressErrorKind, EgressRequest};
 use portcullis_model::{Fault, FaultCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::servers::{answer, client, config, ok, permit, read_request, serve, status};
+use crate::servers::{answer, client, config, ok, peak_growth, permit, read_request, serve, status};
 
 fn get() -> EgressRequest {
     EgressRequest::get(["x"])
-}
-
-/// Resident memory of this process in bytes.
-fn resident() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
-    text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
 #[tokio::test]
@@ -122,9 +116,9 @@ async fn a_gigabyte_is_never_held() {
     })
     .await;
     let client = client(&server.url);
-    let before = resident();
-    let error = client.send(&permit(&client), get()).await.unwrap_err();
-    let grown = resident().saturating_sub(before);
+    let permit = permit(&client);
+    let (outcome, grown) = peak_growth(client.send(&permit, get())).await;
+    let error = outcome.unwrap_err();
     assert_eq!(error.kind(), &EgressErrorKind::ResponseTooLarge { limit: 32 << 20 });
     assert_eq!(Fault::from(error).code(), FaultCode::TooLarge);
     assert!(grown < 64 << 20, "resident memory grew by {grown} bytes");
@@ -155,10 +149,10 @@ async fn a_declared_gigabyte_and_a_gzip_bomb_stop_at_the_cap() {
     })
     .await;
     let client = client(&server.url);
-    let before = resident();
-    let error = client.send(&permit(&client), get().max_response_bytes(4 << 20)).await.unwrap_err();
-    assert_eq!(error.kind(), &EgressErrorKind::ResponseTooLarge { limit: 4 << 20 });
-    assert!(resident().saturating_sub(before) < 64 << 20);
+    let permit = permit(&client);
+    let (outcome, grown) = peak_growth(client.send(&permit, get().max_response_bytes(4 << 20))).await;
+    assert_eq!(outcome.unwrap_err().kind(), &EgressErrorKind::ResponseTooLarge { limit: 4 << 20 });
+    assert!(grown < 64 << 20, "resident memory grew by {grown} bytes");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use portcullis_egress::{AddressPolicy, AllowedRange, EgressClient, EgressConfig};
@@ -128,4 +128,26 @@ pub(crate) fn permit_for(origins: &[&str], time_limit: Duration) -> Permit {
 
 pub(crate) fn permit(client: &EgressClient) -> Permit {
     permit_for(&[client.origin()], Duration::from_secs(20))
+}
+
+/// The most by which the resident memory of this process grows while `work` runs, in bytes.
+pub(crate) async fn peak_growth<T>(work: impl Future<Output = T>) -> (T, u64) {
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    };
+    let before = resident();
+    let done = Arc::new(AtomicBool::new(false));
+    let end = Arc::clone(&done);
+    let watch = std::thread::spawn(move || {
+        let mut peak = 0;
+        while !end.load(Ordering::SeqCst) {
+            peak = peak.max(resident());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        peak
+    });
+    let result = work.await;
+    done.store(true, Ordering::SeqCst);
+    (result, watch.join().unwrap().saturating_sub(before))
 }
