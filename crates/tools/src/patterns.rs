@@ -147,6 +147,8 @@ fn join(parts: Vec<Part>) -> Mined {
         report.baseline_lines += part.report.baseline_lines;
         report.overflow_lines += part.report.overflow_lines;
         report.overflow_examples.extend(part.report.overflow_examples);
+        // Each report came sorted; appended ones must find their place.
+        report.templates.sort_by_key(|template| std::cmp::Reverse(telling(template)));
     }
     Mined { report, compared }
 }
@@ -185,13 +187,8 @@ fn add(held: &mut Template, other: Template) {
     }
 }
 
-/// Worth reading first: severe, new, changed; as the analysis ranks one source, over several.
-pub(crate) fn telling(mined: &Mined, template: &Template) -> (u8, bool, u64) {
-    let severity = match template.severities.highest() {
-        Some(Severity::Fatal) => 4,
-        Some(Severity::Error) => 3,
-        Some(Severity::Warn) => 2,
-        _ => 1,
-    };
-    (severity, mined.is_new(template), template.count)
+/// Severe before harmless, new before known, then the rarer, as the analysis orders one report.
+fn telling(template: &Template) -> (Option<Severity>, bool, bool, std::cmp::Reverse<u64>) {
+    let severity = template.severities.highest().filter(|severity| *severity >= Severity::Warn);
+    (severity, template.count > 0, template.new == Some(true), std::cmp::Reverse(template.count))
 }

@@ -107,6 +107,11 @@ pub(crate) fn short(at: Timestamp, window: TimeWindow) -> String {
     }
 }
 
+/// As [`short`], without fractions of a second.
+pub(crate) fn brief(at: Timestamp, window: TimeWindow) -> String {
+    short(Timestamp::from_seconds(at.as_nanos().div_euclid(1_000_000_000)), window)
+}
+
 /// `2026-03-01T10:00:00Z to 10:15:00Z`, as short as it can be without losing the day.
 pub(crate) fn describe(window: TimeWindow) -> String {
     let (start, end) = (format_timestamp(window.start), format_timestamp(window.end));

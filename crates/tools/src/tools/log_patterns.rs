@@ -20,7 +20,7 @@ use crate::arguments;
 use crate::patterns::{Mined, mine};
 use crate::schema::{self, Sheet};
 use crate::sources::Sources;
-use crate::time::{Chosen, TimeArguments, describe, rough, short, within_look_back};
+use crate::time::{Chosen, TimeArguments, brief, describe, rough, within_look_back};
 
 const DEFAULT_WINDOW: Duration = Duration::from_mins(15);
 const DEFAULT_LIMIT: usize = 20;
@@ -139,7 +139,7 @@ fn line(row: &Row<'_>, window: TimeWindow, with_service: bool, with_example: boo
     words.push(format!("{} ×{}", severity(template), template.count));
     words.extend(change(row));
     if let (Some(first), Some(last)) = (template.first_seen, template.last_seen) {
-        let (first, last) = (short(first, window), short(last, window));
+        let (first, last) = (brief(first, window), brief(last, window));
         words.push(if first == last { format!("at {first}") } else { format!("{first} to {last}") });
     }
     if with_service {
@@ -209,7 +209,7 @@ fn respond(mut answer: Answer, mined: &Mined, asked: &Asked) -> Answer {
     let counts = Counts::of(shown.len(), Total::Exact(total as u64));
     let against = match baseline {
         Some(baseline) if mined.compared => {
-            format!(", {fresh} new against the {} from {}", rough(baseline.length()), short(baseline.start, window))
+            format!(", {fresh} new against the {} from {}", rough(baseline.length()), brief(baseline.start, window))
         }
         _ => String::new(),
     };

@@ -19,7 +19,7 @@ use crate::answer::{Answer, Counts, sum_totals};
 use crate::arguments;
 use crate::schema::{self, Sheet};
 use crate::sources::{Ask, FanOut, Found, Sources};
-use crate::time::{TimeArguments, confine, describe, short};
+use crate::time::{TimeArguments, brief, confine, describe};
 
 const NAME: &str = "query_traces";
 const DEFAULT_WINDOW: Duration = Duration::from_mins(15);
@@ -160,7 +160,7 @@ fn line(trace: &TraceSummary, window: TimeWindow) -> String {
     format!(
         "{} {} {} {} {} · {} spans{errors} · {}",
         trace.trace_id,
-        short(trace.start, window),
+        brief(trace.start, window),
         one_line(&trace.root_service, 80),
         one_line(&trace.root_name, 100),
         format_nanos(trace.duration_nanos),

@@ -6,6 +6,7 @@ mod catalogue;
 mod fake;
 mod fanning;
 mod health;
+mod incident;
 mod logs;
 mod metrics;
 mod others;

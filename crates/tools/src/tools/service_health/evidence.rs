@@ -12,7 +12,7 @@ use portcullis_policy::Permit;
 use portcullis_ports::{LogCountRequest, LogFilter};
 
 use super::frame::Frame;
-use crate::patterns::{mine, telling};
+use crate::patterns::mine;
 use crate::sources::{Ask, Found, Sources};
 
 const VERSION: &str = "service.version";
@@ -20,6 +20,7 @@ const MAX_VERSIONS: usize = 20;
 const MAX_PATTERNS: usize = 3;
 /// Rate change from which a known pattern counts as evidence.
 const SURGE: f64 = 3.0;
+const SURGE_LINES: u64 = 3;
 
 /// A version that appeared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +121,16 @@ fn appeared(seen: &BTreeMap<String, Timestamp>, frame: &Frame) -> Vec<NewVersion
     found
 }
 
+/// How much a pattern tells: severe, new and frequent ones most.
+fn weight(template: &Template, new: bool) -> f64 {
+    let severity = match template.severities.highest() {
+        Some(Severity::Fatal) => 2.0,
+        Some(Severity::Error) => 1.5,
+        _ => 1.0,
+    };
+    (1.0 + template.count as f64).ln() * severity * if new { 2.0 } else { 1.0 }
+}
+
 async fn patterns(
     sources: &Sources,
     permit: &Permit,
@@ -139,9 +150,10 @@ async fn patterns(
             .report
             .templates
             .iter()
-            .filter(|t| t.count > 0 && (mined.is_new(t) || t.rate_change.is_some_and(|change| change >= SURGE)))
+            .filter(|t| mined.is_new(t) || t.count >= SURGE_LINES && t.rate_change.is_some_and(|change| change >= SURGE))
             .collect();
-        templates.sort_by_key(|template| std::cmp::Reverse(telling(&mined, template)));
+        let weight = |template: &Template| weight(template, mined.is_new(template));
+        templates.sort_by(|a, b| weight(b).total_cmp(&weight(a)).then_with(|| a.text.cmp(&b.text)));
         found.extend(templates.into_iter().take(MAX_PATTERNS).map(|template| (template.clone(), mined.is_new(template))));
     }
     Some((found, fan.coverage))

@@ -18,10 +18,12 @@ use portcullis_ports::{
 use super::frame::Frame;
 use super::red::RedByService;
 use super::sample::TraceSample;
-use crate::sources::{Ask, FanOut, Found, SOURCE_PATIENCE, Sources};
+use crate::sources::{Ask, FanOut, Found, Sources};
 
 /// Most spans read from one source.
 const MAX_SPANS: u64 = 1_500_000;
+/// Reading every span of a long window takes longer than an ordinary question.
+const PATIENCE: Duration = Duration::from_secs(20);
 const MAX_SERIES: usize = 2_000;
 const MAX_SERVICES: usize = 1_000;
 /// Labels that name a service, first match wins.
@@ -125,6 +127,10 @@ pub(super) struct Question<'a> {
     pub(super) service: Option<&'a str>,
 }
 
+fn ask(signal: Signal, question: Question<'_>) -> Ask<'_> {
+    Ask { patience: PATIENCE, ..Ask::signal(signal, question.source) }
+}
+
 /// Asks everything at once.
 ///
 /// # Errors
@@ -188,7 +194,7 @@ async fn spans(sources: &Sources, permit: &Permit, question: Question<'_>) -> Re
     let frame = question.frame;
     let limit = permit.budget().rows.min(MAX_SPANS);
     let fan = sources
-        .fan_out(permit, Ask::signal(Signal::Traces, question.source), |source, permit| async move {
+        .fan_out(permit, ask(Signal::Traces, question), |source, permit| async move {
             let mut traced = Traced { complete: true, ..Traced::default() };
             for part in frame.parts().into_iter().rev() {
                 scan_part(source.as_ref(), &permit, part, limit, &frame, &mut traced).await?;
@@ -257,7 +263,7 @@ async fn error_logs(
     let requests: Vec<LogCountRequest> = frame.parts().into_iter().map(request).collect();
     let asked = &requests;
     let fan = sources
-        .fan_out(permit, Ask::signal(Signal::Logs, question.source), |source, permit| async move {
+        .fan_out(permit, ask(Signal::Logs, question), |source, permit| async move {
             let mut answers: Vec<LogCountAnswer> = Vec::new();
             for request in asked {
                 answers.push(source.log_counts(&permit, request).await?);
@@ -323,7 +329,7 @@ async fn saturation(
     question: Question<'_>,
 ) -> Result<Part<BTreeMap<Arc<str>, Worst>>, Fault> {
     let fan = sources
-        .fan_out(permit, Ask::signal(Signal::Metrics, question.source), |source, permit| async move {
+        .fan_out(permit, ask(Signal::Metrics, question), |source, permit| async move {
             let series = series_of(source.as_ref(), &permit, SemanticMetric::Saturation, question).await?;
             let has_data = !series.is_empty();
             Ok(Found::new(series, has_data))
@@ -384,7 +390,7 @@ async fn metric_red(
 ) -> Result<Part<BTreeMap<Arc<str>, MetricRed>>, Fault> {
     let frame = question.frame;
     let fan = sources
-        .fan_out(permit, Ask::signal(Signal::Metrics, question.source), |source, permit| async move {
+        .fan_out(permit, ask(Signal::Metrics, question), |source, permit| async move {
             if source.capabilities().contains(&Signal::Traces) {
                 return Err(Fault::new(FaultCode::NoSource, "its spans say the same more exactly"));
             }
@@ -450,7 +456,7 @@ async fn alerts(sources: &Sources, permit: &Permit, question: Question<'_>) -> R
     let request = AlertRequest { state: None, service: question.service.map(str::to_owned) };
     let asked = &request;
     let fan = sources
-        .fan_out(permit, Ask::signal(Signal::Alerts, question.source), |source, permit| async move {
+        .fan_out(permit, ask(Signal::Alerts, question), |source, permit| async move {
             let mut answer = source.alerts(&permit, asked).await?;
             answer.alerts.retain(|alert| alert.state != AlertState::Resolved);
             Ok(Found::new(answer, true))
@@ -467,7 +473,7 @@ async fn known_services(
     question: Question<'_>,
 ) -> Result<Part<BTreeMap<Arc<str>, BTreeSet<Signal>>>, Fault> {
     let window = question.frame.window;
-    let ask = Ask { signal: None, source: question.source, patience: SOURCE_PATIENCE };
+    let ask = Ask { signal: None, source: question.source, patience: PATIENCE };
     let fan = sources
         .fan_out(permit, ask, |source, permit| async move {
             let answer = source.services(&permit, window).await?;

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::evidence::{Evidence, NewVersion};
 use super::frame::Frame;
 use super::judge::Judged;
-use crate::time::{describe, rough, short};
+use crate::time::{brief, describe, rough};
 use crate::tools::list_alerts::line as alert_line;
 use crate::tools::query_metrics::number;
 
@@ -101,7 +101,7 @@ impl Picture<'_> {
             unknown.len()
         );
         for judged in bad.iter().take(self.limit) {
-            let since = judged.onset().map(|at| format!(" since {}", short(at, self.frame.window))).unwrap_or_default();
+            let since = judged.onset().map(|at| format!(" since {}", brief(at, self.frame.window))).unwrap_or_default();
             let _ = writeln!(
                 text,
                 "{} {}{since}: {}",
@@ -129,7 +129,7 @@ impl Picture<'_> {
     fn write_suspects(&self, text: &mut String) {
         let Some(first) = self.suspects.first() else { return };
         if let Some(onset) = self.onset {
-            let _ = writeln!(text, "trouble began about {}", short(onset, self.frame.window));
+            let _ = writeln!(text, "trouble began about {}", brief(onset, self.frame.window));
         }
         for (index, suspect) in self.suspects.iter().take(TOLD).enumerate() {
             let word = if index == 0 { "LIKELY CAUSE" } else { "then" };
@@ -138,10 +138,13 @@ impl Picture<'_> {
                 let chain: Vec<String> = suspect.chain.iter().map(|name| one_line(name, 80)).collect();
                 let _ = writeln!(text, "  spread: {}", chain.join(" > "));
             }
-            for reason in suspect.reasons.iter().take(if index == 0 { MAX_REASONS } else { 2 }) {
+            let evidence = self.evidence_of(&suspect.service);
+            // A new version is told with what was there before it, below.
+            let told = |reason: &&String| !(reason.starts_with("version ") && evidence.is_some_and(|e| !e.versions.is_empty()));
+            for reason in suspect.reasons.iter().filter(told).take(if index == 0 { MAX_REASONS } else { 2 }) {
                 let _ = writeln!(text, "  - {}", one_line(reason, 240));
             }
-            if let Some(evidence) = self.evidence_of(&suspect.service) {
+            if let Some(evidence) = evidence {
                 self.write_evidence(text, evidence);
             }
         }
@@ -190,9 +193,7 @@ impl Picture<'_> {
     pub(super) fn rows(&self) -> Vec<Value> {
         match self.focus {
             Some(judged) => vec![row(judged, true)],
-            None => {
-                self.services.iter().take(self.limit.max(self.bad().len().min(self.limit))).map(|j| row(j, j.is_bad())).collect()
-            }
+            None => self.services.iter().take(self.limit).map(|judged| row(judged, judged.is_bad())).collect(),
         }
     }
 
@@ -240,7 +241,7 @@ fn version_words(version: &NewVersion, frame: &Frame) -> String {
     format!(
         "version {} first seen {} (before: {})",
         one_line(&version.version, 60),
-        short(version.at, frame.window),
+        brief(version.at, frame.window),
         before.join(", ")
     )
 }
@@ -248,7 +249,7 @@ fn version_words(version: &NewVersion, frame: &Frame) -> String {
 fn pattern_words(template: &Template, new: bool, frame: &Frame) -> String {
     let level = template.severities.highest().map_or("log", |severity| severity.as_str());
     let what = if new { format!("new {level}") } else { format!("more of {level}") };
-    let first = template.first_seen.map(|at| format!(" from {}", short(at, frame.window))).unwrap_or_default();
+    let first = template.first_seen.map(|at| format!(" from {}", brief(at, frame.window))).unwrap_or_default();
     format!("{what} ×{}{first}: {}", template.count, one_line(&template.text, 200))
 }
 
