@@ -19,6 +19,17 @@ const MAX_WARNINGS: usize = 20;
 /// Metadata is a convenience; a larger answer is not worth its memory.
 const MAX_METADATA_BYTES: u64 = 16 << 20;
 
+/// Words of backends (Prometheus, Mimir, Thanos, VictoriaMetrics) for a query that would read or return too much.
+const TOO_LARGE: [&str; 7] = [
+    "too many samples",
+    "exceeded maximum resolution",
+    "too many points",
+    "err-mimir-max",
+    "exceeds the limit",
+    "exceeded the maximum",
+    "cannot select more than",
+];
+
 /// Who wrote the query; decides whom an error belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Author {
@@ -245,12 +256,11 @@ impl Api {
                 Fault::new(FaultCode::BackendFailed, format!("source '{name}' gave up on the query because it took too long"))
                     .with_hint(narrow)
             }
-            (_, "execution" | "bad_data")
-                if ["too many samples", "exceeded maximum resolution", "too many points"].iter().any(|w| text.contains(w)) =>
-            {
+            // VictoriaMetrics puts the status where Prometheus puts the kind.
+            (400 | 422, _) if TOO_LARGE.iter().any(|words| text.contains(words)) => {
                 Fault::new(FaultCode::TooLarge, format!("source '{name}' refuses the query as too large")).with_hint(narrow)
             }
-            (_, "execution" | "bad_data") if author == Author::Caller => {
+            (400 | 422, _) if author == Author::Caller => {
                 Fault::invalid(format!("source '{name}' does not accept the query: {text}"))
             }
             (404 | 405, _) => Fault::new(FaultCode::BackendFailed, format!("source '{name}' does not have this part of the API")),

@@ -179,6 +179,26 @@ async fn refusals_are_told_apart() {
 }
 
 #[tokio::test]
+async fn other_backends_refuse_in_their_own_words() {
+    for (status, error, code) in [
+        ("422 Unprocessable Entity", "cannot select more than -search.maxSamplesPerQuery=1000 samples", FaultCode::TooLarge),
+        ("422 Unprocessable Entity", "unparsed data left", FaultCode::InvalidArgument),
+        (
+            "422 Unprocessable Entity",
+            "the query exceeded the maximum number of chunks (err-mimir-max-chunks-per-query)",
+            FaultCode::TooLarge,
+        ),
+        ("400 Bad Request", "exceeded maximum resolution of 11,000 points per timeseries", FaultCode::TooLarge),
+    ] {
+        let body = format!(r#"{{"status":"error","errorType":"422","error":"{error}"}}"#);
+        let server = serve(move |_| response(status, "content-type: application/json\r\n", &body)).await;
+        let source = source(&server.url);
+        let fault = source.metrics(&permit(&source, everything()), &raw("up", last(HOUR))).await.unwrap_err();
+        assert_eq!(fault.code(), code, "{error}: {fault:?}");
+    }
+}
+
+#[tokio::test]
 async fn warnings_and_partial_answers_are_passed_on() {
     let thanos = r#"{"status":"success","warnings":["fetch series for store-1: rpc error\u001b[31m"],"infos":["PromQL info: metric might not be a counter"],"data":{"resultType":"matrix","result":[]}}"#;
     let victoria = r#"{"status":"success","isPartial":true,"data":{"resultType":"matrix","result":[]}}"#;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use portcullis_egress::{AllowedRange, Authentication, EgressClient, EgressConfigError, EgressErrorKind, EgressRequest};
-use portcullis_model::{Fault, FaultCode, Secret};
+use portcullis_model::{CredentialKind, Fault, FaultCode, Principal, PrincipalId, Scope, Secret, TenantId, TraceContext};
+use portcullis_policy::{Budget, Policies, Vocabulary};
 
 use crate::servers::{answer, client, config, ok, permit, permit_for, status};
 
@@ -157,4 +158,29 @@ async fn a_configuration_that_cannot_work_is_refused_when_built() {
     assert!(build(&|c| c.concurrency = 0).is_err());
     let missing = build(&|c| c.tls.ca_pem_file = Some("/nonexistent/ca.pem".into())).unwrap_err();
     assert!(matches!(missing, EgressConfigError::File { .. }));
+}
+
+#[tokio::test]
+async fn a_calls_trace_context_and_budget_go_along() {
+    let policies = Policies::load(&[], &Vocabulary::default(), 1).unwrap();
+    let principal = Principal {
+        id: PrincipalId::new("local:test").unwrap(),
+        credential: CredentialKind::Local,
+        tenant: TenantId::default_tenant(),
+        roles: [Arc::from("operator")].into(),
+        doors: [Arc::from("mcp")].into(),
+        scope: Scope::tenant_wide(TenantId::default_tenant()),
+    };
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let budget = Budget { backend_bytes: 1_000, ..Budget::default() };
+    let trace = TraceContext::parse(Some(traceparent));
+    let call = policies.authorize_read(&principal, "portcullis://sources", deadline, budget, trace).unwrap();
+
+    let server = answer(|request, number| if number == 0 { ok(&request) } else { ok(&"x".repeat(1_001)) }).await;
+    let client = client(&server.url);
+    let response = client.send(&call, EgressRequest::get(["x"])).await.unwrap();
+    assert!(String::from_utf8_lossy(&response.body).contains(&format!("traceparent: {traceparent}")));
+    let error = client.send(&call, EgressRequest::get(["x"])).await.unwrap_err();
+    assert_eq!(error.kind(), &EgressErrorKind::ResponseTooLarge { limit: 1_000 });
 }
