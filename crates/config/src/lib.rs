@@ -7,7 +7,7 @@ mod settings;
 mod substitute;
 mod units;
 
-pub use load::{ConfigError, Loaded, explain, load, parse, schema};
+pub use load::{ConfigError, FileStamp, Loaded, explain, load, parse, schema};
 pub use settings::{
     AuditSettings, IngestSettings, LimitSettings, ListenSettings, LogSettings, Retention, Settings, StdioSettings, StoreSettings,
     WriteSettings,

@@ -47,6 +47,22 @@ pub struct Loaded<S> {
     pub settings: Settings<S>,
     /// The file, or none when the defaults are in use.
     pub path: Option<PathBuf>,
+    /// The file's stamp from before it was read: a different one later means that it changed.
+    pub stamp: Option<FileStamp>,
+}
+
+/// What changes when a file is written: its time and its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStamp {
+    modified: Option<std::time::SystemTime>,
+    bytes: u64,
+}
+
+impl FileStamp {
+    /// The stamp of the file at `path` now; `None` when it cannot be looked at.
+    pub fn of(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().map(|m| Self { modified: m.modified().ok(), bytes: m.len() })
+    }
 }
 
 /// Largest configuration file.
@@ -58,9 +74,10 @@ const MOST_BYTES: u64 = 4 << 20;
 /// See [`ConfigError`].
 pub fn load<S: DeserializeOwned>(path: Option<&Path>) -> Result<Loaded<S>, ConfigError> {
     let Some(path) = path else {
-        return Ok(Loaded { settings: Settings::default(), path: None });
+        return Ok(Loaded { settings: Settings::default(), path: None, stamp: None });
     };
     let read = |reason| ConfigError::Read { path: path.to_owned(), reason };
+    let stamp = FileStamp::of(path);
     let size = std::fs::metadata(path).map_err(read)?.len();
     if size > MOST_BYTES {
         return Err(ConfigError::Yaml {
@@ -70,7 +87,7 @@ pub fn load<S: DeserializeOwned>(path: Option<&Path>) -> Result<Loaded<S>, Confi
     }
     let text = std::fs::read_to_string(path).map_err(read)?;
     let settings = parse(&text, &path.display().to_string(), &|name| std::env::var(name).ok())?;
-    Ok(Loaded { settings, path: Some(path.to_owned()) })
+    Ok(Loaded { settings, path: Some(path.to_owned()), stamp })
 }
 
 /// Reads settings from text, filling placeholders by `lookup`.

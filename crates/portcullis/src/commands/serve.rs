@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
+use portcullis_config::FileStamp;
 use portcullis_identity::{Identity, KeyStatus, Presented, Transport};
 use portcullis_mcp::{HostPolicy, HttpSettings, SessionLimits};
 use portcullis_model::{Clock, SystemClock, TenantId};
@@ -67,6 +68,8 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
     if let Some(address) = args.listen {
         loaded.settings.listen.mcp = address;
     }
+    let stop = CancellationToken::new();
+    shutdown::on_signal(stop.clone());
     let config = &loaded.settings;
     refuse_open_doors(config)?;
     let listeners = Listeners::bind(config).await?;
@@ -75,13 +78,11 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
     if listeners.otlp.is_some() && house.store.is_none() {
         bail!("the embedded store is open in another Portcullis process; stop it, or set `data` to another directory");
     }
-    let stop = CancellationToken::new();
-    shutdown::on_signal(stop.clone());
     house.audit_life(EventKind::Start, format!("serve on {}", config.listen.mcp));
     for line in doctor::report(config, &house).await.lines() {
         tracing::info!(target: "portcullis", "{line}");
     }
-    let watched = loaded.path.clone().map(|path| Watched { path, data, listen: args.listen });
+    let watched = loaded.path.clone().map(|path| Watched { path, seen: loaded.stamp, data, listen: args.listen });
     let outcome = run_house(house.clone(), config, listeners, stop, watched).await;
     house.audit_life(EventKind::Stop, "serve");
     if let Some(house) = Arc::into_inner(house) {
@@ -222,17 +223,17 @@ impl IngestAuthorizer for IngestDoor {
 /// The file that is watched, and what the command line put above it.
 pub struct Watched {
     path: PathBuf,
+    seen: Option<FileStamp>,
     data: Option<PathBuf>,
     listen: Option<SocketAddr>,
 }
 
 /// Looks at the file's time and size every second; a file that does not load leaves the last good one in force.
 async fn watch(house: Arc<House>, watched: Watched) {
-    let look = || std::fs::metadata(&watched.path).ok().map(|m| (m.modified().ok(), m.len()));
-    let mut seen = look();
+    let mut seen = watched.seen;
     loop {
         tokio::time::sleep(RELOAD_CHECK).await;
-        let now = look();
+        let now = FileStamp::of(&watched.path);
         if now == seen {
             continue;
         }

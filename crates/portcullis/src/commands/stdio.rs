@@ -10,10 +10,10 @@ use crate::shutdown;
 
 /// Serves the client at the standard streams until it leaves or we are told to stop.
 pub async fn run(config: &Config) -> anyhow::Result<()> {
-    let house = House::open(config).await?;
-    house.audit_life(EventKind::Start, "stdio");
     let stop = CancellationToken::new();
     shutdown::on_signal(stop.clone());
+    let house = House::open(config).await?;
+    house.audit_life(EventKind::Start, "stdio");
     let ended = portcullis_mcp::serve_stdio(house.gateway.clone(), stop).await;
     house.audit_life(EventKind::Stop, "stdio");
     house.close().await;

@@ -33,7 +33,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} tool calls{}, {} tokens of answers, {} ms; the list of {} tools costs {} tokens.",
+            "\n{} tool calls{}, {} tokens of answers, {} ms; the list of {} tools costs {} tokens.",
             self.calls,
             if self.failed > 0 { format!(" ({} failed)", self.failed) } else { String::new() },
             self.tokens,
@@ -56,26 +56,28 @@ pub(super) async fn hold(client: &McpClient) -> Result<Report, McpClientError> {
     let lead = Lead::of(&health);
 
     desk.question(2, "Which messages are new there?");
-    desk.ask("log_patterns", about(&lead.suspect, json!({"level": "warn", "limit": 8}))).await?;
+    desk.ask("log_patterns", about(lead.suspect.as_deref(), json!({"level": "warn", "limit": 6}))).await?;
 
     desk.question(3, "What do users feel?");
     for metric in ["error_rate", "latency_p95"] {
-        desk.ask("query_metrics", about(&lead.entry, json!({"metric": metric, "limit": 4}))).await?;
+        let arguments = json!({"metric": metric, "aggregation": "average", "points": true});
+        desk.ask("query_metrics", about(lead.entry.as_deref(), arguments)).await?;
     }
 
     desk.question(4, "Show me one failing request, end to end.");
-    let found = desk.ask("query_traces", about(&lead.entry, json!({"errors_only": true, "limit": 5}))).await?;
+    let failing = about(lead.entry.as_deref(), json!({"errors_only": true, "limit": 5}));
+    let found = desk.ask("query_traces", failing).await?;
     if let Some(trace) = telling_trace(&found, lead.suspect.as_deref()) {
         desk.ask("get_trace", json!({"trace_id": trace, "limit": 20})).await?;
     }
 
-    desk.question(5, "What ran out, and what changed just before?");
-    desk.ask("query_metrics", about(&lead.suspect, json!({"metric": "saturation", "window": "30m", "limit": 4}))).await?;
-    let around = match &lead.onset {
-        Some(onset) => json!({"around": onset, "window": "6m", "limit": 10}),
-        None => json!({"level": "warn", "limit": 10}),
+    desk.question(5, "What ran out, and what was rolled out just before?");
+    desk.ask("query_metrics", about(lead.suspect.as_deref(), json!({"metric": "saturation", "limit": 4}))).await?;
+    let rollouts = match &lead.onset {
+        Some(onset) => json!({"text": "rollout", "around": onset, "window": "20m"}),
+        None => json!({"text": "rollout", "window": "30m"}),
     };
-    desk.ask("query_logs", about(&lead.suspect, around)).await?;
+    desk.ask("query_logs", rollouts).await?;
 
     let Desk { calls, failed, tokens, took, .. } = desk;
     Ok(Report { health, failed, calls, tokens, took, tools: tools.len(), list_tokens: tokens::estimate(&list.to_string()) })
@@ -108,11 +110,15 @@ impl Lead {
 }
 
 /// The arguments, about one service when there is a lead.
-fn about(service: &Option<String>, mut arguments: Value) -> Value {
-    if let (Some(service), Some(object)) = (service, arguments.as_object_mut()) {
-        object.insert("service".to_owned(), json!(service));
+fn about(service: Option<&str>, arguments: Value) -> Value {
+    let mut all = Map::new();
+    if let Some(service) = service {
+        all.insert("service".to_owned(), json!(service));
     }
-    arguments
+    if let Value::Object(arguments) = arguments {
+        all.extend(arguments);
+    }
+    Value::Object(all)
 }
 
 /// The first trace that goes through the suspect, else the first.
@@ -208,7 +214,7 @@ mod tests {
         let lead = Lead::of(&health);
         assert_eq!((lead.suspect.as_deref(), lead.entry.as_deref()), (Some("stock"), Some("web")));
         assert_eq!(lead.onset.as_deref(), Some("2026-03-01T10:03:00Z"));
-        assert_eq!(about(&lead.entry, json!({"limit": 3})), json!({"limit": 3, "service": "web"}));
+        assert_eq!(about(lead.entry.as_deref(), json!({"limit": 3})), json!({"limit": 3, "service": "web"}));
     }
 
     #[test]
@@ -217,7 +223,7 @@ mod tests {
         assert_eq!((lead.suspect.as_deref(), lead.entry.as_deref(), lead.onset), (Some("web"), Some("web"), None));
         assert_eq!(Lead::of(&json!({"services": [{"service": "web", "status": "healthy"}]})), Lead::default());
         assert_eq!(Lead::of(&Value::Null), Lead::default());
-        assert_eq!(about(&None, json!({"limit": 3})), json!({"limit": 3}));
+        assert_eq!(about(None, json!({"limit": 3})), json!({"limit": 3}));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The simulated shop: an hour of its past at once, then its present as it happens. Guards that what is sent is the
+//! The simulated shop: three quarters of an hour of its past at once, then its present as it happens. Guards that what is sent is the
 //! simulator's telemetry and nothing else, and that the way it goes is the OTLP door.
 
 use std::fmt;
@@ -15,13 +15,13 @@ use super::otlp::{Load, Sender};
 use crate::terminal::paint;
 
 /// Simulated time before now.
-const PAST: Duration = Duration::from_mins(60);
+const PAST: Duration = Duration::from_mins(45);
 /// How long before now the incident begins.
 const INCIDENT_AGE: Duration = Duration::from_mins(13);
 /// How long the shop lives on.
 pub(super) const FUTURE: Duration = Duration::from_hours(2);
 /// Mean requests per second; the rhythm of the day makes it 0.65 to 1.35 times that.
-const REQUESTS_PER_SECOND: f64 = 8.0;
+const REQUESTS_PER_SECOND: f64 = 6.0;
 /// Batches are packed into requests of about this size while the past is sent.
 const PACK_BYTES: usize = 1 << 20;
 /// Batches made ahead of their sending.
@@ -73,7 +73,8 @@ impl fmt::Display for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "Stored the last hour of the shop: {} spans, {} log records, {} metric points, {} of OTLP in {:.1} s.",
+            "Stored {} minutes of the shop: {} spans, {} log records, {} metric points, {} of OTLP in {:.1} s.",
+            PAST.as_secs() / 60,
             HumanCount(self.spans as u64),
             HumanCount(self.logs as u64),
             HumanCount(self.points as u64),
@@ -84,7 +85,7 @@ impl fmt::Display for Loaded {
 }
 
 impl Shop {
-    /// Opens the shop an hour before `now`; its life is made on a thread of its own as it is taken.
+    /// Opens the shop some time before `now`; its life is made on a thread of its own as it is taken.
     pub(super) fn open(seed: u64, now: Timestamp) -> anyhow::Result<Self> {
         let opened = now.minus(PAST);
         let mut config = SimulationConfig::new(seed, opened, now.plus(FUTURE));
@@ -166,12 +167,12 @@ impl Progress {
             let bar = ProgressBar::new(whole.as_secs());
             let style = ProgressStyle::with_template("{msg} [{bar:30}] {percent:>3}% {elapsed}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
-            bar.set_message("Sending an hour of the shop's telemetry over OTLP");
+            bar.set_message("Sending the shop's telemetry over OTLP");
             bar
         });
         let begun = Instant::now();
         if bar.is_none() {
-            anstream::eprintln!("Sending an hour of the shop's telemetry over OTLP ...");
+            anstream::eprintln!("Sending the shop's telemetry over OTLP ...");
         }
         Self { bar, begun, said: begun, whole }
     }
