@@ -148,7 +148,8 @@ fn apply(live: &mut BTreeMap<u64, SegmentMeta>, flushed: &mut u64, next_id: &mut
 }
 
 fn line_of(change: &Change) -> Result<String> {
-    let json = serde_json::to_string(change).map_err(|e| StoreError::Invalid(format!("the catalogue could not be written: {e}")))?;
+    let json =
+        serde_json::to_string(change).map_err(|e| StoreError::Invalid(format!("the catalogue could not be written: {e}")))?;
     Ok(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())))
 }
 
@@ -165,7 +166,15 @@ mod tests {
     use portcullis_model::TenantId;
 
     fn meta(id: u64) -> SegmentMeta {
-        SegmentMeta { id, tenant: TenantId::default_tenant(), table: "otel_logs".into(), rows: 1, bytes: 1, min_time: 0, max_time: 1 }
+        SegmentMeta {
+            id,
+            tenant: TenantId::default_tenant(),
+            table: "otel_logs".into(),
+            rows: 1,
+            bytes: 1,
+            min_time: 0,
+            max_time: 1,
+        }
     }
 
     #[test]
@@ -184,7 +193,13 @@ mod tests {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let opened = Catalog::open(directory.path()).unwrap();
             let live: Vec<u64> = opened.live().map(|m| m.id).collect();
-            let expected = if cut == whole.len() { vec![second] } else if cut >= first_line { vec![first] } else { vec![] };
+            let expected = if cut == whole.len() {
+                vec![second]
+            } else if cut >= first_line {
+                vec![first]
+            } else {
+                vec![]
+            };
             assert_eq!(live, expected, "cut at {cut}");
         }
         let mut bad = whole.clone();

@@ -47,13 +47,7 @@ pub(crate) struct MemoryTable {
 
 impl Default for MemoryTable {
     fn default() -> Self {
-        Self {
-            tables: BTreeMap::new(),
-            words: Words::default(),
-            words_view: Mutex::new(None),
-            bytes: 0,
-            since: Instant::now(),
-        }
+        Self { tables: BTreeMap::new(), words: Words::default(), words_view: Mutex::new(None), bytes: 0, since: Instant::now() }
     }
 }
 

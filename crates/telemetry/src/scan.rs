@@ -311,10 +311,17 @@ impl Plan {
     /// Counts fitting rows; stretches that fit as a whole are not read.
     pub(crate) fn count(&self, threads: usize, cancel: &Cancel) -> Result<u64> {
         let columns = [self.snapshot.table.time_column()];
-        let counts = self.fold(threads, cancel, &columns, || 0_u64, |count, unit_rows, batch| {
-            *count += batch.map_or(unit_rows as u64, |b| b.num_rows() as u64);
-            Ok(ControlFlow::Continue(()))
-        }, true)?;
+        let counts = self.fold(
+            threads,
+            cancel,
+            &columns,
+            || 0_u64,
+            |count, unit_rows, batch| {
+                *count += batch.map_or(unit_rows as u64, |b| b.num_rows() as u64);
+                Ok(ControlFlow::Continue(()))
+            },
+            true,
+        )?;
         Ok(counts.into_iter().sum())
     }
 
@@ -328,7 +335,9 @@ impl Plan {
         begin: impl Fn() -> S + Sync,
         step: impl Fn(&mut S, &RecordBatch) -> Result<ControlFlow<()>> + Sync,
     ) -> Result<Vec<S>> {
-        let step = |state: &mut S, _: usize, batch: Option<&RecordBatch>| batch.map_or(Ok(ControlFlow::Continue(())), |b| step(state, b));
+        let step = |state: &mut S, _: usize, batch: Option<&RecordBatch>| {
+            batch.map_or(Ok(ControlFlow::Continue(())), |b| step(state, b))
+        };
         self.fold(threads, cancel, columns, begin, step, false)
     }
 
@@ -366,7 +375,9 @@ impl Plan {
             let handles: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
             let mut results = vec![work()];
             for handle in handles {
-                results.push(handle.join().unwrap_or_else(|_| Err(StoreError::Invalid("a reading thread ended unexpectedly".into()))));
+                results.push(
+                    handle.join().unwrap_or_else(|_| Err(StoreError::Invalid("a reading thread ended unexpectedly".into()))),
+                );
             }
             results.into_iter().collect()
         })
@@ -421,7 +432,8 @@ impl Plan {
             let ids: BTreeSet<[u8; 16]> = ids.iter().copied().collect();
             stages.push(Stage::on(column, move |array| {
                 let traces = array.as_fixed_size_binary();
-                let fits = |row| traces.is_valid(row) && <[u8; 16]>::try_from(traces.value(row)).is_ok_and(|id| ids.contains(&id));
+                let fits =
+                    |row| traces.is_valid(row) && <[u8; 16]>::try_from(traces.value(row)).is_ok_and(|id| ids.contains(&id));
                 Ok(BooleanArray::new(BooleanBuffer::collect_bool(traces.len(), fits), None))
             }));
         }
@@ -499,7 +511,8 @@ impl Unit {
 /// Columns of the buffer in the form every scan yields.
 fn project_memory(table: Table, view: &MemoryView, rows: &RecordBatch, columns: &[usize]) -> Result<RecordBatch> {
     let schema = Arc::new(table.row_schema().project(columns)?);
-    let arrays = columns.iter().map(|at| column_to_rows(table, *at, rows.column(*at), &view.words)).collect::<Result<Vec<_>>>()?;
+    let arrays =
+        columns.iter().map(|at| column_to_rows(table, *at, rows.column(*at), &view.words)).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
 }

@@ -412,12 +412,10 @@ mod tests {
             assert_eq!(name(table.resource_column()), "ResourceAttributes");
             if let Some(metric) = table.metric_column() {
                 assert_eq!(name(metric), "MetricName");
-                assert_eq!(table.sort_words().iter().map(|i| name(*i)).collect::<Vec<_>>(), [
-                    "MetricName",
-                    "ServiceName",
-                    "Attributes",
-                    "ResourceAttributes"
-                ]);
+                assert_eq!(
+                    table.sort_words().iter().map(|i| name(*i)).collect::<Vec<_>>(),
+                    ["MetricName", "ServiceName", "Attributes", "ResourceAttributes"]
+                );
             }
             if let Some(trace) = table.trace_column() {
                 assert_eq!(name(trace), "TraceId");

@@ -33,9 +33,9 @@ impl StoreSettings {
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
-            flush_bytes: 64 << 20,
-            flush_after: Duration::from_secs(60),
-            memory_bytes: 192 << 20,
+            flush_bytes: 48 << 20,
+            flush_after: Duration::from_mins(1),
+            memory_bytes: 144 << 20,
             retention_age: None,
             retention_bytes: None,
             limits: RecordLimits::default(),
@@ -71,7 +71,7 @@ impl Default for RecordLimits {
             attribute_value_bytes: 64 << 10,
             body_bytes: 1 << 20,
             nested_items: 1024,
-            future: Duration::from_secs(86_400),
+            future: Duration::from_hours(24),
         }
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeBinaryArray, Float64Builder, ListBuilder, MapBuilder, MapFieldNames, RecordBatch,
-    RecordBatchOptions, StringBuilder, StringViewArray, StringViewBuilder, StructArray, TimestampNanosecondBuilder, UInt64Builder,
+    RecordBatchOptions, StringBuilder, StringViewArray, StringViewBuilder, StructArray, TimestampNanosecondBuilder,
+    UInt64Builder,
 };
 use arrow::datatypes::Field;
 
@@ -19,7 +20,8 @@ type MapsBuilder = MapBuilder<StringBuilder, StringBuilder>;
 /// A batch of stored columns `columns` (ascending) as SQL sees them.
 pub(crate) fn show(table: Table, columns: &[usize], rows: &RecordBatch) -> Result<RecordBatch> {
     let schema = Arc::new(table.shown_schema().project(columns)?);
-    let arrays = columns.iter().zip(rows.columns()).map(|(at, array)| show_column(table, *at, array)).collect::<Result<Vec<_>>>()?;
+    let arrays =
+        columns.iter().zip(rows.columns()).map(|(at, array)| show_column(table, *at, array)).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
 }
@@ -37,7 +39,7 @@ fn show_column(table: Table, at: usize, array: &ArrayRef) -> Result<ArrayRef> {
             let mut builder = ListBuilder::new(UInt64Builder::new());
             for value in text() {
                 let numbers: Vec<u64> = parse(value);
-                numbers.iter().for_each(|n| builder.values().append_value(*n));
+                builder.values().append_slice(&numbers);
                 builder.append(true);
             }
             Arc::new(builder.finish())
@@ -46,7 +48,7 @@ fn show_column(table: Table, at: usize, array: &ArrayRef) -> Result<ArrayRef> {
             let mut builder = ListBuilder::new(Float64Builder::new());
             for value in text() {
                 let numbers: Vec<f64> = parse(value);
-                numbers.iter().for_each(|n| builder.values().append_value(*n));
+                builder.values().append_slice(&numbers);
                 builder.append(true);
             }
             Arc::new(builder.finish())

@@ -214,9 +214,9 @@ fn answer_metrics(store: &Store, cancel: &Cancel, confinement: &Confinement, req
         exemplars: Vec::new(),
     };
     match &request.metric {
-        MetricSelector::Raw(_) => {
-            Err(StoreError::Invalid("the embedded store has no query language of its own for metrics; name a metric, or use SQL".into()))
-        }
+        MetricSelector::Raw(_) => Err(StoreError::Invalid(
+            "the embedded store has no query language of its own for metrics; name a metric, or use SQL".into(),
+        )),
         MetricSelector::Semantic(meaning) => {
             let question = SemanticQuestion {
                 metric: *meaning,
@@ -258,8 +258,11 @@ fn named(request: &MetricRequest, step: Duration, name: &str, found: Found) -> R
     let stored_unit = found.series.first().map(|s| s.unit.clone()).unwrap_or_default();
     let rates = found.series.iter().any(|s| matches!(s.cells, crate::read::metrics::Cells::Rates(_)));
     let distributions = found.series.iter().any(|s| matches!(s.cells, crate::read::metrics::Cells::Distributions { .. }));
-    let mut warnings: Vec<String> =
-        found.also_in.iter().map(|other| format!("points of this name are also in {}; they were not taken", other.name())).collect();
+    let mut warnings: Vec<String> = found
+        .also_in
+        .iter()
+        .map(|other| format!("points of this name are also in {}; they were not taken", other.name()))
+        .collect();
     if found.series.iter().any(|s| s.unit != stored_unit) {
         warnings.push("series of this name were sent with different units".into());
     }

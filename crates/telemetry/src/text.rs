@@ -6,9 +6,6 @@ use std::fmt::Write as _;
 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 
-/// The text of an empty attribute set.
-pub(crate) const EMPTY: &str = "";
-
 /// Appends `text` as a JSON string.
 pub(crate) fn push_string(out: &mut String, text: &str) {
     out.push('"');
@@ -274,7 +271,10 @@ mod tests {
     #[test]
     fn values_as_the_exporter_writes_them() {
         let nested = Value::ArrayValue(opentelemetry_proto::tonic::common::v1::ArrayValue {
-            values: vec![AnyValue { value: Some(Value::BoolValue(true)) }, AnyValue { value: Some(Value::StringValue("s\"".into())) }],
+            values: vec![
+                AnyValue { value: Some(Value::BoolValue(true)) },
+                AnyValue { value: Some(Value::StringValue("s\"".into())) },
+            ],
         });
         let text = text_of(&[
             attribute("array", nested),

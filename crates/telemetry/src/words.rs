@@ -18,7 +18,7 @@ pub(crate) struct Words {
 
 impl std::fmt::Debug for Words {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Words").field("count", &self.len()).field("bytes", &self.text.len()).finish()
+        f.debug_struct("Words").field("count", &self.len()).field("bytes", &self.text.len()).finish_non_exhaustive()
     }
 }
 

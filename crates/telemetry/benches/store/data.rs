@@ -10,28 +10,41 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
-use opentelemetry_proto::tonic::metrics::v1::{Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric, number_data_point};
+use opentelemetry_proto::tonic::metrics::v1::{
+    Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric, number_data_point,
+};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
 
 /// Services of the shop.
-pub const SERVICES: [&str; 12] = [
-    "frontend", "cart", "checkout", "payment", "shipping", "email", "catalogue", "search", "recommendation", "currency", "quote", "ads",
+pub(crate) const SERVICES: [&str; 12] = [
+    "frontend",
+    "cart",
+    "checkout",
+    "payment",
+    "shipping",
+    "email",
+    "catalogue",
+    "search",
+    "recommendation",
+    "currency",
+    "quote",
+    "ads",
 ];
 const BATCH: usize = 1_000;
 const STEP_SECONDS: u64 = 15;
 
 /// Files of requests, each with its length before it.
-pub struct Input {
-    pub logs: PathBuf,
-    pub spans: PathBuf,
-    pub metrics: PathBuf,
-    pub points: usize,
+pub(crate) struct Input {
+    pub(crate) logs: PathBuf,
+    pub(crate) spans: PathBuf,
+    pub(crate) metrics: PathBuf,
+    pub(crate) points: usize,
     /// First and last time, nanoseconds.
-    pub window: (u64, u64),
+    pub(crate) window: (u64, u64),
     /// A trace id that is in logs and spans.
-    pub trace_id: String,
+    pub(crate) trace_id: String,
 }
 
 /// SplitMix64: small, seeded, good enough for test data.
@@ -80,20 +93,28 @@ fn resource(service: usize, pod: u64) -> Resource {
     }
 }
 
-fn scope() -> Option<InstrumentationScope> {
-    Some(InstrumentationScope { name: "shop/instrumentation".into(), version: "0.3.1".into(), ..Default::default() })
+fn scope() -> InstrumentationScope {
+    InstrumentationScope { name: "shop/instrumentation".into(), version: "0.3.1".into(), ..Default::default() }
 }
 
 fn body(random: &mut Random, row: usize, logs: usize) -> (i32, &'static str, String) {
     // A word that is rare enough to be searched for.
     if row % (logs / 50).max(1) == 7 {
-        return (17, "ERROR", format!("payment gateway refused the connection after {} attempts: ECONNREFUSED", random.below(5) + 1));
+        return (
+            17,
+            "ERROR",
+            format!("payment gateway refused the connection after {} attempts: ECONNREFUSED", random.below(5) + 1),
+        );
     }
     match random.below(10) {
         0 => (9, "INFO", format!("GET /api/products/{} 200 in {} ms", random.below(100_000), random.below(400))),
         1 => (9, "INFO", format!("order {} placed by user {}", random.below(10_000_000), random.below(50_000))),
         2 => (9, "INFO", format!("cache hit for key product:{}:v{}", random.below(100_000), random.below(4))),
-        3 => (9, "INFO", format!("published message to topic orders partition {} offset {}", random.below(12), random.below(90_000_000))),
+        3 => (
+            9,
+            "INFO",
+            format!("published message to topic orders partition {} offset {}", random.below(12), random.below(90_000_000)),
+        ),
         4 => (5, "DEBUG", format!("query returned {} rows in {} us", random.below(500), random.below(90_000))),
         5 => (9, "INFO", format!("user {} added item {} to cart", random.below(50_000), random.below(100_000))),
         6 => (13, "WARN", format!("slow request: POST /api/checkout took {} ms", 500 + random.below(4_000))),
@@ -118,7 +139,7 @@ impl Writer {
 }
 
 /// Writes all files; the last hour before now, evenly.
-pub fn write_all(root: &Path, logs: usize, spans: usize, series: usize) -> Input {
+pub(crate) fn write_all(root: &Path, logs: usize, spans: usize, series: usize) -> Input {
     let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let start = end - 3_600_000_000_000;
     let mut random = Random(42);
@@ -127,7 +148,7 @@ pub fn write_all(root: &Path, logs: usize, spans: usize, series: usize) -> Input
     write_logs(&mut Writer::create(&log_path), &mut random, logs, start, &known);
     write_spans(&mut Writer::create(&span_path), &mut random, spans, start, &known);
     let points = write_metrics(&mut Writer::create(&metric_path), &mut random, series, start);
-    let trace_id = known.iter().map(|b| format!("{b:02x}")).collect();
+    let trace_id = known.iter().fold(String::new(), |text, b| text + &format!("{b:02x}"));
     Input { logs: log_path, spans: span_path, metrics: metric_path, points, window: (start, end), trace_id }
 }
 
@@ -155,7 +176,7 @@ fn write_logs(out: &mut Writer, random: &mut Random, logs: usize, start: u64, kn
         out.push(&ExportLogsServiceRequest {
             resource_logs: vec![ResourceLogs {
                 resource: Some(resource(service, pod)),
-                scope_logs: vec![ScopeLogs { scope: scope(), log_records: records, ..ScopeLogs::default() }],
+                scope_logs: vec![ScopeLogs { scope: Some(scope()), log_records: records, ..ScopeLogs::default() }],
                 ..ResourceLogs::default()
             }],
         });
@@ -163,7 +184,8 @@ fn write_logs(out: &mut Writer, random: &mut Random, logs: usize, start: u64, kn
 }
 
 fn write_spans(out: &mut Writer, random: &mut Random, spans: usize, start: u64, known: &[u8]) {
-    let operations = ["GET /api/products/{id}", "POST /api/checkout", "SELECT shop.orders", "Charge", "GetQuote", "publish orders"];
+    let operations =
+        ["GET /api/products/{id}", "POST /api/checkout", "SELECT shop.orders", "Charge", "GetQuote", "publish orders"];
     let mut trace_id = random.id::<16>();
     for first in (0..spans).step_by(BATCH) {
         let service = random.below(SERVICES.len() as u64) as usize;
@@ -196,7 +218,7 @@ fn write_spans(out: &mut Writer, random: &mut Random, spans: usize, start: u64, 
         out.push(&ExportTraceServiceRequest {
             resource_spans: vec![ResourceSpans {
                 resource: Some(resource(service, random.below(6))),
-                scope_spans: vec![ScopeSpans { scope: scope(), spans: list, ..ScopeSpans::default() }],
+                scope_spans: vec![ScopeSpans { scope: Some(scope()), spans: list, ..ScopeSpans::default() }],
                 ..ResourceSpans::default()
             }],
         });
@@ -223,12 +245,17 @@ fn write_metrics(out: &mut Writer, random: &mut Random, series: usize, start: u6
                         })
                         .collect();
                     points += data_points.len();
-                    Metric { name: name.clone(), unit: "{item}".into(), data: Some(metric::Data::Gauge(Gauge { data_points })), ..Metric::default() }
+                    Metric {
+                        name: name.clone(),
+                        unit: "{item}".into(),
+                        data: Some(metric::Data::Gauge(Gauge { data_points })),
+                        ..Metric::default()
+                    }
                 })
                 .collect();
             ResourceMetrics {
                 resource: Some(resource(number, 0)),
-                scope_metrics: vec![ScopeMetrics { scope: scope(), metrics, ..ScopeMetrics::default() }],
+                scope_metrics: vec![ScopeMetrics { scope: Some(scope()), metrics, ..ScopeMetrics::default() }],
                 ..ResourceMetrics::default()
             }
         });

@@ -3,6 +3,8 @@
 //! `cargo bench -p portcullis-telemetry --bench store`; sizes by `STORE_BENCH_LOGS`, `STORE_BENCH_SPANS`, `STORE_BENCH_SERIES`,
 //! directory by `STORE_BENCH_DIR`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)] // a benchmark ends where it fails, and prints
+
 mod data;
 mod queries;
 
@@ -36,7 +38,8 @@ async fn run() {
     let logs = size("STORE_BENCH_LOGS", 2_000_000);
     let spans = size("STORE_BENCH_SPANS", 1_000_000);
     let series = size("STORE_BENCH_SERIES", 1_000);
-    let temporary = tempfile::tempdir_in(std::env::var_os("STORE_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from)).unwrap();
+    let temporary =
+        tempfile::tempdir_in(std::env::var_os("STORE_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from)).unwrap();
     let root = temporary.path();
     println!("store benchmark: {logs} log records, {spans} spans, {series} metric series over one hour");
     println!("empty: RSS {} MB", resident("VmRSS"));

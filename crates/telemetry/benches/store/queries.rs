@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use portcullis_model::{MetricDescriptor, Scope, SourceName, TenantId, TimeWindow, Timestamp};
 use portcullis_policy::{Budget, CharterGrant, Permit, Policies, PolicyText, Vocabulary};
 use portcullis_ports::{
-    LogCountRequest, LogFilter, LogRequest, MetricCatalogueRequest, MetricRequest, MetricSelector, Source, SqlRequest, TextFilter,
-    TraceOrder, TraceRequest,
+    LogCountRequest, LogFilter, LogRequest, MetricCatalogueRequest, MetricRequest, MetricSelector, Source, SqlRequest,
+    TextFilter, TraceOrder, TraceRequest,
 };
 use portcullis_telemetry::{EmbeddedSource, Store};
 
@@ -20,19 +20,17 @@ fn permit() -> Permit {
         name: "benchmark".into(),
         destinations: BTreeSet::new(),
         scope: Scope::tenant_wide(TenantId::default_tenant()),
-        time_limit: Duration::from_secs(120),
+        time_limit: Duration::from_mins(2),
         budget: Budget::default(),
     };
     policies.charter(grant).unwrap().permit()
 }
 
 /// Asks and prints.
-pub async fn run(store: &Store, input: &Input) {
+pub(crate) async fn run(store: &Store, input: &Input) {
     let source = EmbeddedSource::new(SourceName::new("store").unwrap(), store.clone());
-    let window = TimeWindow {
-        start: Timestamp::from_nanos(input.window.0 as i64),
-        end: Timestamp::from_nanos(input.window.1 as i64),
-    };
+    let window =
+        TimeWindow { start: Timestamp::from_nanos(input.window.0 as i64), end: Timestamp::from_nanos(input.window.1 as i64) };
     let filter = LogFilter {
         window,
         service: Some("payment".into()),
@@ -68,7 +66,7 @@ pub async fn run(store: &Store, input: &Input) {
     let counts = LogCountRequest {
         filter: LogFilter { service: None, text: None, ..filter.clone() },
         by: vec!["service".into(), "severity".into()],
-        step: Some(Duration::from_secs(60)),
+        step: Some(Duration::from_mins(1)),
         top: 20,
     };
     timed("log counts: by service and severity per minute", || async {
@@ -115,8 +113,10 @@ pub async fn run(store: &Store, input: &Input) {
         format!("{} metrics, {} series", metrics.len(), metrics.iter().filter_map(|m| m.series).sum::<u64>())
     })
     .await;
-    timed("services", || async { format!("{} services", source.services(&permit(), window).await.unwrap().services.len()) }).await;
-    let statement = "SELECT ServiceName, count(*) AS n FROM otel_logs WHERE SeverityNumber >= 17 GROUP BY ServiceName ORDER BY n DESC";
+    timed("services", || async { format!("{} services", source.services(&permit(), window).await.unwrap().services.len()) })
+        .await;
+    let statement =
+        "SELECT ServiceName, count(*) AS n FROM otel_logs WHERE SeverityNumber >= 17 GROUP BY ServiceName ORDER BY n DESC";
     let sql = SqlRequest { statement: statement.into(), max_rows: 100 };
     timed("sql: errors by service", || async { format!("{} rows", source.sql(&permit(), &sql).await.unwrap().rows.len()) }).await;
 }

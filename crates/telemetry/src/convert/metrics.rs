@@ -41,7 +41,15 @@ struct Common {
 }
 
 impl Common {
-    fn push(&mut self, conversion: &mut Conversion, metric: MetricWords, attributes: &[KeyValue], start: u64, time: u64, flags: u32) -> Refused {
+    fn push(
+        &mut self,
+        conversion: &mut Conversion,
+        metric: MetricWords,
+        attributes: &[KeyValue],
+        start: u64,
+        time: u64,
+        flags: u32,
+    ) -> Refused {
         let time = conversion.time("a metric point", time, 0)?;
         let start = i64::try_from(start).map_err(|_| "a metric point starts beyond the year 2262".to_owned())?;
         let attributes = conversion.attribute_word("a metric point", attributes)?;
@@ -252,7 +260,14 @@ fn settle(conversion: &mut Conversion, kept: Refused) {
 const NO_RECORDED_VALUE: u32 = 1;
 
 impl NumberRows {
-    fn push(&mut self, conversion: &mut Conversion, metric: MetricWords, point: &NumberDataPoint, temporality: i32, monotonic: bool) -> Refused {
+    fn push(
+        &mut self,
+        conversion: &mut Conversion,
+        metric: MetricWords,
+        point: &NumberDataPoint,
+        temporality: i32,
+        monotonic: bool,
+    ) -> Refused {
         let value = match point.value {
             Some(number_data_point::Value::AsDouble(value)) => Some(value),
             Some(number_data_point::Value::AsInt(value)) => Some(value as f64),
@@ -270,14 +285,25 @@ impl NumberRows {
 }
 
 impl HistogramRows {
-    fn push(&mut self, conversion: &mut Conversion, metric: MetricWords, point: &HistogramDataPoint, temporality: i32) -> Refused {
+    fn push(
+        &mut self,
+        conversion: &mut Conversion,
+        metric: MetricWords,
+        point: &HistogramDataPoint,
+        temporality: i32,
+    ) -> Refused {
         let buckets = point.bucket_counts.len();
         refuse_nested(conversion, buckets.max(point.explicit_bounds.len()))?;
         if buckets != 0 && buckets != point.explicit_bounds.len() + 1 {
-            return Err(format!("a histogram point has {buckets} buckets for {} bounds; it needs one more bucket than bounds", point.explicit_bounds.len()));
+            return Err(format!(
+                "a histogram point has {buckets} buckets for {} bounds; it needs one more bucket than bounds",
+                point.explicit_bounds.len()
+            ));
         }
         if point.explicit_bounds.iter().any(|bound| !bound.is_finite()) {
-            return Err("a histogram point has a bound that is not a finite number; the last bucket is unbounded by itself".into());
+            return Err(
+                "a histogram point has a bound that is not a finite number; the last bucket is unbounded by itself".into()
+            );
         }
         if point.explicit_bounds.windows(2).any(|pair| !matches!(pair[0].partial_cmp(&pair[1]), Some(std::cmp::Ordering::Less))) {
             return Err("a histogram point has bounds that do not increase".into());
@@ -298,7 +324,13 @@ impl HistogramRows {
 }
 
 impl ExponentialRows {
-    fn push(&mut self, conversion: &mut Conversion, metric: MetricWords, point: &ExponentialHistogramDataPoint, temporality: i32) -> Refused {
+    fn push(
+        &mut self,
+        conversion: &mut Conversion,
+        metric: MetricWords,
+        point: &ExponentialHistogramDataPoint,
+        temporality: i32,
+    ) -> Refused {
         let (positive, negative) = (point.positive.clone().unwrap_or_default(), point.negative.clone().unwrap_or_default());
         refuse_nested(conversion, positive.bucket_counts.len().max(negative.bucket_counts.len()))?;
         let exemplars = exemplars_text(conversion, &point.exemplars)?;

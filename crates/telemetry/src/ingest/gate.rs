@@ -106,10 +106,9 @@ fn host_of(authority: &str) -> Option<String> {
 pub(super) fn refused(error: IngestError) -> Refused {
     match error {
         IngestError::Malformed(detail) => Refused::Malformed(format!("the body is not a valid OTLP request: {detail}")),
-        IngestError::Store(StoreError::Overloaded { retry_after_seconds }) => Refused::Busy {
-            retry_after: retry_after_seconds,
-            reason: "the store is receiving faster than it can write".into(),
-        },
+        IngestError::Store(StoreError::Overloaded { retry_after_seconds }) => {
+            Refused::Busy { retry_after: retry_after_seconds, reason: "the store is receiving faster than it can write".into() }
+        }
         IngestError::Store(StoreError::Closed) => Refused::Unavailable("the store is shutting down".into()),
         IngestError::Store(error) => {
             tracing::error!(%error, "a request could not be stored");

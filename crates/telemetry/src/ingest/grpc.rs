@@ -96,11 +96,7 @@ where
 }
 
 /// Credential and peer of a request whose names are in order.
-fn caller(
-    shared: &Shared,
-    address: SocketAddr,
-    request: &http::Request<Body>,
-) -> Result<(Option<String>, SocketAddr), Refused> {
+fn caller(shared: &Shared, address: SocketAddr, request: &http::Request<Body>) -> Result<(Option<String>, SocketAddr), Refused> {
     let text = |name: &str| request.headers().get(name).map(|v| v.to_str().unwrap_or("?"));
     let host = request.uri().authority().map(http::uri::Authority::as_str).or_else(|| text("host"));
     shared.check_names(address, host, text("origin"))?;
@@ -140,7 +136,7 @@ impl OtlpDoor {
             MetricsServiceServer::new(services).accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(limit);
         tonic::transport::Server::builder()
             .max_concurrent_streams(Some(STREAMS))
-            .http2_keepalive_interval(Some(Duration::from_secs(60)))
+            .http2_keepalive_interval(Some(Duration::from_mins(1)))
             .layer(admission)
             .add_service(logs)
             .add_service(traces)

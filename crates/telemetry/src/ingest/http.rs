@@ -33,11 +33,7 @@ struct Local {
 
 impl OtlpDoor {
     /// Serves OTLP over HTTP until `stop` resolves; requests in work are finished.
-    pub async fn serve_http(
-        self,
-        listener: TcpListener,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> std::io::Result<()> {
+    pub async fn serve_http(self, listener: TcpListener, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
         use axum::serve::ListenerExt as _;
         let address = listener.local_addr()?;
         let listener = listener.tap_io(|stream| {
@@ -78,7 +74,13 @@ async fn answer(
     }
 }
 
-async fn take(local: &Local, peer: SocketAddr, request: Request<Body>, signal: OtlpSignal, encoding: Encoding) -> Result<Receipt, Refused> {
+async fn take(
+    local: &Local,
+    peer: SocketAddr,
+    request: Request<Body>,
+    signal: OtlpSignal,
+    encoding: Encoding,
+) -> Result<Receipt, Refused> {
     let shared = &local.door.shared;
     let headers = request.headers();
     let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?"));
@@ -96,7 +98,13 @@ async fn take(local: &Local, peer: SocketAddr, request: Request<Body>, signal: O
     store(shared, tenant, signal, encoding, payload).await
 }
 
-async fn store(shared: &Shared, tenant: TenantId, signal: OtlpSignal, encoding: Encoding, payload: Bytes) -> Result<Receipt, Refused> {
+async fn store(
+    shared: &Shared,
+    tenant: TenantId,
+    signal: OtlpSignal,
+    encoding: Encoding,
+    payload: Bytes,
+) -> Result<Receipt, Refused> {
     shared.pace(&tenant, payload.len())?;
     shared.store.ingest(tenant, signal, encoding, payload).await.map_err(refused)
 }
@@ -162,7 +170,8 @@ fn success(signal: OtlpSignal, encoding: Encoding, receipt: &Receipt) -> Respons
             ExportTraceServiceResponse { partial_success }.encode_to_vec()
         }
         (OtlpSignal::Metrics, Encoding::Protobuf) => {
-            let partial_success = partial.then_some(ExportMetricsPartialSuccess { rejected_data_points: rejected, error_message });
+            let partial_success =
+                partial.then_some(ExportMetricsPartialSuccess { rejected_data_points: rejected, error_message });
             ExportMetricsServiceResponse { partial_success }.encode_to_vec()
         }
         (_, Encoding::Json) => {

@@ -44,7 +44,10 @@ pub(super) struct Delay {
 pub(super) fn status(code: tonic::Code, message: &str, retry_after: Option<u64>) -> RpcStatus {
     let details = retry_after.map(|seconds| {
         let delay = Delay { seconds: seconds as i64, nanos: 0 };
-        Any { type_url: "type.googleapis.com/google.rpc.RetryInfo".into(), value: RetryInfo { retry_delay: Some(delay) }.encode_to_vec() }
+        Any {
+            type_url: "type.googleapis.com/google.rpc.RetryInfo".into(),
+            value: RetryInfo { retry_delay: Some(delay) }.encode_to_vec(),
+        }
     });
     RpcStatus { code: code as i32, message: message.to_owned(), details: details.into_iter().collect() }
 }

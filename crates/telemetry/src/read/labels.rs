@@ -5,9 +5,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
 
 use arrow::array::AsArray;
+use portcullis_model::NameSet;
 use portcullis_model::{MetricDescriptor, MetricKind, Signal};
 use portcullis_ports::{LabelValuesRequest, MetricCatalogueAnswer, MetricCatalogueRequest, Total};
-use portcullis_model::NameSet;
 
 use super::Confinement;
 use crate::error::{Result, StoreError};
@@ -29,7 +29,12 @@ struct Metric {
 }
 
 /// Metrics with points in a window.
-pub(crate) fn catalogue(store: &Store, cancel: &Cancel, confinement: &Confinement, request: &MetricCatalogueRequest) -> Result<MetricCatalogueAnswer> {
+pub(crate) fn catalogue(
+    store: &Store,
+    cancel: &Cancel,
+    confinement: &Confinement,
+    request: &MetricCatalogueRequest,
+) -> Result<MetricCatalogueAnswer> {
     let wanted = request.name_contains.as_ref().map(|part| part.to_lowercase());
     let mut found: BTreeMap<String, MetricDescriptor> = BTreeMap::new();
     let hasher = RandomState::new();
@@ -79,43 +84,46 @@ fn read_metrics(
     let mut columns: Vec<usize> = names.iter().map(|n| table.position(n)).collect();
     columns.sort_unstable();
     let plan = store.snapshot(&confinement.tenant, table)?.plan(filter, cancel)?;
-    let parts = plan.read(store.settings().query_threads, cancel, &columns, BTreeMap::<String, Metric>::new, |metrics, rows| {
-        let text = |name: &str| rows.column_by_name(name).and_then(|c| c.as_string_view_opt());
-        let (Some(names), Some(descriptions), Some(units)) = (text("MetricName"), text("MetricDescription"), text("MetricUnit")) else {
-            return Ok(ControlFlow::Continue(()));
-        };
-        let monotonic = rows.column_by_name("IsMonotonic").and_then(|c| c.as_boolean_opt());
-        let wide = [text("ServiceName"), text("Attributes"), text("ResourceAttributes")];
-        let view = |column: Option<&arrow::array::StringViewArray>, row: usize| column.map_or(0, |c| c.views()[row]);
-        let mut last = None;
-        for row in 0..rows.num_rows() {
-            // Sorted rows repeat; only the first of a run of equal rows says something new.
-            let same = (names.views()[row], wide.map(|c| view(c, row)));
-            if last == Some(same) {
-                continue;
-            }
-            last = Some(same);
-            let name = names.value(row);
-            if !metrics.contains_key(name) {
-                metrics.insert(name.to_owned(), Metric::default());
-            }
-            let Some(metric) = metrics.get_mut(name) else { continue };
-            if metric.unit.is_empty() {
-                units.value(row).clone_into(&mut metric.unit);
-            }
-            if metric.description.is_empty() {
-                descriptions.value(row).clone_into(&mut metric.description);
-            }
-            metric.monotonic |= monotonic.is_some_and(|m| m.value(row));
-            if let [Some(services), Some(attributes), Some(resources)] = wide {
-                let parts = (services.value(row), attributes.value(row), resources.value(row));
-                if metric.series.insert(hasher.hash_one(parts)) {
-                    metric.labels.extend(pairs(parts.1).map(|(key, _)| key.into_owned()));
+    let parts =
+        plan.read(store.settings().query_threads, cancel, &columns, BTreeMap::<String, Metric>::new, |metrics, rows| {
+            let text = |name: &str| rows.column_by_name(name).and_then(|c| c.as_string_view_opt());
+            let (Some(names), Some(descriptions), Some(units)) =
+                (text("MetricName"), text("MetricDescription"), text("MetricUnit"))
+            else {
+                return Ok(ControlFlow::Continue(()));
+            };
+            let monotonic = rows.column_by_name("IsMonotonic").and_then(|c| c.as_boolean_opt());
+            let wide = [text("ServiceName"), text("Attributes"), text("ResourceAttributes")];
+            let view = |column: Option<&arrow::array::StringViewArray>, row: usize| column.map_or(0, |c| c.views()[row]);
+            let mut last = None;
+            for row in 0..rows.num_rows() {
+                // Sorted rows repeat; only the first of a run of equal rows says something new.
+                let same = (names.views()[row], wide.map(|c| view(c, row)));
+                if last == Some(same) {
+                    continue;
+                }
+                last = Some(same);
+                let name = names.value(row);
+                if !metrics.contains_key(name) {
+                    metrics.insert(name.to_owned(), Metric::default());
+                }
+                let Some(metric) = metrics.get_mut(name) else { continue };
+                if metric.unit.is_empty() {
+                    units.value(row).clone_into(&mut metric.unit);
+                }
+                if metric.description.is_empty() {
+                    descriptions.value(row).clone_into(&mut metric.description);
+                }
+                metric.monotonic |= monotonic.is_some_and(|m| m.value(row));
+                if let [Some(services), Some(attributes), Some(resources)] = wide {
+                    let parts = (services.value(row), attributes.value(row), resources.value(row));
+                    if metric.series.insert(hasher.hash_one(parts)) {
+                        metric.labels.extend(pairs(parts.1).map(|(key, _)| key.into_owned()));
+                    }
                 }
             }
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
+            Ok(ControlFlow::Continue(()))
+        })?;
     let mut all: BTreeMap<String, Metric> = BTreeMap::new();
     for (name, metric) in parts.into_iter().flatten() {
         let known = all.entry(name).or_default();
@@ -133,7 +141,12 @@ fn read_metrics(
 }
 
 /// Values of a label or attribute, in text order.
-pub(crate) fn values(store: &Store, cancel: &Cancel, confinement: &Confinement, request: &LabelValuesRequest) -> Result<Vec<String>> {
+pub(crate) fn values(
+    store: &Store,
+    cancel: &Cancel,
+    confinement: &Confinement,
+    request: &LabelValuesRequest,
+) -> Result<Vec<String>> {
     let tables: &[Table] = match request.signal {
         Signal::Logs => &[Table::Logs],
         Signal::Traces => &[Table::Traces],
@@ -160,8 +173,11 @@ pub(crate) fn values(store: &Store, cancel: &Cancel, confinement: &Confinement, 
                         continue;
                     }
                     *last = Some(view);
-                    let value = if column.is_some() { Some(text.value(row).into()) } else { lookup(text.value(row), &request.label) };
-                    if let Some(value) = value.filter(|v| v.starts_with(&request.prefix) && !v.is_empty() && !values.contains(v.as_ref())) {
+                    let value =
+                        if column.is_some() { Some(text.value(row).into()) } else { lookup(text.value(row), &request.label) };
+                    if let Some(value) =
+                        value.filter(|v| v.starts_with(&request.prefix) && !v.is_empty() && !values.contains(v.as_ref()))
+                    {
                         values.insert(value.into_owned());
                     }
                 }

@@ -9,7 +9,9 @@ use arrow::array::AsArray;
 use arrow::datatypes::{TimestampNanosecondType, UInt8Type};
 use arrow::record_batch::RecordBatch;
 use portcullis_model::{LogRecord, Severity, TimeWindow, Timestamp};
-use portcullis_ports::{LogAnswer, LogCount, LogCountAnswer, LogCountRequest, LogFilter, LogPosition, LogRequest, TextFilter, Total};
+use portcullis_ports::{
+    LogAnswer, LogCount, LogCountAnswer, LogCountRequest, LogFilter, LogPosition, LogRequest, TextFilter, Total,
+};
 
 use super::rank::{FirstRows, Order};
 use super::{Confinement, Matcher, attribute, attribute_stage, hex, merged, pattern};
@@ -88,7 +90,11 @@ pub(crate) fn page(store: &Store, cancel: &Cancel, confinement: &Confinement, re
     let keep = request.limit.saturating_add(skip).saturating_add(1);
     let (found, complete) = first_rows(store, cancel, confinement, &filter, keep, request.newest_first)?;
     let seen = found.seen();
-    let total = if complete && request.after.is_none() { Total::Exact(seen) } else { count_within(store, cancel, confinement, whole, seen)? };
+    let total = if complete && request.after.is_none() {
+        Total::Exact(seen)
+    } else {
+        count_within(store, cancel, confinement, whole, seen)?
+    };
     let mut records = found.finish()?.map_or_else(Vec::new, |rows| records(&rows));
     if let Some(position) = request.after {
         let at_position = records.iter().take_while(|r| r.at == position.at).count();
@@ -145,7 +151,9 @@ fn first_rows(
             state.push(rows)?;
             Ok(ControlFlow::Continue(()))
         })?;
-        parts.into_iter().for_each(|part| found.absorb(part));
+        for part in parts {
+            found.absorb(part);
+        }
         if found.seen() >= keep as u64 {
             break;
         }
@@ -209,14 +217,20 @@ struct Counts {
 }
 
 /// Counts records by fields and time.
-pub(crate) fn counts(store: &Store, cancel: &Cancel, confinement: &Confinement, request: &LogCountRequest) -> Result<LogCountAnswer> {
+pub(crate) fn counts(
+    store: &Store,
+    cancel: &Cancel,
+    confinement: &Confinement,
+    request: &LogCountRequest,
+) -> Result<LogCountAnswer> {
     let filter = filter(confinement, &request.filter)?;
     let start = request.filter.window.start.as_nanos();
     let plan = store.snapshot(&confinement.tenant, Table::Logs)?.plan(filter, cancel)?;
     let threads = store.settings().query_threads;
     if request.by.is_empty() && request.step.is_none() {
         let total = plan.count(threads, cancel)?;
-        let groups = if total > 0 { vec![LogCount { key: BTreeMap::new(), count: total, over_time: Vec::new() }] } else { Vec::new() };
+        let groups =
+            if total > 0 { vec![LogCount { key: BTreeMap::new(), count: total, over_time: Vec::new() }] } else { Vec::new() };
         return Ok(LogCountAnswer { total_groups: Total::Exact(groups.len() as u64), groups, total: Total::Exact(total) });
     }
     let fields: Vec<Field> = request.by.iter().map(|name| field(name)).collect();
@@ -229,7 +243,9 @@ pub(crate) fn counts(store: &Store, cancel: &Cancel, confinement: &Confinement, 
         for (key, (count, buckets)) in part.groups {
             let group = all.groups.entry(key).or_default();
             group.0 += count;
-            buckets.into_iter().for_each(|(at, n)| *group.1.entry(at).or_default() += n);
+            for (at, n) in buckets {
+                *group.1.entry(at).or_default() += n;
+            }
         }
     }
     let total_groups = all.groups.len() as u64;
@@ -256,7 +272,14 @@ fn field(name: &str) -> Field {
     }
 }
 
-fn count_groups(plan: &Plan, threads: usize, cancel: &Cancel, fields: &[Field], start: i64, step: Option<i64>) -> Result<Vec<Counts>> {
+fn count_groups(
+    plan: &Plan,
+    threads: usize,
+    cancel: &Cancel,
+    fields: &[Field],
+    start: i64,
+    step: Option<i64>,
+) -> Result<Vec<Counts>> {
     let columns = [TIME, SEVERITY_TEXT, SEVERITY, SERVICE, RESOURCE, ATTRIBUTES];
     // Attributes are the widest columns; without a question about them they are not read.
     let wide = fields.iter().any(|f| matches!(f, Field::Attribute(_)));
@@ -368,7 +391,9 @@ pub(crate) fn scan(
             Ok(ControlFlow::Continue(()))
         })?;
         let mut all = FirstRows::new(order.clone(), left);
-        parts.into_iter().for_each(|part| all.absorb(part));
+        for part in parts {
+            all.absorb(part);
+        }
         let seen = all.seen();
         if let Some(rows) = all.finish()? {
             given += rows.num_rows() as u64;

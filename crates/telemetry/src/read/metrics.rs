@@ -109,7 +109,9 @@ impl Grid {
         let length = window.end.as_nanos() - window.start.as_nanos();
         let steps = (length + step - 1) / step;
         if steps > MOST_STEPS {
-            return Err(StoreError::Invalid(format!("the step gives {steps} points per series; choose one that gives at most {MOST_STEPS}")));
+            return Err(StoreError::Invalid(format!(
+                "the step gives {steps} points per series; choose one that gives at most {MOST_STEPS}"
+            )));
         }
         Ok(Self { start: window.start.as_nanos(), step, steps: steps.max(1) as usize })
     }
@@ -355,7 +357,11 @@ pub(crate) fn reading(aggregation: Option<Aggregation>) -> Reading {
 /// Merges gridded series into samples.
 pub(crate) fn merge(grid: &Grid, series: Vec<Gridded>, how: Merge<'_>, read: Reading) -> Vec<Series> {
     let Some(aggregation) = how.aggregation else {
-        return series.into_iter().map(|s| finish(grid, s.labels, cell_values(&s.cells, read, None))).filter(has_samples).collect();
+        return series
+            .into_iter()
+            .map(|s| finish(grid, s.labels, cell_values(&s.cells, read, None)))
+            .filter(has_samples)
+            .collect();
     };
     let mut groups: BTreeMap<BTreeMap<String, String>, Vec<Gridded>> = BTreeMap::new();
     for s in series {
@@ -505,7 +511,7 @@ mod tests {
 
     fn grid() -> Grid {
         let window = TimeWindow { start: Timestamp::from_seconds(1_000), end: Timestamp::from_seconds(1_120) };
-        Grid::new(window, Duration::from_secs(60)).unwrap()
+        Grid::new(window, Duration::from_mins(1)).unwrap()
     }
 
     fn point(second: i64, value: f64) -> NumberPoint {
@@ -554,6 +560,6 @@ mod tests {
     fn too_fine_a_step_is_refused() {
         let window = TimeWindow { start: Timestamp::from_seconds(0), end: Timestamp::from_seconds(86_400) };
         assert!(Grid::new(window, Duration::from_secs(1)).is_err());
-        assert_eq!(usual_step(window), Duration::from_secs(900));
+        assert_eq!(usual_step(window), Duration::from_mins(15));
     }
 }

@@ -104,12 +104,11 @@ pub(crate) fn gather(table: Table, plan: &Plan, threads: usize, cancel: &Cancel)
         all.overflow |= part.overflow;
         for series in part.series {
             let key = key_of(&series.service, &series.attributes, &series.resource, &series.unit);
-            match all.by_key.get(&key) {
-                Some(at) => all.series[*at].points.extend(series.points),
-                None => {
-                    all.by_key.insert(key, all.series.len());
-                    all.series.push(series);
-                }
+            if let Some(at) = all.by_key.get(&key) {
+                all.series[*at].points.extend(series.points);
+            } else {
+                all.by_key.insert(key, all.series.len());
+                all.series.push(series);
             }
         }
     }
@@ -222,7 +221,15 @@ impl Gathered {
         }
     }
 
-    fn series_at(&mut self, table: Table, service: &str, attributes: &str, resource: &str, unit: &str, nature: Nature) -> Option<usize> {
+    fn series_at(
+        &mut self,
+        table: Table,
+        service: &str,
+        attributes: &str,
+        resource: &str,
+        unit: &str,
+        nature: Nature,
+    ) -> Option<usize> {
         let key = key_of(service, attributes, resource, unit);
         if let Some(at) = self.by_key.get(&key) {
             return Some(*at);

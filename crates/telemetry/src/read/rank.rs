@@ -87,15 +87,14 @@ impl FirstRows {
 
     fn compare(&self, a: (usize, usize), b: (usize, usize)) -> Ordering {
         let (left, right) = (&self.batches[a.0], &self.batches[b.0]);
-        let time = |batch: &RecordBatch, row| {
-            batch.column(self.order.time).as_primitive::<TimestampNanosecondType>().value(row)
-        };
+        let time = |batch: &RecordBatch, row| batch.column(self.order.time).as_primitive::<TimestampNanosecondType>().value(row);
         let order = time(left, a.1).cmp(&time(right, b.1));
         let order = if self.order.newest_first { order.reverse() } else { order };
         order.then_with(|| {
-            self.order.ties.iter().fold(Ordering::Equal, |order, column| {
-                order.then_with(|| compare_cells(left, a.1, right, b.1, *column))
-            })
+            self.order
+                .ties
+                .iter()
+                .fold(Ordering::Equal, |order, column| order.then_with(|| compare_cells(left, a.1, right, b.1, *column)))
         })
     }
 }

@@ -11,7 +11,9 @@ use arrow::datatypes::{TimestampNanosecondType, UInt64Type};
 use portcullis_model::{Series, TimeWindow};
 use portcullis_ports::{Aggregation, LabelMatch, SemanticMetric};
 
-use super::metrics::{Cells, Distribution, Found, Grid, Gridded, Merge, Question, Reading, cell_values, find, merge, merge_distributions, samples};
+use super::metrics::{
+    Cells, Distribution, Found, Grid, Gridded, Merge, Question, Reading, cell_values, find, merge, merge_distributions, samples,
+};
 use super::{Confinement, Matcher, attribute_stage, spans};
 use crate::error::Result;
 use crate::scan::{Cancel, Stage};
@@ -52,14 +54,16 @@ const RATIOS: &[&str] = &[
     "system.memory.utilization",
     "system.filesystem.utilization",
 ];
+/// Metric in use, label and value that mean "in use", metric of the limit.
+type Pool = (&'static str, Option<(&'static str, &'static str)>, &'static str);
+
 /// A count, the label value that means "in use" (if it is split by state), and the limit it counts towards.
-const POOLS: &[(&str, Option<(&str, &str)>, &str)] = &[
+const POOLS: &[Pool] = &[
     ("db.client.connection.count", Some(("db.client.connection.state", "used")), "db.client.connection.max"),
     ("db.client.connections.usage", Some(("state", "used")), "db.client.connections.max"),
     ("jvm.memory.used", None, "jvm.memory.limit"),
-    ("http.server.active_requests", None, "http.server.request.limit"),
 ];
-/// Bucket bounds for durations of spans: seconds, growing by a sixth of a doubling's steps.
+/// Bucket bounds for durations of spans: six per doubling.
 const SPAN_BOUNDS: usize = 160;
 
 /// An answer with what it was made of.
@@ -94,6 +98,12 @@ pub(crate) struct SemanticQuestion {
     pub(crate) group_by: Vec<String>,
 }
 
+/// Distributions per step by service, resource and whether the requests failed.
+type Instances = HashMap<(String, String, bool), Vec<Option<Distribution>>>;
+
+/// Values by the labels that identify a stored series.
+type ByLabels = HashMap<Vec<(String, String)>, Vec<Option<f64>>>;
+
 struct Asking<'a> {
     store: &'a Store,
     cancel: &'a Cancel,
@@ -103,7 +113,12 @@ struct Asking<'a> {
 }
 
 /// Answers by meaning; nothing when neither metrics nor spans say it.
-pub(crate) fn resolve(store: &Store, cancel: &Cancel, confinement: &Confinement, question: &SemanticQuestion) -> Result<Option<Resolved>> {
+pub(crate) fn resolve(
+    store: &Store,
+    cancel: &Cancel,
+    confinement: &Confinement,
+    question: &SemanticQuestion,
+) -> Result<Option<Resolved>> {
     let grid = Grid::new(question.window, question.step)?;
     let asking = Asking { store, cancel, confinement, question, grid };
     match question.metric {
@@ -166,7 +181,11 @@ impl Asking<'_> {
 
     /// Merges instances that are already one value per step.
     fn aggregate(&self, series: Vec<Series>, aggregation: Aggregation) -> Vec<Series> {
-        let gridded = series.into_iter().map(|s| Gridded { labels: s.labels.clone(), unit: String::new(), cells: level_cells(&self.grid, &s) });
+        let gridded = series.into_iter().map(|s| Gridded {
+            labels: s.labels.clone(),
+            unit: String::new(),
+            cells: level_cells(&self.grid, &s),
+        });
         let how = Merge { aggregation: Some(aggregation), group_by: &self.question.group_by };
         merge(&self.grid, gridded.collect(), how, Reading::Mean)
     }
@@ -183,7 +202,9 @@ impl Asking<'_> {
                 .by_instance(found.series)
                 .into_iter()
                 .flat_map(|(labels, members)| {
-                    merge(&self.grid, members, how, Reading::Rate).into_iter().map(move |s| Series { labels: labels.clone(), ..s })
+                    merge(&self.grid, members, how, Reading::Rate)
+                        .into_iter()
+                        .map(move |s| Series { labels: labels.clone(), ..s })
                 })
                 .collect();
             return Ok(self.resolved(series, names.join(", "), unit, found.overflow));
@@ -217,7 +238,9 @@ impl Asking<'_> {
         let series = self
             .by_instance(series)
             .into_iter()
-            .map(|(labels, members)| samples(&self.grid, labels, cell_values(&merge_distributions(&self.grid, members), read, None)))
+            .map(|(labels, members)| {
+                samples(&self.grid, labels, cell_values(&merge_distributions(&self.grid, members), read, None))
+            })
             .filter(|s| !s.samples.is_empty())
             .collect();
         Ok(self.resolved(series, metric, unit, overflow))
@@ -290,9 +313,13 @@ impl Asking<'_> {
             overflow |= used_found.overflow || limit_found.overflow;
             let state_label = state.map(|(name, _)| name);
             let key = |labels: &BTreeMap<String, String>| {
-                labels.iter().filter(|(k, _)| Some(k.as_str()) != state_label).map(|(k, v)| (k.clone(), v.clone())).collect::<BTreeMap<_, _>>()
+                labels
+                    .iter()
+                    .filter(|(k, _)| Some(k.as_str()) != state_label)
+                    .map(|(k, v)| (k.clone(), v.clone()))
+                    .collect::<BTreeMap<_, _>>()
             };
-            let limits: HashMap<Vec<(String, String)>, Vec<Option<f64>>> = limit_found
+            let limits: ByLabels = limit_found
                 .series
                 .iter()
                 .map(|s| (key(&s.labels).into_iter().collect(), cell_values(&s.cells, Reading::Rate, None)))
@@ -307,8 +334,11 @@ impl Asking<'_> {
                 }
             }
         }
-        let series =
-            instances.into_iter().map(|(labels, values)| samples(&self.grid, labels, values)).filter(|s| !s.samples.is_empty()).collect();
+        let series = instances
+            .into_iter()
+            .map(|(labels, values)| samples(&self.grid, labels, values))
+            .filter(|s| !s.samples.is_empty())
+            .collect();
         Ok(self.resolved(series, metrics.join(", "), "1", overflow))
     }
 
@@ -324,7 +354,6 @@ impl Asking<'_> {
         let columns = [spans::TIME, spans::SERVICE, spans::RESOURCE, spans::DURATION, spans::STATUS];
         let bounds = span_bounds();
         let seconds = self.question.step.as_secs_f64();
-        type Instances = HashMap<(String, String, bool), Vec<Option<Distribution>>>;
         let parts = plan.read(self.store.settings().query_threads, self.cancel, &columns, Instances::new, |found, rows| {
             let times = rows.column(0).as_primitive::<TimestampNanosecondType>().values();
             let (services, resources) = (rows.column(1).as_string_view(), rows.column(2).as_string_view());
@@ -368,9 +397,17 @@ fn span_bounds() -> Vec<f64> {
 }
 
 fn in_seconds(mut series: Gridded, scale: f64) -> Gridded {
-    let scale = if series.unit == "ms" { 1e-3 } else if series.unit == "s" { 1.0 } else { scale };
+    let scale = if series.unit == "ms" {
+        1e-3
+    } else if series.unit == "s" {
+        1.0
+    } else {
+        scale
+    };
     if let Cells::Distributions { bounds, cells } = &mut series.cells {
-        bounds.iter_mut().for_each(|b| *b *= scale);
+        for bound in bounds {
+            *bound *= scale;
+        }
         for cell in cells.iter_mut().flatten() {
             cell.sum = cell.sum.map(|s| s * scale);
         }
@@ -393,7 +430,17 @@ fn is_failure(labels: &BTreeMap<String, String>) -> bool {
         // Unknown, deadline exceeded, unimplemented, internal, unavailable, data loss: the server's own failures.
         Some(code) => matches!(
             code,
-            "2" | "4" | "12" | "13" | "14" | "15" | "UNKNOWN" | "DEADLINE_EXCEEDED" | "UNIMPLEMENTED" | "INTERNAL" | "UNAVAILABLE" | "DATA_LOSS"
+            "2" | "4"
+                | "12"
+                | "13"
+                | "14"
+                | "15"
+                | "UNKNOWN"
+                | "DEADLINE_EXCEEDED"
+                | "UNIMPLEMENTED"
+                | "INTERNAL"
+                | "UNAVAILABLE"
+                | "DATA_LOSS"
         ),
         None => false,
     }

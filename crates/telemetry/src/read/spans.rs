@@ -25,9 +25,8 @@ pub(crate) const STATUS_MESSAGE: usize = 14;
 pub(crate) const EVENTS: usize = 15;
 
 /// Columns of a whole span, ascending.
-pub(crate) const WHOLE: [usize; 13] = [
-    TIME, TRACE_ID, SPAN_ID, PARENT, NAME, KIND, SERVICE, RESOURCE, ATTRIBUTES, DURATION, STATUS, STATUS_MESSAGE, EVENTS,
-];
+pub(crate) const WHOLE: [usize; 13] =
+    [TIME, TRACE_ID, SPAN_ID, PARENT, NAME, KIND, SERVICE, RESOURCE, ATTRIBUTES, DURATION, STATUS, STATUS_MESSAGE, EVENTS];
 /// Columns of a span without attributes and events.
 pub(crate) const SLIM: [usize; 10] = [TIME, TRACE_ID, SPAN_ID, PARENT, NAME, KIND, SERVICE, DURATION, STATUS, STATUS_MESSAGE];
 
@@ -62,7 +61,8 @@ pub(crate) fn spans(rows: &RecordBatch, into: &mut Vec<Span>) {
     let (names, kinds, services) = (text("SpanName"), text("SpanKind"), text("ServiceName"));
     let (statuses, messages) = (text("StatusCode"), text("StatusMessage"));
     let (attributes, resources, events) = (text("SpanAttributes"), text("ResourceAttributes"), text("Events"));
-    let cell = |column: Option<&arrow::array::StringViewArray>, row: usize| column.map_or(String::new(), |c| c.value(row).to_owned());
+    let cell =
+        |column: Option<&arrow::array::StringViewArray>, row: usize| column.map_or(String::new(), |c| c.value(row).to_owned());
     let mut service: Arc<str> = Arc::from("");
     for row in 0..rows.num_rows() {
         let name = services.map_or("", |c| c.value(row));
@@ -95,10 +95,8 @@ fn span_events(text: &str) -> Vec<SpanEvent> {
         return Vec::new();
     }
     let stored: Vec<(i64, String, BTreeMap<String, String>)> = serde_json::from_str(text).unwrap_or_default();
-    let mut events: Vec<SpanEvent> = stored
-        .into_iter()
-        .map(|(at, name, attributes)| SpanEvent { at: Timestamp::from_nanos(at), name, attributes })
-        .collect();
+    let mut events: Vec<SpanEvent> =
+        stored.into_iter().map(|(at, name, attributes)| SpanEvent { at: Timestamp::from_nanos(at), name, attributes }).collect();
     events.sort_by_key(|e| e.at);
     events
 }

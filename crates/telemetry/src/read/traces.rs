@@ -9,9 +9,7 @@ use arrow::datatypes::{TimestampNanosecondType, UInt64Type};
 use portcullis_model::{NameSet, Span, SpanStatus, TimeWindow, Timestamp, Trace, TraceSummary};
 use portcullis_ports::{SpanFilter, Total, TraceAnswer, TraceOrder, TraceRequest};
 
-use super::spans::{
-    ATTRIBUTES, DURATION, NAME, PARENT, SERVICE, SLIM, SPAN_ID, STATUS, TIME, TRACE_ID, WHOLE, spans,
-};
+use super::spans::{ATTRIBUTES, DURATION, NAME, PARENT, SERVICE, SLIM, SPAN_ID, STATUS, TIME, TRACE_ID, WHOLE, spans};
 use super::{Confinement, Matcher, attribute_stage, logs};
 use crate::error::{Result, StoreError};
 use crate::scan::{Cancel, Filter, Stage};
@@ -76,17 +74,18 @@ impl Found {
 pub(crate) fn search(store: &Store, cancel: &Cancel, confinement: &Confinement, request: &TraceRequest) -> Result<TraceAnswer> {
     let filter = filter(confinement, request)?;
     let plan = store.snapshot(&confinement.tenant, Table::Traces)?.plan(filter, cancel)?;
-    let parts = plan.read(store.settings().query_threads, cancel, &[TIME, TRACE_ID, DURATION], Found::default, |found, rows| {
-        let times = rows.column(0).as_primitive::<TimestampNanosecondType>().values();
-        let ids = rows.column(1).as_fixed_size_binary();
-        let durations = rows.column(2).as_primitive::<UInt64Type>().values();
-        for row in 0..rows.num_rows() {
-            if let (true, Ok(id)) = (ids.is_valid(row), ids.value(row).try_into()) {
-                found.add(id, durations[row], times[row]);
+    let parts =
+        plan.read(store.settings().query_threads, cancel, &[TIME, TRACE_ID, DURATION], Found::default, |found, rows| {
+            let times = rows.column(0).as_primitive::<TimestampNanosecondType>().values();
+            let ids = rows.column(1).as_fixed_size_binary();
+            let durations = rows.column(2).as_primitive::<UInt64Type>().values();
+            for row in 0..rows.num_rows() {
+                if let (true, Ok(id)) = (ids.is_valid(row), ids.value(row).try_into()) {
+                    found.add(id, durations[row], times[row]);
+                }
             }
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
+            Ok(ControlFlow::Continue(()))
+        })?;
     let mut all = Found::default();
     for part in parts {
         all.overflow |= part.overflow;
@@ -104,7 +103,9 @@ pub(crate) fn search(store: &Store, cancel: &Cancel, confinement: &Confinement, 
     let ids: Vec<[u8; 16]> = ranked.iter().map(|(id, _)| *id).collect();
     let mut traces = summaries(store, cancel, confinement, request.window, &ids)?;
     match request.order {
-        TraceOrder::Slowest => traces.sort_by(|a, b| b.duration_nanos.cmp(&a.duration_nanos).then_with(|| a.trace_id.cmp(&b.trace_id))),
+        TraceOrder::Slowest => {
+            traces.sort_by(|a, b| b.duration_nanos.cmp(&a.duration_nanos).then_with(|| a.trace_id.cmp(&b.trace_id)));
+        }
         TraceOrder::Newest => traces.sort_by(|a, b| b.start.cmp(&a.start).then_with(|| a.trace_id.cmp(&b.trace_id))),
     }
     Ok(TraceAnswer { traces, total })
@@ -121,7 +122,13 @@ struct Summary {
 }
 
 /// One line per trace, from all of its spans in scope.
-fn summaries(store: &Store, cancel: &Cancel, confinement: &Confinement, window: TimeWindow, ids: &[[u8; 16]]) -> Result<Vec<TraceSummary>> {
+fn summaries(
+    store: &Store,
+    cancel: &Cancel,
+    confinement: &Confinement,
+    window: TimeWindow,
+    ids: &[[u8; 16]],
+) -> Result<Vec<TraceSummary>> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -230,7 +237,9 @@ pub(crate) fn scan(
             Ok(ControlFlow::Continue(()))
         })?;
         let mut found: Vec<Span> = parts.into_iter().flatten().collect();
-        found.sort_unstable_by(|a, b| a.trace_id.cmp(&b.trace_id).then(a.start.cmp(&b.start)).then_with(|| a.span_id.cmp(&b.span_id)));
+        found.sort_unstable_by(|a, b| {
+            a.trace_id.cmp(&b.trace_id).then(a.start.cmp(&b.start)).then_with(|| a.span_id.cmp(&b.span_id))
+        });
         let left = usize::try_from(most - given).unwrap_or(usize::MAX);
         let cut = found.len() > left;
         found.truncate(left);
@@ -244,4 +253,3 @@ pub(crate) fn scan(
     }
     Ok((given, true))
 }
-

@@ -5,8 +5,7 @@
 /// Bytes of one block.
 pub(crate) const BLOCK_BYTES: usize = 32;
 const BITS_PER_ID: usize = 12;
-const SALTS: [u32; 8] =
-    [0x47b6_137b, 0x4497_4d91, 0x8824_ad5b, 0xa2b7_289d, 0x7054_95c7, 0x2df1_424b, 0x9efc_4947, 0x5c6b_fb31];
+const SALTS: [u32; 8] = [0x47b6_137b, 0x4497_4d91, 0x8824_ad5b, 0xa2b7_289d, 0x7054_95c7, 0x2df1_424b, 0x9efc_4947, 0x5c6b_fb31];
 
 /// Hash of an id; part of the file format.
 pub(crate) fn hash(id: [u8; 16]) -> u64 {

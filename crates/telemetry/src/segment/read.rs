@@ -132,7 +132,7 @@ impl SegmentReader {
             .with_batch_size(self.batch_rows(group))
             .with_row_groups(vec![group])
             .with_projection(self.mask(columns));
-        if ranges != [0..rows] {
+        if !matches!(ranges, [only] if *only == (0..rows)) {
             builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges.iter().cloned(), rows));
         }
         if let Some(filter) = filter {

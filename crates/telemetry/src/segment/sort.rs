@@ -99,7 +99,8 @@ fn by_day(keys: Vec<RowKey>) -> Vec<Vec<RowKey>> {
 
 /// Rows of the buffer in the row schema.
 pub(crate) fn to_rows(table: Table, rows: &RecordBatch, words: &StringViewArray) -> Result<RecordBatch> {
-    let columns = (0..table.columns().len()).map(|at| column_to_rows(table, at, rows.column(at), words)).collect::<Result<_>>()?;
+    let columns =
+        (0..table.columns().len()).map(|at| column_to_rows(table, at, rows.column(at), words)).collect::<Result<_>>()?;
     Ok(RecordBatch::try_new(table.row_schema(), columns)?)
 }
 

@@ -2,8 +2,8 @@
 //! the same scope again by itself ([`super::table`]), so a fault here cannot show another's rows; this makes it visible.
 
 use datafusion::common::tree_node::Transformed;
-use datafusion::logical_expr::{Expr, Filter, LogicalPlan, lit};
 use datafusion::common::{Column, ScalarValue};
+use datafusion::logical_expr::{Expr, Filter, LogicalPlan, lit};
 use std::sync::Arc;
 
 use crate::error::{Result, StoreError};
@@ -32,4 +32,3 @@ pub(super) fn plan(plan: LogicalPlan, confinement: &Confinement) -> Result<Logic
     });
     confined.map(|t| t.data).map_err(|e| StoreError::Invalid(format!("the statement cannot be confined to the scope: {e}")))
 }
-

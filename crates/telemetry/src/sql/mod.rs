@@ -21,7 +21,12 @@ use crate::read::Confinement;
 use crate::store::Store;
 
 /// Answers one statement.
-pub(crate) async fn answer(store: &Store, deadline: Instant, confinement: Confinement, request: &SqlRequest) -> Result<SqlAnswer> {
+pub(crate) async fn answer(
+    store: &Store,
+    deadline: Instant,
+    confinement: Confinement,
+    request: &SqlRequest,
+) -> Result<SqlAnswer> {
     let limits = store.settings().sql;
     let deadline = deadline.min(Instant::now() + limits.time);
     let most = request.max_rows.min(limits.rows);
@@ -32,7 +37,10 @@ pub(crate) async fn answer(store: &Store, deadline: Instant, confinement: Confin
         let plan = state.statement_to_plan(statement).await.map_err(|e| engine(&e))?;
         verify::plan(&plan)?;
         let plan = confine::plan(plan, &confinement)?;
-        let plan = LogicalPlanBuilder::from(plan).limit(0, Some(most + 1)).and_then(LogicalPlanBuilder::build).map_err(|e| engine(&e))?;
+        let plan = LogicalPlanBuilder::from(plan)
+            .limit(0, Some(most + 1))
+            .and_then(LogicalPlanBuilder::build)
+            .map_err(|e| engine(&e))?;
         let physical = state.create_physical_plan(&plan).await.map_err(|e| engine(&e))?;
         let schema = physical.schema();
         let mut stream = execute_stream(physical, state.task_ctx()).map_err(|e| engine(&e))?;
@@ -42,11 +50,8 @@ pub(crate) async fn answer(store: &Store, deadline: Instant, confinement: Confin
                 break;
             }
         }
-        let columns = schema
-            .fields()
-            .iter()
-            .map(|f| SqlColumn { name: f.name().clone(), kind: rows::kind(f.data_type()) })
-            .collect();
+        let columns =
+            schema.fields().iter().map(|f| SqlColumn { name: f.name().clone(), kind: rows::kind(f.data_type()) }).collect();
         let (rows, truncated) = answer.finish();
         Ok(SqlAnswer { columns, rows, truncated })
     };
@@ -57,11 +62,15 @@ pub(crate) async fn answer(store: &Store, deadline: Instant, confinement: Confin
 fn engine(error: &datafusion::error::DataFusionError) -> StoreError {
     use datafusion::error::DataFusionError as E;
     match error.find_root() {
-        E::ResourcesExhausted(_) => {
-            StoreError::Invalid("the statement needs more memory than one statement may use; narrow the time range or group by fewer values".into())
+        E::ResourcesExhausted(_) => StoreError::Invalid(
+            "the statement needs more memory than one statement may use; narrow the time range or group by fewer values".into(),
+        ),
+        E::External(inner) if inner.downcast_ref::<StoreError>().is_some_and(|e| matches!(e, StoreError::Deadline)) => {
+            StoreError::Deadline
         }
-        E::External(inner) if inner.downcast_ref::<StoreError>().is_some_and(|e| matches!(e, StoreError::Deadline)) => StoreError::Deadline,
-        E::External(inner) if inner.downcast_ref::<StoreError>().is_some_and(|e| matches!(e, StoreError::Cancelled)) => StoreError::Cancelled,
+        E::External(inner) if inner.downcast_ref::<StoreError>().is_some_and(|e| matches!(e, StoreError::Cancelled)) => {
+            StoreError::Cancelled
+        }
         other => {
             let text = other.to_string();
             let first = text.lines().next().unwrap_or("").chars().take(400).collect::<String>();

@@ -14,39 +14,39 @@ use crate::error::{Result, StoreError};
 pub(super) struct Rows {
     schema: SchemaRef,
     times: Vec<bool>,
-    most_rows: usize,
-    most_bytes: usize,
+    row_limit: usize,
+    byte_limit: usize,
     bytes: usize,
-    rows: Vec<Vec<Value>>,
+    gathered: Vec<Vec<Value>>,
     truncated: bool,
 }
 
 impl Rows {
-    pub(super) fn new(schema: &Schema, most_rows: usize, most_bytes: usize) -> Self {
+    pub(super) fn new(schema: &Schema, row_limit: usize, byte_limit: usize) -> Self {
         // Columns by number: names may repeat in a result.
         let numbered: Vec<Field> =
             schema.fields().iter().enumerate().map(|(at, f)| Field::new(at.to_string(), f.data_type().clone(), true)).collect();
         Self {
             schema: Arc::new(Schema::new(numbered)),
             times: schema.fields().iter().map(|f| matches!(f.data_type(), DataType::Timestamp(_, None))).collect(),
-            most_rows,
-            most_bytes,
+            row_limit,
+            byte_limit,
             bytes: 0,
-            rows: Vec::new(),
+            gathered: Vec::new(),
             truncated: false,
         }
     }
 
     /// Adds rows; says whether more are wanted.
     pub(super) fn push(&mut self, batch: &RecordBatch) -> Result<bool> {
-        let left = self.most_rows - self.rows.len();
+        let left = self.row_limit - self.gathered.len();
         self.truncated |= batch.num_rows() > left;
         for start in (0..batch.num_rows().min(left)).step_by(64) {
             let part = batch.slice(start, (batch.num_rows().min(left) - start).min(64));
             for row in self.values(&part)? {
-                self.rows.push(row);
+                self.gathered.push(row);
             }
-            if self.bytes > self.most_bytes {
+            if self.bytes > self.byte_limit {
                 self.truncated = true;
                 return Ok(false);
             }
@@ -64,8 +64,8 @@ impl Rows {
         writer.finish()?;
         let text = writer.into_inner();
         self.bytes += text.len();
-        let objects: Vec<serde_json::Map<String, Value>> =
-            serde_json::from_slice(&text).map_err(|e| StoreError::Invalid(format!("the result could not be written as JSON: {e}")))?;
+        let objects: Vec<serde_json::Map<String, Value>> = serde_json::from_slice(&text)
+            .map_err(|e| StoreError::Invalid(format!("the result could not be written as JSON: {e}")))?;
         Ok(objects.into_iter().map(|object| self.row(object)).collect())
     }
 
@@ -83,7 +83,7 @@ impl Rows {
 
     /// The rows, and whether there were more.
     pub(super) fn finish(self) -> (Vec<Vec<Value>>, bool) {
-        (self.rows, self.truncated)
+        (self.gathered, self.truncated)
     }
 }
 

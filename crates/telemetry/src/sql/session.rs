@@ -4,12 +4,14 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
-use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider};
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
+};
+use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::SessionConfig;
 
@@ -30,17 +32,107 @@ const BATCH_ROWS: usize = 2_048;
 /// Scalar functions a statement may use. Left out on purpose: what makes long values out of short ones (`repeat`, `lpad`,
 /// `rpad`, `array_repeat`, `generate_series`, `range`, `array_resize`), and what speaks of the server (`version`).
 const SCALARS: &[&str] = &[
-    "abs", "ceil", "floor", "round", "trunc", "sqrt", "power", "exp", "ln", "log", "log10", "log2", "signum", "isnan", "iszero",
-    "greatest", "least", "nanvl", "coalesce", "nullif", "nvl", "nvl2", "arrow_typeof", "arrow_cast", "get_field", "named_struct", "struct",
-    "character_length", "octet_length", "bit_length", "lower", "upper", "btrim", "ltrim", "rtrim", "substr", "left", "right", "split_part",
-    "strpos", "starts_with", "ends_with", "contains", "concat", "concat_ws", "replace", "reverse", "initcap", "ascii", "levenshtein",
-    "find_in_set", "substr_index", "translate", "to_hex",
-    "regexp_like", "regexp_match", "regexp_replace", "regexp_count", "regexp_instr",
-    "date_trunc", "date_bin", "date_part", "now", "current_date", "current_time", "to_timestamp", "to_timestamp_seconds",
-    "to_timestamp_millis", "to_timestamp_micros", "to_timestamp_nanos", "from_unixtime", "to_unixtime", "to_char", "to_date", "to_local_time",
-    "map_extract", "map_keys", "map_values", "map_entries", "cardinality", "array_length", "array_element", "array_has", "array_has_any",
-    "array_has_all", "array_to_string", "array_position", "array_distinct", "array_sort", "array_max", "array_min", "array_slice",
-    "array_concat", "array_append", "array_prepend", "make_array", "array_any_value", "empty", "flatten", "array_reverse", "array_ndims",
+    "abs",
+    "ceil",
+    "floor",
+    "round",
+    "trunc",
+    "sqrt",
+    "power",
+    "exp",
+    "ln",
+    "log",
+    "log10",
+    "log2",
+    "signum",
+    "isnan",
+    "iszero",
+    "greatest",
+    "least",
+    "nanvl",
+    "coalesce",
+    "nullif",
+    "nvl",
+    "nvl2",
+    "arrow_typeof",
+    "arrow_cast",
+    "get_field",
+    "named_struct",
+    "struct",
+    "character_length",
+    "octet_length",
+    "bit_length",
+    "lower",
+    "upper",
+    "btrim",
+    "ltrim",
+    "rtrim",
+    "substr",
+    "left",
+    "right",
+    "split_part",
+    "strpos",
+    "starts_with",
+    "ends_with",
+    "contains",
+    "concat",
+    "concat_ws",
+    "replace",
+    "reverse",
+    "initcap",
+    "ascii",
+    "levenshtein",
+    "find_in_set",
+    "substr_index",
+    "translate",
+    "to_hex",
+    "regexp_like",
+    "regexp_match",
+    "regexp_replace",
+    "regexp_count",
+    "regexp_instr",
+    "date_trunc",
+    "date_bin",
+    "date_part",
+    "now",
+    "current_date",
+    "current_time",
+    "to_timestamp",
+    "to_timestamp_seconds",
+    "to_timestamp_millis",
+    "to_timestamp_micros",
+    "to_timestamp_nanos",
+    "from_unixtime",
+    "to_unixtime",
+    "to_char",
+    "to_date",
+    "to_local_time",
+    "map_extract",
+    "map_keys",
+    "map_values",
+    "map_entries",
+    "cardinality",
+    "array_length",
+    "array_element",
+    "array_has",
+    "array_has_any",
+    "array_has_all",
+    "array_to_string",
+    "array_position",
+    "array_distinct",
+    "array_sort",
+    "array_max",
+    "array_min",
+    "array_slice",
+    "array_concat",
+    "array_append",
+    "array_prepend",
+    "make_array",
+    "array_any_value",
+    "empty",
+    "flatten",
+    "array_reverse",
+    "array_ndims",
 ];
 
 /// A session for one statement.
@@ -67,7 +159,7 @@ pub(super) fn state(store: &Store, confinement: &Confinement, deadline: Instant)
     catalog.register_schema(SCHEMA, Arc::new(schema)).map_err(|e| engine(&e))?;
     let catalogs = MemoryCatalogProviderList::new();
     catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
-    Ok(SessionStateBuilder::new()
+    let mut state = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
         .with_catalog_list(Arc::new(catalogs))
@@ -75,7 +167,10 @@ pub(super) fn state(store: &Store, confinement: &Confinement, deadline: Instant)
         .with_scalar_functions(scalars())
         .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
         .with_window_functions(SessionStateDefaults::default_window_functions())
-        .build())
+        .build();
+    // `now()` is one moment for the whole statement.
+    state.mark_start_execution();
+    Ok(state)
 }
 
 fn scalars() -> Vec<Arc<ScalarUDF>> {

@@ -61,7 +61,15 @@ impl TableProvider for ConfinedTable {
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
         Ok(filters
             .iter()
-            .map(|f| if can_be_read_with(f) { TableProviderFilterPushDown::Exact } else { TableProviderFilterPushDown::Unsupported })
+            .map(
+                |f| {
+                    if can_be_read_with(f) {
+                        TableProviderFilterPushDown::Exact
+                    } else {
+                        TableProviderFilterPushDown::Unsupported
+                    }
+                },
+            )
             .collect())
     }
 
@@ -95,8 +103,7 @@ impl ConfinedTable {
     /// A condition of the statement, evaluated by the engine on exactly the columns it needs.
     fn stage(&self, state: &dyn Session, expression: &Expr) -> Result<Stage, DataFusionError> {
         let schema = self.table.shown_schema();
-        let mut columns: Vec<usize> =
-            expression.column_refs().iter().filter_map(|c| schema.index_of(&c.name).ok()).collect();
+        let mut columns: Vec<usize> = expression.column_refs().iter().filter_map(|c| schema.index_of(&c.name).ok()).collect();
         columns.sort_unstable();
         columns.dedup();
         if columns.is_empty() {
@@ -110,7 +117,8 @@ impl ConfinedTable {
             let failed = |e: &dyn std::fmt::Display| ArrowError::ComputeError(e.to_string());
             let shown = show(table, &read, rows).map_err(|e| failed(&e))?;
             let result = physical.evaluate(&shown).and_then(|v| v.into_array(shown.num_rows())).map_err(|e| failed(&e))?;
-            let mask: &BooleanArray = result.as_boolean_opt().ok_or_else(|| failed(&"a condition that is neither true nor false"))?;
+            let mask: &BooleanArray =
+                result.as_boolean_opt().ok_or_else(|| failed(&"a condition that is neither true nor false"))?;
             Ok(mask.clone())
         };
         Ok(Stage { columns, test: Arc::new(test) })
@@ -122,9 +130,7 @@ fn unqualified(expression: Expr) -> Result<Expr, DataFusionError> {
     use datafusion::common::tree_node::{Transformed, TreeNode as _};
     expression
         .transform(|part| match part {
-            Expr::Column(column) => {
-                Ok(Transformed::yes(Expr::Column(datafusion::common::Column::new_unqualified(column.name))))
-            }
+            Expr::Column(column) => Ok(Transformed::yes(Expr::Column(datafusion::common::Column::new_unqualified(column.name)))),
             other => Ok(Transformed::no(other)),
         })
         .map(|t| t.data)
@@ -205,7 +211,9 @@ fn column_name(expression: &Expr) -> Option<&str> {
 
 fn text_of(expression: &Expr) -> Option<String> {
     match expression {
-        Expr::Literal(ScalarValue::Utf8(Some(t)) | ScalarValue::Utf8View(Some(t)) | ScalarValue::LargeUtf8(Some(t)), _) => Some(t.clone()),
+        Expr::Literal(ScalarValue::Utf8(Some(t)) | ScalarValue::Utf8View(Some(t)) | ScalarValue::LargeUtf8(Some(t)), _) => {
+            Some(t.clone())
+        }
         _ => None,
     }
 }
@@ -306,16 +314,22 @@ impl ScanPart {
         // A scan without columns still needs its rows counted.
         let columns = if self.columns.is_empty() { vec![table.time_column()] } else { self.columns.clone() };
         let given = AtomicUsize::new(0);
-        plan.read(store.settings().query_threads, cancel, &columns, || (), |(), rows| {
-            let shown = show(table, &columns, rows)?;
-            let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-            let arrays = self.order.iter().map(|at| Arc::clone(shown.column(*at))).collect();
-            let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)?;
-            let so_far = given.fetch_add(rows.num_rows(), Ordering::Relaxed) + rows.num_rows();
-            let gone = send.blocking_send(Ok(batch)).is_err();
-            let enough = self.limit.is_some_and(|limit| so_far >= limit);
-            Ok(if gone || enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
+        plan.read(
+            store.settings().query_threads,
+            cancel,
+            &columns,
+            || (),
+            |(), rows| {
+                let shown = show(table, &columns, rows)?;
+                let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+                let arrays = self.order.iter().map(|at| Arc::clone(shown.column(*at))).collect();
+                let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)?;
+                let so_far = given.fetch_add(rows.num_rows(), Ordering::Relaxed) + rows.num_rows();
+                let gone = send.blocking_send(Ok(batch)).is_err();
+                let enough = self.limit.is_some_and(|limit| so_far >= limit);
+                Ok(if gone || enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            },
+        )?;
         Ok(())
     }
 }

@@ -19,8 +19,17 @@ const DEPTH: usize = 40;
 const MOST_SCANS: usize = 16;
 /// Functions that make text or lists longer, in one statement at most: each can double what it is given.
 const MOST_GROWTH: usize = 8;
-const GROWING: [&str; 9] =
-    ["concat", "concat_ws", "replace", "regexp_replace", "array_concat", "array_append", "array_prepend", "array_to_string", "make_array"];
+const GROWING: [&str; 9] = [
+    "concat",
+    "concat_ws",
+    "replace",
+    "regexp_replace",
+    "array_concat",
+    "array_append",
+    "array_prepend",
+    "array_to_string",
+    "make_array",
+];
 
 fn refuse<T>(sentence: impl Into<String>) -> Result<T> {
     Err(StoreError::Invalid(sentence.into()))
@@ -31,7 +40,8 @@ pub(super) fn statement(text: &str, most_bytes: usize) -> Result<Statement> {
     if text.len() > most_bytes {
         return refuse(format!("the statement has {} bytes; the limit is {most_bytes}", text.len()));
     }
-    let parsed = Parser::new(&GenericDialect {}).with_recursion_limit(DEPTH).try_with_sql(text).and_then(|mut p| p.parse_statements());
+    let parsed =
+        Parser::new(&GenericDialect {}).with_recursion_limit(DEPTH).try_with_sql(text).and_then(|mut p| p.parse_statements());
     let mut statements = match parsed {
         Ok(statements) => statements,
         Err(error) => return refuse(format!("the statement cannot be read: {error}")),
@@ -175,12 +185,10 @@ impl Checks {
         match expression {
             Expr::ScalarVariable(..) => self.refuse("variables are not allowed"),
             Expr::Placeholder(_) => self.refuse("placeholders are not allowed; write the values"),
-            Expr::Lambda(_) | Expr::LambdaVariable(_) | Expr::HigherOrderFunction(_) => self.refuse("lambda functions are not allowed"),
-            Expr::ScalarFunction(call) => {
-                if GROWING.contains(&call.name()) {
-                    self.grow();
-                }
+            Expr::Lambda(_) | Expr::LambdaVariable(_) | Expr::HigherOrderFunction(_) => {
+                self.refuse("lambda functions are not allowed");
             }
+            Expr::ScalarFunction(call) if GROWING.contains(&call.name()) => self.grow(),
             Expr::BinaryExpr(binary) if matches!(binary.op, datafusion::logical_expr::Operator::StringConcat) => self.grow(),
             _ => {}
         }

@@ -62,13 +62,16 @@ impl Inner {
             .state()
             .tenants
             .iter()
-            .flat_map(|(tenant, s)| s.frozen.iter().filter(|(g, _)| *g <= generation).map(|(_, m)| (tenant.clone(), Arc::clone(m))))
+            .flat_map(|(tenant, s)| {
+                s.frozen.iter().filter(|(g, _)| *g <= generation).map(|(_, m)| (tenant.clone(), Arc::clone(m)))
+            })
             .collect();
         let mut written = Vec::new();
-        let outcome = frozen.iter().try_for_each(|(tenant, memory)| self.write_memory(tenant, memory, &mut written)).and_then(|()| {
-            let change = Change { add: written.clone(), flushed: Some(generation), ..Change::default() };
-            lock(&self.catalog).commit(change)
-        });
+        let outcome =
+            frozen.iter().try_for_each(|(tenant, memory)| self.write_memory(tenant, memory, &mut written)).and_then(|()| {
+                let change = Change { add: written.clone(), flushed: Some(generation), ..Change::default() };
+                lock(&self.catalog).commit(change)
+            });
         if let Err(error) = outcome {
             self.discard(&written);
             return Err(error);
@@ -149,11 +152,8 @@ impl Inner {
     /// Brings the account of memory up to date.
     pub(super) fn count_buffers(&self) {
         let state = self.state();
-        let bytes = state
-            .tenants
-            .values()
-            .map(|t| t.active.bytes() + t.frozen.iter().map(|(_, m)| m.bytes()).sum::<usize>())
-            .sum();
+        let bytes =
+            state.tenants.values().map(|t| t.active.bytes() + t.frozen.iter().map(|(_, m)| m.bytes()).sum::<usize>()).sum();
         self.room.set_buffers(bytes);
     }
 

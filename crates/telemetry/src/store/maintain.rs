@@ -59,9 +59,8 @@ impl Inner {
             self.state().tenants.values().flat_map(|t| t.segments.values().flatten().cloned()).collect();
         all.sort_by_key(|s| s.meta.max_time);
         let oldest = self.settings.retention_age.map(|age| self.clock.now().minus(age).as_nanos());
-        let mut excess = self.settings.retention_bytes.map_or(0, |limit| {
-            all.iter().map(|s| s.meta.bytes).sum::<u64>().saturating_sub(limit)
-        });
+        let mut excess =
+            self.settings.retention_bytes.map_or(0, |limit| all.iter().map(|s| s.meta.bytes).sum::<u64>().saturating_sub(limit));
         let mut end = Vec::new();
         for segment in all {
             let too_old = oldest.is_some_and(|oldest| segment.meta.max_time < oldest);

@@ -124,7 +124,13 @@ impl Store {
     }
 
     /// Stores one OTLP request under `tenant`. When this returns, its accepted records are on disk and can be queried.
-    pub async fn ingest(&self, tenant: TenantId, signal: OtlpSignal, encoding: Encoding, payload: Bytes) -> Result<Receipt, IngestError> {
+    pub async fn ingest(
+        &self,
+        tenant: TenantId,
+        signal: OtlpSignal,
+        encoding: Encoding,
+        payload: Bytes,
+    ) -> Result<Receipt, IngestError> {
         let reserved = self.inner.room.reserve(payload.len() * 3 + 4096, ROOM_PATIENCE).await?;
         let _turn = self.inner.decoding.acquire().await.map_err(|_| StoreError::Closed)?;
         let inner = Arc::clone(&self.inner);

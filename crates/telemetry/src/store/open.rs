@@ -59,12 +59,8 @@ pub(super) fn open(settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<Arc
 
 fn lock_directory(root: &Path) -> Result<File> {
     let path = root.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|e| StoreError::io("open", &path, e))?;
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(|e| StoreError::io("open", &path, e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked { directory: root.to_owned() }),
@@ -78,7 +74,10 @@ fn start_threads(inner: &Arc<Inner>, commands: mpsc::Receiver<super::commit::Com
     let committer = Committer { inner: Arc::clone(inner), commands, flushes, wal, generation };
     let (for_flush, for_maintenance) = (Arc::clone(inner), Arc::clone(inner));
     let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|e| StoreError::io("start a thread for", inner.root(), e))
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(work)
+            .map_err(|e| StoreError::io("start a thread for", inner.root(), e))
     };
     let threads = vec![
         spawn("store-commit", Box::new(move || committer.run()))?,
@@ -102,7 +101,8 @@ impl Inner {
                 tenant.segments.entry(segment.table).or_default().push(segment);
             } else {
                 let path = segment.data_path();
-                let words = format!("segment {} of {} rows is missing; its rows cannot be answered", path.display(), segment.meta.rows);
+                let words =
+                    format!("segment {} of {} rows is missing; its rows cannot be answered", path.display(), segment.meta.rows);
                 tracing::error!(id, path = %path.display(), "a live segment is missing");
                 lock(&self.damage).push(words);
             }

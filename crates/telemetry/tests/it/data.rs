@@ -10,25 +10,24 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span::Event};
 use portcullis_model::TenantId;
 use portcullis_telemetry::{Encoding, OtlpSignal, Receipt, Store};
-use prost::Message as _;
 
 use crate::support::{NOW, SECOND};
 
-pub fn text(key: &str, value: &str) -> KeyValue {
+pub(crate) fn text(key: &str, value: &str) -> KeyValue {
     KeyValue { key: key.into(), value: Some(AnyValue { value: Some(Value::StringValue(value.into())) }), ..Default::default() }
 }
 
-pub fn resource(service: &str, namespace: &str) -> Option<Resource> {
+pub(crate) fn resource(service: &str, namespace: &str) -> Resource {
     let attributes = vec![
         text("service.name", service),
         text("service.instance.id", &format!("{service}-1")),
         text("k8s.namespace.name", namespace),
     ];
-    Some(Resource { attributes, ..Resource::default() })
+    Resource { attributes, ..Resource::default() }
 }
 
 /// A record `seconds` after [`NOW`].
-pub fn log(seconds: i64, severity: i32, body: &str) -> LogRecord {
+pub(crate) fn log(seconds: i64, severity: i32, body: &str) -> LogRecord {
     LogRecord {
         time_unix_nano: (NOW + seconds * SECOND) as u64,
         severity_number: severity,
@@ -40,28 +39,28 @@ pub fn log(seconds: i64, severity: i32, body: &str) -> LogRecord {
     }
 }
 
-pub fn trace_id(number: i64) -> [u8; 16] {
+pub(crate) fn trace_id(number: i64) -> [u8; 16] {
     let mut id = [0xab; 16];
     id[..8].copy_from_slice(&number.to_be_bytes());
     id
 }
 
-pub fn trace_hex(number: i64) -> String {
-    trace_id(number).iter().map(|b| format!("{b:02x}")).collect()
+pub(crate) fn trace_hex(number: i64) -> String {
+    format!("{:032x}", u128::from_be_bytes(trace_id(number)))
 }
 
-pub fn logs_in(service: &str, namespace: &str, records: Vec<LogRecord>) -> ExportLogsServiceRequest {
+pub(crate) fn logs_in(service: &str, namespace: &str, records: Vec<LogRecord>) -> ExportLogsServiceRequest {
     let scope_logs = vec![ScopeLogs { log_records: records, ..ScopeLogs::default() }];
     ExportLogsServiceRequest {
-        resource_logs: vec![ResourceLogs { resource: resource(service, namespace), scope_logs, ..ResourceLogs::default() }],
+        resource_logs: vec![ResourceLogs { resource: Some(resource(service, namespace)), scope_logs, ..ResourceLogs::default() }],
     }
 }
 
-pub fn logs(service: &str, records: Vec<LogRecord>) -> ExportLogsServiceRequest {
+pub(crate) fn logs(service: &str, records: Vec<LogRecord>) -> ExportLogsServiceRequest {
     logs_in(service, "shop", records)
 }
 
-pub fn span(trace: i64, number: u8, parent: u8, name: &str, start: i64, millis: i64, failed: bool) -> Span {
+pub(crate) fn span(trace: i64, number: u8, parent: u8, name: &str, start: i64, millis: i64, failed: bool) -> Span {
     let at = NOW + start * SECOND;
     Span {
         trace_id: trace_id(trace).to_vec(),
@@ -78,48 +77,65 @@ pub fn span(trace: i64, number: u8, parent: u8, name: &str, start: i64, millis: 
         } else {
             Vec::new()
         },
-        status: Some(Status { code: if failed { 2 } else { 0 }, message: if failed { "declined".into() } else { String::new() } }),
+        status: Some(Status {
+            code: if failed { 2 } else { 0 },
+            message: if failed { "declined".into() } else { String::new() },
+        }),
         ..Span::default()
     }
 }
 
-pub fn spans(service: &str, spans: Vec<Span>) -> ExportTraceServiceRequest {
+pub(crate) fn spans(service: &str, spans: Vec<Span>) -> ExportTraceServiceRequest {
     let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
     ExportTraceServiceRequest {
-        resource_spans: vec![ResourceSpans { resource: resource(service, "shop"), scope_spans, ..ResourceSpans::default() }],
+        resource_spans: vec![ResourceSpans {
+            resource: Some(resource(service, "shop")),
+            scope_spans,
+            ..ResourceSpans::default()
+        }],
     }
 }
 
-pub fn metric(service: &str, name: &str, unit: &str, data: Data) -> ExportMetricsServiceRequest {
-    let metric = Metric { name: name.into(), unit: unit.into(), description: format!("about {name}"), data: Some(data), ..Metric::default() };
+pub(crate) fn metric(service: &str, name: &str, unit: &str, data: Data) -> ExportMetricsServiceRequest {
+    let metric = Metric {
+        name: name.into(),
+        unit: unit.into(),
+        description: format!("about {name}"),
+        data: Some(data),
+        ..Metric::default()
+    };
     let scope_metrics = vec![ScopeMetrics { metrics: vec![metric], ..ScopeMetrics::default() }];
     ExportMetricsServiceRequest {
-        resource_metrics: vec![ResourceMetrics { resource: resource(service, "shop"), scope_metrics, ..ResourceMetrics::default() }],
+        resource_metrics: vec![ResourceMetrics {
+            resource: Some(resource(service, "shop")),
+            scope_metrics,
+            ..ResourceMetrics::default()
+        }],
     }
 }
 
-pub async fn ingest(store: &Store, tenant: &TenantId, signal: OtlpSignal, request: &impl prost::Message) -> Receipt {
+pub(crate) async fn ingest(store: &Store, tenant: &TenantId, signal: OtlpSignal, request: &impl prost::Message) -> Receipt {
     store.ingest(tenant.clone(), signal, Encoding::Protobuf, request.encode_to_vec().into()).await.unwrap()
 }
 
-pub async fn ingest_logs(store: &Store, request: &ExportLogsServiceRequest) -> Receipt {
+pub(crate) async fn ingest_logs(store: &Store, request: &ExportLogsServiceRequest) -> Receipt {
     ingest(store, &TenantId::default_tenant(), OtlpSignal::Logs, request).await
 }
 
-pub async fn ingest_spans(store: &Store, request: &ExportTraceServiceRequest) -> Receipt {
+pub(crate) async fn ingest_spans(store: &Store, request: &ExportTraceServiceRequest) -> Receipt {
     ingest(store, &TenantId::default_tenant(), OtlpSignal::Traces, request).await
 }
 
-pub async fn ingest_metrics(store: &Store, request: &ExportMetricsServiceRequest) -> Receipt {
+pub(crate) async fn ingest_metrics(store: &Store, request: &ExportMetricsServiceRequest) -> Receipt {
     ingest(store, &TenantId::default_tenant(), OtlpSignal::Metrics, request).await
 }
 
 /// JSON of a request: the other form of the same thing.
-pub fn json(request: &impl serde::Serialize) -> Vec<u8> {
+pub(crate) fn json(request: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(request).unwrap()
 }
 
 /// Protobuf of a request.
-pub fn protobuf(request: &impl prost::Message) -> Vec<u8> {
+pub(crate) fn protobuf(request: &impl prost::Message) -> Vec<u8> {
     request.encode_to_vec()
 }

@@ -11,7 +11,9 @@ use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsSe
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use portcullis_model::TenantId;
 use portcullis_ports::{LogFilter, LogRequest, Source as _, Total};
-use portcullis_telemetry::{IngestAuthorizer, IngestLimits, IngestRefusal, LoopbackOnly, OtlpDoor, RecordLimits, Store, StoreSettings};
+use portcullis_telemetry::{
+    IngestAuthorizer, IngestLimits, IngestRefusal, LoopbackOnly, OtlpDoor, RecordLimits, Store, StoreSettings,
+};
 use prost::Message as _;
 use tokio::net::TcpListener;
 
@@ -50,7 +52,11 @@ async fn every_encoding_is_read_back_at_once() {
         ("plain-protobuf", vec![PROTOBUF], protobuf(&request("plain-protobuf"))),
         ("plain-json", vec![JSON], json(&request("plain-json"))),
         ("gzip-protobuf", vec![PROTOBUF, ("Content-Encoding", "gzip")], gzip(&protobuf(&request("gzip-protobuf")))),
-        ("gzip-json", vec![("Content-Type", "application/json; charset=utf-8"), ("Content-Encoding", "gzip")], gzip(&json(&request("gzip-json")))),
+        (
+            "gzip-json",
+            vec![("Content-Type", "application/json; charset=utf-8"), ("Content-Encoding", "gzip")],
+            gzip(&json(&request("gzip-json"))),
+        ),
     ] {
         let answer = send(door, "POST /v1/logs", &headers, &body).await;
         assert_eq!(answer.status, 200, "{service}: {}", String::from_utf8_lossy(&answer.body));
@@ -68,7 +74,10 @@ async fn every_encoding_is_read_back_at_once() {
 #[tokio::test]
 async fn grpc_stores_and_refuses_like_http() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = StoreSettings { limits: RecordLimits { attributes: 3, ..RecordLimits::default() }, ..StoreSettings::new(directory.path()) };
+    let settings = StoreSettings {
+        limits: RecordLimits { attributes: 3, ..RecordLimits::default() },
+        ..StoreSettings::new(directory.path())
+    };
     let store = open_with(settings);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -77,7 +86,8 @@ async fn grpc_stores_and_refuses_like_http() {
     tokio::spawn(door.serve_grpc(listener, std::future::pending()));
     let endpoint = format!("http://{address}");
 
-    let mut client = TraceServiceClient::connect(endpoint.clone()).await.unwrap().send_compressed(tonic::codec::CompressionEncoding::Gzip);
+    let mut client =
+        TraceServiceClient::connect(endpoint.clone()).await.unwrap().send_compressed(tonic::codec::CompressionEncoding::Gzip);
     let answer = client.export(spans("cart", vec![span(1, 1, 0, "GET /cart", 0, 20, false)])).await.unwrap();
     assert!(answer.into_inner().partial_success.is_none());
     assert!(source(&store).trace(&permit(everything()), &trace_hex(1)).await.unwrap().is_some());
@@ -85,7 +95,8 @@ async fn grpc_stores_and_refuses_like_http() {
     let mut client = LogsServiceClient::connect(endpoint).await.unwrap().send_compressed(tonic::codec::CompressionEncoding::Gzip);
     let mut heavy = log(1, 9, "too many attributes");
     heavy.attributes = (0..4).map(|n| text(&format!("a{n}"), "x")).collect();
-    let partial = client.export(logs("cart", vec![log(0, 9, "fine"), heavy])).await.unwrap().into_inner().partial_success.unwrap();
+    let partial =
+        client.export(logs("cart", vec![log(0, 9, "fine"), heavy])).await.unwrap().into_inner().partial_success.unwrap();
     assert_eq!(partial.rejected_log_records, 1);
     assert!(partial.error_message.contains("4 attributes; the limit is 3"), "{}", partial.error_message);
     assert_eq!(count(&store, "cart").await, Total::Exact(1));
@@ -151,7 +162,11 @@ async fn what_is_too_large_or_not_otlp_is_refused_without_reading_on() {
     }
     assert_eq!(send(door, "GET /v1/logs", &[PROTOBUF], b"").await.status, 405);
     assert_eq!(send(door, "POST /v1/other", &[PROTOBUF], b"").await.status, 404);
-    let deep = format!("{{\"resourceLogs\":[{{\"scopeLogs\":[{{\"logRecords\":[{{\"body\":{}1{}}}]}}]}}]}}", "{\"arrayValue\":{\"values\":[".repeat(5_000), "]}}".repeat(5_000));
+    let deep = format!(
+        "{{\"resourceLogs\":[{{\"scopeLogs\":[{{\"logRecords\":[{{\"body\":{}1{}}}]}}]}}]}}",
+        "{\"arrayValue\":{\"values\":[".repeat(5_000),
+        "]}}".repeat(5_000)
+    );
     assert_eq!(send(door, "POST /v1/logs", &[JSON], deep.as_bytes()).await.status, 400);
     assert_eq!(store.stats().rows(), 0);
 }
@@ -214,7 +229,13 @@ async fn the_tenant_comes_from_the_key_and_never_from_the_payload() {
     let status = |answer: Answer| answer.status;
     assert_eq!(status(send(address, "POST /v1/logs", &[PROTOBUF], &body).await), 401);
     assert_eq!(status(send(address, "POST /v1/logs", &[PROTOBUF, ("Authorization", "Bearer reader")], &body).await), 403);
-    assert_eq!(status(send(address, "POST /v1/logs?tenant=b", &[PROTOBUF, ("Authorization", "Bearer a"), ("X-Scope-OrgID", "b")], &body).await), 200);
+    assert_eq!(
+        status(
+            send(address, "POST /v1/logs?tenant=b", &[PROTOBUF, ("Authorization", "Bearer a"), ("X-Scope-OrgID", "b")], &body)
+                .await
+        ),
+        200
+    );
     for flushed in [false, true] {
         if flushed {
             store.flush().await.unwrap();

@@ -48,25 +48,56 @@ async fn the_exporters_schema_is_answered() {
     ingest_metrics(&store, &metric("cart", "latency", "s", data)).await;
     for (statement, expected) in [
         ("SELECT count(*) FROM otel_logs", json!([[21]])),
-        ("SELECT ServiceName, COUNT(*) AS n FROM otel_logs GROUP BY ServiceName ORDER BY n DESC", json!([["cart", 11], ["payment", 10]])),
-        ("SELECT Body FROM otel_logs WHERE LogAttributes['user'] = 'u1' AND ServiceName = 'cart' ORDER BY Timestamp LIMIT 2", json!([["cart line 1"], ["cart line 4"]])),
-        ("SELECT DISTINCT ResourceAttributes['k8s.namespace.name'] AS ns FROM otel_logs ORDER BY ns", json!([["bank"], ["shop"]])),
-        ("SELECT Timestamp, SeverityNumber, TraceFlags FROM otel_logs WHERE Body LIKE '%line 3'", json!([["2026-03-01T10:00:03Z", 9, 0]])),
-        ("SELECT Body FROM otel_logs WHERE Timestamp >= '2026-03-01T10:01:00' AND Timestamp < '2026-03-01T11:00:00'", json!([["in memory"]])),
-        ("SELECT SpanName, SpanKind, StatusCode, Duration / 1000000 AS ms, Events.Name[1] AS e FROM otel_traces WHERE StatusCode = 'Error'", json!([["Charge", "Server", "Error", 20.0, "exception"]])),
-        ("SELECT BucketCounts, ExplicitBounds, Count, Sum, Min FROM otel_metrics_histogram WHERE MetricName = 'latency'", json!([[[1, 2], [0.5], 3, 1.0, null]])),
-        ("SELECT l.Body FROM otel_logs l JOIN otel_traces t ON l.TraceId = t.TraceId WHERE t.ServiceName = 'payment' AND l.ServiceName = 'cart'", json!([["cart line 1"]])),
+        (
+            "SELECT ServiceName, COUNT(*) AS n FROM otel_logs GROUP BY ServiceName ORDER BY n DESC",
+            json!([["cart", 11], ["payment", 10]]),
+        ),
+        (
+            "SELECT Body FROM otel_logs WHERE LogAttributes['user'] = 'u1' AND ServiceName = 'cart' ORDER BY Timestamp LIMIT 2",
+            json!([["cart line 1"], ["cart line 4"]]),
+        ),
+        (
+            "SELECT DISTINCT ResourceAttributes['k8s.namespace.name'] AS ns FROM otel_logs ORDER BY ns",
+            json!([["bank"], ["shop"]]),
+        ),
+        (
+            "SELECT Timestamp, SeverityNumber, TraceFlags FROM otel_logs WHERE Body LIKE '%line 3'",
+            json!([["2026-03-01T10:00:03Z", 9, 0]]),
+        ),
+        (
+            "SELECT Body FROM otel_logs WHERE Timestamp >= '2026-03-01T10:01:00' AND Timestamp < '2026-03-01T11:00:00'",
+            json!([["in memory"]]),
+        ),
+        (
+            "SELECT SpanName, SpanKind, StatusCode, Duration / 1000000 AS ms, Events.Name[1] AS e FROM otel_traces WHERE StatusCode = 'Error'",
+            json!([["Charge", "Server", "Error", 20.0, "exception"]]),
+        ),
+        (
+            "SELECT BucketCounts, ExplicitBounds, Count, Sum, Min FROM otel_metrics_histogram WHERE MetricName = 'latency'",
+            json!([[[1, 2], [0.5], 3, 1.0, null]]),
+        ),
+        (
+            "SELECT l.Body FROM otel_logs l JOIN otel_traces t ON l.TraceId = t.TraceId WHERE t.ServiceName = 'payment' AND l.ServiceName = 'cart'",
+            json!([["cart line 1"]]),
+        ),
         ("WITH e AS (SELECT * FROM otel_logs WHERE SeverityNumber >= 17) SELECT count(*) FROM e", json!([[10]])),
         ("SELECT count(*) FROM otel_metrics_gauge", json!([[0]])),
-        ("SELECT date_trunc('minute', Timestamp) AS m, count(*) FROM otel_logs GROUP BY m ORDER BY m", json!([["2026-03-01T10:00:00Z", 20], ["2026-03-01T10:01:00Z", 1]])),
+        (
+            "SELECT date_trunc('minute', Timestamp) AS m, count(*) FROM otel_logs GROUP BY m ORDER BY m",
+            json!([["2026-03-01T10:00:00Z", 20], ["2026-03-01T10:01:00Z", 1]]),
+        ),
         ("SELECT 1 AS a, 'x' AS b", json!([[1, "x"]])),
         ("SELECT count(*) FROM otel_traces WHERE Timestamp > now() - INTERVAL '100 years'", json!([[2]])),
     ] {
         assert_eq!(json!(rows(&store, statement).await), expected, "{statement}");
     }
     let by_trace = format!("SELECT Body, SpanId FROM otel_logs WHERE TraceId = '{}' ORDER BY ServiceName", trace_hex(4));
-    assert_eq!(json!(rows(&store, &by_trace).await), json!([["cart line 4", "0707070707070707"], ["payment secret 4", "0707070707070707"]]));
-    let answer = ask(&store, everything(), "SELECT Timestamp, LogAttributes, SeverityNumber FROM otel_logs LIMIT 1").await.unwrap();
+    assert_eq!(
+        json!(rows(&store, &by_trace).await),
+        json!([["cart line 4", "0707070707070707"], ["payment secret 4", "0707070707070707"]])
+    );
+    let answer =
+        ask(&store, everything(), "SELECT Timestamp, LogAttributes, SeverityNumber FROM otel_logs LIMIT 1").await.unwrap();
     assert_eq!(answer.columns.iter().map(|c| c.kind.as_str()).collect::<Vec<_>>(), ["timestamp", "map", "integer"]);
     assert!(answer.rows[0][1]["http.route"] == "/cart");
 }
@@ -153,7 +184,10 @@ async fn everything_but_reading_our_tables_is_refused() {
         let answer = ask(&store, everything(), statement).await;
         let fault = answer.err().unwrap_or_else(|| panic!("was answered: {statement}"));
         assert_eq!(fault.code(), FaultCode::InvalidArgument, "{statement}: {fault}");
-        assert!(fault.message().len() > 20 && !fault.message().contains(&directory.path().display().to_string()), "{statement}: {fault}");
+        assert!(
+            fault.message().len() > 20 && !fault.message().contains(&directory.path().display().to_string()),
+            "{statement}: {fault}"
+        );
     }
     assert_eq!(rows(&store, "SELECT count(*) FROM otel_logs").await, vec![vec![json!(21)]]);
     assert!(!std::path::Path::new("/tmp/x.parquet").exists());
@@ -226,10 +260,15 @@ async fn no_statement_sees_beyond_its_scope() {
 #[tokio::test]
 async fn answers_are_limited_in_rows_bytes_time_and_memory() {
     let directory = tempfile::tempdir().unwrap();
-    let limits = SqlLimits { rows: 50, result_bytes: 20_000, memory_bytes: 4 << 20, time: Duration::from_secs(3), ..SqlLimits::default() };
+    let limits =
+        SqlLimits { rows: 50, result_bytes: 20_000, memory_bytes: 4 << 20, time: Duration::from_secs(3), ..SqlLimits::default() };
     let store = open_with(StoreSettings { sql: limits, ..StoreSettings::new(directory.path()) });
     for n in 0..40 {
-        ingest_logs(&store, &logs("cart", (0..250).map(|k| log(n * 250 + k, 9, &format!("{n} {k} {}", "x".repeat(200)))).collect())).await;
+        ingest_logs(
+            &store,
+            &logs("cart", (0..250).map(|k| log(n * 250 + k, 9, &format!("{n} {k} {}", "x".repeat(200)))).collect()),
+        )
+        .await;
     }
     let answer = ask(&store, everything(), "SELECT SeverityNumber FROM otel_logs").await.unwrap();
     assert_eq!((answer.rows.len(), answer.truncated), (50, true));
@@ -279,7 +318,8 @@ proptest! {
 }
 
 fn statement_strategy(depth: u32) -> BoxedStrategy<String> {
-    let table = prop_oneof![Just("otel_logs".to_owned()), Just("\"otel_logs\"".to_owned()), Just("telemetry.otel_logs".to_owned())];
+    let table =
+        prop_oneof![Just("otel_logs".to_owned()), Just("\"otel_logs\"".to_owned()), Just("telemetry.otel_logs".to_owned())];
     let condition = prop_oneof![
         Just(String::new()),
         Just(" WHERE ServiceName = 'payment'".to_owned()),
@@ -287,7 +327,8 @@ fn statement_strategy(depth: u32) -> BoxedStrategy<String> {
         Just(" WHERE SeverityNumber >= 9 OR ServiceName LIKE 'pay%'".to_owned()),
         Just(" WHERE Body IN (SELECT Body FROM otel_logs)".to_owned()),
     ];
-    let leaf = (table, condition).prop_map(|(table, condition)| format!("SELECT ServiceName, Body, SeverityNumber FROM {table}{condition}"));
+    let leaf = (table, condition)
+        .prop_map(|(table, condition)| format!("SELECT ServiceName, Body, SeverityNumber FROM {table}{condition}"));
     leaf.prop_recursive(depth, 8, 2, |inner| {
         prop_oneof![
             inner.clone().prop_map(|s| format!("SELECT * FROM ({s}) AS q")),

@@ -1,73 +1,64 @@
 //! What every test needs: a store in a temporary directory, permits, a small HTTP sender.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_model::{ManualClock, NameSet, Scope, SourceName, SystemClock, TenantId, TimeWindow, Timestamp};
+use portcullis_model::{ManualClock, NameSet, Scope, SourceName, TenantId, TimeWindow, Timestamp};
 use portcullis_policy::{Budget, CharterGrant, Permit, Policies, PolicyText, Vocabulary};
 use portcullis_telemetry::{EmbeddedSource, IngestLimits, LoopbackOnly, OtlpDoor, Store, StoreSettings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
 
 /// A moment all test data is near: 2026-03-01T10:00:00Z.
-pub const NOW: i64 = 1_772_359_200_000_000_000;
-pub const SECOND: i64 = 1_000_000_000;
+pub(crate) const NOW: i64 = 1_772_359_200_000_000_000;
+pub(crate) const SECOND: i64 = 1_000_000_000;
 
-pub fn tenant(name: &str) -> TenantId {
+pub(crate) fn tenant(name: &str) -> TenantId {
     TenantId::new(name).unwrap()
 }
 
-pub fn open(directory: &Path) -> Store {
+pub(crate) fn open(directory: &Path) -> Store {
     open_with(StoreSettings::new(directory))
 }
 
-pub fn open_with(settings: StoreSettings) -> Store {
+pub(crate) fn open_with(settings: StoreSettings) -> Store {
     Store::open(settings, Arc::new(ManualClock::new(Timestamp::from_nanos(NOW)))).unwrap()
 }
 
-pub fn open_now(directory: &Path) -> Store {
-    Store::open(StoreSettings::new(directory), Arc::new(SystemClock)).unwrap()
-}
-
-pub fn source(store: &Store) -> EmbeddedSource {
+pub(crate) fn source(store: &Store) -> EmbeddedSource {
     EmbeddedSource::new(SourceName::new("store").unwrap(), store.clone())
 }
 
-pub fn everything() -> Scope {
+pub(crate) fn everything() -> Scope {
     Scope::tenant_wide(TenantId::default_tenant())
 }
 
-pub fn only_services(names: &[&str]) -> Scope {
+pub(crate) fn only_services(names: &[&str]) -> Scope {
     Scope { services: NameSet::only(names.iter().copied()), ..everything() }
 }
 
-pub fn permit(scope: Scope) -> Permit {
-    permit_for(scope, Duration::from_secs(60))
+pub(crate) fn permit(scope: Scope) -> Permit {
+    permit_for(scope, Duration::from_mins(1))
 }
 
-pub fn permit_for(scope: Scope, time_limit: Duration) -> Permit {
+pub(crate) fn permit_for(scope: Scope, time_limit: Duration) -> Permit {
     let texts: [PolicyText; 0] = [];
     let policies = Policies::load(&texts, &Vocabulary::default(), 1).unwrap();
-    let grant = CharterGrant {
-        name: "test".into(),
-        destinations: BTreeSet::new(),
-        scope,
-        time_limit,
-        budget: Budget::default(),
-    };
+    let grant = CharterGrant { name: "test".into(), destinations: BTreeSet::new(), scope, time_limit, budget: Budget::default() };
     policies.charter(grant).unwrap().permit()
 }
 
 /// The two hours around [`NOW`].
-pub fn window() -> TimeWindow {
+pub(crate) fn window() -> TimeWindow {
     TimeWindow { start: Timestamp::from_nanos(NOW - 3600 * SECOND), end: Timestamp::from_nanos(NOW + 3600 * SECOND) }
 }
 
 /// A door on a loopback port of its own; it closes with the test.
-pub async fn http_door(store: &Store, limits: IngestLimits) -> SocketAddr {
+pub(crate) async fn http_door(store: &Store, limits: IngestLimits) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let door = OtlpDoor::new(store.clone(), Arc::new(LoopbackOnly::new(TenantId::default_tenant())), limits, Vec::new());
@@ -76,24 +67,24 @@ pub async fn http_door(store: &Store, limits: IngestLimits) -> SocketAddr {
 }
 
 /// An HTTP answer.
-pub struct Answer {
-    pub status: u16,
-    pub headers: String,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: String,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Sends one request by hand: method and path, headers, body.
-pub async fn send(address: SocketAddr, start: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+pub(crate) async fn send(address: SocketAddr, start: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     let mut stream = TcpSocket::new_v4().unwrap().connect(address).await.unwrap();
     let mut head = format!("{start} HTTP/1.1\r\nConnection: close\r\n");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        head.push_str(&format!("Host: {address}\r\n"));
+        let _ = write!(head, "Host: {address}\r\n");
     }
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
-        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        let _ = write!(head, "Content-Length: {}\r\n", body.len());
     }
     for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     head.push_str("\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use opentelemetry_proto::tonic::metrics::v1::{
     ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint, NumberDataPoint, Sum, Summary,
-    SummaryDataPoint, exponential_histogram_data_point::Buckets, metric::Data, number_data_point::Value, summary_data_point::ValueAtQuantile,
+    SummaryDataPoint, exponential_histogram_data_point::Buckets, metric::Data, number_data_point::Value,
+    summary_data_point::ValueAtQuantile,
 };
 use portcullis_model::{FaultCode, MetricKind, NameSet, Scope, Severity, Signal, TimeWindow, Timestamp};
 use portcullis_ports::{
     Aggregation, LabelMatch, LabelValuesRequest, LogCountRequest, LogFilter, LogRequest, MatchOperator, MetricAnswer,
-    MetricCatalogueRequest, MetricRequest, MetricSelector, SemanticMetric, Source, SpanFilter, TextFilter, Total, TraceOrder, TraceRequest,
+    MetricCatalogueRequest, MetricRequest, MetricSelector, SemanticMetric, Source, SpanFilter, TextFilter, Total, TraceOrder,
+    TraceRequest,
 };
 use portcullis_telemetry::Store;
 
@@ -46,7 +48,8 @@ fn label(name: &str, operator: MatchOperator, value: &str) -> LabelMatch {
 
 async fn fill_logs(store: &Store) {
     for batch in 0..5 {
-        let records = (0..20).map(|n| log(batch * 20 + n, 9 + ((n % 2) * 8) as i32, &format!("Line {} of cart", batch * 20 + n))).collect();
+        let records =
+            (0..20).map(|n| log(batch * 20 + n, 9 + ((n % 2) * 8) as i32, &format!("Line {} of cart", batch * 20 + n))).collect();
         ingest_logs(store, &logs("cart", records)).await;
         ingest_logs(store, &logs_in("payment", "bank", vec![log(batch * 20 + 5, 13, "Connection REFUSED by peer")])).await;
         store.flush().await.unwrap();
@@ -78,12 +81,20 @@ async fn log_questions() {
         let of_trace = LogFilter { trace_id: Some(trace_hex(42)), ..filter() };
         assert_eq!(source.logs(&permit, &newest(of_trace, 10)).await.unwrap().records[0].body, "Line 42 of cart", "{state}");
         let matched = LogFilter {
-            attributes: vec![label("user", MatchOperator::Regex, "u[12]"), label("k8s.namespace.name", MatchOperator::Equal, "bank")],
+            attributes: vec![
+                label("user", MatchOperator::Regex, "u[12]"),
+                label("k8s.namespace.name", MatchOperator::Equal, "bank"),
+            ],
             ..filter()
         };
         assert_eq!(source.logs(&permit, &newest(matched, 10)).await.unwrap().total, Total::Exact(4), "{state}");
 
-        let by_service = LogCountRequest { filter: filter(), by: vec!["service".into(), "user".into()], step: Some(Duration::from_secs(60)), top: 2 };
+        let by_service = LogCountRequest {
+            filter: filter(),
+            by: vec!["service".into(), "user".into()],
+            step: Some(Duration::from_mins(1)),
+            top: 2,
+        };
         let counts = source.log_counts(&permit, &by_service).await.unwrap();
         assert_eq!((counts.total, counts.total_groups, counts.groups.len()), (Total::Exact(106), Total::Exact(6), 2), "{state}");
         assert_eq!(counts.groups[0].count, 34, "{state}");
@@ -133,7 +144,9 @@ async fn scans_hand_over_everything_in_order() {
     in_every_state(fill_logs, async |store, state| {
         let mut lines = Vec::new();
         let end = source(store)
-            .scan_logs(&permit(everything()), &filter(), &mut |line| lines.push((line.at, line.service.to_owned(), line.body.to_owned())))
+            .scan_logs(&permit(everything()), &filter(), &mut |line| {
+                lines.push((line.at, line.service.to_owned(), line.body.to_owned()));
+            })
             .await
             .unwrap();
         assert_eq!((end.scanned, end.complete, lines.len()), (106, true, 106), "{state}");
@@ -169,7 +182,8 @@ async fn trace_questions() {
     let fill = async |store: &Store| {
         for trace in 1..=20 {
             let failed = trace % 5 == 0;
-            ingest_spans(store, &spans("frontend", vec![span(trace, 1, 0, "GET /checkout", trace * 10, 100 * trace, failed)])).await;
+            ingest_spans(store, &spans("frontend", vec![span(trace, 1, 0, "GET /checkout", trace * 10, 100 * trace, failed)]))
+                .await;
             ingest_spans(store, &spans("payment", vec![span(trace, 2, 1, "Charge", trace * 10 + 1, 50 * trace, failed)])).await;
             if trace % 6 == 0 {
                 store.flush().await.unwrap();
@@ -211,7 +225,10 @@ async fn trace_questions() {
         assert_eq!((found.total, found.traces[0].trace_id.clone()), (Total::Exact(4), trace_hex(20)), "{state}");
 
         let mut ids = Vec::new();
-        let end = source.scan_spans(&permit(everything()), window(), &SpanFilter::default(), 1_000, &mut |s| ids.push(s.trace_id)).await.unwrap();
+        let end = source
+            .scan_spans(&permit(everything()), window(), &SpanFilter::default(), 1_000, &mut |s| ids.push(s.trace_id))
+            .await
+            .unwrap();
         assert_eq!((end.scanned, end.complete, ids.len()), (40, true, 40), "{state}");
         assert!(ids.chunk_by(|a, b| a == b).all(|whole| whole.len() == 2), "{state}");
         let end = source.scan_spans(&permit(everything()), window(), &SpanFilter::default(), 7, &mut |_| ()).await.unwrap();
@@ -253,7 +270,11 @@ async fn fill_metrics(store: &Store) {
         for service in ["cart", "payment"] {
             let gauge = Gauge { data_points: vec![number(second, step as f64, "a"), number(second, 100.0, "b")] };
             ingest_metrics(store, &metric(service, "queue.depth", "{item}", Data::Gauge(gauge))).await;
-            let sum = Sum { data_points: vec![number(second, step as f64 * 30.0, "a")], aggregation_temporality: 2, is_monotonic: true };
+            let sum = Sum {
+                data_points: vec![number(second, step as f64 * 30.0, "a")],
+                aggregation_temporality: 2,
+                is_monotonic: true,
+            };
             ingest_metrics(store, &metric(service, "items.processed", "{item}", Data::Sum(sum))).await;
             let n = step as u64;
             let points = vec![histogram(second, [n * 9, n * 6, 0], "200"), histogram(second, [0, n * 5, 0], "500")];
@@ -283,7 +304,7 @@ async fn fill_metrics(store: &Store) {
 fn range(metric: MetricSelector) -> MetricRequest {
     MetricRequest {
         window: TimeWindow { start: Timestamp::from_nanos(NOW), end: Timestamp::from_nanos(NOW + 600 * SECOND) },
-        step: Some(Duration::from_secs(60)),
+        step: Some(Duration::from_mins(1)),
         metric,
         service: None,
         matchers: Vec::new(),
@@ -313,9 +334,19 @@ async fn metric_questions() {
         assert_eq!(depth.series[0].labels["queue"], "b", "{state}");
         let growing = &depth.series[2];
         assert_eq!((growing.samples.len(), growing.samples[0].value), (10, 1.5), "{state}");
-        let peak = ask(MetricRequest { aggregation: Some(Aggregation::Maximum), group_by: vec!["queue".into()], ..named("queue.depth") }).await;
+        let peak = ask(MetricRequest {
+            aggregation: Some(Aggregation::Maximum),
+            group_by: vec!["queue".into()],
+            ..named("queue.depth")
+        })
+        .await;
         assert_eq!(peak.series.iter().map(|s| s.samples.last().unwrap().value).collect::<Vec<_>>(), [100.0, 39.0], "{state}");
-        let sum = ask(MetricRequest { aggregation: Some(Aggregation::Sum), matchers: vec![label("queue", MatchOperator::Equal, "b")], ..named("queue.depth") }).await;
+        let sum = ask(MetricRequest {
+            aggregation: Some(Aggregation::Sum),
+            matchers: vec![label("queue", MatchOperator::Equal, "b")],
+            ..named("queue.depth")
+        })
+        .await;
         assert!(all_near(&sum, 200.0), "{state}: {sum:?}");
 
         let rate = ask(named("items.processed")).await;
@@ -324,7 +355,8 @@ async fn metric_questions() {
         let one = ask(MetricRequest { service: Some("cart".into()), ..named("items.processed") }).await;
         assert_eq!((one.series.len(), one.series[0].labels["service"].as_str()), (1, "cart"), "{state}");
 
-        let p50 = ask(MetricRequest { aggregation: Some(Aggregation::Quantile(0.5)), ..named("http.server.request.duration") }).await;
+        let p50 =
+            ask(MetricRequest { aggregation: Some(Aggregation::Quantile(0.5)), ..named("http.server.request.duration") }).await;
         // 9 + 6 + 5 of 20: the median is the 10th, the first of eleven between 0.1 and 0.5.
         assert!(all_near(&p50, 0.1 + 0.4 / 11.0), "{state}: {p50:?}");
         let requests = ask(MetricRequest { aggregation: Some(Aggregation::Sum), ..named("http.server.request.duration") }).await;
@@ -344,7 +376,8 @@ async fn metric_questions() {
         let nothing = ask(named("no.such.metric")).await;
         assert_eq!((nothing.series.len(), nothing.total_series), (0, Total::Exact(0)), "{state}");
 
-        let catalogue = MetricCatalogueRequest { window: window(), service: None, name_contains: None, limit: 3, with_labels: true };
+        let catalogue =
+            MetricCatalogueRequest { window: window(), service: None, name_contains: None, limit: 3, with_labels: true };
         let found = source.metric_catalogue(&permit(everything()), &catalogue).await.unwrap();
         assert_eq!((found.total, found.metrics.len()), (Total::Exact(5), 3), "{state}");
         let duration = found.metrics.iter().find(|m| m.name == "http.server.request.duration").unwrap();
@@ -373,7 +406,8 @@ async fn requests_are_seen_in_spans_when_no_metric_says_them() {
     let store = open(directory.path());
     let list = (0..60).map(|n| span(n, 1, 0, "GET /", n * 10, 100, n % 4 == 0)).collect();
     ingest_spans(&store, &spans("cart", list)).await;
-    let ask = async |meaning| source(&store).metrics(&permit(everything()), &range(MetricSelector::Semantic(meaning))).await.unwrap();
+    let ask =
+        async |meaning| source(&store).metrics(&permit(everything()), &range(MetricSelector::Semantic(meaning))).await.unwrap();
     let latency = ask(SemanticMetric::LatencyP95).await;
     assert!(latency.series[0].samples.iter().all(|s| (s.value - 0.1).abs() < 0.02), "{latency:?}");
     let rate = ask(SemanticMetric::RequestRate).await;
