@@ -5,4 +5,3 @@
 
 mod accuracy;
 mod labelled_series;
-mod speed;

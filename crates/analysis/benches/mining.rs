@@ -1,4 +1,6 @@
-//! Lines per second on one core. Run with `--release -- --ignored --nocapture`; aim: one million.
+//! Log lines mined per second on one core: `cargo bench -p portcullis-analysis --bench mining`; aim: one million.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a benchmark, not the product")]
 
 use std::time::Instant;
 
@@ -75,9 +77,7 @@ fn measure(name: &str, lines: &[String]) -> f64 {
     rate
 }
 
-#[test]
-#[ignore = "a measurement; needs a release build and a quiet core"]
-fn lines_per_second() {
+fn main() {
     measure("plain text", &synthetic(1_000_000, false));
     measure("json", &synthetic(1_000_000, true));
     let mut word = 1u64;
@@ -90,10 +90,4 @@ fn lines_per_second() {
     let alike: Vec<String> =
         (0..100_000).map(|_| format!("cannot open {} for reader in room seven of the west wing", next())).collect();
     measure("one word varies", &alike);
-    let Some(folder) = crate::accuracy::data("loghub-2k") else { return };
-    for name in ["Apache", "HDFS", "Linux", "OpenSSH", "Proxifier", "Spark", "Zookeeper"] {
-        let text = std::fs::read_to_string(folder.join(name).join(format!("{name}_2k.log"))).unwrap();
-        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        measure(name, &std::iter::repeat_n(lines, 100).flatten().collect::<Vec<_>>());
-    }
 }
