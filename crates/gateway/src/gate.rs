@@ -194,24 +194,24 @@ impl Gateway {
         let admitted = self.admission.admit(&caller.principal.id);
         let _place = match admitted {
             Ok(place) => place,
-            Err(fault) => return self.refuse(journey, "rate-limit", fault),
+            Err(fault) => return self.refuse(journey, "rate-limit", &fault),
         };
         let (Some(entry), Some(decision)) = (found, decision) else {
-            return self.refuse(journey, "catalogue", unknown("tool", &request.tool));
+            return self.refuse(journey, "catalogue", &unknown("tool", &request.tool));
         };
         if !decision.allowed {
-            return self.refuse(journey, &decision.rule, unknown("tool", &request.tool));
+            return self.refuse(journey, &decision.rule, &unknown("tool", &request.tool));
         }
         // 4. Validate.
         if let Err(fault) = entry.schema.check(&arguments) {
-            return self.refuse(journey, "argument-schema", fault);
+            return self.refuse(journey, "argument-schema", &fault);
         }
         // 5. Authorize.
         let deadline = Instant::now() + self.admission.settings().deadline;
         let issued = house.policies.authorize_call(&caller.principal, entry.tool.spec(), deadline, self.budget, request.trace);
         let permit = match issued {
             Ok(permit) => permit,
-            Err(Refusal { rule }) => return self.refuse(journey, &rule, unknown("tool", &request.tool)),
+            Err(Refusal { rule }) => return self.refuse(journey, &rule, &unknown("tool", &request.tool)),
         };
         // 6. Run.
         let exchange = self.exchange(&permit, &voice, request.answers, request.abilities);
@@ -238,16 +238,16 @@ impl Gateway {
         let house = self.house.load_full();
         let _place = match self.admission.admit(&caller.principal.id) {
             Ok(place) => place,
-            Err(fault) => return self.refuse(journey, "rate-limit", fault),
+            Err(fault) => return self.refuse(journey, "rate-limit", &fault),
         };
         let Some(reader) = house.catalogue.reader(&request.uri) else {
-            return self.refuse(journey, "catalogue", unknown("resource", &request.uri));
+            return self.refuse(journey, "catalogue", &unknown("resource", &request.uri));
         };
         let deadline = Instant::now() + self.admission.settings().deadline;
         let issued = house.policies.authorize_read(&caller.principal, &request.uri, deadline, self.budget, request.trace);
         let permit = match issued {
             Ok(permit) => permit,
-            Err(Refusal { rule }) => return self.refuse(journey, &rule, unknown("resource", &request.uri)),
+            Err(Refusal { rule }) => return self.refuse(journey, &rule, &unknown("resource", &request.uri)),
         };
         let exchange = self.exchange(&permit, &voice, request.answers, request.abilities);
         let ran = self.within(&permit, &mut journey, reader.read(&permit, &request.uri, &exchange)).await;
@@ -266,19 +266,19 @@ impl Gateway {
         let house = self.house.load_full();
         let _place = match self.admission.admit(&caller.principal.id) {
             Ok(place) => place,
-            Err(fault) => return self.refuse(journey, "rate-limit", fault),
+            Err(fault) => return self.refuse(journey, "rate-limit", &fault),
         };
         let Some(prompt) = house.catalogue.prompt(&request.name) else {
-            return self.refuse(journey, "catalogue", unknown("prompt", &request.name));
+            return self.refuse(journey, "catalogue", &unknown("prompt", &request.name));
         };
         if let Err(fault) = check_prompt_arguments(prompt.spec(), &request.arguments.0) {
-            return self.refuse(journey, "argument-schema", fault);
+            return self.refuse(journey, "argument-schema", &fault);
         }
         let deadline = Instant::now() + self.admission.settings().deadline;
         let issued = house.policies.authorize_prompt(&caller.principal, &request.name, deadline, self.budget, request.trace);
         let permit = match issued {
             Ok(permit) => permit,
-            Err(Refusal { rule }) => return self.refuse(journey, &rule, unknown("prompt", &request.name)),
+            Err(Refusal { rule }) => return self.refuse(journey, &rule, &unknown("prompt", &request.name)),
         };
         let exchange = self.exchange(&permit, &voice, request.answers, request.abilities);
         let ran = self.within(&permit, &mut journey, prompt.render(&permit, request.arguments, &exchange)).await;
@@ -305,10 +305,10 @@ impl Gateway {
         let house = self.house.load_full();
         let _place = match self.admission.admit(&caller.principal.id) {
             Ok(place) => place,
-            Err(fault) => return self.refuse(journey, "rate-limit", fault),
+            Err(fault) => return self.refuse(journey, "rate-limit", &fault),
         };
-        let Some(kind) = completion_kind(&house.catalogue, reference, argument) else {
-            return self.refuse(journey, "catalogue", unknown(kind_word, name));
+        let Ok(kind) = completion_kind(&house.catalogue, reference, argument) else {
+            return self.refuse(journey, "catalogue", &unknown(kind_word, name));
         };
         let deadline = Instant::now() + self.admission.settings().deadline;
         let trace = TraceContext::default();
@@ -322,7 +322,7 @@ impl Gateway {
         };
         let permit = match issued {
             Ok(permit) => permit,
-            Err(Refusal { rule }) => return self.refuse(journey, &rule, unknown(kind_word, name)),
+            Err(Refusal { rule }) => return self.refuse(journey, &rule, &unknown(kind_word, name)),
         };
         let ran = match (&kind, house.catalogue.completer()) {
             (None, _) | (_, None) => Ok(Vec::new()),
@@ -336,10 +336,11 @@ impl Gateway {
         self.settle(journey, released)
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "the fault ends here; a caller has no further use for it")]
     /// Releases a fault of the face itself (malformed message, unknown session) and records it.
     pub fn refuse_request(&self, caller: &Caller, method: &'static str, rule: &str, fault: Fault) -> Released<ClientFault> {
         let journey = self.begin(caller, method, "", &TraceContext::default());
-        match self.refuse::<()>(journey, rule, fault) {
+        match self.refuse::<()>(journey, rule, &fault) {
             Err(released) => released,
             // `refuse` never succeeds; were it to, say that something is wrong rather than nothing.
             Ok(_) => self.releaser.fault(&Fault::new(FaultCode::Internal, "refused")),
@@ -388,7 +389,7 @@ impl Gateway {
         }
     }
 
-    fn refuse<T>(&self, journey: Journey, rule: &str, fault: Fault) -> Answer<T> {
+    fn refuse<T>(&self, journey: Journey, rule: &str, fault: &Fault) -> Answer<T> {
         let recorded = journey.finish(|end| {
             end.rule = Arc::from(rule);
             end.code = Some(fault.code());
@@ -397,7 +398,7 @@ impl Gateway {
         if let Err(reason) = recorded {
             tracing::error!(%reason, "the audit record of a refusal could not be written");
         }
-        Err(self.releaser.fault(&fault))
+        Err(self.releaser.fault(fault))
     }
 
     fn settle<T>(&self, journey: Journey, released: Result<Released<T>, Fault>) -> Answer<T> {
@@ -432,15 +433,23 @@ pub enum CompletionReference<'a> {
     Template(&'a str),
 }
 
-fn completion_kind(catalogue: &Catalogue, reference: CompletionReference<'_>, argument: &str) -> Option<Option<CompletionKind>> {
+/// No prompt or template of that name exists.
+struct NoSuchReference;
+
+/// Where completions of an argument come from; `None` when it has none.
+fn completion_kind(
+    catalogue: &Catalogue,
+    reference: CompletionReference<'_>,
+    argument: &str,
+) -> Result<Option<CompletionKind>, NoSuchReference> {
     match reference {
         CompletionReference::Prompt(name) => {
-            let spec = catalogue.prompt(name)?.spec().clone();
-            Some(spec.arguments.iter().find(|a| &*a.name == argument).and_then(|a| a.completion.clone()))
+            let spec = catalogue.prompt(name).ok_or(NoSuchReference)?.spec().clone();
+            Ok(spec.arguments.iter().find(|a| &*a.name == argument).and_then(|a| a.completion.clone()))
         }
         CompletionReference::Template(uri) => {
-            let spec = catalogue.templates().into_iter().find(|t| &*t.uri_template == uri)?;
-            Some(spec.completions.iter().find(|(a, _)| &**a == argument).map(|(_, kind)| kind.clone()))
+            let spec = catalogue.templates().into_iter().find(|t| &*t.uri_template == uri).ok_or(NoSuchReference)?;
+            Ok(spec.completions.iter().find(|(a, _)| &**a == argument).map(|(_, kind)| kind.clone()))
         }
     }
 }
