@@ -192,8 +192,14 @@ impl Snapshot {
         }
         for (number, view) in plan.snapshot.memory.iter().enumerate() {
             if view.rows.min_time < plan.filter.end && view.rows.max_time >= plan.filter.start {
-                let batches = view.rows.batches.iter().enumerate();
-                plan.units.extend(batches.map(|(batch, rows)| Unit::Memory { view: number, batch, rows: rows.num_rows() }));
+                let window = plan.filter.start..plan.filter.end;
+                // The rows inside the window, not those of the whole batch: scans cut their window until few are left.
+                let inside = |rows: &RecordBatch| {
+                    let times = rows.column(plan.snapshot.table.time_column()).as_primitive::<TimestampNanosecondType>();
+                    times.values().iter().filter(|at| window.contains(at)).count()
+                };
+                let batches = view.rows.batches.iter().map(inside).enumerate().filter(|(_, rows)| *rows > 0);
+                plan.units.extend(batches.map(|(batch, rows)| Unit::Memory { view: number, batch, rows }));
             }
         }
         Ok(plan)
@@ -515,4 +521,34 @@ fn project_memory(table: Table, view: &MemoryView, rows: &RecordBatch, columns: 
         columns.iter().map(|at| column_to_rows(table, *at, rows.column(*at), &view.words)).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+
+    use super::*;
+    use crate::convert::OtlpRequest;
+    use crate::memory::MemoryTable;
+    use crate::settings::RecordLimits;
+
+    #[test]
+    fn a_plan_counts_the_rows_of_the_buffer_that_are_in_its_window() {
+        let log_records = (1..=1000_u64).map(|at| LogRecord { time_unix_nano: at, ..LogRecord::default() }).collect();
+        let scope = ScopeLogs { log_records, ..ScopeLogs::default() };
+        let request =
+            ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs: vec![scope], ..ResourceLogs::default() }] };
+        let mut buffer = MemoryTable::default();
+        buffer.insert(OtlpRequest::Logs(request).convert(&RecordLimits::default(), 1_000_000).unwrap()).unwrap();
+        let memory = vec![buffer.view(Table::Logs).unwrap().unwrap()];
+        let snapshot = Snapshot { table: Table::Logs, segments: Vec::new(), memory, readers: Arc::default() };
+        let (cancel, _guard) = Cancel::until(Instant::now() + Duration::from_mins(1));
+        for (start, end, inside) in [(0, 5_000, 1000), (1, 501, 500), (400, 401, 1), (1000, 1001, 1), (1001, 5_000, 0)] {
+            let plan = snapshot.clone().plan(Filter::window(start, end), &cancel).unwrap();
+            assert_eq!(plan.rows(), inside, "{start}..{end}");
+        }
+    }
 }

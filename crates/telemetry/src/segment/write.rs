@@ -35,6 +35,19 @@ pub(crate) struct SegmentWriter {
     tenant: TenantId,
     directory: PathBuf,
     index: IndexBuilder,
+    unfinished: Unfinished,
+}
+
+/// Temporary files that are removed unless the segment is finished.
+struct Unfinished(Vec<PathBuf>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // One that is still there is removed at the next start.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 impl SegmentWriter {
@@ -50,6 +63,7 @@ impl SegmentWriter {
             tenant: tenant.clone(),
             directory: directory.to_owned(),
             index: IndexBuilder::default(),
+            unfinished: Unfinished(vec![path]),
         })
     }
 
@@ -71,6 +85,7 @@ impl SegmentWriter {
         let (built, filters) = self.index.build();
         let bytes = built.encode(&filters)?;
         let temporary_index = temporary(&index);
+        self.unfinished.0.push(temporary_index.clone());
         File::create(&temporary_index)
             .and_then(|mut f| f.write_all(&bytes).and_then(|()| f.sync_all()))
             .map_err(|e| StoreError::io("write", &temporary_index, e))?;
@@ -78,6 +93,7 @@ impl SegmentWriter {
             std::fs::rename(from, to).map_err(|e| StoreError::io("rename", from, e))?;
         }
         sync_directory(&self.directory)?;
+        self.unfinished.0.clear();
         Ok(SegmentMeta {
             id: self.id,
             tenant: self.tenant,

@@ -156,7 +156,7 @@ impl Committer {
                 }
             }
         }
-        let job = FlushJob { generation: self.generation, replies: reply.into_iter().collect() };
+        let job = FlushJob { generation: self.generation, reply };
         self.wal = next;
         self.generation += 1;
         self.inner.wal_bytes.store(self.wal.bytes(), Ordering::Release);

@@ -26,31 +26,27 @@ pub(super) struct FlushJob {
     /// Everything up to this generation of the log.
     pub(super) generation: u64,
     /// Who waits for it.
-    pub(super) replies: Vec<oneshot::Sender<Result<()>>>,
+    pub(super) reply: Option<oneshot::Sender<Result<()>>>,
 }
 
 /// Runs until every sender is gone.
 pub(super) fn run(inner: &Inner, jobs: &Receiver<FlushJob>) {
-    while let Ok(job) = jobs.recv() {
-        let result = loop {
-            match inner.flush_generation(job.generation) {
-                Ok(()) => {
-                    *lock(&inner.last_error) = None;
-                    break Ok(());
-                }
-                Err(error) => {
-                    inner.note_error(&error);
-                    if inner.closing.load(Ordering::Acquire) || !job.replies.is_empty() {
-                        break Err(error);
-                    }
-                    std::thread::sleep(RETRY);
-                }
+    while let Ok(mut job) = jobs.recv() {
+        while let Err(error) = inner.flush_generation(job.generation) {
+            inner.note_error(&error);
+            // Who waits is told; the work goes on, for the buffers must be freed one day.
+            if let Some(reply) = job.reply.take() {
+                let _ = reply.send(Err(error));
             }
-        };
+            if inner.closing.load(Ordering::Acquire) {
+                return;
+            }
+            std::thread::sleep(RETRY);
+        }
+        *lock(&inner.last_error) = None;
         inner.wake_maintenance();
-        let mut result = Some(result);
-        for reply in job.replies {
-            let _ = reply.send(result.take().unwrap_or(Ok(())));
+        if let Some(reply) = job.reply.take() {
+            let _ = reply.send(Ok(()));
         }
     }
 }

@@ -48,6 +48,18 @@ pub(crate) const RETRY_AFTER_SECONDS: u64 = 2;
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
+    // Shared by all clones, not by the store's own threads.
+    _life: Arc<Life>,
+}
+
+/// Ends the store's threads when its last user is gone without closing it. Nothing is lost: the log is replayed.
+#[derive(Debug)]
+struct Life(Arc<Inner>);
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 /// What became of one request.
@@ -120,7 +132,7 @@ struct TenantState {
 impl Store {
     /// Opens a data directory, creates it when absent, and replays what a crash left in the write-ahead log.
     pub fn open(settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<Self> {
-        open::open(settings, clock).map(|inner| Self { inner })
+        open::open(settings, clock).map(|inner| Self { _life: Arc::new(Life(Arc::clone(&inner))), inner })
     }
 
     /// Stores one OTLP request under `tenant`. When this returns, its accepted records are on disk and can be queried.
