@@ -235,7 +235,7 @@ mod tests {
         let mut bomb = String::from("a: &a [x,x,x,x,x,x,x,x,x]\n");
         for (from, to) in ('a'..='h').zip('b'..='i') {
             let nine = vec![format!("*{from}"); 9].join(",");
-            bomb += &format!("{to}: &{to} [{nine}]\n");
+            bomb = format!("{bomb}{to}: &{to} [{nine}]\n");
         }
         assert!(read(&bomb).is_err());
     }

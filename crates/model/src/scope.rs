@@ -141,10 +141,10 @@ mod tests {
         a.services = NameSet::only(["cart", "checkout"]);
         let mut b = Scope::tenant_wide(tenant);
         b.services = NameSet::only(["checkout", "payment"]);
-        b.look_back = Some(Duration::from_secs(60));
+        b.look_back = Some(Duration::from_mins(1));
         let both = a.narrow(&b);
         assert_eq!(both.services, NameSet::only(["checkout"]));
-        assert_eq!(both.look_back, Some(Duration::from_secs(60)));
+        assert_eq!(both.look_back, Some(Duration::from_mins(1)));
         assert!(both.require_service("cart").is_err());
     }
 
