@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portcullis_analysis::{Finding, FindingKind, Suspect};
+use portcullis_analysis::{Finding, FindingKind, HealthStatus, Suspect};
 use portcullis_model::{Alert, Clock, CompletionKind, Coverage, Fault, Timestamp, ToolSpec};
 use portcullis_policy::Permit;
 use portcullis_ports::{Arguments, Exchange, Outcome, Tool, Total};
@@ -134,6 +134,14 @@ impl ServiceHealth {
         }
         suspected.coverage = suspected.evidence.iter().flat_map(|(_, evidence)| evidence.coverage.clone()).collect();
         suspected.ranked = near(calls.rank(&findings, frame.bin));
+        // Further down the list only what is in trouble itself, or sends nothing to judge it by.
+        let healthy =
+            |name: &str| verdicts.services.iter().any(|j| &*j.service == name && j.health.status == HealthStatus::Healthy);
+        let mut position = 0;
+        suspected.ranked.retain(|suspect| {
+            position += 1;
+            position == 1 || !healthy(&suspect.service)
+        });
         suspected
     }
 }

@@ -126,7 +126,7 @@ async fn a_dead_source_leaves_its_signals_unknown_not_healthy() {
     logs.logs = shop(false).logs;
     let house = house(vec![shared(dead), shared(logs)]);
     let said = house.ask("get_service_health", json!({"service": "stock"})).await;
-    assert!(said.text.starts_with("INCOMPLETE: no answer from traces (traces: connection refused"), "{}", said.text);
+    assert!(said.text.starts_with("INCOMPLETE: no answer from traces (traces, services: connection refused)"), "{}", said.text);
     assert!(said.text.contains("stock is UNKNOWN"), "{}", said.text);
     assert!(said.text.contains("not looked at: spans (traces: connection refused)"), "{}", said.text);
     let said = house.ask("get_service_health", json!({})).await;

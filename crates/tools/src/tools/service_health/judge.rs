@@ -350,6 +350,24 @@ pub(super) fn judge(gathered: &Gathered, frame: &Frame) -> Verdicts {
 
 type WorkByService = BTreeMap<Arc<str>, OwnWork>;
 
+/// Share of its requests that must additionally fail in a service before its own failures count as a change.
+const LEAST_OWN_FAILURES: f64 = 0.005;
+
+/// Takes chance out of the own failures: a rise within three standard deviations of what "before" predicts, or below
+/// [`LEAST_OWN_FAILURES`], is set back to the prediction.
+fn quieten(now: &mut WorkByService, before: &WorkByService) {
+    for (service, work) in now {
+        let requests = work.requests as f64;
+        let usual =
+            before.get(service).filter(|was| was.requests > 0).map_or(0.0, |was| was.own_errors as f64 / was.requests as f64);
+        let expected = usual * requests;
+        let added = work.own_errors as f64 - expected;
+        if added <= (3.0 * expected.max(1.0).sqrt()).max(LEAST_OWN_FAILURES * requests) {
+            work.own_errors = work.own_errors.min(expected.floor() as u64);
+        }
+    }
+}
+
 /// What the sampled traces say: who calls whom, and own work now and before.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
@@ -368,8 +386,9 @@ impl Calls {
         for edge in edges_from_spans(&before).into_iter().chain(edges_from_spans(&now)) {
             edges.insert((edge.caller.clone(), edge.callee.clone()), edge);
         }
-        let own = (own_work_from_spans(&now), own_work_from_spans(&before));
-        Self { edges: edges.into_values().collect(), own: Some(own) }
+        let (mut now, before) = (own_work_from_spans(&now), own_work_from_spans(&before));
+        quieten(&mut now, &before);
+        Self { edges: edges.into_values().collect(), own: Some((now, before)) }
     }
 
     /// Ranks everything with findings.
@@ -394,5 +413,50 @@ impl Calls {
             seen
         };
         reach(true).union(&reach(false)).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(requests: u64, own_errors: u64) -> WorkByService {
+        BTreeMap::from([(Arc::from("a"), OwnWork { requests, own_errors, observed: true, ..OwnWork::default() })])
+    }
+
+    #[test]
+    fn one_failure_is_chance_and_a_hundred_are_not() {
+        let after = |own_errors: u64, before: WorkByService| {
+            let mut now = work(1_000, own_errors);
+            quieten(&mut now, &before);
+            now["a"].own_errors
+        };
+        assert_eq!(after(1, work(4_000, 0)), 0);
+        assert_eq!(after(3, work(4_000, 4)), 1);
+        assert_eq!(after(100, work(4_000, 4)), 100);
+        assert_eq!(after(100, BTreeMap::new()), 100);
+    }
+
+    #[test]
+    fn a_departure_needs_size_and_direction() {
+        let window = portcullis_model::TimeWindow::new(Timestamp::from_seconds(36_000), Timestamp::from_seconds(36_900)).unwrap();
+        let before = portcullis_model::TimeWindow::new(Timestamp::from_seconds(32_400), Timestamp::from_seconds(36_000)).unwrap();
+        let frame = Frame::new(window, Some(before));
+        let series = |value: &dyn Fn(usize) -> f64| -> Vec<Sample> {
+            (0..frame.bins()).map(|index| Sample { at: frame.start(index), value: value(index) }).collect()
+        };
+        let latency = options(MetricClass::Latency);
+        let wobble = |index: usize| 0.1 + (index % 7) as f64 * 0.001;
+        assert!(departure(&series(&wobble), &frame, &latency).is_none());
+        let slower = |index: usize| if index >= 130 { 0.5 } else { wobble(index) };
+        let found = departure(&series(&slower), &frame, &latency).unwrap();
+        assert_eq!(found.onset, frame.start(130));
+        let faster = |index: usize| if index >= 130 { 0.01 } else { wobble(index) };
+        assert!(departure(&series(&faster), &frame, &latency).is_none());
+        // Most of the baseline is already slow: the beginning is found inside it.
+        let long_slow = |index: usize| if index >= 40 { 0.5 } else { wobble(index) };
+        assert_eq!(departure(&series(&long_slow), &frame, &latency).unwrap().onset, frame.start(40));
+        // Too few samples to say anything is nothing found.
+        assert!(departure(&series(&slower)[..3], &frame, &latency).is_none());
     }
 }
