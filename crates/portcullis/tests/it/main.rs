@@ -9,3 +9,4 @@ mod doors;
 mod ingest;
 mod server;
 mod stdio;
+mod trainticket;
