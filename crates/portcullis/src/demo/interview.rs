@@ -13,7 +13,7 @@ use crate::terminal::{paint, say};
 /// Lines of one answer that are printed; the model reads them all.
 const LINES: usize = 30;
 /// Characters of one line that are printed.
-const LINE_CHARS: usize = 200;
+const LINE_CHARS: usize = 360;
 
 /// What the interview brought.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub(super) async fn hold(client: &McpClient) -> Result<Report, McpClientError> {
 
     desk.question(3, "What do users feel?");
     for metric in ["error_rate", "latency_p95"] {
-        let arguments = json!({"metric": metric, "aggregation": "average", "points": true});
+        let arguments = json!({"metric": metric, "aggregation": "average"});
         desk.ask("query_metrics", about(lead.entry.as_deref(), arguments)).await?;
     }
 

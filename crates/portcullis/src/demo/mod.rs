@@ -32,7 +32,7 @@ use verdict::Verdict;
 const OPENING: &str = "A small simulated shop will have an incident on this machine; an MCP client will look for the cause.";
 
 /// Runs `portcullis demo`.
-pub async fn run(args: DemoArgs, data: Option<PathBuf>) -> anyhow::Result<()> {
+pub(crate) async fn run(args: DemoArgs, data: Option<PathBuf>) -> anyhow::Result<()> {
     say(paint::strong(OPENING));
     let stop = CancellationToken::new();
     shutdown::on_signal(stop.clone());

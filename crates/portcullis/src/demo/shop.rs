@@ -1,4 +1,4 @@
-//! The simulated shop: three quarters of an hour of its past at once, then its present as it happens. Guards that what is sent is the
+//! The simulated shop: an hour of its past at once, then its present as it happens. Guards that what is sent is the
 //! simulator's telemetry and nothing else, and that the way it goes is the OTLP door.
 
 use std::fmt;
@@ -15,7 +15,7 @@ use super::otlp::{Load, Sender};
 use crate::terminal::paint;
 
 /// Simulated time before now.
-const PAST: Duration = Duration::from_mins(45);
+const PAST: Duration = Duration::from_mins(60);
 /// How long before now the incident begins.
 const INCIDENT_AGE: Duration = Duration::from_mins(13);
 /// How long the shop lives on.
