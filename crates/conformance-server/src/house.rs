@@ -39,7 +39,7 @@ impl Changer {
 }
 
 fn furnish(changer: &Arc<Changer>, version: u64) -> anyhow::Result<(Catalogue, Policies)> {
-    let extra = version % 2 == 0;
+    let extra = version.is_multiple_of(2);
     let mut builder = CatalogueBuilder::new().instructions("Fixtures of the MCP conformance suite.");
     for tool in tools::all(changer, extra)?.into_iter().chain(questions::all()?) {
         builder = builder.tool(tool)?;
@@ -60,12 +60,14 @@ pub(crate) fn build(audit: &Path) -> anyhow::Result<Arc<Gateway>> {
     let (catalogue, policies) = furnish(&changer, 1)?;
     let local = local_principal("conformance", ROLE)?;
     let identity = Identity::new(None, local, clock.clone()).with_anonymous_loopback(ROLE)?;
-    let hundred = NonZeroU32::new(1_000).ok_or_else(|| anyhow!("a limit of zero"))?;
+    // The suite and the load test are one principal each; the limits themselves are tested elsewhere.
+    let plenty = NonZeroU32::new(1_000_000).ok_or_else(|| anyhow!("a limit of zero"))?;
     let limits = LimitSettings {
-        calls_per_second: hundred,
-        burst: hundred,
+        calls_per_second: plenty,
+        burst: plenty,
+        concurrent_per_principal: 256,
+        concurrent: 256,
         deadline: Duration::from_secs(20),
-        ..LimitSettings::default()
     };
     let gateway = Arc::new(Gateway::new(GatewayParts {
         catalogue,

@@ -172,13 +172,11 @@ fn with_image(_: &Arguments, _: &dyn Exchange) -> PromptOutput {
 }
 
 fn asking(_: &Arguments, exchange: &dyn Exchange) -> PromptOutput {
-    match filled(exchange, "user_context", "context") {
-        Some(context) => messages([Content::Text(format!("Context: {context}"))]),
-        None => {
-            let question = form("What context should the prompt use?", json!({"context": {"type": "string"}}), &["context"]);
-            PromptOutput::NeedsInput { requests: vec![("user_context".into(), question)], state: None }
-        }
+    if let Some(context) = filled(exchange, "user_context", "context") {
+        return messages([Content::Text(format!("Context: {context}"))]);
     }
+    let question = form("What context should the prompt use?", json!({"context": {"type": "string"}}), &["context"]);
+    PromptOutput::NeedsInput { requests: vec![("user_context".into(), question)], state: None }
 }
 
 /// Completes service names from a fixed list, through the same joint as the product's sources.

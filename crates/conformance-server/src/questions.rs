@@ -57,6 +57,7 @@ impl Tool for Questions {
 }
 
 /// A form.
+#[expect(clippy::needless_pass_by_value, reason = "the JSON is built where it is passed")]
 pub(crate) fn form(message: &str, properties: Value, required: &[&str]) -> InputRequest {
     let schema = json!({"type": "object", "properties": properties, "required": required});
     InputRequest { method: "elicitation/create".into(), params: json!({"message": message, "requestedSchema": schema}) }
@@ -86,27 +87,23 @@ pub(crate) fn filled<'a>(exchange: &'a dyn Exchange, key: &str, field: &str) -> 
 }
 
 fn sampling(arguments: &Arguments, exchange: &dyn Exchange) -> Outcome {
-    match answer(exchange, "reply") {
-        Some(reply) => {
-            let text = reply.pointer("/content/text").and_then(Value::as_str).unwrap_or("(no text)");
-            Output::text(format!("LLM response: {text}")).into()
-        }
-        None => ask([("reply", sample(arguments.0.get("prompt").and_then(Value::as_str).unwrap_or_default()))], None),
-    }
+    let Some(reply) = answer(exchange, "reply") else {
+        return ask([("reply", sample(arguments.0.get("prompt").and_then(Value::as_str).unwrap_or_default()))], None);
+    };
+    let text = reply.pointer("/content/text").and_then(Value::as_str).unwrap_or("(no text)");
+    Output::text(format!("LLM response: {text}")).into()
 }
 
 fn elicitation(arguments: &Arguments, exchange: &dyn Exchange) -> Outcome {
-    match answer(exchange, "form") {
-        Some(given) => Output::text(format!("User response: {given}")).into(),
-        None => {
-            let message = arguments.0.get("message").and_then(Value::as_str).unwrap_or_default();
-            let properties = json!({
-                "username": {"type": "string", "description": "User's response"},
-                "email": {"type": "string", "description": "User's email address"}
-            });
-            ask([("form", form(message, properties, &["username", "email"]))], None)
-        }
+    if let Some(given) = answer(exchange, "form") {
+        return Output::text(format!("User response: {given}")).into();
     }
+    let message = arguments.0.get("message").and_then(Value::as_str).unwrap_or_default();
+    let properties = json!({
+        "username": {"type": "string", "description": "User's response"},
+        "email": {"type": "string", "description": "User's email address"}
+    });
+    ask([("form", form(message, properties, &["username", "email"]))], None)
 }
 
 fn completed(exchange: &dyn Exchange) -> Option<Outcome> {
@@ -200,19 +197,16 @@ fn several(_: &Arguments, exchange: &dyn Exchange) -> Outcome {
 
 fn two_rounds(_: &Arguments, exchange: &dyn Exchange) -> Outcome {
     let state = exchange.answers().and_then(|answers| answers.state.as_ref());
-    match (state.and_then(|s| s.get("name")).and_then(Value::as_str), filled(exchange, "step2", "color")) {
-        (Some(name), Some(color)) => Output::text(format!("{name} likes {color}")).into(),
-        _ => match filled(exchange, "step1", "name") {
-            Some(name) => {
-                let question = form("Step 2: What is your favorite color?", json!({"color": {"type": "string"}}), &["color"]);
-                ask([("step2", question)], Some(json!({"name": name})))
-            }
-            None => {
-                let question = form("Step 1: What is your name?", json!({"name": {"type": "string"}}), &["name"]);
-                ask([("step1", question)], Some(json!({})))
-            }
-        },
+    let name = state.and_then(|s| s.get("name")).and_then(Value::as_str);
+    if let (Some(name), Some(color)) = (name, filled(exchange, "step2", "color")) {
+        return Output::text(format!("{name} likes {color}")).into();
     }
+    if let Some(name) = filled(exchange, "step1", "name") {
+        let question = form("Step 2: What is your favorite color?", json!({"color": {"type": "string"}}), &["color"]);
+        return ask([("step2", question)], Some(json!({"name": name})));
+    }
+    let question = form("Step 1: What is your name?", json!({"name": {"type": "string"}}), &["name"]);
+    ask([("step1", question)], Some(json!({})))
 }
 
 /// Asks only what the client declared; with nothing declared it asks all the same, so that the face must refuse.

@@ -82,7 +82,7 @@ impl Handler {
     /// Runs a request through the gate, in as many rounds as it needs answers from the client.
     async fn settle<T, R, F>(
         &self,
-        context: &RequestContext<RoleServer>,
+        context: Option<&RequestContext<RoleServer>>,
         turn: &Turn,
         place: (&'static str, &str, &Map<String, Value>),
         retry: Retry,
@@ -100,8 +100,13 @@ impl Handler {
             .open(binding, retry.responses, retry.state.as_deref())
             .map_err(|fault| Trouble::Error(rpc_error(self.refuse(turn, method, "request-state", fault), Asked::Other)))?;
         for _ in 0..MOST_ROUNDS {
-            let level = if turn.modern { context.meta.log_level() } else { Some(self.level()) };
-            let (voice, pump) = line(&context.peer, context.meta.get_progress_token(), level);
+            let (voice, pump) = match context {
+                Some(context) => {
+                    let level = if turn.modern { context.meta.log_level() } else { Some(self.level()) };
+                    line(&context.peer, context.meta.get_progress_token(), level)
+                }
+                None => (Arc::new(()) as Arc<dyn Voice>, None),
+            };
             let work = run(answers.take(), voice);
             let answer = async {
                 match pump {
@@ -113,7 +118,7 @@ impl Handler {
             let answer = tokio::select! {
                 biased;
                 answer = answer => answer,
-                () = context.ct.cancelled() => {
+                () = cancelled(context) => {
                     let fault = Fault::new(FaultCode::Cancelled, "the request was cancelled");
                     return Err(Trouble::Fault(self.face.gateway.release_fault(&fault)));
                 }
@@ -136,9 +141,9 @@ impl Handler {
                 self.face.stamp(true, &mut result.meta);
                 return Ok(Settled::Ask(result));
             }
-            if !turn.reachable {
+            let Some(context) = context.filter(|_| turn.reachable) else {
                 return Err(refused(unreachable()));
-            }
+            };
             let responses = tokio::select! {
                 responses = rounds::ask(&context.peer, requests) => responses.map_err(refused)?,
                 () = context.ct.cancelled() => {
@@ -149,6 +154,37 @@ impl Handler {
         }
         let fault = Fault::new(FaultCode::Internal, format!("the call asked for answers more than {MOST_ROUNDS} times"));
         Err(Trouble::Fault(self.refuse(turn, method, "rounds", fault)))
+    }
+
+    /// Calls a tool. Without a context there is nobody to report to while it runs, and dropping the future cancels it.
+    pub(crate) async fn call(
+        &self,
+        context: Option<&RequestContext<RoleServer>>,
+        turn: &Turn,
+        request: CallToolRequestParams,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let arguments = request.arguments.unwrap_or_default();
+        let (gateway, caller, name) = (&self.face.gateway, &turn.caller, request.name.as_ref());
+        let retry = Retry { responses: request.input_responses, state: request.request_state };
+        let run = |answers, voice| {
+            let call = CallRequest {
+                tool: name.to_owned(),
+                arguments: Arguments(arguments.clone()),
+                trace: turn.trace.clone(),
+                answers,
+                abilities: turn.abilities,
+            };
+            gateway.call(caller, call, voice)
+        };
+        let place = ("tools/call", name, &arguments);
+        let mut result = match self.settle(context, turn, place, retry, run, convert::outcome).await {
+            Ok(Settled::Done(result)) => result,
+            Ok(Settled::Ask(questions)) => return Ok(questions.into()),
+            Err(Trouble::Fault(fault)) => tool_fault(fault)?,
+            Err(Trouble::Error(error)) => return Err(error),
+        };
+        self.face.stamp(turn.modern, &mut result.meta);
+        Ok(result.into())
     }
 
     /// Records and releases a refusal of the face itself.
@@ -162,6 +198,14 @@ impl Handler {
 
     fn turn(&self, context: &RequestContext<RoleServer>) -> Result<Turn, ErrorData> {
         Turn::of(&self.face.gateway, context)
+    }
+}
+
+/// Ends when the client cancels. Without a context it never does: then the future is dropped.
+async fn cancelled(context: Option<&RequestContext<RoleServer>>) {
+    match context {
+        Some(context) => context.ct.cancelled().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -260,28 +304,7 @@ impl ServerHandler for Handler {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let turn = self.turn(&context)?;
-        let arguments = request.arguments.unwrap_or_default();
-        let (gateway, caller, name) = (&self.face.gateway, &turn.caller, request.name.as_ref());
-        let retry = Retry { responses: request.input_responses, state: request.request_state };
-        let run = |answers, voice| {
-            let call = CallRequest {
-                tool: name.to_owned(),
-                arguments: Arguments(arguments.clone()),
-                trace: turn.trace.clone(),
-                answers,
-                abilities: turn.abilities,
-            };
-            gateway.call(caller, call, voice)
-        };
-        let place = ("tools/call", name, &arguments);
-        let mut result = match self.settle(&context, &turn, place, retry, run, convert::outcome).await {
-            Ok(Settled::Done(result)) => result,
-            Ok(Settled::Ask(questions)) => return Ok(questions.into()),
-            Err(Trouble::Fault(fault)) => tool_fault(fault)?,
-            Err(Trouble::Error(error)) => return Err(error),
-        };
-        self.face.stamp(turn.modern, &mut result.meta);
-        Ok(result.into())
+        self.call(Some(&context), &turn, request).await
     }
 
     /// Only tools whose arguments are mirrored into headers are described here: rmcp compares the two with it.
@@ -335,7 +358,7 @@ impl ServerHandler for Handler {
             gateway.prompt(caller, get, voice)
         };
         let place = ("prompts/get", name, &arguments);
-        match self.settle(&context, &turn, place, retry, run, convert::prompt).await {
+        match self.settle(Some(&context), &turn, place, retry, run, convert::prompt).await {
             Ok(Settled::Done(mut result)) => {
                 self.face.stamp(turn.modern, &mut result.meta);
                 Ok(result.into())
@@ -399,7 +422,7 @@ impl ServerHandler for Handler {
             gateway.read(caller, look, voice)
         };
         let place = ("resources/read", uri, &none);
-        match self.settle(&context, &turn, place, retry, run, convert::resource).await {
+        match self.settle(Some(&context), &turn, place, retry, run, convert::resource).await {
             Ok(Settled::Done(mut result)) => {
                 result.ttl_ms = Some(0);
                 result.cache_scope = Some(CacheScope::Private);

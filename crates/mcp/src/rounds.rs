@@ -12,14 +12,15 @@ use portcullis_model::{Fault, FaultCode, PrincipalId};
 use portcullis_ports::{Answers, ClientAbilities, InputRequest};
 use rmcp::RoleServer;
 use rmcp::model::{
-    ClientCapabilities, CustomRequest, ErrorData, InputRequests, InputResponses, RequestStateCodec, SealOptions, ServerRequest,
+    ClientCapabilities, CustomRequest, ElicitationCapability, ErrorData, InputRequests, InputResponses, RequestStateCodec,
+    RootsCapabilities, SamplingCapability, SealOptions, ServerRequest,
 };
 use rmcp::service::{Peer, PeerRequestOptions, ServiceError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// How long a client may take to come back with answers.
-const LIFETIME: Duration = Duration::from_secs(600);
+const LIFETIME: Duration = Duration::from_mins(10);
 /// Largest state a tool may send through the client, bytes of JSON.
 const STATE_BYTES: usize = 16 * 1024;
 /// States remembered as used. They expire, so the set is bounded by the rate of calls; beyond it nothing is opened.
@@ -27,7 +28,7 @@ const REMEMBERED: usize = 100_000;
 /// Rounds of one call within a session.
 pub(crate) const MOST_ROUNDS: usize = 8;
 /// How long one question within a session may stay open.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Elicitation, sampling, roots: the questions MCP knows.
 const ELICIT: &str = "elicitation/create";
@@ -64,7 +65,9 @@ fn digest(hasher: &mut blake3::Hasher, value: &Value) {
         Value::Array(items) => {
             hasher.update(b"[");
             hasher.update(&(items.len() as u64).to_be_bytes());
-            items.iter().for_each(|item| digest(hasher, item));
+            for item in items {
+                digest(hasher, item);
+            }
         }
         scalar => {
             let text = scalar.to_string();
@@ -161,15 +164,15 @@ pub(crate) fn missing(requests: &[(String, InputRequest)], abilities: ClientAbil
     let mut required = ClientCapabilities::default();
     let mut any = false;
     if asks(ELICIT) && !abilities.elicitation {
-        required.elicitation = Some(Default::default());
+        required.elicitation = Some(ElicitationCapability::default());
         any = true;
     }
     if asks(SAMPLE) && !abilities.sampling {
-        required.sampling = Some(Default::default());
+        required.sampling = Some(SamplingCapability::default());
         any = true;
     }
     if asks(ROOTS) && !abilities.roots {
-        required.roots = Some(Default::default());
+        required.roots = Some(RootsCapabilities::default());
         any = true;
     }
     any.then_some(required)
@@ -283,7 +286,8 @@ mod tests {
         #[test]
         fn no_forged_state_opens(forged in "\\PC{0,120}") {
             let rounds = Rounds::new();
-            proptest::prop_assert!(rounds.open(|| binding("key:a", &json!({})), None, Some(&forged)).is_err());
+            let opened = rounds.open(|| binding("key:a", &json!({})), None, Some(&forged));
+            proptest::prop_assert!(opened.is_err());
         }
     }
 }

@@ -63,7 +63,8 @@ pub(crate) fn caller(gateway: &Gateway, extensions: &Extensions) -> Result<Arc<C
     }
 }
 
-fn abilities(declared: &ClientCapabilities) -> ClientAbilities {
+/// What a client declared, as tools ask for it.
+pub(crate) fn abilities(declared: &ClientCapabilities) -> ClientAbilities {
     ClientAbilities {
         // `elicitation: {}` means forms; a client that names only `url` cannot show one.
         elicitation: declared.elicitation.as_ref().is_some_and(|e| e.form.is_some() || e.url.is_none()),

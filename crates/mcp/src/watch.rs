@@ -25,7 +25,7 @@ use crate::turn;
 /// Resources one client may watch.
 const WATCHED: usize = 256;
 /// A stream is ended after this time, so that its holder shows its credential again.
-pub(crate) const STREAM_LIFETIME: Duration = Duration::from_secs(3_600);
+pub(crate) const STREAM_LIFETIME: Duration = Duration::from_hours(1);
 
 /// What a session of the older revisions remembers: its log level and the resources it watches.
 pub(crate) struct Session {

@@ -16,11 +16,11 @@ use portcullis_identity::{Presented, Transport};
 use portcullis_model::{Fault, FaultCode};
 use rmcp::model::ErrorData;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::HttpSettings;
 use super::answer::{NO_BATCHES, NO_SESSION, challenge, fault_refusal, mended, plain_refusal, request_id, rpc_refusal};
 use super::sessions::{SERVING, Serving, Sessions};
+use super::{HttpSettings, quick};
 use crate::face::{Face, OpenStream, StreamLimits};
 use crate::handler::Handler;
 use crate::turn::SESSION_HEADER;
@@ -28,6 +28,9 @@ use crate::watch::STREAM_LIFETIME;
 
 /// Headers a proxy adds: then the near end of the connection is the proxy, and nearness grants nothing.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+
+/// An answer instead of being let in.
+type Refusal = Box<Response>;
 
 /// What every request to `/mcp` passes.
 pub(super) struct Door {
@@ -68,12 +71,12 @@ impl Door {
     }
 
     /// Who asks.
-    fn identify(&self, request: &mut Request) -> Result<Caller, Response> {
+    fn identify(&self, request: &mut Request) -> Result<Caller, Refusal> {
         let headers = request.headers();
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let first = given.next();
         if given.next().is_some() {
-            return Err(plain_refusal(StatusCode::BAD_REQUEST, "the request has more than one Authorization header"));
+            return Err(Box::new(plain_refusal(StatusCode::BAD_REQUEST, "the request has more than one Authorization header")));
         }
         // A header that is no text is no credential, but it was presented: it must not count as absent.
         let authorization = first.map(|value| value.to_str().unwrap_or(""));
@@ -81,37 +84,47 @@ impl Door {
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0).filter(|_| near);
         let presented = Presented { transport: Transport::Http, authorization, peer };
         let identified = self.gateway().identify(&presented);
-        let caller = identified.map_err(|fault| challenge(fault, authorization.is_some()))?;
+        let caller = identified.map_err(|fault| Box::new(challenge(fault, authorization.is_some())))?;
         request.headers_mut().remove(AUTHORIZATION);
         Ok(caller)
     }
 
+    /// A place among the requests in the house, at once or after a short wait.
+    async fn place(&self, caller: &Caller) -> Result<SemaphorePermit<'_>, Refusal> {
+        if let Ok(place) = self.places.try_acquire() {
+            return Ok(place);
+        }
+        if let Ok(Ok(place)) = tokio::time::timeout(self.settings.admission_time, self.places.acquire()).await {
+            return Ok(place);
+        }
+        let fault = Fault::new(FaultCode::Unavailable, "the server is at its limit of requests").with_retry_after(1);
+        Err(Box::new(fault_refusal(self.gateway().refuse_request(caller, "admission", "in-flight", fault), None)))
+    }
+
     /// The session a request names, when it exists for its caller.
-    fn session(&self, headers: &HeaderMap, caller: &Caller) -> Result<Option<Arc<str>>, Response> {
+    fn session(&self, headers: &HeaderMap, caller: &Caller) -> Result<Option<Arc<str>>, Refusal> {
         let mut given = headers.get_all(SESSION_HEADER).iter();
         let Some(first) = given.next() else { return Ok(None) };
         let id = first.to_str().ok().filter(|_| given.next().is_none());
-        match id.filter(|id| self.sessions.admits(id, &caller.principal().id)) {
-            Some(id) => Ok(Some(Arc::from(id))),
-            None => {
-                let fault = Fault::new(FaultCode::NotFound, NO_SESSION);
-                Err(fault_refusal(self.gateway().refuse_request(caller, "session", "foreign-session", fault), None))
-            }
+        if let Some(id) = id.filter(|id| self.sessions.admits(id, &caller.principal().id)) {
+            return Ok(Some(Arc::from(id)));
         }
+        let fault = Fault::new(FaultCode::NotFound, NO_SESSION);
+        Err(Box::new(fault_refusal(self.gateway().refuse_request(caller, "session", "foreign-session", fault), None)))
     }
 
     /// The body, within its limit and time.
-    async fn read(&self, body: Body) -> Result<Bytes, Response> {
+    async fn read(&self, body: Body) -> Result<Bytes, Refusal> {
         let limit = self.settings.body_limit;
         let reading = Limited::new(body, limit).collect();
         match tokio::time::timeout(self.settings.body_time, reading).await {
             Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(self.too_large()),
-            Ok(Err(_)) => Err(plain_refusal(StatusCode::BAD_REQUEST, "the body could not be read to its end")),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Box::new(self.too_large())),
+            Ok(Err(_)) => Err(Box::new(plain_refusal(StatusCode::BAD_REQUEST, "the body could not be read to its end"))),
             Err(_elapsed) => {
                 let seconds = self.settings.body_time.as_secs();
                 let fault = Fault::new(FaultCode::DeadlineExceeded, format!("the body did not arrive within {seconds}s"));
-                Err(fault_refusal(self.released(&fault), None))
+                Err(Box::new(fault_refusal(self.released(&fault), None)))
             }
         }
     }
@@ -123,35 +136,32 @@ impl Door {
     }
 
     /// Refuses what two readers could understand differently.
-    fn check(&self, caller: &Caller, body: &[u8]) -> Result<(), Response> {
+    fn check(&self, caller: &Caller, body: &[u8]) -> Result<(), Refusal> {
         let text = body.trim_ascii_start();
         if let Err(fault) = check_strict(body, StrictLimits::default()) {
             let (syntax, sentence) = (fault.is_syntax(), fault.to_string());
             let released = self.gateway().refuse_request(caller, "unreadable", "strict-json", Fault::invalid(sentence));
             let message = released.into_inner().message;
             let error = if syntax { ErrorData::parse_error(message, None) } else { ErrorData::invalid_request(message, None) };
-            return Err(rpc_refusal(StatusCode::BAD_REQUEST, error, request_id(body)));
+            return Err(Box::new(rpc_refusal(StatusCode::BAD_REQUEST, error, request_id(body))));
         }
         if text.starts_with(b"[") {
-            return Err(plain_refusal(StatusCode::BAD_REQUEST, NO_BATCHES));
+            return Err(Box::new(plain_refusal(StatusCode::BAD_REQUEST, NO_BATCHES)));
         }
         Ok(())
     }
 
-    async fn serve(&self, mut request: Request) -> Result<Response, Response> {
+    async fn serve(&self, mut request: Request) -> Result<Response, Refusal> {
         if declared_length(request.headers()).is_some_and(|length| length > self.settings.body_limit as u64) {
-            return Err(self.too_large());
+            return Err(Box::new(self.too_large()));
         }
         let caller = self.identify(&mut request)?;
-        let Ok(place) = tokio::time::timeout(self.settings.admission_time, self.places.acquire()).await else {
-            let fault = Fault::new(FaultCode::Unavailable, "the server is at its limit of requests").with_retry_after(1);
-            return Err(fault_refusal(self.gateway().refuse_request(&caller, "admission", "in-flight", fault), None));
-        };
+        let place = self.place(&caller).await?;
         let session = self.session(request.headers(), &caller)?;
         let caller = Arc::new(caller.in_session(session));
         let stream = match *request.method() {
             Method::GET => Some(self.face.streams.open(&caller.principal().id).map_err(|fault| {
-                fault_refusal(self.gateway().refuse_request(&caller, "session", "stream-budget", fault), None)
+                Box::new(fault_refusal(self.gateway().refuse_request(&caller, "session", "stream-budget", fault), None))
             })?),
             _ => None,
         };
@@ -159,7 +169,7 @@ impl Door {
         let body = if parts.method == Method::POST {
             if !is_json(&parts.headers) {
                 let sentence = "the Content-Type must be application/json";
-                return Err(plain_refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence));
+                return Err(Box::new(plain_refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence)));
             }
             let body = self.read(body).await?;
             self.check(&caller, &body)?;
@@ -167,6 +177,9 @@ impl Door {
         } else {
             Bytes::new()
         };
+        if let Some(quick) = quick::read(&self.face, &parts.headers, &body, &caller) {
+            return Ok(quick.run(&self.face).await);
+        }
         parts.extensions.insert(caller.clone());
         let serving = Arc::new(Serving { caller, refused: OnceLock::new() });
         let request = axum::http::Request::from_parts(parts, Full::new(body.clone()));
@@ -174,7 +187,7 @@ impl Door {
         drop(place);
         if let Some(fault) = serving.refused.get() {
             let released = self.gateway().refuse_request(&serving.caller, "initialize", "session-limit", fault.clone());
-            return Err(fault_refusal(released, request_id(&body)));
+            return Err(Box::new(fault_refusal(released, request_id(&body))));
         }
         let response = mended(response, &body);
         Ok(match stream {
@@ -216,6 +229,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 /// The handler of the route.
 pub(super) async fn enter(State(door): State<Arc<Door>>, request: Request) -> Response {
     match door.serve(request).await {
-        Ok(response) | Err(response) => response,
+        Ok(response) => response,
+        Err(refusal) => *refusal,
     }
 }

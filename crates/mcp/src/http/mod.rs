@@ -1,11 +1,13 @@
 //! Streamable HTTP at `/mcp`. A request passes, in this order: Host and Origin, declared size, identification,
-//! admission, body within its limit and time, strict JSON, session ownership; only then rmcp reads it.
+//! admission, body within its limit and time, strict JSON, session ownership; only then it is served, by rmcp or the
+//! short way of `quick`.
 //!
 //! The `Authorization` header ends at the identification: nothing behind it sees a credential.
 
 mod answer;
 mod door;
 mod hosts;
+mod quick;
 mod serve;
 mod sessions;
 
@@ -60,7 +62,7 @@ impl Default for HttpSettings {
         Self {
             hosts: HostPolicy::loopback(),
             body_limit: 1 << 20,
-            body_time: Duration::from_secs(30),
+            body_time: Duration::from_secs(10),
             in_flight: (64 * workers).max(128),
             admission_time: Duration::from_secs(2),
             sessions: true,

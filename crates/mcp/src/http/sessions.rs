@@ -32,7 +32,7 @@ pub struct SessionLimits {
 
 impl Default for SessionLimits {
     fn default() -> Self {
-        Self { per_principal: 32, in_all: 512, idle: Duration::from_secs(1_800), replaceable_after: Duration::from_secs(60) }
+        Self { per_principal: 32, in_all: 512, idle: Duration::from_mins(30), replaceable_after: Duration::from_mins(1) }
     }
 }
 
