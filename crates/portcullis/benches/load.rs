@@ -62,7 +62,7 @@ fn main() {
             wait_for(address).await;
         }
         let idle = resident(&product.0);
-        println!("idle: {:.1} MiB resident", idle as f64 / 1048576.0);
+        println!("idle: {:.1} MiB resident", idle as f64 / 1_048_576.0);
         for round in 1..=ROUNDS {
             let ours = drive(product_address, "/mcp", &headers, &body, length).await;
             let bare = drive(echo_address, "/", "", &body, length).await;
@@ -71,7 +71,7 @@ fn main() {
             }
             pairs.push((ours.per_second / bare.per_second, ours.p99));
         }
-        println!("loaded: {:.1} MiB resident", resident(&product.0) as f64 / 1048576.0);
+        println!("loaded: {:.1} MiB resident", resident(&product.0) as f64 / 1_048_576.0);
     });
     pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (ratio, _) = pairs[pairs.len() / 2];

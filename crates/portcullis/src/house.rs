@@ -207,7 +207,10 @@ fn limits(config: &Config) -> anyhow::Result<LimitSettings> {
     })
 }
 
-fn open_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<(Option<Store>, Option<Arc<dyn Source>>)> {
+/// The store, when it is ours, and the source that answers for it.
+type OpenedStore = (Option<Store>, Option<Arc<dyn Source>>);
+
+fn open_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<OpenedStore> {
     if !config.store.enabled {
         return Ok((None, None));
     }

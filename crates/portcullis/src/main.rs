@@ -1,5 +1,7 @@
 //! The door: reads the command line and the configuration, and hands over to one command.
 
+#![allow(unreachable_pub, reason = "a binary has no outside: `pub` marks what a module offers the others")]
+
 mod cli;
 mod commands;
 mod demo;
@@ -50,7 +52,7 @@ async fn run(cli: Cli, loaded: LoadedConfig) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(args) => commands::serve::run(loaded, &args, cli.data).await,
         Command::Stdio => commands::stdio::run(config).await,
-        Command::Demo(args) => demo::run(args, cli.data).await,
+        Command::Demo(args) => Box::pin(demo::run(args, cli.data)).await,
         Command::Call(args) => commands::call::run(config, args).await,
         Command::Tools(output) => commands::tools::run(config, &output).await,
         Command::Key { action } => commands::key::run(config, action).await,

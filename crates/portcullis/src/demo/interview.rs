@@ -51,27 +51,27 @@ pub(super) async fn hold(client: &McpClient) -> Result<Report, McpClientError> {
     say(paint::faint(&format!("MCP {}, {} tools, API key with role reader", client.protocol_version(), tools.len())));
     let mut desk = Desk { client, calls: 0, failed: 0, tokens: 0, took: Duration::ZERO };
 
-    desk.question(1, "Is anything wrong right now, and where does it start?");
+    question(1, "Is anything wrong right now, and where does it start?");
     let health = desk.ask("get_service_health", json!({})).await?;
     let lead = Lead::of(&health);
 
-    desk.question(2, "Which messages are new there?");
+    question(2, "Which messages are new there?");
     desk.ask("log_patterns", about(lead.suspect.as_deref(), json!({"level": "warn", "limit": 6}))).await?;
 
-    desk.question(3, "What do users feel?");
+    question(3, "What do users feel?");
     for metric in ["error_rate", "latency_p95"] {
         let arguments = json!({"metric": metric, "aggregation": "average"});
         desk.ask("query_metrics", about(lead.entry.as_deref(), arguments)).await?;
     }
 
-    desk.question(4, "Show me one failing request, end to end.");
+    question(4, "Show me one failing request, end to end.");
     let failing = about(lead.entry.as_deref(), json!({"errors_only": true, "limit": 5}));
     let found = desk.ask("query_traces", failing).await?;
     if let Some(trace) = telling_trace(&found, lead.suspect.as_deref()) {
         desk.ask("get_trace", json!({"trace_id": trace, "limit": 20})).await?;
     }
 
-    desk.question(5, "What ran out, and what was rolled out just before?");
+    question(5, "What ran out, and what was rolled out just before?");
     desk.ask("query_metrics", about(lead.suspect.as_deref(), json!({"metric": "saturation", "limit": 4}))).await?;
     let rollouts = match &lead.onset {
         Some(onset) => json!({"text": "rollout", "around": onset, "window": "20m"}),
@@ -131,6 +131,11 @@ fn telling_trace(found: &Value, suspect: Option<&str>) -> Option<String> {
     trace.get("trace_id")?.as_str().map(str::to_owned)
 }
 
+/// Prints a question.
+fn question(number: u32, text: &str) {
+    say(format!("\n{}", paint::strong(&format!("{number}. {text}"))));
+}
+
 /// The engineer at work: asks, prints and counts.
 struct Desk<'a> {
     client: &'a McpClient,
@@ -140,11 +145,11 @@ struct Desk<'a> {
     took: Duration,
 }
 
-impl Desk<'_> {
-    fn question(&self, number: u32, text: &str) {
-        say(format!("\n{}", paint::strong(&format!("{number}. {text}"))));
-    }
+fn question(number: u32, text: &str) {
+    say(format!("\n{}", paint::strong(&format!("{number}. {text}"))));
+}
 
+impl Desk<'_> {
     /// Calls a tool and prints what it said. What it refused is printed and counted as failed.
     async fn ask(&mut self, tool: &str, arguments: Value) -> Result<Value, McpClientError> {
         let arguments: Map<String, Value> = arguments.as_object().cloned().unwrap_or_default();

@@ -65,7 +65,7 @@ pub(crate) async fn run(args: DemoArgs, data: Option<PathBuf>) -> anyhow::Result
 
 /// The play itself, from the first record to the last request.
 async fn play(args: &DemoArgs, stage: &Stage, stop: &CancellationToken) -> anyhow::Result<()> {
-    let Some(played) = stop.run_until_cancelled(open_and_ask(args, stage)).await else {
+    let Some(played) = Box::pin(stop.run_until_cancelled(open_and_ask(args, stage))).await else {
         bail!("stopped before the questions were asked");
     };
     let (_living, verdict, report) = played?;

@@ -15,7 +15,7 @@ use super::otlp::{Load, Sender};
 use crate::terminal::paint;
 
 /// Simulated time before now.
-const PAST: Duration = Duration::from_mins(60);
+const PAST: Duration = Duration::from_hours(1);
 /// How long before now the incident begins.
 const INCIDENT_AGE: Duration = Duration::from_mins(13);
 /// How long the shop lives on.

@@ -1,5 +1,7 @@
 //! What a person types, and what it says when it is wrong.
 
+use std::os::unix::fs::PermissionsExt;
+
 use crate::server::{Home, exists};
 
 #[test]
@@ -66,7 +68,6 @@ fn keys_are_made_listed_and_revoked() {
     let bad = home.run(&["key", "create", "--label", "x", "--role", "boss"]);
     assert!(!bad.status.success() && String::from_utf8_lossy(&bad.stderr).contains("reader"));
     home.audited(|r| r["kind"] == "key" && r["method"] == "key.revoke");
-    use std::os::unix::fs::PermissionsExt;
     for file in ["state.sqlite", "pepper"] {
         let mode = std::fs::metadata(home.data().join(file)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{file}");

@@ -40,7 +40,7 @@ fn a_key_opens_and_its_revocation_closes_within_a_second() {
     );
     let id = key.split('_').nth(1).unwrap();
     server.home.run_ok(&["key", "revoke", id]);
-    std::thread::sleep(Duration::from_millis(1_000));
+    std::thread::sleep(Duration::from_secs(1));
     assert_eq!(server.call(Some(&key), "list_sources", &json!({})).status, 401);
     assert!(!std::fs::read_to_string(server.home.directory.path().join("log")).unwrap().contains(&key), "the key is in the log");
     let state = std::fs::read(server.home.data().join("state.sqlite")).unwrap();

@@ -1,6 +1,13 @@
 //! Drives the real binary over its real doors, and looks at the refusal and at the audit record.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on shall stop")]
+#![allow(clippy::print_stdout, reason = "what is skipped or measured is said")]
+#![allow(
+    clippy::single_match_else,
+    clippy::needless_for_each,
+    clippy::struct_field_names,
+    reason = "style of a reader of foreign files"
+)]
 // The house bans connections outside of `egress`; a test has to knock from outside.
 #![allow(clippy::disallowed_methods, reason = "tests are the outside world")]
 

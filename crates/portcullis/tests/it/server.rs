@@ -1,6 +1,7 @@
 //! A running server with its own directory and ports, and the smallest HTTP client that can also misbehave.
 
-use std::io::{Read, Write};
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -189,14 +190,14 @@ pub(crate) fn modern_headers(tool: &str) -> Vec<(String, String)> {
 pub(crate) fn post(address: SocketAddr, path: &str, headers: &[(String, String)], body: &[u8]) -> Reply {
     let mut head = format!("POST {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
     if !headers.iter().any(|(k, _)| k.eq_ignore_ascii_case("host")) {
-        head.push_str(&format!("Host: {address}\r\n"));
+        write!(head, "Host: {address}\r\n").unwrap();
     }
     for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        write!(head, "{name}: {value}\r\n").unwrap();
     }
     head.push_str("\r\n");
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     stream.write_all(head.as_bytes()).unwrap();
     // The server may refuse before it has read everything.
     let _ = stream.write_all(body);
