@@ -145,10 +145,6 @@ struct Desk<'a> {
     took: Duration,
 }
 
-fn question(number: u32, text: &str) {
-    say(format!("\n{}", paint::strong(&format!("{number}. {text}"))));
-}
-
 impl Desk<'_> {
     /// Calls a tool and prints what it said. What it refused is printed and counted as failed.
     async fn ask(&mut self, tool: &str, arguments: Value) -> Result<Value, McpClientError> {
