@@ -42,7 +42,7 @@ impl Tool for Fake {
         let text = arguments.0.get("text").and_then(|t| t.as_str()).unwrap_or_default().to_owned();
         match text.as_str() {
             "sleep" => {
-                tokio::time::sleep(Duration::from_secs(600)).await;
+                tokio::time::sleep(Duration::from_mins(10)).await;
                 Ok(Output::text("late").into())
             }
             "fail" => Err(Fault::backend("the backend failed", "http://10.0.0.1/?password=hunter2 said no")),
