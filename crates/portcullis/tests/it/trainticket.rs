@@ -47,7 +47,7 @@ struct Log {
 struct Span {
     pod: String,
     trace_id: String,
-    span_id: String,
+    id: String,
     parent: String,
     name: String,
     start: i64,
@@ -98,21 +98,17 @@ impl Csv {
         let mut row = Vec::new();
         let mut rest = text.as_str();
         while !rest.is_empty() {
-            let (field, after) = match rest.strip_prefix('"') {
-                Some(quoted) => unquote(quoted),
-                None => {
-                    let end = rest.find([',', '\n']).unwrap_or(rest.len());
-                    (rest[..end].trim_end_matches('\r').to_owned(), &rest[end..])
-                }
+            let (field, after) = if let Some(quoted) = rest.strip_prefix('"') {
+                unquote(quoted)
+            } else {
+                let end = rest.find([',', '\n']).unwrap_or(rest.len());
+                (rest[..end].trim_end_matches('\r').to_owned(), &rest[end..])
             };
             row.push(field);
-            rest = match after.strip_prefix(',') {
-                Some(next) => next,
-                None => {
-                    rows.push(std::mem::take(&mut row));
-                    after.strip_prefix('\r').unwrap_or(after).strip_prefix('\n').unwrap_or_default()
-                }
-            };
+            rest = after.strip_prefix(',').unwrap_or_else(|| {
+                rows.push(std::mem::take(&mut row));
+                after.strip_prefix('\r').unwrap_or(after).strip_prefix('\n').unwrap_or_default()
+            });
         }
         let columns = rows.remove(0);
         assert!(rows.iter().all(|row| row.len() == columns.len()), "{} has rows of another length", path.display());
@@ -179,10 +175,10 @@ fn read_spans(folder: &Path) -> Vec<Span> {
                 .map(|name| csv.column(name));
         for mut row in csv.rows {
             let (start, end) = (row[start].parse().unwrap(), row[end].parse().unwrap());
-            let [pod, trace_id, span_id, parent, name] =
+            let [pod, trace_id, id, parent, name] =
                 [pod, trace, span, parent, name].map(|column| std::mem::take(&mut row[column]));
             let parent = if parent == "root" { String::new() } else { parent };
-            spans.push(Span { pod, trace_id, span_id, parent, name, start, end });
+            spans.push(Span { pod, trace_id, id, parent, name, start, end });
         }
     }
     spans
@@ -233,9 +229,15 @@ impl Day {
         let mut points = read_points(folder, last);
         let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap();
         let shift = (now - 3_600 * SECOND - last) / DAY * DAY;
-        logs.iter_mut().for_each(|log| log.at += shift);
-        points.iter_mut().for_each(|point| point.at += shift);
-        faults.iter_mut().for_each(|fault| fault.at += shift);
+        for log in &mut logs {
+            log.at += shift;
+        }
+        for point in &mut points {
+            point.at += shift;
+        }
+        for fault in &mut faults {
+            fault.at += shift;
+        }
         for span in &mut spans {
             span.start += shift;
             span.end += shift;
@@ -285,7 +287,7 @@ fn span_record(span: &Span) -> Value {
         name if name.starts_with("HTTP ") || name.contains(" ts.") => 3,
         _ => 1,
     };
-    json!({"traceId": span.trace_id, "spanId": span.span_id, "parentSpanId": span.parent, "name": span.name, "kind": kind,
+    json!({"traceId": span.trace_id, "spanId": span.id, "parentSpanId": span.parent, "name": span.name, "kind": kind,
         "startTimeUnixNano": span.start.to_string(), "endTimeUnixNano": span.end.to_string()})
 }
 
@@ -445,7 +447,7 @@ fn traces_are_whole(server: &Server, key: &str, day: &Day) {
         assert!(services.iter().all(|name| tree.contains(name)), "{services:?} are not all in {tree}");
         let stored = rows(server, key, &format!("SELECT SpanId FROM otel_traces WHERE TraceId = '{id}'"));
         let stored: BTreeSet<&str> = stored.iter().map(|row| row[0].as_str().unwrap()).collect();
-        let sent: BTreeSet<&str> = day.spans.iter().filter(|s| s.trace_id == *id).map(|s| s.span_id.as_str()).collect();
+        let sent: BTreeSet<&str> = day.spans.iter().filter(|s| s.trace_id == *id).map(|s| s.id.as_str()).collect();
         assert_eq!(stored, sent);
         let logs = day.logs.iter().filter(|log| log.trace_id == *id).count();
         let answer = ask(server, key, "query_logs", &with(&day.window(), &json!({"trace_id": id, "limit": 1})));
