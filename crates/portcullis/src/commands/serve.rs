@@ -82,7 +82,13 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
     for line in doctor::report(config, &house).await.lines() {
         tracing::info!(target: "portcullis", "{line}");
     }
-    let watched = loaded.path.clone().map(|path| Watched { path, seen: loaded.stamp, data, listen: args.listen });
+    let watched = loaded.path.clone().map(|path| Watched {
+        path,
+        seen: loaded.stamp,
+        in_force: loaded.settings.clone(),
+        data,
+        listen: args.listen,
+    });
     let outcome = run_house(house.clone(), config, listeners, stop, watched).await;
     house.audit_life(EventKind::Stop, "serve");
     if let Some(house) = Arc::into_inner(house) {
@@ -224,6 +230,7 @@ impl IngestAuthorizer for IngestDoor {
 pub struct Watched {
     path: PathBuf,
     seen: Option<FileStamp>,
+    in_force: Config,
     data: Option<PathBuf>,
     listen: Option<SocketAddr>,
 }
@@ -256,5 +263,28 @@ async fn watch(house: Arc<House>, watched: Watched) {
                 house.audit_life(EventKind::Config, format!("refused: {error:#}"));
             }
         }
+    }
+}
+
+/// Sections whose changes are not taken over while running.
+fn needs_restart(in_force: &Config, next: &Config) -> Vec<&'static str> {
+    const SECTIONS: [&str; 8] = ["data", "listen", "stdio", "ingest", "store", "limits", "audit", "log"];
+    let (Ok(old), Ok(new)) = (serde_json::to_value(in_force), serde_json::to_value(next)) else { return Vec::new() };
+    SECTIONS.into_iter().filter(|section| old.get(section) != new.get(section)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reload_cannot_change_is_named() {
+        let in_force = Config::default();
+        let mut next = Config::default();
+        next.roles.push("auditor".into());
+        assert!(needs_restart(&in_force, &next).is_empty());
+        next.limits.burst += 1;
+        next.ingest.enabled = false;
+        assert_eq!(needs_restart(&in_force, &next), ["ingest", "limits"]);
     }
 }
