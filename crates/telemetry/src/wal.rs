@@ -12,7 +12,9 @@ use crate::error::{Result, StoreError};
 
 const MAGIC: &[u8; 8] = b"PCWAL\x00\x00\x01";
 /// A frame larger than this is never written, so a larger length is damage.
-const MAX_FRAME_BYTES: usize = 256 << 20;
+const MAX_FRAME_BYTES: usize = MAX_PAYLOAD_BYTES + 1024;
+/// Bytes of one request at most.
+pub(crate) const MAX_PAYLOAD_BYTES: usize = 128 << 20;
 
 /// One request in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

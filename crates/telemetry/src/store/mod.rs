@@ -31,7 +31,7 @@ use crate::schema::Table;
 use crate::segment::Segment;
 use crate::segment::read::ReaderCache;
 use crate::settings::StoreSettings;
-use crate::wal::Frame;
+use crate::wal::{Frame, MAX_PAYLOAD_BYTES};
 use commit::Command;
 use room::Room;
 
@@ -189,6 +189,9 @@ impl Store {
         let receipt = Receipt { accepted: converted.accepted, rejected: converted.rejected, reason: converted.reason.clone() };
         if receipt.accepted == 0 {
             return Ok(receipt);
+        }
+        if payload.len() > MAX_PAYLOAD_BYTES {
+            return Err(StoreError::Invalid(format!("a request may have {MAX_PAYLOAD_BYTES} bytes; send smaller batches")));
         }
         let frame = Frame { tenant, signal, received, payload };
         let (reply, answer) = oneshot::channel();
