@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_analysis::{Miner, MinerOptions, Period, Template, TemplateReport, Windows};
-use portcullis_model::{Fault, Severity, Signal, TimeWindow, format_duration};
+use portcullis_model::{Fault, Severity, Signal, TimeWindow, Timestamp, format_duration};
 use portcullis_policy::Permit;
 use portcullis_ports::{LogFilter, ScanEnd, Source};
 
 use crate::sources::{Ask, FanOut, Found, Sources};
 
+/// From how many baseline lines on the first of them tells where the data begins.
+const ENOUGH_LINES: u64 = 50;
 /// Share of a source's time the window itself may take; the baseline gets the rest.
 const SHARE_OF_WINDOW: f64 = 0.6;
 const SHARE_OF_REST: f64 = 0.85;
@@ -25,6 +27,8 @@ pub(crate) struct Mined {
     pub(crate) report: TemplateReport,
     /// Whether the baseline was read (it may still have had no matching line).
     pub(crate) compared: bool,
+    /// The part of the baseline that has data: rates are against it.
+    pub(crate) baseline: Option<TimeWindow>,
 }
 
 impl Mined {
@@ -38,6 +42,7 @@ impl Mined {
 struct Part {
     report: TemplateReport,
     compared: bool,
+    baseline: Option<TimeWindow>,
 }
 
 /// Reads `filter` and, with the same conditions, `baseline`, in every source with logs.
@@ -70,27 +75,39 @@ async fn mine_one(
     let mut miner = Miner::new(MinerOptions::default());
     let mut missing: Vec<String> = Vec::new();
     let patience = permit.time_left().mul_f64(if baseline.is_some() { SHARE_OF_WINDOW } else { SHARE_OF_REST });
-    missing.extend(scan(source.as_ref(), &permit, filter, patience, &mut miner, Period::Current).await?);
+    missing.extend(scan(source.as_ref(), &permit, filter, patience, &mut miner, Period::Current).await?.missing);
     let lines = miner.lines();
     let mut compared = false;
+    let mut with_data = baseline;
     if let Some(window) = baseline {
         let before = LogFilter { window, ..filter.clone() };
         let patience = permit.time_left().mul_f64(SHARE_OF_REST);
         match scan(source.as_ref(), &permit, &before, patience, &mut miner, Period::Baseline).await {
-            Ok(note) => {
+            Ok(scanned) => {
                 compared = true;
-                missing.extend(note.map(|note| format!("baseline: {note}, so \"new\" may be wrong")));
+                // A baseline that reaches back beyond the first data would make every rate look risen.
+                let begins = scanned.earliest.filter(|_| miner.lines() - lines >= ENOUGH_LINES);
+                with_data = begins.and_then(|begins| TimeWindow::new(begins, window.end).ok()).or(baseline);
+                missing.extend(scanned.missing.map(|note| format!("baseline: {note}, so \"new\" may be wrong")));
             }
             Err(fault) => missing.push(format!("the baseline could not be read: {}", fault.message())),
         }
     }
-    let windows = Windows { current: filter.window.length(), baseline: baseline.map_or(Duration::ZERO, |w| w.length()) };
+    let windows = Windows { current: filter.window.length(), baseline: with_data.map_or(Duration::ZERO, |w| w.length()) };
     let report = miner.report(Some(windows));
     let missing = (!missing.is_empty()).then(|| missing.join("; "));
-    Ok(Found::new(Part { report, compared }, lines > 0).partial(missing))
+    Ok(Found::new(Part { report, compared, baseline: with_data }, lines > 0).partial(missing))
 }
 
-/// Scans into the miner; says what was left out.
+/// What a scan found out besides the lines.
+struct Scanned {
+    /// What was left out.
+    missing: Option<String>,
+    /// Time of the earliest line.
+    earliest: Option<Timestamp>,
+}
+
+/// Scans into the miner.
 async fn scan(
     source: &dyn Source,
     permit: &Permit,
@@ -98,23 +115,26 @@ async fn scan(
     patience: Duration,
     miner: &mut Miner,
     period: Period,
-) -> Result<Option<String>, Fault> {
+) -> Result<Scanned, Fault> {
     let mut read: u64 = 0;
+    let mut earliest: Option<Timestamp> = None;
     let mut visit = |line: portcullis_ports::LogLine<'_>| {
         read += 1;
         let portcullis_ports::LogLine { at, severity, service, body } = line;
+        earliest = Some(earliest.map_or(at, |held| held.min(at)));
         miner.observe(period, &portcullis_analysis::LogLine { at, severity, service, body });
     };
-    match tokio::time::timeout(patience, source.scan_logs(permit, filter, &mut visit)).await {
-        Ok(Ok(ScanEnd { complete: true, .. })) => Ok(None),
-        Ok(Ok(ScanEnd { scanned, .. })) => Ok(Some(format!("only the newest {scanned} lines were read"))),
-        Ok(Err(fault)) => Err(fault),
-        Err(_) if read > 0 => Ok(Some(format!("only {read} lines were read within {}", format_duration(patience)))),
-        Err(_) => Err(Fault::new(
-            portcullis_model::FaultCode::DeadlineExceeded,
-            format!("no line was read within {}", format_duration(patience)),
-        )),
-    }
+    let missing = match tokio::time::timeout(patience, source.scan_logs(permit, filter, &mut visit)).await {
+        Ok(Ok(ScanEnd { complete: true, .. })) => None,
+        Ok(Ok(ScanEnd { scanned, .. })) => Some(format!("only the newest {scanned} lines were read")),
+        Ok(Err(fault)) => return Err(fault),
+        Err(_) if read > 0 => Some(format!("only {read} lines were read within {}", format_duration(patience))),
+        Err(_) => {
+            let words = format!("no line was read within {}", format_duration(patience));
+            return Err(Fault::new(portcullis_model::FaultCode::DeadlineExceeded, words));
+        }
+    };
+    Ok(Scanned { missing, earliest })
 }
 
 /// Puts reports together by wording.
@@ -129,9 +149,10 @@ fn join(parts: Vec<Part>) -> Mined {
             overflow_lines: 0,
             overflow_examples: Vec::new(),
         };
-        return Mined { report, compared };
+        return Mined { report, compared, baseline: None };
     };
     let mut report = first.report;
+    let mut baseline = first.baseline;
     for part in parts {
         let mut by_text: BTreeMap<String, usize> =
             report.templates.iter().enumerate().map(|(index, template)| (template.text.clone(), index)).collect();
@@ -143,6 +164,9 @@ fn join(parts: Vec<Part>) -> Mined {
                 report.templates.push(template);
             }
         }
+        if let (Some(held), Some(other)) = (&mut baseline, part.baseline) {
+            held.start = held.start.min(other.start);
+        }
         report.lines += part.report.lines;
         report.baseline_lines += part.report.baseline_lines;
         report.overflow_lines += part.report.overflow_lines;
@@ -150,7 +174,7 @@ fn join(parts: Vec<Part>) -> Mined {
         // Each report came sorted; appended ones must find their place.
         report.templates.sort_by_key(|template| std::cmp::Reverse(telling(template)));
     }
-    Mined { report, compared }
+    Mined { report, compared, baseline }
 }
 
 fn add(held: &mut Template, other: Template) {

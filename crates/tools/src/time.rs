@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use portcullis_model::{
-    Fault, FaultCode, Scope, TimeWindow, Timestamp, format_duration, format_timestamp, parse_duration, parse_instant,
+    Fault, FaultCode, Scope, TimeWindow, Timestamp, WindowError, format_duration, format_timestamp, parse_duration, parse_instant,
 };
+use serde::{Deserialize, Serialize};
 
 /// The time arguments of a call.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,6 +19,39 @@ pub(crate) struct TimeArguments<'a> {
     pub(crate) around: Option<&'a str>,
 }
 
+/// A window as a cursor carries it: `[start, length]` in milliseconds where that is exact, else with a third element in
+/// nanoseconds. Cursors are paid for in tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<i64>", into = "Vec<i64>")]
+pub(crate) struct Packed(pub(crate) TimeWindow);
+
+const MILLISECOND: i64 = 1_000_000;
+
+impl From<Packed> for Vec<i64> {
+    fn from(Packed(window): Packed) -> Self {
+        let (start, end) = (window.start.as_nanos(), window.end.as_nanos());
+        let length = end.saturating_sub(start);
+        if start % MILLISECOND == 0 && length % MILLISECOND == 0 {
+            vec![start / MILLISECOND, length / MILLISECOND]
+        } else {
+            vec![start / MILLISECOND, length, start % MILLISECOND]
+        }
+    }
+}
+
+impl TryFrom<Vec<i64>> for Packed {
+    type Error = WindowError;
+
+    fn try_from(parts: Vec<i64>) -> Result<Self, WindowError> {
+        let (start, length) = match parts.as_slice() {
+            [start, length] => (start.saturating_mul(MILLISECOND), length.saturating_mul(MILLISECOND)),
+            [start, length, rest] => (start.saturating_mul(MILLISECOND).saturating_add(*rest), *length),
+            _ => (0, 0),
+        };
+        TimeWindow::new(Timestamp::from_nanos(start), Timestamp::from_nanos(start.saturating_add(length))).map(Packed)
+    }
+}
+
 /// A window and what was done to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chosen {
@@ -26,13 +60,15 @@ pub(crate) struct Chosen {
     pub(crate) note: Option<String>,
 }
 
-fn refused(argument: &str, error: &portcullis_model::WindowError) -> Fault {
+fn refused(argument: &str, error: &WindowError) -> Fault {
     Fault::invalid(format!("{argument}: {error}"))
 }
 
 impl TimeArguments<'_> {
     /// The window asked for, confined to the scope's look-back.
     pub(crate) fn choose(&self, now: Timestamp, default: Duration, scope: &Scope) -> Result<Chosen, Fault> {
+        // The next whole millisecond: windows stay short to write down.
+        let now = Timestamp::from_nanos(now.as_nanos().saturating_add(MILLISECOND - 1).div_euclid(MILLISECOND) * MILLISECOND);
         let window = self.asked_for(now, default)?;
         if window.start >= now {
             return Err(Fault::invalid(format!(
@@ -183,6 +219,19 @@ mod tests {
         for (arguments, expected) in cases {
             let fault = choose(arguments).expect_err("refused");
             assert!(fault.message().contains(expected), "{arguments:?}: {}", fault.message());
+        }
+    }
+
+    #[test]
+    fn windows_survive_a_cursor_exactly() {
+        for (start, length) in [(1_772_359_200_000_000_000, 900_000_000_000), (1_772_359_200_123_456_789, 7), (-5, 1_000_000_003)]
+        {
+            let window = TimeWindow::new(Timestamp::from_nanos(start), Timestamp::from_nanos(start + length)).unwrap();
+            let text = serde_json::to_string(&Packed(window)).unwrap();
+            assert_eq!(serde_json::from_str::<Packed>(&text).unwrap().0, window, "{text}");
+        }
+        for bad in ["[]", "[1]", "[1,0]", "[1,-5]", "[9223372036854775807,9223372036854775807]", "[1,2,3,4]"] {
+            assert!(serde_json::from_str::<Packed>(bad).is_err(), "{bad}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portcullis_model::{Clock, CompletionKind, Fault, MetricDescriptor, MetricKind, Signal, SourceName, TimeWindow, ToolSpec};
+use portcullis_model::{Clock, CompletionKind, Fault, MetricDescriptor, MetricKind, Signal, SourceName, ToolSpec};
 use portcullis_policy::Permit;
 use portcullis_ports::{Arguments, Exchange, LabelValuesRequest, MetricCatalogueRequest, Outcome, SemanticMetric, Tool, Total};
 use portcullis_shape::{Cell, Column, Table, TableOptions, one_line};
@@ -17,7 +17,7 @@ use crate::answer::{Answer, Counts, sum_totals};
 use crate::arguments;
 use crate::schema::{self, Sheet};
 use crate::sources::{Ask, Found, Sources};
-use crate::time::{Chosen, TimeArguments, confine, describe};
+use crate::time::{Chosen, Packed, TimeArguments, confine, describe};
 
 const NAME: &str = "find_metrics";
 const DEFAULT_WINDOW: Duration = Duration::from_hours(1);
@@ -66,7 +66,9 @@ struct Row {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Position {
-    window: TimeWindow,
+    #[serde(rename = "w")]
+    window: Packed,
+    #[serde(rename = "o")]
     offset: usize,
 }
 
@@ -205,7 +207,7 @@ fn next_page(asked: &Checked<'_>, shown: usize, more: bool) -> Result<Option<Str
     if !more || offset > MAX_OFFSET {
         return Ok(None);
     }
-    arguments::next(&asked.question, &Position { window: asked.chosen.window, offset }).map(Some)
+    arguments::next(&asked.question, &Position { window: Packed(asked.chosen.window), offset }).map(Some)
 }
 
 fn row(source: &SourceName, metric: &MetricDescriptor) -> Row {
@@ -273,7 +275,7 @@ impl Tool for FindMetrics {
         let position: Option<Position> = arguments::cursor(&question, given.cursor.as_deref())?;
         let time = TimeArguments { window: given.window.as_deref(), ..TimeArguments::default() };
         let chosen = match &position {
-            Some(position) => confine(position.window, now, permit.scope())?,
+            Some(position) => confine(position.window.0, now, permit.scope())?,
             None => time.choose(now, DEFAULT_WINDOW, permit.scope())?,
         };
         let asked = Checked {

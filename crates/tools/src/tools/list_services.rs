@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portcullis_model::{Clock, CompletionKind, Fault, Signal, SourceName, TimeWindow, Timestamp, ToolSpec};
+use portcullis_model::{Clock, CompletionKind, Fault, Signal, SourceName, Timestamp, ToolSpec};
 use portcullis_policy::Permit;
 use portcullis_ports::{Arguments, Exchange, Outcome, ServiceAnswer, Tool, Total};
 use portcullis_shape::one_line;
@@ -17,7 +17,7 @@ use crate::answer::{Answer, Counts};
 use crate::arguments;
 use crate::schema::{self, Sheet};
 use crate::sources::{Ask, Found, SOURCE_PATIENCE, Sources};
-use crate::time::{TimeArguments, describe, rough};
+use crate::time::{Packed, TimeArguments, describe, rough};
 
 const NAME: &str = "list_services";
 const DEFAULT_WINDOW: Duration = Duration::from_hours(1);
@@ -58,7 +58,9 @@ pub(crate) struct Row {
 /// Where a page stopped; the window stays the first page's.
 #[derive(Debug, Serialize, Deserialize)]
 struct Position {
-    window: TimeWindow,
+    #[serde(rename = "w")]
+    window: Packed,
+    #[serde(rename = "o")]
     after: String,
 }
 
@@ -148,7 +150,7 @@ impl Tool for ListServices {
         };
         let mut chosen = time.choose(now, DEFAULT_WINDOW, permit.scope())?;
         if let Some(position) = &position {
-            chosen = crate::time::confine(position.window, now, permit.scope())?;
+            chosen = crate::time::confine(position.window.0, now, permit.scope())?;
         }
         let window = chosen.window;
         let ask = Ask { signal: None, source: given.source.as_deref(), patience: SOURCE_PATIENCE };
@@ -170,7 +172,7 @@ impl Tool for ListServices {
         let page: Vec<Row> = rows.iter().skip(from).take(limit).cloned().collect();
         let next = match page.last() {
             Some(last) if from + page.len() < rows.len() => {
-                Some(arguments::next(&question, &Position { window, after: last.name.clone() })?)
+                Some(arguments::next(&question, &Position { window: Packed(window), after: last.name.clone() })?)
             }
             _ => None,
         };

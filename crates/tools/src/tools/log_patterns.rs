@@ -207,7 +207,7 @@ fn respond(mut answer: Answer, mined: &Mined, asked: &Asked) -> Answer {
     let total = present.len();
     let shown = &present[..limit.min(total)];
     let counts = Counts::of(shown.len(), Total::Exact(total as u64));
-    let against = match baseline {
+    let against = match mined.baseline.or(baseline) {
         Some(baseline) if mined.compared => {
             format!(", {fresh} new against the {} from {}", rough(baseline.length()), brief(baseline.start, window))
         }

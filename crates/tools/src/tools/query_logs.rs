@@ -119,7 +119,7 @@ impl QueryLogs {
     async fn records(&self, permit: &Permit, asked: Checked<'_>) -> Result<Outcome, Fault> {
         let walk: Option<Walk> = arguments::cursor(&asked.question, asked.given.cursor.as_deref())?;
         let mut walk = walk.unwrap_or_else(|| Walk::new(asked.filter.window));
-        let window = confine(walk.window, self.clock.now(), permit.scope())?.window;
+        let window = confine(walk.window(), self.clock.now(), permit.scope())?.window;
         let filter = LogFilter { window, ..asked.filter.clone() };
         let (filter, places, limit) = (&filter, &walk, asked.limit);
         let fan = self
@@ -142,7 +142,7 @@ impl QueryLogs {
         let read = answers.into_iter().filter_map(|(name, answer)| answer.map(|answer| (name, answer))).collect();
         let page = walk.merge(read, asked.limit);
         let more = walk.unfinished(&failed);
-        let next = if more && !page.is_empty() { Some(arguments::next(&asked.question, &walk)?) } else { None };
+        let next = if more && !page.is_empty() { Some(arguments::next(&asked.question, &walk.to_continue())?) } else { None };
         let total = sum_totals(walk.totals());
         let records: Vec<LogRecord> = page.into_iter().map(|(_, record)| record).collect();
         Ok(respond(Answer::new(coverage).window(window), records, total, next, &asked).finish())

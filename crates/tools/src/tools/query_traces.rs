@@ -19,7 +19,7 @@ use crate::answer::{Answer, Counts, sum_totals};
 use crate::arguments;
 use crate::schema::{self, Sheet};
 use crate::sources::{Ask, FanOut, Found, Sources};
-use crate::time::{TimeArguments, brief, confine, describe};
+use crate::time::{Packed, TimeArguments, brief, confine, describe};
 
 const NAME: &str = "query_traces";
 const DEFAULT_WINDOW: Duration = Duration::from_mins(15);
@@ -58,7 +58,9 @@ struct Given {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Position {
-    window: TimeWindow,
+    #[serde(rename = "w")]
+    window: Packed,
+    #[serde(rename = "o")]
     offset: usize,
 }
 
@@ -197,7 +199,7 @@ impl Tool for QueryTraces {
         let position: Option<Position> = arguments::cursor(&question, given.cursor.as_deref())?;
         let now = self.clock.now();
         let chosen = if let Some(position) = &position {
-            confine(position.window, now, permit.scope())?
+            confine(position.window.0, now, permit.scope())?
         } else {
             let (window, start, end) = (given.window.as_deref(), given.start.as_deref(), given.end.as_deref());
             TimeArguments { window, start, end, around: None }.choose(now, DEFAULT_WINDOW, permit.scope())?
@@ -228,8 +230,11 @@ impl Tool for QueryTraces {
         let more = traces.len() > offset + limit;
         let page: Vec<(SourceName, TraceSummary)> = traces.into_iter().skip(offset).take(limit).collect();
         let end = offset + page.len();
-        let next =
-            if more && end <= MAX_OFFSET { Some(arguments::next(&question, &Position { window, offset: end })?) } else { None };
+        let next = if more && end <= MAX_OFFSET {
+            Some(arguments::next(&question, &Position { window: Packed(window), offset: end })?)
+        } else {
+            None
+        };
         let counts = Counts::page(page.len(), total, more);
         let mut answer = Answer::new(coverage).window(window).note(chosen.note).counts(counts).next(next);
         if page.is_empty() {

@@ -242,6 +242,7 @@ fn respond(asked: &Asked<'_>, gathered: &Gathered, verdicts: &Verdicts, suspecte
         services: &verdicts.services,
         limit: asked.limit,
         onset: verdicts.onset,
+        data_from: verdicts.data_from,
         suspects: &suspected.ranked,
         evidence: &suspected.evidence,
         alerts: &alerts,

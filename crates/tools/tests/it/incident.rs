@@ -49,8 +49,7 @@ async fn shop(scenario: Scenario, minutes: u64, requests_per_second: f64) -> Sho
     Shop { house: house(vec![source]), store, onset, _directory: directory }
 }
 
-async fn names_the_cause(scenario: Scenario, cause: &str) {
-    let shop = shop(scenario, 40, 5.0).await;
+async fn names_the_cause(shop: &Shop, cause: &str) {
     let begun = Instant::now();
     let said = shop.house.ask("get_service_health", json!({})).await;
     println!("{}\n{} tokens, {:?}", said.text, tokens(&said.text), begun.elapsed());
@@ -64,22 +63,69 @@ async fn names_the_cause(scenario: Scenario, cause: &str) {
         "onset {onset}, truth {}",
         shop.onset
     );
-    shop.store.close().await.unwrap();
+}
+
+/// What an agent asks next, and what each answer must contain.
+async fn proves_the_pool_leak(shop: &Shop) {
+    let asked = async |tool: &str, arguments: serde_json::Value, most_tokens: usize| {
+        let begun = Instant::now();
+        let said = shop.house.ask(tool, arguments.clone()).await;
+        println!("--- {tool} {arguments} {:?} {} tokens\n{}", begun.elapsed(), tokens(&said.text), said.text);
+        assert!(tokens(&said.text) <= most_tokens, "{tool}: {} tokens", tokens(&said.text));
+        said
+    };
+    let said = asked("list_services", json!({}), 300).await;
+    assert_eq!(said.data["total"], 10);
+    let said = asked("log_patterns", json!({"service": "inventory", "window": "20m"}), 1_000).await;
+    assert_eq!(said.data["patterns"][0]["new"], true);
+    assert!(said.data["patterns"][0]["template"].as_str().unwrap().contains("pool 'stock'"), "{}", said.text);
+    let said = asked("query_metrics", json!({"metric": "saturation", "service": "inventory", "window": "20m"}), 700).await;
+    assert!(said.data["series"][0]["max"].as_f64().unwrap() >= 0.95, "{}", said.text);
+    let said =
+        asked("query_metrics", json!({"metric": "error_rate", "aggregation": "average", "group_by": ["service"]}), 500).await;
+    assert_eq!(said.data["series"][0]["labels"]["service"], "inventory", "{}", said.text);
+    let said = asked("query_logs", json!({"level": "error", "count_by": ["service"], "window": "20m"}), 200).await;
+    assert!(said.data["groups"][0]["count"].as_u64().unwrap() > 100, "{}", said.text);
+    let said = asked("query_logs", json!({"service": "inventory", "level": "error", "limit": 5}), 500).await;
+    assert_eq!(said.data["shown"], 5);
+    let said = asked("query_traces", json!({"service": "frontend", "errors_only": true, "limit": 5}), 600).await;
+    let id = said.data["traces"][0]["trace_id"].as_str().unwrap().to_owned();
+    let said = asked("get_trace", json!({"trace_id": id}), 900).await;
+    assert_eq!(said.data["errors"][0]["service"], "inventory", "{}", said.text);
+    assert_eq!(said.data["critical_path"][0]["service"], "inventory", "{}", said.text);
+    let said = asked("find_metrics", json!({"service": "inventory", "contains": "connection"}), 600).await;
+    assert!(said.data["total"].as_u64().unwrap() >= 2, "{}", said.text);
+    let query =
+        "SELECT \"ServiceName\", count(*) AS failures FROM otel_traces WHERE \"StatusCode\" = 'Error' GROUP BY 1 ORDER BY 2 DESC";
+    let said = asked("sql", json!({"query": query, "limit": 3}), 200).await;
+    assert_eq!(said.data["columns"], json!(["ServiceName", "failures"]));
+    let fault = shop.house.refused("sql", json!({"query": "SELECT * FROM logs"})).await;
+    assert!(fault.hint().unwrap().contains("otel_logs"), "{fault:?}");
+    let said = asked("get_service_health", json!({"service": "checkout"}), 900).await;
+    assert_eq!(said.data["suspects"][0]["service"], "inventory", "{}", said.text);
+    asked("list_sources", json!({}), 100).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leaking_connection_pool_is_found_behind_its_loud_callers() {
-    names_the_cause(Scenario::ConnectionPoolLeak, "inventory").await;
+    let shop = shop(Scenario::ConnectionPoolLeak, 40, 5.0).await;
+    names_the_cause(&shop, "inventory").await;
+    proves_the_pool_leak(&shop).await;
+    shop.store.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_query_per_row_is_found_although_nothing_fails() {
-    names_the_cause(Scenario::QueryPerRow, "catalog").await;
+    let shop = shop(Scenario::QueryPerRow, 40, 5.0).await;
+    names_the_cause(&shop, "catalog").await;
+    shop.store.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_memory_leak_is_found_behind_slow_pages() {
-    names_the_cause(Scenario::MemoryLeak, "recommendation").await;
+    let shop = shop(Scenario::MemoryLeak, 40, 5.0).await;
+    names_the_cause(&shop, "recommendation").await;
+    shop.store.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,29 +9,45 @@ use portcullis_model::{LogRecord, SourceName, TimeWindow, Timestamp};
 use portcullis_ports::{LogAnswer, LogPosition, Total};
 use serde::{Deserialize, Serialize};
 
+use crate::time::Packed;
+
 /// Where a walk stands; what a cursor carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Walk {
     /// The window of the first page; later pages keep it although time goes on.
-    pub(super) window: TimeWindow,
+    #[serde(rename = "w")]
+    window: Packed,
+    #[serde(rename = "p")]
     places: BTreeMap<SourceName, Place>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Place {
-    /// Time of the last record shown, and how many of exactly that time were.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    at: Option<(Timestamp, u32)>,
-    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    /// How long before the end of the window the last record shown lies, nanoseconds, and how many of exactly that time
+    /// were shown.
+    #[serde(rename = "b", skip_serializing_if = "Option::is_none", default)]
+    before_end: Option<(i64, u32)>,
+    #[serde(rename = "d", skip_serializing_if = "std::ops::Not::not", default)]
     done: bool,
-    /// `(known exactly, records)`; absent when the source does not say.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    /// `(known exactly, records)`; absent when the source does not say. Only a finished source is not asked again.
+    #[serde(rename = "t", skip_serializing_if = "Option::is_none", default)]
     total: Option<(bool, u64)>,
 }
 
 impl Walk {
     pub(super) fn new(window: TimeWindow) -> Self {
-        Self { window, places: BTreeMap::new() }
+        Self { window: Packed(window), places: BTreeMap::new() }
+    }
+
+    /// The window of the walk.
+    pub(super) fn window(&self) -> TimeWindow {
+        self.window.0
+    }
+
+    /// What the next page needs: totals of sources that will be asked again are left out.
+    pub(super) fn to_continue(&self) -> Self {
+        let keep = |place: &Place| Place { total: place.total.filter(|_| place.done), ..*place };
+        Self { window: self.window, places: self.places.iter().map(|(name, place)| (name.clone(), keep(place))).collect() }
     }
 
     /// Whether `source` has been read to its end.
@@ -41,7 +57,9 @@ impl Walk {
 
     /// Where to go on in `source`; `None` is its beginning.
     pub(super) fn place(&self, source: &SourceName) -> Option<LogPosition> {
-        self.places.get(source)?.at.map(|(at, shown_at)| LogPosition { at, shown_at })
+        let (before_end, shown_at) = self.places.get(source)?.before_end?;
+        let at = Timestamp::from_nanos(self.window.0.end.as_nanos().saturating_sub(before_end));
+        Some(LogPosition { at, shown_at })
     }
 
     /// Keeps what sources said about their totals, for the pages on which they are not asked again.
@@ -79,8 +97,9 @@ impl Walk {
         let left = records.split_off(limit.min(records.len()));
         for (source, record) in &records {
             let place = self.places.entry(source.clone()).or_default();
-            let shown_before = place.at.filter(|(at, _)| *at == record.at).map_or(0, |(_, shown)| shown);
-            place.at = Some((record.at, shown_before + 1));
+            let before_end = self.window.0.end.as_nanos().saturating_sub(record.at.as_nanos());
+            let shown_before = place.before_end.filter(|(held, _)| *held == before_end).map_or(0, |(_, shown)| shown);
+            place.before_end = Some((before_end, shown_before + 1));
         }
         for (source, more) in more {
             let unread = left.iter().any(|(from, _)| *from == source);
@@ -179,6 +198,7 @@ mod tests {
                 if !walk.unfinished(&[]) {
                     break;
                 }
+                walk = serde_json::from_str(&serde_json::to_string(&walk.to_continue()).unwrap()).unwrap();
             }
             prop_assert!(seen.windows(2).all(|pair| pair[0].0 >= pair[1].0), "newest first over all pages");
             let mut got: Vec<String> = seen.into_iter().map(|(_, body)| body).collect();

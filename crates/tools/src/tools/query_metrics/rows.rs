@@ -3,7 +3,7 @@
 //! Guards that a series without a counterpart is called new instead of unchanged, and that a number never stands
 //! without its unit. Must not ask anybody anything.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 
 use portcullis_model::{Series, SourceName, TimeWindow};
@@ -105,9 +105,12 @@ pub(super) fn of_source(
     series.iter().filter_map(row).collect()
 }
 
-/// Largest peak first.
+/// Largest peak first, then the larger mean.
 pub(super) fn worst_first(rows: &mut [Row]) {
-    rows.sort_by(|a, b| b.summary.max.value.total_cmp(&a.summary.max.value).then_with(|| a.labels.cmp(&b.labels)));
+    rows.sort_by(|a, b| {
+        let peak = b.summary.max.value.total_cmp(&a.summary.max.value);
+        peak.then_with(|| b.summary.mean.total_cmp(&a.summary.mean)).then_with(|| a.labels.cmp(&b.labels))
+    });
 }
 
 /// A number with five significant digits; what JSON cannot say is text.
@@ -157,14 +160,11 @@ fn trend_word(trend: Trend) -> &'static str {
 }
 
 impl Row {
-    fn name(&self, constants: &BTreeMap<String, String>) -> String {
-        let own: Vec<String> = self
-            .labels
-            .iter()
-            .filter(|(name, _)| !constants.contains_key(*name))
-            .map(|(name, value)| format!("{}={}", one_line(name, 80), one_line(value, 120)))
-            .collect();
-        if own.is_empty() { "all".to_owned() } else { own.join(",") }
+    /// The labels that tell it apart.
+    fn name(&self, telling: &BTreeSet<String>) -> String {
+        let own = self.labels.iter().filter(|(name, _)| telling.contains(*name));
+        let words: Vec<String> = own.map(|(name, value)| format!("{}={}", one_line(name, 80), one_line(value, 120))).collect();
+        if words.is_empty() { "all".to_owned() } else { words.join(",") }
     }
 
     pub(super) fn structure(&self, window: TimeWindow, points: bool) -> Value {
@@ -207,14 +207,50 @@ impl Row {
     }
 }
 
-/// Labels every row has with the same value; stated once.
-fn constants(rows: &[Row]) -> BTreeMap<String, String> {
-    let Some((first, rest)) = rows.split_first() else { return BTreeMap::new() };
-    if rest.is_empty() {
-        return BTreeMap::new();
+/// How the labels of several rows are shown.
+struct Labels {
+    /// The same everywhere; stated once.
+    constant: BTreeMap<String, String>,
+    /// Enough to tell the rows apart.
+    telling: BTreeSet<String>,
+    /// The rest, which follows from the telling ones; in the structured answer only.
+    hidden: Vec<String>,
+}
+
+/// Opaque ids go first, then where something runs, then the longest.
+fn least_telling(name: &str, rows: &[Row]) -> (u8, usize) {
+    let opaque = ["instance.id", "instance_id", "uid", "container.id", "container_id"].iter().any(|part| name.contains(part));
+    let place = ["host", "node", "address"].iter().any(|part| name.contains(part));
+    let length = rows.iter().filter_map(|row| row.labels.get(name)).map(String::len).sum();
+    (if opaque { 2 } else { u8::from(place) }, length)
+}
+
+fn labels(rows: &[Row]) -> Labels {
+    let names: BTreeSet<&String> = rows.iter().flat_map(|row| row.labels.keys()).collect();
+    let Some(first) = rows.first().filter(|_| rows.len() > 1) else {
+        return Labels { constant: BTreeMap::new(), telling: names.into_iter().cloned().collect(), hidden: Vec::new() };
+    };
+    let everywhere = |(name, value): &(&String, &String)| rows.iter().all(|row| row.labels.get(*name) == Some(*value));
+    let constant: BTreeMap<String, String> =
+        first.labels.iter().filter(everywhere).map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut telling: BTreeSet<String> = names.into_iter().filter(|name| !constant.contains_key(*name)).cloned().collect();
+    let distinct = |names: &BTreeSet<String>| {
+        let key = |row: &Row| names.iter().map(|name| row.labels.get(name).cloned()).collect::<Vec<_>>();
+        rows.iter().map(key).collect::<BTreeSet<_>>().len()
+    };
+    let all = distinct(&telling);
+    let mut candidates: Vec<String> = telling.iter().cloned().collect();
+    candidates.sort_by_key(|name| std::cmp::Reverse(least_telling(name, rows)));
+    let mut hidden = Vec::new();
+    for name in candidates {
+        telling.remove(&name);
+        if telling.is_empty() || distinct(&telling) < all {
+            telling.insert(name);
+        } else {
+            hidden.push(name);
+        }
     }
-    let everywhere = |(name, value): &(&String, &String)| rest.iter().all(|row| row.labels.get(*name) == Some(*value));
-    first.labels.iter().filter(everywhere).map(|(name, value)| (name.clone(), value.clone())).collect()
+    Labels { constant, telling, hidden }
 }
 
 /// The text: what was asked, then one line per series, or a table when there are several.
@@ -240,14 +276,17 @@ pub(super) fn render(
         let _ = write!(text, ", compared with the {} from {}", rough(before.length()), short(before.start, window));
     }
     let _ = writeln!(text, "\n{} series, largest peak first", counts.describe());
-    let constants = constants(rows);
-    if !constants.is_empty() {
+    let labels = labels(rows);
+    if !labels.constant.is_empty() {
         let words: Vec<String> =
-            constants.iter().map(|(name, value)| format!("{}={}", one_line(name, 80), one_line(value, 120))).collect();
+            labels.constant.iter().map(|(name, value)| format!("{}={}", one_line(name, 80), one_line(value, 120))).collect();
         let _ = writeln!(text, "all: {}", words.join(", "));
     }
+    if !labels.hidden.is_empty() {
+        let _ = writeln!(text, "labels not shown: {}", labels.hidden.join(", "));
+    }
     if rows.len() >= TABLE_FROM && !points {
-        text.push_str(&table(rows, &constants, window));
+        text.push_str(&table(rows, &labels.telling, window));
         return text;
     }
     for row in rows {
@@ -256,7 +295,7 @@ pub(super) fn render(
             Change::New => "; did not exist before".to_owned(),
             change @ Change::Was(_) => format!("; mean {}", change.describe(row.summary.mean, row.unit)),
         };
-        let _ = writeln!(text, "{}: {}{change}", row.name(&constants), row.summary.describe(row.unit, window));
+        let _ = writeln!(text, "{}: {}{change}", row.name(&labels.telling), row.summary.describe(row.unit, window));
         if points {
             let reduced = downsample(&row.series.samples, window, MAX_POINTS);
             let step = portcullis_shape::number::format_nanos(reduced.step_nanos);
@@ -266,7 +305,7 @@ pub(super) fn render(
     text
 }
 
-fn table(rows: &[Row], constants: &BTreeMap<String, String>, window: TimeWindow) -> String {
+fn table(rows: &[Row], telling: &BTreeSet<String>, window: TimeWindow) -> String {
     let compared = rows.iter().any(|row| row.change != Change::NotCompared);
     let mut columns: Vec<Column> =
         ["series", "current", "min", "max", "max at", "mean", "trend"].into_iter().map(Column::new).collect();
@@ -278,7 +317,7 @@ fn table(rows: &[Row], constants: &BTreeMap<String, String>, window: TimeWindow)
         let value = |v: f64| Cell::from(portcullis_shape::number::format(v, row.unit, 3));
         let summary = &row.summary;
         let mut cells = vec![
-            Cell::from(row.name(constants)),
+            Cell::from(row.name(telling)),
             value(summary.last.value),
             value(summary.min.value),
             value(summary.max.value),

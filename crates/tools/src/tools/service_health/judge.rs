@@ -67,6 +67,8 @@ pub(super) struct Verdicts {
     pub(super) services: Vec<Judged>,
     /// When the trouble began, if there is any.
     pub(super) onset: Option<Timestamp>,
+    /// When the data begins, where that is after the beginning of what was asked for.
+    pub(super) data_from: Option<Timestamp>,
 }
 
 /// A departure from normal.
@@ -345,7 +347,7 @@ pub(super) fn judge(gathered: &Gathered, frame: &Frame) -> Verdicts {
         rank(b).cmp(&rank(a)).then_with(|| a.service.cmp(&b.service))
     });
     let bad = services.iter().any(Judged::is_bad);
-    Verdicts { onset: onset.filter(|_| bad), services }
+    Verdicts { onset: onset.filter(|_| bad), data_from: (first > 1).then(|| frame.start(first)), services }
 }
 
 type WorkByService = BTreeMap<Arc<str>, OwnWork>;

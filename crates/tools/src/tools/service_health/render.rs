@@ -34,6 +34,7 @@ pub(super) struct Picture<'a> {
     pub(super) services: &'a [Judged],
     pub(super) limit: usize,
     pub(super) onset: Option<Timestamp>,
+    pub(super) data_from: Option<Timestamp>,
     pub(super) suspects: &'a [Suspect],
     pub(super) evidence: &'a [(Arc<str>, Evidence)],
     pub(super) alerts: &'a [Alert],
@@ -62,7 +63,8 @@ impl Picture<'_> {
             Some(baseline) => format!(" against {}", describe(baseline)),
             None => ", with nothing to compare".to_owned(),
         };
-        let _ = writeln!(text, "{}{against}", describe(self.frame.window));
+        let begins = self.data_from.map(|at| format!("; data begins {}", brief(at, self.frame.window))).unwrap_or_default();
+        let _ = writeln!(text, "{}{against}{begins}", describe(self.frame.window));
         match self.focus {
             Some(judged) => self.write_focus(&mut text, judged),
             None => self.write_overview(&mut text),
