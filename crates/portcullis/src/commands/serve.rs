@@ -245,18 +245,14 @@ async fn watch(house: Arc<House>, watched: Watched) {
             continue;
         }
         seen = now;
-        let applied =
-            settings::read(Some(&watched.path), watched.data.clone()).map_err(anyhow::Error::from).and_then(|mut next| {
-                if let Some(address) = watched.listen {
-                    next.settings.listen.mcp = address;
-                }
-                refuse_open_doors(&next.settings)?;
-                house.reload(&next.settings)
-            });
-        match applied {
-            Ok(()) => {
+        match reload(&house, &watched) {
+            Ok(next) => {
                 tracing::info!(file = %watched.path.display(), "configuration reloaded");
                 house.audit_life(EventKind::Config, "reloaded");
+                let waiting = needs_restart(&watched.in_force, &next);
+                if !waiting.is_empty() {
+                    tracing::warn!("changes to {} take effect after a restart", waiting.join(", "));
+                }
             }
             Err(error) => {
                 tracing::error!("configuration not reloaded, the last good one stays in force: {error:#}");
@@ -264,6 +260,16 @@ async fn watch(house: Arc<House>, watched: Watched) {
             }
         }
     }
+}
+
+fn reload(house: &House, watched: &Watched) -> anyhow::Result<Config> {
+    let mut next = settings::read(Some(&watched.path), watched.data.clone())?.settings;
+    if let Some(address) = watched.listen {
+        next.listen.mcp = address;
+    }
+    refuse_open_doors(&next)?;
+    house.reload(&next)?;
+    Ok(next)
 }
 
 /// Sections whose changes are not taken over while running.

@@ -223,7 +223,7 @@ fn a_reload_keeps_the_last_good_configuration() {
     let good = std::fs::read_to_string(&server.home.config).unwrap();
     let rule = server.home.directory.path().join("own.cedar");
     std::fs::write(&rule, r#"@id("no-sql") forbid(principal, action, resource == Portcullis::Tool::"sql");"#).unwrap();
-    std::fs::write(&server.home.config, format!("{good}policies: ['{}']\n", rule.display())).unwrap();
+    std::fs::write(&server.home.config, format!("{good}policies: ['{}']\nlimits: {{burst: 100}}\n", rule.display())).unwrap();
     let wait = |word: &str| {
         let began = Instant::now();
         while !server.log().contains(word) {
@@ -232,6 +232,7 @@ fn a_reload_keeps_the_last_good_configuration() {
         }
     };
     wait("configuration reloaded");
+    wait("changes to limits take effect after a restart");
     let refused = server.call(Some(&key), "sql", &json!({"query": "SELECT 1"})).json();
     assert_eq!(refused["error"]["code"], -32602, "{refused}");
     assert_eq!(server.home.audited(|r| r["tool"] == "sql")["rule"], "no-sql");
