@@ -137,33 +137,70 @@ impl Gateway {
     }
 
     /// The tools this caller may call: exactly those, for listing and calling ask the same question.
-    pub fn tools(&self, caller: &Caller) -> Released<Vec<Arc<ToolSpec>>> {
-        let house = self.house.load();
-        let allowed = |spec: &&Arc<ToolSpec>| house.policies.decide_call(&caller.principal, spec).allowed;
-        self.releaser.listing(house.catalogue.tool_specs().filter(allowed).cloned().collect())
+    ///
+    /// # Errors
+    /// When the caller asks too often, or the record of it cannot be written.
+    pub fn tools(&self, caller: &Caller) -> Answer<Vec<Arc<ToolSpec>>> {
+        self.list(caller, "tools/list", |house| {
+            let allowed = |spec: &&Arc<ToolSpec>| house.policies.decide_call(&caller.principal, spec).allowed;
+            house.catalogue.tool_specs().filter(allowed).cloned().collect()
+        })
     }
 
     /// The resources this caller may read.
-    pub fn resources(&self, caller: &Caller) -> Released<Vec<Arc<ResourceSpec>>> {
-        let house = self.house.load();
-        let mut all = house.catalogue.resources();
-        all.retain(|r| house.policies.decide_read(&caller.principal, &r.uri).allowed);
-        self.releaser.listing(all)
+    ///
+    /// # Errors
+    /// As [`Gateway::tools`].
+    pub fn resources(&self, caller: &Caller) -> Answer<Vec<Arc<ResourceSpec>>> {
+        self.list(caller, "resources/list", |house| {
+            let mut all = house.catalogue.resources();
+            all.retain(|r| house.policies.decide_read(&caller.principal, &r.uri).allowed);
+            all
+        })
     }
 
     /// The families of resources this caller may read.
-    pub fn templates(&self, caller: &Caller) -> Released<Vec<Arc<ResourceTemplateSpec>>> {
-        let house = self.house.load();
-        let mut all = house.catalogue.templates();
-        all.retain(|t| house.policies.decide_read(&caller.principal, &t.uri_template).allowed);
-        self.releaser.listing(all)
+    ///
+    /// # Errors
+    /// As [`Gateway::tools`].
+    pub fn templates(&self, caller: &Caller) -> Answer<Vec<Arc<ResourceTemplateSpec>>> {
+        self.list(caller, "resources/templates/list", |house| {
+            let mut all = house.catalogue.templates();
+            all.retain(|t| house.policies.decide_read(&caller.principal, &t.uri_template).allowed);
+            all
+        })
     }
 
     /// The prompts this caller may use.
-    pub fn prompts(&self, caller: &Caller) -> Released<Vec<Arc<PromptSpec>>> {
+    ///
+    /// # Errors
+    /// As [`Gateway::tools`].
+    pub fn prompts(&self, caller: &Caller) -> Answer<Vec<Arc<PromptSpec>>> {
+        self.list(caller, "prompts/list", |house| {
+            let allowed = |spec: &&Arc<PromptSpec>| house.policies.decide_prompt(&caller.principal, &spec.name).allowed;
+            house.catalogue.prompt_specs().filter(allowed).cloned().collect()
+        })
+    }
+
+    /// A listing walks the road too: admitted, confined to what the principal may use, released, recorded.
+    fn list<T>(&self, caller: &Caller, method: &'static str, entries: impl FnOnce(&House) -> Vec<T>) -> Answer<Vec<T>> {
+        let mut journey = self.begin(caller, method, "", &TraceContext::default());
+        let _place = match self.admission.admit(&caller.principal.id) {
+            Ok(place) => place,
+            Err(fault) => return self.refuse(journey, "rate-limit", &fault),
+        };
+        journey.note(|end| {
+            end.allowed = true;
+            end.rule = Arc::from("own-catalogue");
+        });
+        let released = self.releaser.listing(entries(&self.house.load()));
+        self.settle(journey, Ok(released))
+    }
+
+    /// Whether this caller may call `name` (for matching mirrored headers, which call nothing themselves).
+    pub fn may_call(&self, caller: &Caller, name: &str) -> bool {
         let house = self.house.load();
-        let allowed = |spec: &&Arc<PromptSpec>| house.policies.decide_prompt(&caller.principal, &spec.name).allowed;
-        self.releaser.listing(house.catalogue.prompt_specs().filter(allowed).cloned().collect())
+        house.catalogue.tool(name).is_some_and(|t| house.policies.decide_call(&caller.principal, t.tool.spec()).allowed)
     }
 
     /// Whether this caller may read `uri` (for subscriptions, which read nothing themselves).

@@ -290,7 +290,7 @@ impl ServerHandler for Handler {
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let turn = self.turn(&context)?;
-        let tools = self.face.cards.list(self.face.gateway.tools(&turn.caller));
+        let tools = self.face.cards.list(listed(self.face.gateway.tools(&turn.caller))?);
         let (tools, next) = page(List::Tools, tools, |t| &t.name, cursor_of(request.as_ref())).map_err(bad_cursor)?;
         let mut result = ListToolsResult::with_all_items(tools).with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private);
         result.next_cursor = next;
@@ -313,7 +313,7 @@ impl ServerHandler for Handler {
         let spec = self.face.gateway.tool_spec(name)?;
         let schema = self.face.cards.mirrored(&spec)?;
         let owner = self.owner.as_ref()?;
-        let visible = self.face.gateway.tools(owner).get().iter().any(|tool| tool.name == spec.name);
+        let visible = self.face.gateway.may_call(owner, spec.name.as_str());
         visible.then(|| Tool::new_with_raw(name.to_owned(), None, schema))
     }
 
@@ -326,7 +326,7 @@ impl ServerHandler for Handler {
         if !self.face.gateway.offers().2 {
             return method_not_found(wire::ListPromptsRequestMethod::VALUE);
         }
-        let prompts = convert::prompts(self.face.gateway.prompts(&turn.caller));
+        let prompts = convert::prompts(listed(self.face.gateway.prompts(&turn.caller))?);
         let (prompts, next) = page(List::Prompts, prompts, |p| &p.name, cursor_of(request.as_ref())).map_err(bad_cursor)?;
         let mut result =
             ListPromptsResult::with_all_items(prompts).with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private);
@@ -377,7 +377,7 @@ impl ServerHandler for Handler {
         if !self.face.gateway.offers().1 {
             return method_not_found(wire::ListResourcesRequestMethod::VALUE);
         }
-        let listed = convert::resources(self.face.gateway.resources(&turn.caller));
+        let listed = convert::resources(listed(self.face.gateway.resources(&turn.caller))?);
         let (listed, next) = page(List::Resources, listed, |r| &r.uri, cursor_of(request.as_ref())).map_err(bad_cursor)?;
         let mut result =
             ListResourcesResult::with_all_items(listed).with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private);
@@ -395,7 +395,7 @@ impl ServerHandler for Handler {
         if !self.face.gateway.offers().1 {
             return method_not_found(wire::ListResourceTemplatesRequestMethod::VALUE);
         }
-        let listed = convert::templates(self.face.gateway.templates(&turn.caller));
+        let listed = convert::templates(listed(self.face.gateway.templates(&turn.caller))?);
         let (listed, next) =
             page(List::Templates, listed, |t| &t.uri_template, cursor_of(request.as_ref())).map_err(bad_cursor)?;
         let mut result =
@@ -561,4 +561,9 @@ fn misfit<T: DeserializeOwned>(params: Value) -> String {
 /// Text of the caller's fit to be repeated.
 fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(512).collect()
+}
+
+/// A listing the gate gave, or its refusal.
+fn listed<T>(answer: Answer<Vec<T>>) -> Result<Released<Vec<T>>, ErrorData> {
+    answer.map_err(|fault| rpc_error(fault, Asked::Other))
 }

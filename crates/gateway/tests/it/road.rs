@@ -84,7 +84,7 @@ async fn listed_is_callable_for_every_principal() {
         let house = house(LimitSettings::default(), enabled).await;
         for key in [&house.reader, &house.operator] {
             let caller = house.caller(key);
-            let listed: Vec<String> = house.gateway.tools(&caller).get().iter().map(|t| t.name.to_string()).collect();
+            let listed: Vec<String> = house.gateway.tools(&caller).unwrap().get().iter().map(|t| t.name.to_string()).collect();
             for tool in ["look", "restart", "wipe"] {
                 let called = house.gateway.call(&caller, request(tool, json!({"text": "x"})), Arc::new(())).await;
                 let callable = !called.is_err_and(|f| f.get().code == FaultCode::NotFound);
@@ -92,6 +92,20 @@ async fn listed_is_callable_for_every_principal() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_listing_is_admitted_and_recorded() {
+    let one = NonZeroU32::new(1).unwrap();
+    let house = house(LimitSettings { calls_per_second: one, burst: one, ..LimitSettings::default() }, &[]).await;
+    let caller = house.caller(&house.reader);
+    house.gateway.tools(&caller).unwrap();
+    let end = house.last();
+    assert_eq!((end.method, end.allowed, &*end.rule), ("tools/list", true, "own-catalogue"));
+    assert_eq!(house.gateway.tools(&caller).unwrap_err().get().code, FaultCode::RateLimited);
+    assert_eq!(&*house.last().rule, "rate-limit");
+    house.memory.broken.store(true, Ordering::SeqCst);
+    assert!(house.gateway.prompts(&caller).is_err(), "no record, no listing");
 }
 
 #[tokio::test]

@@ -23,7 +23,10 @@ fn list(house: &House, output: &OutputArgs) -> anyhow::Result<()> {
         Ok(caller) => caller,
         Err(fault) => bail!("{}", fault.get().message),
     };
-    let tools = house.gateway.tools(&caller);
+    let tools = match house.gateway.tools(&caller) {
+        Ok(tools) => tools,
+        Err(fault) => bail!("{}", fault.get().message),
+    };
     if output.json {
         let all: Vec<_> = tools
             .get()
