@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::error::{Result, StoreError};
 use crate::read::metrics::{Found, Grid, Merge, Question, Reading, find, merge, rank, reading, usual_step};
 use crate::read::semantic::{SemanticQuestion, resolve};
-use crate::read::{Confinement, labels, logs, services, traces};
+use crate::read::{Confinement, counts, labels, logs, services, traces};
 use crate::scan::Cancel;
 use crate::schema::Table;
 use crate::sql;
@@ -119,7 +119,7 @@ impl Source for EmbeddedSource {
 
     async fn log_counts(&self, permit: &Permit, request: &LogCountRequest) -> Result<LogCountAnswer, Fault> {
         let request = request.clone();
-        self.ask(permit, move |store, cancel, c| logs::counts(store, cancel, c, &request)).await
+        self.ask(permit, move |store, cancel, c| counts::counts(store, cancel, c, &request)).await
     }
 
     async fn scan_logs(

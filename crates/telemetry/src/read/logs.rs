@@ -1,6 +1,5 @@
-//! Questions about log records: pages of them, counts of them, all of them.
+//! Questions about log records: pages of them, all of them.
 
-use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,31 +8,27 @@ use arrow::array::AsArray;
 use arrow::datatypes::{TimestampNanosecondType, UInt8Type};
 use arrow::record_batch::RecordBatch;
 use portcullis_model::{LogRecord, Severity, TimeWindow, Timestamp};
-use portcullis_ports::{
-    LogAnswer, LogCount, LogCountAnswer, LogCountRequest, LogFilter, LogPosition, LogRequest, TextFilter, Total,
-};
+use portcullis_ports::{LogAnswer, LogFilter, LogPosition, LogRequest, TextFilter, Total};
 
 use super::rank::{FirstRows, Order};
-use super::{Confinement, Matcher, attribute, attribute_stage, hex, merged, pattern};
+use super::{Confinement, Matcher, attribute_stage, hex, merged, pattern};
 use crate::error::{Result, StoreError};
-use crate::scan::{Cancel, Filter, Plan, Stage};
+use crate::scan::{Cancel, Filter, Stage};
 use crate::schema::Table;
 use crate::store::Store;
 use crate::text::parse_hex;
 
-const TIME: usize = 0;
+pub(super) const TIME: usize = 0;
 const TRACE_ID: usize = 1;
 const SPAN_ID: usize = 2;
-const SEVERITY_TEXT: usize = 4;
-const SEVERITY: usize = 5;
-const SERVICE: usize = 6;
+pub(super) const SEVERITY_TEXT: usize = 4;
+pub(super) const SEVERITY: usize = 5;
+pub(super) const SERVICE: usize = 6;
 const BODY: usize = 7;
-const RESOURCE: usize = 9;
-const ATTRIBUTES: usize = 14;
+pub(super) const RESOURCE: usize = 9;
+pub(super) const ATTRIBUTES: usize = 14;
 /// Columns of a shown record, ascending.
 const SHOWN: [usize; 9] = [TIME, TRACE_ID, SPAN_ID, SEVERITY_TEXT, SEVERITY, SERVICE, BODY, RESOURCE, ATTRIBUTES];
-/// Groups counted at most; beyond it the answer says "at least".
-const MOST_GROUPS: usize = 100_000;
 /// A page is looked for in the newest 512th of the window first, then in eight times as much.
 const FIRST_SLICE: i64 = 512;
 
@@ -200,152 +195,6 @@ fn records(rows: &RecordBatch) -> Vec<LogRecord> {
             span_id: hex(spans, row),
         })
         .collect()
-}
-
-/// A field records are counted by.
-enum Field {
-    Service,
-    Severity,
-    Attribute(String),
-}
-
-#[derive(Default)]
-struct Counts {
-    groups: HashMap<String, (u64, BTreeMap<i64, u64>)>,
-    total: u64,
-    overflow: bool,
-}
-
-/// Counts records by fields and time.
-pub(crate) fn counts(
-    store: &Store,
-    cancel: &Cancel,
-    confinement: &Confinement,
-    request: &LogCountRequest,
-) -> Result<LogCountAnswer> {
-    let filter = filter(confinement, &request.filter)?;
-    let start = request.filter.window.start.as_nanos();
-    let plan = store.snapshot(&confinement.tenant, Table::Logs)?.plan(filter, cancel)?;
-    let threads = store.settings().query_threads;
-    if request.by.is_empty() && request.step.is_none() {
-        let total = plan.count(threads, cancel)?;
-        let groups =
-            if total > 0 { vec![LogCount { key: BTreeMap::new(), count: total, over_time: Vec::new() }] } else { Vec::new() };
-        return Ok(LogCountAnswer { total_groups: Total::Exact(groups.len() as u64), groups, total: Total::Exact(total) });
-    }
-    let fields: Vec<Field> = request.by.iter().map(|name| field(name)).collect();
-    let step = request.step.map(|step| i64::try_from(step.as_nanos()).unwrap_or(i64::MAX).max(1));
-    let parts = count_groups(&plan, threads, cancel, &fields, start, step)?;
-    let mut all = Counts::default();
-    for part in parts {
-        all.total += part.total;
-        all.overflow |= part.overflow;
-        for (key, (count, buckets)) in part.groups {
-            let group = all.groups.entry(key).or_default();
-            group.0 += count;
-            for (at, n) in buckets {
-                *group.1.entry(at).or_default() += n;
-            }
-        }
-    }
-    let total_groups = all.groups.len() as u64;
-    let mut groups: Vec<_> = all.groups.into_iter().collect();
-    groups.sort_by(|a, b| b.1.0.cmp(&a.1.0).then_with(|| a.0.cmp(&b.0)));
-    groups.truncate(request.top);
-    let groups = groups
-        .into_iter()
-        .map(|(key, (count, buckets))| LogCount {
-            key: decode_key(&key, &request.by),
-            count,
-            over_time: buckets.into_iter().map(|(at, n)| (Timestamp::from_nanos(at), n)).collect(),
-        })
-        .collect();
-    let total_groups = if all.overflow { Total::AtLeast(total_groups) } else { Total::Exact(total_groups) };
-    Ok(LogCountAnswer { groups, total_groups, total: Total::Exact(all.total) })
-}
-
-fn field(name: &str) -> Field {
-    match name {
-        "service" | "service.name" => Field::Service,
-        "severity" => Field::Severity,
-        other => Field::Attribute(other.to_owned()),
-    }
-}
-
-fn count_groups(
-    plan: &Plan,
-    threads: usize,
-    cancel: &Cancel,
-    fields: &[Field],
-    start: i64,
-    step: Option<i64>,
-) -> Result<Vec<Counts>> {
-    let columns = [TIME, SEVERITY_TEXT, SEVERITY, SERVICE, RESOURCE, ATTRIBUTES];
-    // Attributes are the widest columns; without a question about them they are not read.
-    let wide = fields.iter().any(|f| matches!(f, Field::Attribute(_)));
-    let columns = if wide { &columns[..] } else { &columns[..4] };
-    plan.read(threads, cancel, columns, Counts::default, |counts, rows| {
-        let times = rows.column(0).as_primitive::<TimestampNanosecondType>().values();
-        let words = rows.column(1).as_string_view();
-        let numbers = rows.column(2).as_primitive::<UInt8Type>().values();
-        let services = rows.column(3).as_string_view();
-        let attributes = wide.then(|| (rows.column(4).as_string_view(), rows.column(5).as_string_view()));
-        let mut key = String::new();
-        for row in 0..rows.num_rows() {
-            key.clear();
-            for field in fields {
-                match (field, attributes) {
-                    (Field::Service, _) => push_key(&mut key, Some(services.value(row))),
-                    (Field::Severity, _) => push_key(&mut key, severity(numbers[row], words.value(row)).map(Severity::as_str)),
-                    (Field::Attribute(name), Some((resource, own))) => {
-                        push_key(&mut key, attribute(own.value(row), resource.value(row), name).as_deref());
-                    }
-                    (Field::Attribute(_), None) => push_key(&mut key, None),
-                }
-            }
-            counts.total += 1;
-            if !counts.groups.contains_key(&key) {
-                if counts.groups.len() >= MOST_GROUPS {
-                    counts.overflow = true;
-                    continue;
-                }
-                counts.groups.insert(key.clone(), (0, BTreeMap::new()));
-            }
-            if let Some(group) = counts.groups.get_mut(&key) {
-                group.0 += 1;
-                if let Some(step) = step {
-                    *group.1.entry(start + (times[row] - start).div_euclid(step) * step).or_default() += 1;
-                }
-            }
-        }
-        Ok(ControlFlow::Continue(()))
-    })
-}
-
-/// Appends one value with its length, or the sign of its absence.
-fn push_key(key: &mut String, value: Option<&str>) {
-    use std::fmt::Write as _;
-    match value {
-        Some(value) => {
-            let _ = write!(key, "{}:{value}", value.len());
-        }
-        None => key.push('-'),
-    }
-}
-
-fn decode_key(key: &str, names: &[String]) -> BTreeMap<String, String> {
-    let mut rest = key;
-    let mut fields = BTreeMap::new();
-    for name in names {
-        if let Some(after) = rest.strip_prefix('-') {
-            rest = after;
-        } else if let Some((length, after)) = rest.split_once(':') {
-            let length: usize = length.parse().unwrap_or(0);
-            fields.insert(name.clone(), after.get(..length).unwrap_or("").to_owned());
-            rest = after.get(length..).unwrap_or("");
-        }
-    }
-    fields
 }
 
 /// Rows of one slice of a scan, sorted; the columns are those of [`SLICE_COLUMNS`].

@@ -1,5 +1,6 @@
 //! Typed questions. Every one of them is confined here, by the scope it is asked under, before it touches a row.
 
+pub(crate) mod counts;
 pub(crate) mod labels;
 pub(crate) mod logs;
 pub(crate) mod metrics;

@@ -28,6 +28,9 @@ const OPEN_SEGMENTS: usize = 192;
 /// Bytes of a batch of rows, about.
 const BATCH_BYTES: usize = 16 << 20;
 
+/// Bytes of filter columns kept to be shown again; the rest is decoded twice.
+const PREDICATE_CACHE_BYTES: usize = 4 << 20;
+
 /// A file read at positions.
 #[derive(Debug, Clone)]
 struct SharedFile {
@@ -131,6 +134,7 @@ impl SegmentReader {
         let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone())
             .with_batch_size(self.batch_rows(group))
             .with_row_groups(vec![group])
+            .with_max_predicate_cache_size(PREDICATE_CACHE_BYTES)
             .with_projection(self.mask(columns));
         if !matches!(ranges, [only] if *only == (0..rows)) {
             builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges.iter().cloned(), rows));
