@@ -20,10 +20,6 @@ use crate::cli::{Cli, Command};
 use crate::settings::{Config, LoadedConfig};
 use crate::terminal::paint;
 
-/// The system's allocator keeps an arena per thread and never gives it back; a store that decodes in bursts needs one that does.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Command::Completions { shell } = cli.command {

@@ -18,10 +18,6 @@ use bytes::Bytes;
 use portcullis_model::{SystemClock, TenantId};
 use portcullis_telemetry::{Encoding, IngestError, OtlpSignal, Store, StoreError, StoreSettings};
 
-/// The allocator of the shipped binary: the system's keeps an arena per thread and never gives it back.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Senders at once.
 const SENDERS: usize = 4;
 
