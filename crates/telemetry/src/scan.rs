@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
@@ -154,6 +154,8 @@ pub(crate) struct Snapshot {
     pub(crate) memory: Vec<MemoryView>,
     /// Open segments.
     pub(crate) readers: Arc<ReaderCache>,
+    /// Threads that read.
+    pub(crate) workers: Arc<rayon_core::ThreadPool>,
 }
 
 /// Something one thread reads.
@@ -347,6 +349,8 @@ impl Plan {
         self.fold(threads, cancel, columns, begin, step, false)
     }
 
+    /// With one thread the caller's own reads, and `step` may wait for others. With more the store's workers read and
+    /// `step` must not wait: units of all questions take turns on them, so a long question does not hold up a short one.
     fn fold<S: Send>(
         &self,
         threads: usize,
@@ -357,36 +361,26 @@ impl Plan {
         skip_exact: bool,
     ) -> Result<Vec<S>> {
         let next = AtomicUsize::new(0);
-        let stop = AtomicBool::new(false);
-        let work = || -> Result<S> {
-            let mut state = begin();
-            while !stop.load(Ordering::Relaxed) {
-                let Some(unit) = self.units.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                if skip_exact && unit.exact() && self.filter.stages.is_empty() {
-                    let _ = step(&mut state, unit.rows(), None)?;
-                    continue;
-                }
-                let flow = self.read_unit(unit, columns, cancel, &mut |batch| step(&mut state, 0, Some(batch)))?;
-                if flow.is_break() {
-                    stop.store(true, Ordering::Relaxed);
-                }
+        let one_unit = |state: &mut S| -> Result<ControlFlow<()>> {
+            let Some(unit) = self.units.get(next.fetch_add(1, Ordering::Relaxed)) else { return Ok(ControlFlow::Break(())) };
+            if skip_exact && unit.exact() && self.filter.stages.is_empty() {
+                return step(state, unit.rows(), None);
             }
-            Ok(state)
+            self.read_unit(unit, columns, cancel, &mut |batch| step(state, 0, Some(batch)))
         };
-        let helpers = threads.min(self.units.len()).min(1 + self.rows() / (UNIT_ROWS / 2)).saturating_sub(1);
-        if helpers == 0 {
-            return Ok(vec![work()?]);
+        if threads <= 1 {
+            let mut state = begin();
+            while one_unit(&mut state)?.is_continue() {}
+            return Ok(vec![state]);
         }
-        std::thread::scope(|scope| {
-            let handles: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
-            let mut results = vec![work()];
-            for handle in handles {
-                results.push(
-                    handle.join().unwrap_or_else(|_| Err(StoreError::Invalid("a reading thread ended unexpectedly".into()))),
-                );
+        let turns = Turns { one_unit: &one_unit, stop: AtomicBool::new(false), done: Mutex::new(Vec::new()) };
+        let hands = threads.min(self.units.len().max(1)).min(1 + self.rows() / (UNIT_ROWS / 2));
+        self.snapshot.workers.in_place_scope_fifo(|scope| {
+            for _ in 0..hands {
+                turns.take(scope, begin());
             }
-            results.into_iter().collect()
-        })
+        });
+        turns.done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
     }
 
     fn read_unit(
@@ -501,6 +495,41 @@ impl Plan {
     }
 }
 
+/// Work on one unit at a time, each unit queued behind the units of other questions.
+struct Turns<'a, S, F> {
+    one_unit: &'a F,
+    stop: AtomicBool,
+    done: Mutex<Vec<Result<S>>>,
+}
+
+impl<S: Send, F: Fn(&mut S) -> Result<ControlFlow<()>> + Sync> Turns<'_, S, F> {
+    fn take<'scope>(&'scope self, scope: &rayon_core::ScopeFifo<'scope>, mut state: S)
+    where
+        S: 'scope,
+    {
+        scope.spawn_fifo(move |scope| {
+            if self.stop.load(Ordering::Relaxed) {
+                return self.end(Ok(state));
+            }
+            match (self.one_unit)(&mut state) {
+                Ok(ControlFlow::Continue(())) => self.take(scope, state),
+                Ok(ControlFlow::Break(())) => {
+                    self.stop.store(true, Ordering::Relaxed);
+                    self.end(Ok(state));
+                }
+                Err(error) => {
+                    self.stop.store(true, Ordering::Relaxed);
+                    self.end(Err(error));
+                }
+            }
+        });
+    }
+
+    fn end(&self, result: Result<S>) {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+    }
+}
+
 impl Unit {
     fn rows(&self) -> usize {
         match self {
@@ -544,7 +573,8 @@ mod tests {
         let mut buffer = MemoryTable::default();
         buffer.insert(OtlpRequest::Logs(request).convert(&RecordLimits::default(), 1_000_000).unwrap()).unwrap();
         let memory = vec![buffer.view(Table::Logs).unwrap().unwrap()];
-        let snapshot = Snapshot { table: Table::Logs, segments: Vec::new(), memory, readers: Arc::default() };
+        let workers = Arc::new(rayon_core::ThreadPoolBuilder::new().num_threads(1).build().unwrap());
+        let snapshot = Snapshot { table: Table::Logs, segments: Vec::new(), memory, readers: Arc::default(), workers };
         let (cancel, _guard) = Cancel::until(Instant::now() + Duration::from_mins(1));
         for (start, end, inside) in [(0, 5_000, 1000), (1, 501, 500), (400, 401, 1), (1000, 1001, 1), (1001, 5_000, 0)] {
             let plan = snapshot.clone().plan(Filter::window(start, end), &cancel).unwrap();

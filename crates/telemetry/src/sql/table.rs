@@ -315,7 +315,8 @@ impl ScanPart {
         let columns = if self.columns.is_empty() { vec![table.time_column()] } else { self.columns.clone() };
         let given = AtomicUsize::new(0);
         plan.read(
-            store.settings().query_threads,
+            // The engine may let this scan wait for another one, so it must not hold a worker.
+            1,
             cancel,
             &columns,
             || (),

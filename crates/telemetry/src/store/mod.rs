@@ -102,7 +102,8 @@ pub(crate) struct Inner {
     catalog: Mutex<Catalog>,
     readers: Arc<ReaderCache>,
     room: Room,
-    decoding: Semaphore,
+    // A fixed set of threads for decoding and reading: their memory stays with them and is used again.
+    workers: Arc<rayon_core::ThreadPool>,
     queries: Arc<Semaphore>,
     commands: SyncSender<Command>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -144,24 +145,25 @@ impl Store {
         payload: Bytes,
     ) -> Result<Receipt, IngestError> {
         let reserved = self.inner.room.reserve(payload.len() * 3 + 4096, ROOM_PATIENCE).await?;
-        let _turn = self.inner.decoding.acquire().await.map_err(|_| StoreError::Closed)?;
         let inner = Arc::clone(&self.inner);
         let received = self.inner.clock.now().as_nanos();
-        let decoded = blocking(payload.len(), move || -> Result<_, IngestError> {
-            let (request, payload) = match encoding {
-                Encoding::Protobuf => {
-                    (OtlpRequest::decode(signal, &payload).map_err(|e| IngestError::Malformed(e.to_string()))?, payload)
-                }
-                Encoding::Json => {
-                    let request =
-                        OtlpRequest::decode_json(signal, &payload).map_err(|e| IngestError::Malformed(e.to_string()))?;
-                    let payload = Bytes::from(request.encode());
-                    (request, payload)
-                }
-            };
-            Ok((request.convert(&inner.settings.limits, received)?, payload))
-        })
-        .await??;
+        let decoded = self
+            .inner
+            .work(payload.len(), move || -> Result<_, IngestError> {
+                let (request, payload) = match encoding {
+                    Encoding::Protobuf => {
+                        (OtlpRequest::decode(signal, &payload).map_err(|e| IngestError::Malformed(e.to_string()))?, payload)
+                    }
+                    Encoding::Json => {
+                        let request =
+                            OtlpRequest::decode_json(signal, &payload).map_err(|e| IngestError::Malformed(e.to_string()))?;
+                        let payload = Bytes::from(request.encode());
+                        (request, payload)
+                    }
+                };
+                Ok((request.convert(&inner.settings.limits, received)?, payload))
+            })
+            .await??;
         let receipt = self.commit(tenant, signal, received, decoded).await?;
         drop(reserved);
         Ok(receipt)
@@ -171,14 +173,15 @@ impl Store {
     pub(crate) async fn ingest_request(&self, tenant: TenantId, request: OtlpRequest) -> Result<Receipt> {
         let size = prost_size(&request);
         let reserved = self.inner.room.reserve(size * 3 + 4096, ROOM_PATIENCE).await?;
-        let _turn = self.inner.decoding.acquire().await.map_err(|_| StoreError::Closed)?;
         let signal = request.signal();
         let inner = Arc::clone(&self.inner);
         let received = self.inner.clock.now().as_nanos();
-        let decoded = blocking(size, move || -> Result<_> {
-            Ok((request.convert(&inner.settings.limits, received)?, Bytes::from(request.encode())))
-        })
-        .await??;
+        let decoded = self
+            .inner
+            .work(size, move || -> Result<_> {
+                Ok((request.convert(&inner.settings.limits, received)?, Bytes::from(request.encode())))
+            })
+            .await??;
         let receipt = self.commit(tenant, signal, received, decoded).await?;
         drop(reserved);
         Ok(receipt)
@@ -303,15 +306,17 @@ fn prost_size(request: &OtlpRequest) -> usize {
     }
 }
 
-/// Runs heavy work off the runtime's threads; small work is not worth the move.
-async fn blocking<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    if bytes < 16 << 10 {
-        return Ok(work());
-    }
-    tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)
-}
-
 impl Inner {
+    /// Runs heavy work off the runtime's threads; small work is not worth the move.
+    async fn work<T: Send + 'static>(&self, bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        if bytes < 16 << 10 {
+            return Ok(work());
+        }
+        let (send, receive) = oneshot::channel();
+        self.workers.spawn_fifo(move || drop(send.send(work())));
+        receive.await.map_err(|_| StoreError::Invalid("the request could not be decoded".into()))
+    }
+
     fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -326,7 +331,8 @@ impl Inner {
 
     fn snapshot(&self, tenant: &TenantId, table: Table) -> Result<Snapshot> {
         let state = self.state();
-        let mut snapshot = Snapshot { table, segments: Vec::new(), memory: Vec::new(), readers: Arc::clone(&self.readers) };
+        let (readers, workers) = (Arc::clone(&self.readers), Arc::clone(&self.workers));
+        let mut snapshot = Snapshot { table, segments: Vec::new(), memory: Vec::new(), readers, workers };
         if let Some(found) = state.tenants.get(tenant) {
             snapshot.segments = found.segments.get(&table).cloned().unwrap_or_default();
             for (_, frozen) in &found.frozen {

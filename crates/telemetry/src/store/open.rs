@@ -32,7 +32,7 @@ pub(super) fn open(settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<Arc
     let (commands, receiver) = mpsc::sync_channel(COMMIT_QUEUE);
     let inner = Arc::new(Inner {
         room: Room::new(settings.memory_bytes),
-        decoding: Semaphore::new(settings.query_threads.max(2)),
+        workers: Arc::new(workers(&settings)?),
         queries: Arc::new(Semaphore::new(QUERIES)),
         settings,
         clock,
@@ -55,6 +55,15 @@ pub(super) fn open(settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<Arc
     let generation = inner.replay_logs()?;
     start_threads(&inner, receiver, generation)?;
     Ok(inner)
+}
+
+fn workers(settings: &StoreSettings) -> Result<rayon_core::ThreadPool> {
+    rayon_core::ThreadPoolBuilder::new()
+        .num_threads(settings.query_threads.max(1))
+        .thread_name(|number| format!("store-work-{number}"))
+        .panic_handler(|_| tracing::error!("a piece of the store's work ended unexpectedly"))
+        .build()
+        .map_err(|e| StoreError::io("start threads for", &settings.directory, std::io::Error::other(e)))
 }
 
 fn lock_directory(root: &Path) -> Result<File> {
