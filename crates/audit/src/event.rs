@@ -108,7 +108,7 @@ pub struct AuditEvent {
     /// Who acted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<PrincipalId>,
-    /// How it was proven: `local`, `api_key`, `anonymous`.
+    /// How it was proven: `local`, `api_key`, `password`, `token`, `certificate`, `anonymous`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Text>,
     /// The API key, where one was used.
@@ -222,6 +222,9 @@ impl AuditEvent {
                 self.key = Some(id.clone());
                 "api_key"
             }
+            CredentialKind::Password { .. } => "password",
+            CredentialKind::Token { .. } => "token",
+            CredentialKind::Certificate { .. } => "certificate",
             CredentialKind::Anonymous => "anonymous",
         }));
         self

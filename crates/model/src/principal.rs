@@ -18,6 +18,23 @@ pub enum CredentialKind {
         /// The key's public id.
         id: KeyId,
     },
+    /// A user name and password (HTTP Basic).
+    Password {
+        /// The user name.
+        user: Arc<str>,
+    },
+    /// A token of an OpenID provider or OAuth authorization server (JWT).
+    Token {
+        /// Who issued it (`iss`).
+        issuer: Arc<str>,
+        /// Whom it speaks of (`sub`).
+        subject: Arc<str>,
+    },
+    /// A client certificate (mutual TLS).
+    Certificate {
+        /// The subject alternative name that was matched.
+        subject: Arc<str>,
+    },
     /// Nobody; only where the operator opened a loopback listener on purpose.
     Anonymous,
 }

@@ -369,6 +369,9 @@ impl Policies {
         let credential = match principal.credential {
             CredentialKind::Local => "local",
             CredentialKind::ApiKey { .. } => "api-key",
+            CredentialKind::Password { .. } => "password",
+            CredentialKind::Token { .. } => "token",
+            CredentialKind::Certificate { .. } => "certificate",
             CredentialKind::Anonymous => "anonymous",
         };
         let who_attributes = [("kind".into(), text(credential)), ("tenant".into(), text(principal.tenant.as_str()))];
