@@ -105,8 +105,8 @@ impl Gateway {
     ///
     /// # Errors
     /// The refusal, without saying more than the caller may know.
-    pub fn identify(&self, presented: &Presented<'_>) -> Result<Caller, Released<ClientFault>> {
-        match self.identity.identify(presented) {
+    pub async fn identify(&self, presented: &Presented<'_>) -> Result<Caller, Released<ClientFault>> {
+        match self.identity.identify(presented).await {
             Ok(principal) => Ok(Caller { principal, transport: presented.transport, peer: presented.peer, session: None }),
             Err(refusal) => {
                 let fault = refusal.fault();

@@ -1,11 +1,14 @@
 //! The question asked at every door: who is this? Answered from the transport, the `Authorization` header and the
 //! peer's address, and from nothing else.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use portcullis_model::{Clock, CredentialKind, InvalidName, Principal, TenantId};
 
+use crate::certificate::ClientCertificate;
+use crate::format::KEY_PREFIX;
 use crate::limiter::FailureLimiter;
 use crate::local::anonymous;
 use crate::record::Door;
@@ -38,9 +41,13 @@ pub struct Presented<'a> {
     pub transport: Transport,
     /// Value of the one `Authorization` header. A request with several must be refused before this point.
     pub authorization: Option<&'a str>,
-    /// The other end of the connection. `None` when it is not known or when the request says it was forwarded
-    /// by a proxy (`Forwarded`, `X-Forwarded-For`): then nothing is granted for being near.
+    /// The client certificate, where TLS asked for one and verified it.
+    pub certificate: Option<&'a ClientCertificate>,
+    /// The other end of the connection, a proxy's too; failures count against it.
     pub peer: Option<SocketAddr>,
+    /// Whether the request says that a proxy sent it on (`Forwarded`, `X-Forwarded-For`). Then `peer` is not the
+    /// caller, and nothing is granted for an address.
+    pub forwarded: bool,
 }
 
 impl std::fmt::Debug for Presented<'_> {
@@ -48,15 +55,45 @@ impl std::fmt::Debug for Presented<'_> {
         f.debug_struct("Presented")
             .field("transport", &self.transport)
             .field("authorization", &self.authorization.map(|_| "***"))
+            .field("certificate", &self.certificate.map(ClientCertificate::fingerprint))
             .field("peer", &self.peer)
+            .field("forwarded", &self.forwarded)
             .finish()
     }
 }
 
-impl Presented<'_> {
-    fn comes_over_loopback(&self) -> bool {
-        self.peer.is_some_and(|p| p.ip().to_canonical().is_loopback())
+impl<'a> Presented<'a> {
+    /// The local user at the standard streams.
+    pub fn stdio() -> Self {
+        Self { transport: Transport::Stdio, authorization: None, certificate: None, peer: None, forwarded: false }
     }
+
+    /// A request over the network, without a client certificate, straight from `peer`.
+    pub fn http(authorization: Option<&'a str>, peer: Option<SocketAddr>) -> Self {
+        Self { transport: Transport::Http, authorization, certificate: None, peer, forwarded: false }
+    }
+
+    /// The caller's own address, where it is known.
+    pub(crate) fn caller_address(&self) -> Option<IpAddr> {
+        self.peer.filter(|_| !self.forwarded).map(|peer| peer.ip().to_canonical())
+    }
+
+    fn comes_over_loopback(&self) -> bool {
+        self.caller_address().is_some_and(|address| address.is_loopback())
+    }
+}
+
+/// Verifies tokens of an OpenID provider or OAuth authorization server.
+#[async_trait]
+pub trait TokenVerifier: Send + Sync + std::fmt::Debug {
+    /// Whose token this is.
+    ///
+    /// # Errors
+    /// Why it is not accepted; a reason that blames the token counts against the caller's address.
+    async fn verify(&self, token: &str) -> Result<Arc<Principal>, IdentityRefusal>;
+
+    /// Whether the text has the shape of such a token. Cheap, and says nothing about whether it is valid.
+    fn looks_like(&self, token: &str) -> bool;
 }
 
 /// Knows who may come in.
@@ -64,6 +101,7 @@ impl Presented<'_> {
 pub struct Identity {
     keys: Option<KeyRing>,
     local: Arc<Principal>,
+    tokens: Option<Arc<dyn TokenVerifier>>,
     anonymous_loopback: Option<Arc<Principal>>,
     open_ingest_on_loopback: bool,
     failures: FailureLimiter,
@@ -76,6 +114,7 @@ impl Identity {
         Self {
             keys,
             local: Arc::new(local),
+            tokens: None,
             anonymous_loopback: None,
             open_ingest_on_loopback: true,
             failures: FailureLimiter::new(clock),
@@ -95,6 +134,13 @@ impl Identity {
         self
     }
 
+    /// Accepts tokens that `verifier` verifies.
+    #[must_use]
+    pub fn with_token_verifier(mut self, verifier: Arc<dyn TokenVerifier>) -> Self {
+        self.tokens = Some(verifier);
+        self
+    }
+
     /// The key ring, where there is one.
     pub fn keys(&self) -> Option<&KeyRing> {
         self.keys.as_ref()
@@ -106,12 +152,12 @@ impl Identity {
     }
 
     /// Who wants to ask.
-    pub fn identify(&self, presented: &Presented<'_>) -> Result<Arc<Principal>, IdentityRefusal> {
+    pub async fn identify(&self, presented: &Presented<'_>) -> Result<Arc<Principal>, IdentityRefusal> {
         if presented.transport == Transport::Stdio {
             return Ok(Arc::clone(&self.local));
         }
         match presented.authorization {
-            Some(authorization) => self.verify(authorization, presented.peer, Door::Mcp),
+            Some(authorization) => self.verify(authorization, presented.peer, Door::Mcp).await,
             None => match &self.anonymous_loopback {
                 Some(anonymous) if presented.comes_over_loopback() => Ok(Arc::clone(anonymous)),
                 _ => Err(IdentityRefusal::new(RefusalReason::NoCredential)),
@@ -120,22 +166,22 @@ impl Identity {
     }
 
     /// Whose telemetry this is.
-    pub fn identify_ingest(&self, presented: &Presented<'_>) -> Result<TenantId, IdentityRefusal> {
+    pub async fn identify_ingest(&self, presented: &Presented<'_>) -> Result<TenantId, IdentityRefusal> {
         match presented.authorization {
             Some(authorization) => {
-                self.verify(authorization, presented.peer, Door::Ingest).map(|principal| principal.tenant.clone())
+                self.verify(authorization, presented.peer, Door::Ingest).await.map(|principal| principal.tenant.clone())
             }
             None if self.open_ingest_on_loopback && presented.comes_over_loopback() => Ok(TenantId::default_tenant()),
             None => Err(IdentityRefusal::new(RefusalReason::NoCredential)),
         }
     }
 
-    fn verify(&self, authorization: &str, peer: Option<SocketAddr>, door: Door) -> Result<Arc<Principal>, IdentityRefusal> {
+    async fn verify(&self, authorization: &str, peer: Option<SocketAddr>, door: Door) -> Result<Arc<Principal>, IdentityRefusal> {
         self.failures.check(peer).map_err(IdentityRefusal::rate_limited)?;
-        let verified = bearer(authorization).and_then(|key| match &self.keys {
-            Some(ring) => ring.verify(key),
-            None => Err(IdentityRefusal::new(RefusalReason::NoKeyRing)),
-        });
+        let verified = match bearer(authorization) {
+            Ok(credential) => self.bearer(credential).await,
+            Err(refusal) => Err(refusal),
+        };
         match verified {
             Ok(principal) if principal.opens(door.as_str()) => Ok(principal),
             Ok(principal) => {
@@ -151,6 +197,21 @@ impl Identity {
                 }
                 Err(refusal)
             }
+        }
+    }
+}
+
+impl Identity {
+    /// A key of ours, or a token for the verifier.
+    async fn bearer(&self, credential: &str) -> Result<Arc<Principal>, IdentityRefusal> {
+        if !credential.starts_with(KEY_PREFIX)
+            && let Some(tokens) = self.tokens.as_ref().filter(|tokens| tokens.looks_like(credential))
+        {
+            return tokens.verify(credential).await;
+        }
+        match &self.keys {
+            Some(ring) => ring.verify(credential),
+            None => Err(IdentityRefusal::new(RefusalReason::NoKeyRing)),
         }
     }
 }
@@ -182,7 +243,7 @@ mod tests {
 
     #[test]
     fn what_was_presented_never_prints() {
-        let presented = Presented { transport: Transport::Http, authorization: Some("Bearer pcl_secret"), peer: None };
+        let presented = Presented::http(Some("Bearer pcl_secret"), None);
         assert!(!format!("{presented:?}").contains("pcl_"));
     }
 }

@@ -3,6 +3,7 @@
 //! A credential is checked here and nowhere else, and only as far as *who*: what a principal may do is for
 //! `policy`. Nothing here looks at query strings, logs a secret, or lets a caller in because a store is gone.
 
+mod certificate;
 mod door;
 mod format;
 mod limiter;
@@ -11,7 +12,8 @@ mod record;
 mod refusal;
 mod ring;
 
-pub use door::{Identity, Presented, Transport};
+pub use certificate::{CertificateError, ClientCertificate, SanName};
+pub use door::{Identity, Presented, TokenVerifier, Transport};
 pub use format::{KEY_LENGTH, KEY_PREFIX};
 pub use local::{DEFAULT_LOCAL_ROLE, local_principal, local_user};
 pub use portcullis_state::{KeyFile as Pepper, KeyFileError as PepperError};

@@ -27,6 +27,14 @@ pub enum RefusalReason {
     StoreUnreachable,
     /// A key was presented and this server has no key ring.
     NoKeyRing,
+    /// A token that is not one, is not signed by a known key, or says something it must not say.
+    TokenInvalid,
+    /// The token's time is over or has not begun.
+    TokenExpired,
+    /// The token is good, but made for somebody else (`aud`).
+    TokenAudience,
+    /// The issuer's keys cannot be had; no token can be verified.
+    IssuerUnreachable,
 }
 
 impl RefusalReason {
@@ -43,12 +51,26 @@ impl RefusalReason {
             Self::RateLimited => "too_many_failures",
             Self::StoreUnreachable => "key_store_unreachable",
             Self::NoKeyRing => "no_key_ring",
+            Self::TokenInvalid => "invalid_token",
+            Self::TokenExpired => "expired_token",
+            Self::TokenAudience => "token_for_another_audience",
+            Self::IssuerUnreachable => "issuer_unreachable",
         }
     }
 
     /// Whether somebody presented something wrong, so that the address is watched.
     pub(crate) fn counts_as_failure(self) -> bool {
-        matches!(self, Self::UnsupportedScheme | Self::Malformed | Self::UnknownKey | Self::Expired | Self::Revoked)
+        matches!(
+            self,
+            Self::UnsupportedScheme
+                | Self::Malformed
+                | Self::UnknownKey
+                | Self::Expired
+                | Self::Revoked
+                | Self::TokenInvalid
+                | Self::TokenExpired
+                | Self::TokenAudience
+        )
     }
 }
 
@@ -64,23 +86,38 @@ pub struct IdentityRefusal {
     pub retry_after_seconds: Option<u64>,
     /// The key, where its secret was proven; for the audit record only.
     pub key: Option<KeyId>,
+    /// What the operator should know beyond the reason; never a secret, never told to the client.
+    pub detail: Option<String>,
 }
 
 impl IdentityRefusal {
-    pub(crate) fn new(reason: RefusalReason) -> Self {
+    /// A refusal with the challenge that belongs to its reason.
+    pub fn new(reason: RefusalReason) -> Self {
         let challenge = |error: &str| Some(format!("Bearer realm=\"portcullis\", {error}"));
         let www_authenticate = match reason {
             RefusalReason::NoCredential => Some("Bearer realm=\"portcullis\"".to_owned()),
             RefusalReason::UnsupportedScheme => challenge("error=\"invalid_request\""),
-            RefusalReason::Malformed | RefusalReason::UnknownKey | RefusalReason::Revoked | RefusalReason::NoKeyRing => {
-                challenge("error=\"invalid_token\"")
-            }
+            RefusalReason::Malformed
+            | RefusalReason::UnknownKey
+            | RefusalReason::Revoked
+            | RefusalReason::NoKeyRing
+            | RefusalReason::TokenInvalid
+            | RefusalReason::TokenAudience => challenge("error=\"invalid_token\""),
             RefusalReason::Expired => challenge("error=\"invalid_token\", error_description=\"the key has expired\""),
+            RefusalReason::TokenExpired => challenge("error=\"invalid_token\", error_description=\"the token has expired\""),
             RefusalReason::WrongDoor => challenge("error=\"insufficient_scope\""),
-            RefusalReason::RateLimited | RefusalReason::StoreUnreachable => None,
+            RefusalReason::RateLimited | RefusalReason::StoreUnreachable | RefusalReason::IssuerUnreachable => None,
         };
-        let retry_after_seconds = (reason == RefusalReason::StoreUnreachable).then_some(1);
-        Self { reason, www_authenticate, retry_after_seconds, key: None }
+        let retry_after_seconds =
+            matches!(reason, RefusalReason::StoreUnreachable | RefusalReason::IssuerUnreachable).then_some(1);
+        Self { reason, www_authenticate, retry_after_seconds, key: None, detail: None }
+    }
+
+    /// The same with something for the operator's log and the audit record.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
     }
 
     pub(crate) fn of_key(reason: RefusalReason, key: Option<KeyId>) -> Self {
@@ -102,7 +139,10 @@ impl IdentityRefusal {
             RefusalReason::Revoked => "the API key was revoked",
             RefusalReason::WrongDoor => "the API key is not meant for this door",
             RefusalReason::RateLimited => "too many failed attempts from this address",
-            RefusalReason::StoreUnreachable => "credentials cannot be verified at the moment",
+            RefusalReason::TokenInvalid => "the token is not valid here",
+            RefusalReason::TokenExpired => "the token has expired or is not valid yet",
+            RefusalReason::TokenAudience => "the token was not issued for this server",
+            RefusalReason::StoreUnreachable | RefusalReason::IssuerUnreachable => "credentials cannot be verified at the moment",
         }
     }
 
@@ -116,7 +156,7 @@ impl IdentityRefusal {
         match self.reason {
             RefusalReason::WrongDoor => FaultCode::Forbidden,
             RefusalReason::RateLimited => FaultCode::RateLimited,
-            RefusalReason::StoreUnreachable => FaultCode::Unavailable,
+            RefusalReason::StoreUnreachable | RefusalReason::IssuerUnreachable => FaultCode::Unavailable,
             _ => FaultCode::Unauthenticated,
         }
     }
@@ -133,7 +173,10 @@ impl IdentityRefusal {
 
     /// The refusal as a fault: the sentence for the client, the reason for the log.
     pub fn fault(&self) -> Fault {
-        let fault = Fault::new(self.code(), self.message()).with_internal(self.reason.as_str());
+        let fault = Fault::new(self.code(), self.message()).with_internal(match &self.detail {
+            Some(detail) => format!("{}: {detail}", self.reason.as_str()),
+            None => self.reason.as_str().to_owned(),
+        });
         match self.retry_after_seconds {
             Some(seconds) => fault.with_retry_after(seconds),
             None => fault,

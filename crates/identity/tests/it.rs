@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_identity::{
-    DEFAULT_LOCAL_ROLE, Door, Identity, KeyError, KeyRequest, KeyRing, KeyStatus, Pepper, Presented, RefusalReason, Transport,
+    DEFAULT_LOCAL_ROLE, Door, Identity, KeyError, KeyRequest, KeyRing, KeyStatus, Pepper, Presented, RefusalReason,
     local_principal,
 };
 use portcullis_model::{CredentialKind, FaultCode, ManualClock, NameSet, TenantId, Timestamp};
@@ -206,7 +206,7 @@ fn identity(house: &House) -> Identity {
 
 fn http<'a>(authorization: Option<&'a str>, peer: &str) -> Presented<'a> {
     let peer: SocketAddr = peer.parse().unwrap();
-    Presented { transport: Transport::Http, authorization, peer: Some(peer) }
+    Presented::http(authorization, Some(peer))
 }
 
 const NEAR: &str = "127.0.0.1:5000";
@@ -216,22 +216,22 @@ const FAR: &str = "192.0.2.7:5000";
 async fn stdio_is_the_local_user_and_http_needs_a_credential() {
     let house = house().await;
     let identity = identity(&house);
-    let stdio = Presented { transport: Transport::Stdio, authorization: None, peer: None };
-    let local = identity.identify(&stdio).unwrap();
+    let stdio = Presented::stdio();
+    let local = identity.identify(&stdio).await.unwrap();
     assert_eq!(local.id.as_str(), "local:ana");
     assert!(local.roles.contains("operator") && !local.roles.contains("admin"));
     for peer in [NEAR, FAR] {
-        let refusal = identity.identify(&http(None, peer)).unwrap_err();
+        let refusal = identity.identify(&http(None, peer)).await.unwrap_err();
         assert_eq!(refusal.reason, RefusalReason::NoCredential);
         assert_eq!(refusal.www_authenticate.as_deref(), Some("Bearer realm=\"portcullis\""));
     }
     let created = house.ring.create(request()).await.unwrap();
     let header = format!("Bearer {}", created.secret.expose());
-    assert_eq!(identity.identify(&http(Some(&header), FAR)).unwrap().roles.iter().next().unwrap().as_ref(), "reader");
-    let basic = identity.identify(&http(Some("Basic dXNlcjpwYXNz"), FAR)).unwrap_err();
+    assert_eq!(identity.identify(&http(Some(&header), FAR)).await.unwrap().roles.iter().next().unwrap().as_ref(), "reader");
+    let basic = identity.identify(&http(Some("Basic dXNlcjpwYXNz"), FAR)).await.unwrap_err();
     assert_eq!((basic.reason, basic.http_status()), (RefusalReason::UnsupportedScheme, 401));
     let ringless = Identity::new(None, (*local).clone(), Arc::new(house.clock.clone()));
-    assert_eq!(ringless.identify(&http(Some(&header), FAR)).unwrap_err().reason, RefusalReason::NoKeyRing);
+    assert_eq!(ringless.identify(&http(Some(&header), FAR)).await.unwrap_err().reason, RefusalReason::NoKeyRing);
 }
 
 #[tokio::test]
@@ -239,13 +239,13 @@ async fn anonymous_needs_the_operators_word_and_a_loopback_peer() {
     let house = house().await;
     let identity = identity(&house).with_anonymous_loopback("reader").unwrap();
     for near in [NEAR, "[::1]:1", "[::ffff:127.0.0.1]:1"] {
-        let principal = identity.identify(&http(None, near)).unwrap();
+        let principal = identity.identify(&http(None, near)).await.unwrap();
         assert_eq!((principal.id.as_str(), &principal.credential), ("anonymous", &CredentialKind::Anonymous));
     }
-    assert!(identity.identify(&http(None, FAR)).is_err());
-    let unknown_peer = Presented { transport: Transport::Http, authorization: None, peer: None };
-    assert!(identity.identify(&unknown_peer).is_err());
-    let wrong = identity.identify(&http(Some("Bearer nonsense"), NEAR)).unwrap_err();
+    assert!(identity.identify(&http(None, FAR)).await.is_err());
+    let unknown_peer = Presented::http(None, None);
+    assert!(identity.identify(&unknown_peer).await.is_err());
+    let wrong = identity.identify(&http(Some("Bearer nonsense"), NEAR)).await.unwrap_err();
     assert_eq!(wrong.reason, RefusalReason::Malformed, "a wrong credential is not an absent one");
 }
 
@@ -258,19 +258,19 @@ async fn the_ingest_door_takes_ingest_keys_and_loopback_peers() {
     let sender = format!("Bearer {}", house.ring.create(wanted).await.unwrap().secret.expose());
     let asker = format!("Bearer {}", house.ring.create(request()).await.unwrap().secret.expose());
     let identity = identity(&house);
-    assert_eq!(identity.identify_ingest(&http(Some(&sender), FAR)).unwrap().as_str(), "shop");
-    assert_eq!(identity.identify_ingest(&http(None, NEAR)).unwrap().as_str(), "default");
-    assert!(identity.identify_ingest(&http(None, FAR)).is_err());
+    assert_eq!(identity.identify_ingest(&http(Some(&sender), FAR)).await.unwrap().as_str(), "shop");
+    assert_eq!(identity.identify_ingest(&http(None, NEAR)).await.unwrap().as_str(), "default");
+    assert!(identity.identify_ingest(&http(None, FAR)).await.is_err());
     for (refused, door) in [
-        (identity.identify_ingest(&http(Some(&asker), NEAR)).map(|_| ()), "ingest"),
-        (identity.identify(&http(Some(&sender), FAR)).map(|_| ()), "mcp"),
+        (identity.identify_ingest(&http(Some(&asker), NEAR)).await.map(|_| ()), "ingest"),
+        (identity.identify(&http(Some(&sender), FAR)).await.map(|_| ()), "mcp"),
     ] {
         let refusal = refused.expect_err(door);
         assert_eq!((refusal.reason, refusal.http_status()), (RefusalReason::WrongDoor, 403));
         assert!(refusal.key.is_some());
     }
     let closed = identity.with_open_ingest_on_loopback(false);
-    assert_eq!(closed.identify_ingest(&http(None, NEAR)).unwrap_err().reason, RefusalReason::NoCredential);
+    assert_eq!(closed.identify_ingest(&http(None, NEAR)).await.unwrap_err().reason, RefusalReason::NoCredential);
 }
 
 #[tokio::test]
@@ -279,15 +279,15 @@ async fn an_address_that_keeps_failing_has_to_wait() {
     let header = format!("Bearer {}", house.ring.create(request()).await.unwrap().secret.expose());
     let identity = identity(&house);
     for _ in 0..100 {
-        assert!(identity.identify(&http(None, FAR)).is_err());
-        assert!(identity.identify(&http(Some(&header), FAR)).is_ok());
+        assert!(identity.identify(&http(None, FAR)).await.is_err());
+        assert!(identity.identify(&http(Some(&header), FAR)).await.is_ok());
     }
     for _ in 0..20 {
-        assert_eq!(identity.identify(&http(Some("Bearer wrong"), FAR)).unwrap_err().reason, RefusalReason::Malformed);
+        assert_eq!(identity.identify(&http(Some("Bearer wrong"), FAR)).await.unwrap_err().reason, RefusalReason::Malformed);
     }
-    let refusal = identity.identify(&http(Some(&header), FAR)).unwrap_err();
+    let refusal = identity.identify(&http(Some(&header), FAR)).await.unwrap_err();
     assert_eq!((refusal.reason, refusal.http_status(), refusal.retry_after_seconds), (RefusalReason::RateLimited, 429, Some(3)));
-    assert!(identity.identify(&http(Some(&header), "192.0.2.8:1")).is_ok(), "other addresses are not touched");
+    assert!(identity.identify(&http(Some(&header), "192.0.2.8:1")).await.is_ok(), "other addresses are not touched");
     house.clock.advance(Duration::from_secs(3));
-    assert!(identity.identify(&http(Some(&header), FAR)).is_ok());
+    assert!(identity.identify(&http(Some(&header), FAR)).await.is_ok());
 }

@@ -196,8 +196,8 @@ impl Handler {
         self.session.get().map_or(LoggingLevel::Info, |session| session.level())
     }
 
-    fn turn(&self, context: &RequestContext<RoleServer>) -> Result<Turn, ErrorData> {
-        Turn::of(&self.face.gateway, context)
+    async fn turn(&self, context: &RequestContext<RoleServer>) -> Result<Turn, ErrorData> {
+        Turn::of(&self.face.gateway, context).await
     }
 }
 
@@ -278,7 +278,7 @@ impl ServerHandler for Handler {
     }
 
     async fn discover(&self, context: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
-        turn::caller(&self.face.gateway, &context.extensions)?;
+        turn::caller(&self.face.gateway, &context.extensions).await?;
         Ok(DiscoverResult::from_server_info(REVISIONS.to_vec(), self.get_info())
             .with_ttl_ms(LIST_TTL_MS)
             .with_cache_scope(CacheScope::Private))
@@ -289,7 +289,7 @@ impl ServerHandler for Handler {
         request: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let turn = self.turn(&context)?;
+        let turn = self.turn(&context).await?;
         let tools = self.face.cards.list(listed(self.face.gateway.tools(&turn.caller))?);
         let (tools, next) = page(List::Tools, tools, |t| &t.name, cursor_of(request.as_ref())).map_err(bad_cursor)?;
         let mut result = ListToolsResult::with_all_items(tools).with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private);
@@ -303,7 +303,7 @@ impl ServerHandler for Handler {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let turn = self.turn(&context)?;
+        let turn = self.turn(&context).await?;
         self.call(Some(&context), &turn, request).await
     }
 
@@ -322,7 +322,7 @@ impl ServerHandler for Handler {
         request: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
-        let turn = self.turn(&context)?;
+        let turn = self.turn(&context).await?;
         if !self.face.gateway.offers().2 {
             return method_not_found(wire::ListPromptsRequestMethod::VALUE);
         }
@@ -340,7 +340,7 @@ impl ServerHandler for Handler {
         request: GetPromptRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        let turn = self.turn(&context)?;
+        let turn = self.turn(&context).await?;
         if !self.face.gateway.offers().2 {
             return method_not_found(wire::GetPromptRequestMethod::VALUE);
         }
@@ -373,7 +373,7 @@ impl ServerHandler for Handler {
         request: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let turn = self.turn(&context)?;
+        let turn = self.turn(&context).await?;
         if !self.face.gateway.offers().1 {
             return method_not_found(wire::ListResourcesRequestMethod::VALUE);
         }
@@ -391,7 +391,7 @@ impl ServerHandler for Handler {
         request: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        let turn = self.turn(&context)?;
+        let turn = self.turn(&context).await?;
         if !self.face.gateway.offers().1 {
             return method_not_found(wire::ListResourceTemplatesRequestMethod::VALUE);
         }
@@ -410,7 +410,7 @@ impl ServerHandler for Handler {
         request: ReadResourceRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let turn = self.turn(&context)?;
+        let turn = self.turn(&context).await?;
         if !self.face.gateway.offers().1 {
             return method_not_found(wire::ReadResourceRequestMethod::VALUE);
         }
@@ -446,7 +446,7 @@ impl ServerHandler for Handler {
         request: CompleteRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        let turn = self.turn(&context)?;
+        let turn = self.turn(&context).await?;
         if !self.face.gateway.offers().3 {
             return method_not_found(wire::CompleteRequestMethod::VALUE);
         }
@@ -469,7 +469,7 @@ impl ServerHandler for Handler {
     }
 
     async fn set_level(&self, request: SetLevelRequestParams, context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
-        let turn = self.turn(&context)?;
+        let turn = self.turn(&context).await?;
         if turn.modern {
             return Err(ErrorData::method_not_found::<SetLevelRequestMethod>());
         }
@@ -481,7 +481,7 @@ impl ServerHandler for Handler {
     }
 
     async fn subscribe(&self, request: SubscribeRequestParams, context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
-        let turn = self.turn(&context)?;
+        let turn = self.turn(&context).await?;
         if !self.face.gateway.offers().1 {
             return Err(ErrorData::method_not_found::<SubscribeRequestMethod>());
         }
@@ -496,7 +496,7 @@ impl ServerHandler for Handler {
     }
 
     async fn unsubscribe(&self, request: UnsubscribeRequestParams, context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
-        self.turn(&context)?;
+        self.turn(&context).await?;
         if let Some(session) = self.session.get() {
             session.unwatch(&request.uri);
         }
@@ -504,7 +504,7 @@ impl ServerHandler for Handler {
     }
 
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
-        if let Ok(caller) = turn::caller(&self.face.gateway, &context.extensions) {
+        if let Ok(caller) = turn::caller(&self.face.gateway, &context.extensions).await {
             watch::follow(&self.face, caller, context.peer, self.session());
         }
     }
@@ -527,7 +527,7 @@ impl ServerHandler for Handler {
         request: CustomRequest,
         context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
-        let turn = self.turn(&context)?;
+        let turn = self.turn(&context).await?;
         let method = request.method;
         let (_, resources, prompts, completions) = self.face.gateway.offers();
         let params = request.params.unwrap_or_else(|| Value::Object(Map::new()));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use portcullis_gateway::{Caller, Gateway};
 use portcullis_guard::{StrictLimits, check_strict};
-use portcullis_identity::{Presented, Transport as Door};
+use portcullis_identity::Presented;
 use portcullis_model::FaultCode;
 use rmcp::RoleServer;
 use rmcp::model::{ClientJsonRpcMessage, ErrorData, JsonRpcError, ServerJsonRpcMessage};
@@ -71,8 +71,8 @@ pub async fn serve_stream(
     output: impl AsyncWrite + Send + Unpin + 'static,
     stop: CancellationToken,
 ) -> Result<StdioEnd, StdioError> {
-    let presented = Presented { transport: Door::Stdio, authorization: None, peer: None };
-    let owner: Caller = gateway.identify(&presented).map_err(|fault| StdioError::Refused(fault.into_inner().message))?;
+    let presented = Presented::stdio();
+    let owner: Caller = gateway.identify(&presented).await.map_err(|fault| StdioError::Refused(fault.into_inner().message))?;
     let limits = StreamLimits { per_principal: 64, in_all: 64 };
     let face = Arc::new(Face::new(gateway, limits, stop.clone()));
     let handler = Handler::new(face, Some(Arc::new(owner)));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use portcullis_gateway::{Caller, Gateway};
-use portcullis_identity::{Presented, Transport};
+use portcullis_identity::Presented;
 use portcullis_model::TraceContext;
 use portcullis_ports::ClientAbilities;
 use rmcp::RoleServer;
@@ -32,9 +32,9 @@ pub(crate) struct Turn {
 
 impl Turn {
     /// Reads a request.
-    pub(crate) fn of(gateway: &Gateway, context: &RequestContext<RoleServer>) -> Result<Self, ErrorData> {
+    pub(crate) async fn of(gateway: &Gateway, context: &RequestContext<RoleServer>) -> Result<Self, ErrorData> {
         let parts = context.extensions.get::<Parts>();
-        let caller = caller(gateway, &context.extensions)?;
+        let caller = caller(gateway, &context.extensions).await?;
         let modern = context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
         let reachable = !modern && parts.is_none_or(|p| p.headers.contains_key(SESSION_HEADER));
         let declared = match context.meta.client_capabilities() {
@@ -49,7 +49,7 @@ impl Turn {
 }
 
 /// Who sent a message: on HTTP whoever the door identified for this request, on stdio the user of this process.
-pub(crate) fn caller(gateway: &Gateway, extensions: &Extensions) -> Result<Arc<Caller>, ErrorData> {
+pub(crate) async fn caller(gateway: &Gateway, extensions: &Extensions) -> Result<Arc<Caller>, ErrorData> {
     match extensions.get::<Parts>() {
         Some(parts) => parts
             .extensions
@@ -57,7 +57,8 @@ pub(crate) fn caller(gateway: &Gateway, extensions: &Extensions) -> Result<Arc<C
             .cloned()
             .ok_or_else(|| ErrorData::internal_error("the request was not identified", None)),
         None => gateway
-            .identify(&Presented { transport: Transport::Stdio, authorization: None, peer: None })
+            .identify(&Presented::stdio())
+            .await
             .map(Arc::new)
             .map_err(|fault| rpc_error(fault, Asked::Other)),
     }

@@ -127,7 +127,7 @@ pub(crate) async fn listen(
     mut changes: watch::Receiver<u64>,
     subscription: SubscriptionContext,
 ) -> Result<(), ErrorData> {
-    let caller = turn::caller(&face.gateway, &subscription.request_context().extensions)?;
+    let caller = turn::caller(&face.gateway, &subscription.request_context().extensions).await?;
     let refused = |fault| {
         let released = face.gateway.refuse_request(&caller, "subscriptions/listen", "stream-budget", fault);
         rpc_error(released, Asked::Other)

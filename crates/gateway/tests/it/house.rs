@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use portcullis_gateway::{Admission, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, Recorder, RoadEnd};
 use portcullis_guard::{Redactor, Releaser};
-use portcullis_identity::{Identity, KeyRequest, KeyRing, Pepper, Presented, Transport, local_principal};
+use portcullis_identity::{Identity, KeyRequest, KeyRing, Pepper, Presented, local_principal};
 use portcullis_model::{Fault, RiskClass, SystemClock, TenantId, ToolName, ToolSpec, WriteCategory};
 use portcullis_policy::{Budget, Permit, Policies, Vocabulary};
 use portcullis_ports::{Arguments, Exchange, Outcome, Output, Tool};
@@ -121,11 +121,11 @@ pub(crate) async fn house(limits: LimitSettings, enabled: &[&str]) -> House {
 }
 
 impl House {
-    pub(crate) fn caller(&self, key: &str) -> portcullis_gateway::Caller {
+    pub(crate) async fn caller(&self, key: &str) -> portcullis_gateway::Caller {
         let authorization = format!("Bearer {key}");
         let peer = Some("127.0.0.1:5000".parse().unwrap());
-        let presented = Presented { transport: Transport::Http, authorization: Some(&authorization), peer };
-        self.gateway.identify(&presented).unwrap()
+        let presented = Presented::http(Some(&authorization), peer);
+        self.gateway.identify(&presented).await.unwrap()
     }
 
     pub(crate) fn last(&self) -> RoadEnd {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use portcullis_gateway::{CallRequest, LimitSettings, Voice};
 use portcullis_guard::{Notice, Progress, Released};
-use portcullis_identity::{Presented, Transport};
+use portcullis_identity::Presented;
 use portcullis_model::FaultCode;
 use portcullis_ports::{Arguments, Content, Outcome};
 use serde_json::json;
@@ -20,7 +20,7 @@ fn request(tool: &str, arguments: serde_json::Value) -> CallRequest {
 }
 
 async fn refused(house: &House, key: &str, tool: &str, arguments: serde_json::Value) -> (FaultCode, String, String) {
-    let fault = house.gateway.call(&house.caller(key), request(tool, arguments), Arc::new(())).await.expect_err("refused");
+    let fault = house.gateway.call(&house.caller(key).await, request(tool, arguments), Arc::new(())).await.expect_err("refused");
     let end = house.last();
     assert_eq!(end.code, Some(fault.get().code), "the record carries the same code");
     (fault.get().code, fault.get().message.clone(), end.rule.to_string())
@@ -31,7 +31,7 @@ async fn an_answer_is_redacted_and_recorded() {
     let house = house(LimitSettings::default(), &[]).await;
     let answer = house
         .gateway
-        .call(&house.caller(&house.reader), request("look", json!({"text": "hunter22"})), Arc::new(()))
+        .call(&house.caller(&house.reader).await, request("look", json!({"text": "hunter22"})), Arc::new(()))
         .await
         .unwrap();
     let Outcome::Complete(output) = answer.get() else { panic!("complete") };
@@ -71,8 +71,8 @@ async fn refusals_and_their_records() {
 async fn a_bad_key_is_refused_and_recorded() {
     let house = house(LimitSettings::default(), &[]).await;
     for authorization in [None, Some("Bearer nonsense"), Some("Basic dTpw"), Some("")] {
-        let presented = Presented { transport: Transport::Http, authorization, peer: Some("127.0.0.1:5000".parse().unwrap()) };
-        let fault = house.gateway.identify(&presented).expect_err("refused");
+        let presented = Presented::http(authorization, Some("127.0.0.1:5000".parse().unwrap()));
+        let fault = house.gateway.identify(&presented).await.expect_err("refused");
         assert_eq!(fault.get().code, FaultCode::Unauthenticated);
         assert_eq!((house.last().method, house.last().allowed), ("authenticate", false));
     }
@@ -83,7 +83,7 @@ async fn listed_is_callable_for_every_principal() {
     for enabled in [&[][..], &["workloads"][..]] {
         let house = house(LimitSettings::default(), enabled).await;
         for key in [&house.reader, &house.operator] {
-            let caller = house.caller(key);
+            let caller = house.caller(key).await;
             let listed: Vec<String> = house.gateway.tools(&caller).unwrap().get().iter().map(|t| t.name.to_string()).collect();
             for tool in ["look", "restart", "wipe"] {
                 let called = house.gateway.call(&caller, request(tool, json!({"text": "x"})), Arc::new(())).await;
@@ -98,7 +98,7 @@ async fn listed_is_callable_for_every_principal() {
 async fn a_listing_is_admitted_and_recorded() {
     let one = NonZeroU32::new(1).unwrap();
     let house = house(LimitSettings { calls_per_second: one, burst: one, ..LimitSettings::default() }, &[]).await;
-    let caller = house.caller(&house.reader);
+    let caller = house.caller(&house.reader).await;
     house.gateway.tools(&caller).unwrap();
     let end = house.last();
     assert_eq!((end.method, end.allowed, &*end.rule), ("tools/list", true, "own-catalogue"));
@@ -112,7 +112,7 @@ async fn a_listing_is_admitted_and_recorded() {
 async fn limits_refuse_with_a_time_to_retry() {
     let one = NonZeroU32::new(1).unwrap();
     let house = house(LimitSettings { calls_per_second: one, burst: one, ..LimitSettings::default() }, &[]).await;
-    let caller = house.caller(&house.reader);
+    let caller = house.caller(&house.reader).await;
     house.gateway.call(&caller, request("look", json!({"text": "x"})), Arc::new(())).await.unwrap();
     let fault = house.gateway.call(&caller, request("look", json!({"text": "x"})), Arc::new(())).await.unwrap_err();
     assert_eq!((fault.get().code, fault.get().retry_after_seconds), (FaultCode::RateLimited, Some(1)));
@@ -129,7 +129,7 @@ async fn a_deadline_ends_the_work() {
 #[tokio::test]
 async fn a_caller_that_goes_away_leaves_a_record_and_its_place() {
     let house = house(LimitSettings { concurrent_per_principal: 1, ..LimitSettings::default() }, &[]).await;
-    let caller = house.caller(&house.reader);
+    let caller = house.caller(&house.reader).await;
     let call = house.gateway.call(&caller, request("look", json!({"text": "sleep"})), Arc::new(()));
     assert!(tokio::time::timeout(Duration::from_millis(20), call).await.is_err());
     assert_eq!(house.last().code, Some(FaultCode::Cancelled));
@@ -139,7 +139,7 @@ async fn a_caller_that_goes_away_leaves_a_record_and_its_place() {
 #[tokio::test]
 async fn without_a_record_there_is_no_answer() {
     let house = house(LimitSettings::default(), &[]).await;
-    let caller = house.caller(&house.reader);
+    let caller = house.caller(&house.reader).await;
     house.memory.broken.store(true, Ordering::SeqCst);
     let fault = house.gateway.call(&caller, request("look", json!({"text": "x"})), Arc::new(())).await.unwrap_err();
     assert_eq!(fault.get().code, FaultCode::Unavailable);
@@ -159,6 +159,6 @@ impl Voice for Ear {
 async fn progress_is_redacted_too() {
     let house = house(LimitSettings::default(), &[]).await;
     let ear = Arc::new(Ear::default());
-    house.gateway.call(&house.caller(&house.reader), request("look", json!({"text": "progress"})), ear.clone()).await.unwrap();
+    house.gateway.call(&house.caller(&house.reader).await, request("look", json!({"text": "progress"})), ear.clone()).await.unwrap();
     assert_eq!(*ear.0.lock().unwrap(), ["using token=[redacted:secret-value]"]);
 }

@@ -12,7 +12,7 @@ use futures::StreamExt;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use portcullis_gateway::{Caller, Gateway};
 use portcullis_guard::{ClientFault, Released, StrictLimits, check_strict};
-use portcullis_identity::{Presented, Transport};
+use portcullis_identity::{ClientCertificate, Presented, Transport};
 use portcullis_model::{Fault, FaultCode};
 use rmcp::model::ErrorData;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
@@ -71,7 +71,7 @@ impl Door {
     }
 
     /// Who asks.
-    fn identify(&self, request: &mut Request) -> Result<Caller, Refusal> {
+    async fn identify(&self, request: &mut Request) -> Result<Caller, Refusal> {
         let headers = request.headers();
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let first = given.next();
@@ -80,10 +80,14 @@ impl Door {
         }
         // A header that is no text is no credential, but it was presented: it must not count as absent.
         let authorization = first.map(|value| value.to_str().unwrap_or(""));
-        let near = !FORWARDED.iter().any(|name| headers.contains_key(*name));
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0).filter(|_| near);
-        let presented = Presented { transport: Transport::Http, authorization, peer };
-        let identified = self.gateway().identify(&presented);
+        let presented = Presented {
+            transport: Transport::Http,
+            authorization,
+            certificate: request.extensions().get::<Arc<ClientCertificate>>().map(AsRef::as_ref),
+            peer: request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
+            forwarded: FORWARDED.iter().any(|name| headers.contains_key(*name)),
+        };
+        let identified = self.gateway().identify(&presented).await;
         let caller = identified.map_err(|fault| Box::new(challenge(fault, authorization.is_some())))?;
         request.headers_mut().remove(AUTHORIZATION);
         Ok(caller)
@@ -155,7 +159,7 @@ impl Door {
         if declared_length(request.headers()).is_some_and(|length| length > self.settings.body_limit as u64) {
             return Err(Box::new(self.too_large()));
         }
-        let caller = self.identify(&mut request)?;
+        let caller = self.identify(&mut request).await?;
         let place = self.place(&caller).await?;
         let session = self.session(request.headers(), &caller)?;
         let caller = Arc::new(caller.in_session(session));

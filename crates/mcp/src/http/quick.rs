@@ -5,6 +5,8 @@
 //! arguments, encoded names, headers that do not agree) goes the long way through rmcp, which says what is wrong.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -16,8 +18,9 @@ use portcullis_model::TraceContext;
 use rmcp::model::{
     CallToolRequestParams, ClientCapabilities, ErrorCode, JsonObject, RequestId, ServerJsonRpcMessage, ServerResult,
 };
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::answer::plain_refusal;
 use crate::face::Face;
@@ -27,13 +30,36 @@ use crate::turn::{SESSION_HEADER, Turn, abilities};
 const VERSION: &str = "2026-07-28";
 const METHOD: &str = "tools/call";
 
+/// A value that is written as a JSON object. A derived reader alone would also take an array for its members in order.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData))
+    }
+}
+
 #[derive(Deserialize)]
 struct Message<'a> {
     jsonrpc: &'a str,
     id: RequestId,
     method: &'a str,
     #[serde(borrow)]
-    params: Params<'a>,
+    params: Object<Params<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -48,7 +74,7 @@ struct Params<'a> {
     #[serde(default)]
     request_state: Option<IgnoredAny>,
     #[serde(rename = "_meta", borrow)]
-    meta: Meta<'a>,
+    meta: Object<Meta<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -56,7 +82,7 @@ struct Meta<'a> {
     #[serde(rename = "io.modelcontextprotocol/protocolVersion")]
     version: &'a str,
     #[serde(rename = "io.modelcontextprotocol/clientCapabilities")]
-    capabilities: ClientCapabilities,
+    capabilities: Object<ClientCapabilities>,
     #[serde(rename = "io.modelcontextprotocol/logLevel", default)]
     level: Option<IgnoredAny>,
     #[serde(rename = "progressToken", default)]
@@ -85,8 +111,8 @@ pub(super) fn read(face: &Face, headers: &HeaderMap, body: &[u8], caller: &Arc<C
     if !["application/json", "text/event-stream"].iter().all(|wanted| plain.clone().any(|given| given == *wanted)) {
         return None;
     }
-    let Message { jsonrpc, id, method, params } = serde_json::from_slice(body).ok()?;
-    let Params { name, arguments, input_responses, request_state, meta } = params;
+    let Object(Message { jsonrpc, id, method, params: Object(params) }) = serde_json::from_slice(body).ok()?;
+    let Params { name, arguments, input_responses, request_state, meta: Object(meta) } = params;
     let agreed = jsonrpc == "2.0" && method == METHOD && meta.version == VERSION && one(headers, "mcp-name", &name);
     let single = meta.level.is_none() && meta.progress.is_none() && input_responses.is_none() && request_state.is_none();
     if !agreed || !single || name.starts_with("=?") {
@@ -100,7 +126,7 @@ pub(super) fn read(face: &Face, headers: &HeaderMap, body: &[u8], caller: &Arc<C
         caller: caller.clone(),
         modern: true,
         reachable: false,
-        abilities: abilities(&meta.capabilities),
+        abilities: abilities(&meta.capabilities.0),
         trace: TraceContext::parse(meta.traceparent.as_deref().or_else(header)),
     };
     let mut request = CallToolRequestParams::new(name.into_owned());
@@ -148,6 +174,19 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         headers
+    }
+
+    #[test]
+    fn only_objects_are_read() {
+        let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+        let read = |text: &str| serde_json::from_str::<Object<Message<'_>>>(text).is_ok();
+        let message = |params: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+        let params = format!(r#"{{"name":"t","_meta":{meta}}}"#);
+        assert!(read(&message(&params)));
+        assert!(!read(&format!(r#"["2.0",1,"tools/call",{params}]"#)), "a message by position");
+        assert!(!read(&message(&format!(r#"["t",{{}},null,null,{meta}]"#))), "parameters by position");
+        assert!(!read(&message(r#"{"name":"t","_meta":["2026-07-28",{}]}"#)), "_meta by position");
+        assert!(!read(&message(&params.replace("{}", "[]"))), "capabilities as an array");
     }
 
     #[test]

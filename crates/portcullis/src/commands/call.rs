@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use portcullis_gateway::CallRequest;
-use portcullis_identity::{Presented, Transport};
+use portcullis_identity::Presented;
 use portcullis_ports::{Arguments, Content, Outcome};
 use serde_json::{Map, Value};
 
@@ -23,8 +23,8 @@ pub async fn run(config: &Config, args: CallArgs) -> anyhow::Result<()> {
 }
 
 async fn call(house: &House, tool: String, arguments: Arguments, json: bool) -> anyhow::Result<()> {
-    let presented = Presented { transport: Transport::Stdio, authorization: None, peer: None };
-    let caller = match house.gateway.identify(&presented) {
+    let presented = Presented::stdio();
+    let caller = match house.gateway.identify(&presented).await {
         Ok(caller) => caller,
         Err(fault) => bail!("{}", fault.get().message),
     };

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use async_trait::async_trait;
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
 use portcullis_config::FileStamp;
-use portcullis_identity::{Identity, KeyStatus, Presented, Transport};
+use portcullis_identity::{Identity, KeyStatus, Presented};
 use portcullis_mcp::{HostPolicy, HttpSettings, SessionLimits};
 use portcullis_model::{Clock, SystemClock, TenantId};
 use portcullis_telemetry::{IngestAuthorizer, IngestLimits, IngestRefusal, OtlpDoor};
@@ -206,8 +206,8 @@ struct IngestDoor {
 #[async_trait]
 impl IngestAuthorizer for IngestDoor {
     async fn authorize(&self, authorization_header: Option<&str>, peer: SocketAddr) -> Result<TenantId, IngestRefusal> {
-        let presented = Presented { transport: Transport::Http, authorization: authorization_header, peer: Some(peer) };
-        self.identity.identify_ingest(&presented).map_err(|refusal| {
+        let presented = Presented::http(authorization_header, Some(peer));
+        self.identity.identify_ingest(&presented).await.map_err(|refusal| {
             let event = AuditEvent::new(EventKind::Ingest)
                 .client(Some(peer))
                 .transport("otlp")

@@ -1,7 +1,7 @@
 //! `portcullis tools`: what the local user may call.
 
 use anyhow::bail;
-use portcullis_identity::{Presented, Transport};
+use portcullis_identity::Presented;
 use serde_json::json;
 
 use crate::cli::OutputArgs;
@@ -18,8 +18,8 @@ pub async fn run(config: &Config, output: &OutputArgs) -> anyhow::Result<()> {
 }
 
 fn list(house: &House, output: &OutputArgs) -> anyhow::Result<()> {
-    let presented = Presented { transport: Transport::Stdio, authorization: None, peer: None };
-    let caller = match house.gateway.identify(&presented) {
+    let presented = Presented::stdio();
+    let caller = match house.gateway.identify(&presented).await {
         Ok(caller) => caller,
         Err(fault) => bail!("{}", fault.get().message),
     };

@@ -1,0 +1,130 @@
+//! Batches over HTTP, in sessions of 2025-03-26 only. Every message is handed over by itself, in the order it stands,
+//! and so is admitted, decided and recorded by itself; the answers leave together as one array.
+//!
+//! The reply is plain JSON, unless a tool speaks or asks before the answers are whole: then it is an event stream that
+//! carries those messages as they come, and the array last (2025-03-26, basic/transports, "Sending Messages").
+
+use std::convert::Infallible;
+use std::future::{Future, ready};
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::{Stream, StreamExt, stream};
+use http_body_util::BodyExt;
+use portcullis_gateway::Caller;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use sse_stream::SseStream;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::door::Door;
+
+/// Messages of one batch being answered at once; the rest follows as these end.
+const AT_ONCE: usize = 8;
+/// Messages of running tools that wait for a slow client.
+const QUEUE: usize = 64;
+
+/// What a batch has to say.
+enum Said {
+    /// A message of a running tool: progress, log, a question to the client.
+    Meanwhile(String),
+    /// All answers, as one array.
+    Answers(String),
+}
+
+/// One batch that passed the door.
+pub(super) struct Batch {
+    pub(super) door: Arc<Door>,
+    pub(super) parts: Parts,
+    pub(super) messages: Vec<Bytes>,
+    pub(super) caller: Arc<Caller>,
+    /// The batch's place in the house, kept until its last answer.
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+impl Batch {
+    /// Serves it. Without requests in it, there is nothing to say but that it arrived.
+    pub(super) async fn serve(self) -> Response {
+        let (say, mut heard) = mpsc::channel(QUEUE);
+        let hearing = stream::poll_fn(move |context| heard.poll_recv(context));
+        let mut said = Box::pin(beside(hearing, self.run(say)));
+        match said.next().await {
+            None => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::ACCEPTED;
+                response
+            }
+            Some(Said::Answers(answers)) => {
+                let mut response = Response::new(Body::from(answers));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                response
+            }
+            Some(first) => {
+                let events = stream::once(ready(first)).chain(said).map(|said| {
+                    let (Said::Meanwhile(text) | Said::Answers(text)) = said;
+                    Ok::<_, Infallible>(Event::default().data(text))
+                });
+                Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+            }
+        }
+    }
+
+    async fn run(self, say: mpsc::Sender<Said>) {
+        let Self { door, parts, messages, caller, place } = self;
+        let answers: Vec<String> = stream::iter(messages)
+            .then(|message| door.hand_over(parts.clone(), message, caller.clone()))
+            .map(|response| answer(response, say.clone()))
+            .buffered(AT_ONCE)
+            .filter_map(ready)
+            .collect()
+            .await;
+        drop(place);
+        if !answers.is_empty() {
+            let array = format!("[{}]", answers.join(","));
+            if say.send(Said::Answers(array)).await.is_err() {
+                tracing::debug!("the client left before its batch was answered");
+            }
+        }
+    }
+}
+
+/// What is heard while `work` runs, and the rest of it afterwards. Dropping the stream drops the work.
+fn beside<T>(hearing: impl Stream<Item = T>, work: impl Future<Output = ()>) -> impl Stream<Item = T> {
+    let working = stream::once(work).filter_map(|()| ready(None));
+    stream::select(hearing, working)
+}
+
+/// The answer in the reply to one message; what comes before it is said at once. A notification has none.
+async fn answer(response: Response, say: mpsc::Sender<Said>) -> Option<String> {
+    let streamed = response.headers().get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream"));
+    if !streamed {
+        let body = response.into_body().collect().await.ok()?.to_bytes();
+        return String::from_utf8(body.into()).ok().filter(|text| !text.is_empty());
+    }
+    let mut events = SseStream::from_bytes_stream(response.into_body().into_data_stream());
+    while let Some(Ok(event)) = events.next().await {
+        let Some(text) = event.data.filter(|data| !data.trim().is_empty()) else { continue };
+        if is_answer(&text) {
+            return Some(text);
+        }
+        if say.send(Said::Meanwhile(text)).await.is_err() {
+            tracing::debug!("the client left before its batch was answered");
+        }
+    }
+    // A cancelled request has no answer.
+    None
+}
+
+/// Requests and notifications name a method, answers do not.
+fn is_answer(message: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Envelope {
+        method: Option<IgnoredAny>,
+    }
+    serde_json::from_str::<Envelope>(message).is_ok_and(|envelope| envelope.method.is_none())
+}
