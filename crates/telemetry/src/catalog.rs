@@ -2,13 +2,14 @@
 //! journal; one line is one atomic change. What the journal does not name does not exist.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, StoreError};
+use crate::files;
 use crate::segment::SegmentMeta;
 use crate::wal::sync_directory;
 
@@ -49,11 +50,10 @@ impl Catalog {
     /// Opens or begins the catalogue of a data directory. A torn last line is a change that never happened.
     pub(crate) fn open(directory: &Path) -> Result<Self> {
         let path = directory.join(FILE);
-        let mut file = OpenOptions::new()
+        let mut file = files::writing()
             .create(true)
             .truncate(false)
             .read(true)
-            .write(true)
             .open(&path)
             .map_err(|e| StoreError::io("open the catalogue", &path, e))?;
         sync_directory(directory)?;
@@ -125,7 +125,7 @@ impl Catalog {
         let line = line_of(&whole)?;
         let fresh = self.path.with_extension("journal.tmp");
         let failed = |e| StoreError::io("rewrite the catalogue", &fresh, e);
-        let mut file = File::create(&fresh).map_err(failed)?;
+        let mut file = files::create(&fresh).map_err(failed)?;
         file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
         std::fs::rename(&fresh, &self.path).map_err(failed)?;
         self.file = file;

@@ -6,6 +6,7 @@
 mod catalog;
 mod convert;
 mod error;
+mod files;
 mod ingest;
 mod memory;
 mod read;

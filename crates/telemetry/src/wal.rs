@@ -1,7 +1,7 @@
 //! The write-ahead log: requests as they arrived, one file per generation. What is acknowledged is on disk before the
 //! acknowledgement. A torn tail is what a crash leaves; it is reported and dropped, for nothing behind it was acknowledged.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use portcullis_model::TenantId;
 
 use crate::convert::OtlpSignal;
 use crate::error::{Result, StoreError};
+use crate::files;
 
 const MAGIC: &[u8; 8] = b"PCWAL\x00\x00\x01";
 /// A frame larger than this is never written, so a larger length is damage.
@@ -70,11 +71,8 @@ impl WalWriter {
     /// Starts the file of a generation.
     pub(crate) fn create(directory: &Path, generation: u64) -> Result<Self> {
         let path = path_of(directory, generation);
-        let mut file = OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .open(&path)
-            .map_err(|e| StoreError::io("create the write-ahead log", &path, e))?;
+        let mut file =
+            files::writing().create_new(true).open(&path).map_err(|e| StoreError::io("create the write-ahead log", &path, e))?;
         file.write_all(MAGIC).map_err(|e| StoreError::io("write the write-ahead log", &path, e))?;
         file.sync_all().map_err(|e| StoreError::io("sync the write-ahead log", &path, e))?;
         sync_directory(directory)?;

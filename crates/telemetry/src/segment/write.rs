@@ -19,6 +19,7 @@ use portcullis_model::TenantId;
 use super::index::{GRANULE_ROWS, Granule, Index, ServiceSeen};
 use super::{SegmentMeta, bloom, data_path, index_path};
 use crate::error::{Result, StoreError};
+use crate::files;
 use crate::schema::{Stored, Table};
 use crate::wal::sync_directory;
 
@@ -54,7 +55,7 @@ impl SegmentWriter {
     /// Begins a segment in the directory of its table.
     pub(crate) fn create(directory: &Path, tenant: &TenantId, table: Table, id: u64, level: i32) -> Result<Self> {
         let path = temporary(&data_path(directory, id));
-        let file = File::create(&path).map_err(|e| StoreError::io("create", &path, e))?;
+        let file = files::create(&path).map_err(|e| StoreError::io("create", &path, e))?;
         let options = ArrowWriterOptions::new().with_properties(properties(table, level)?).with_skip_arrow_metadata(true);
         Ok(Self {
             writer: ArrowWriter::try_new_with_options(file, table.row_schema(), options)?,
@@ -86,7 +87,7 @@ impl SegmentWriter {
         let bytes = built.encode(&filters)?;
         let temporary_index = temporary(&index);
         self.unfinished.0.push(temporary_index.clone());
-        File::create(&temporary_index)
+        files::create(&temporary_index)
             .and_then(|mut f| f.write_all(&bytes).and_then(|()| f.sync_all()))
             .map_err(|e| StoreError::io("write", &temporary_index, e))?;
         for (from, to) in [(&temporary_index, &index), (&temporary_data, &data)] {

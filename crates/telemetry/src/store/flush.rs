@@ -110,7 +110,7 @@ impl Inner {
     pub(super) fn table_directory(&self, tenant: &TenantId, table: Table) -> Result<std::path::PathBuf> {
         let directory = table_directory(self.root(), tenant, table);
         if !directory.is_dir() {
-            std::fs::create_dir_all(&directory).map_err(|e| StoreError::io("create", &directory, e))?;
+            crate::files::create_directories(&directory).map_err(|e| StoreError::io("create", &directory, e))?;
             for parent in directory.ancestors().skip(1).take(3) {
                 wal::sync_directory(parent)?;
             }

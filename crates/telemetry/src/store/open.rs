@@ -1,7 +1,7 @@
 //! Opening: lock, catalogue, removal of files nobody names, replay of the log, threads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc;
@@ -16,6 +16,7 @@ use super::{COMMIT_QUEUE, Inner, QUERIES, State, flush, lock, maintain};
 use crate::catalog::{Catalog, Change};
 use crate::convert::OtlpRequest;
 use crate::error::{Result, StoreError};
+use crate::files;
 use crate::memory::MemoryTable;
 use crate::schema::Table;
 use crate::segment::read::ReaderCache;
@@ -26,7 +27,7 @@ use crate::wal::{self, WalWriter};
 pub(super) fn open(settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<Arc<Inner>> {
     let root = settings.directory.clone();
     let wal_directory = root.join("wal");
-    std::fs::create_dir_all(&wal_directory).map_err(|e| StoreError::io("create", &wal_directory, e))?;
+    files::create_directories(&wal_directory).map_err(|e| StoreError::io("create", &wal_directory, e))?;
     let held = lock_directory(&root)?;
     let catalog = Catalog::open(&root)?;
     let (commands, receiver) = mpsc::sync_channel(COMMIT_QUEUE);
@@ -68,8 +69,7 @@ fn workers(settings: &StoreSettings) -> Result<rayon_core::ThreadPool> {
 
 fn lock_directory(root: &Path) -> Result<File> {
     let path = root.join("lock");
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(|e| StoreError::io("open", &path, e))?;
+    let file = files::writing().create(true).truncate(false).open(&path).map_err(|e| StoreError::io("open", &path, e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked { directory: root.to_owned() }),

@@ -1,5 +1,6 @@
 //! What is kept, what is dropped, what is found damaged.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use portcullis_model::{ManualClock, TenantId, Timestamp};
 use portcullis_ports::{Source as _, SqlRequest};
-use portcullis_telemetry::{Store, StoreError, StoreSettings};
+use portcullis_telemetry::{OtlpSignal, Store, StoreError, StoreSettings};
 
 use crate::data::{ingest, ingest_logs, log, logs};
 use crate::support::{NOW, SECOND, everything, open, permit, source, tenant};
@@ -191,4 +192,35 @@ async fn closing_is_quick_and_leaves_nothing_to_replay() {
     let store = open(directory.path());
     assert_eq!(rows(&store).await, 10_000);
     assert!(store.stats().damage.is_empty());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn nobody_else_on_the_machine_can_read_the_store() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let parent = tempfile::tempdir().unwrap();
+    let root = parent.path().join("made/by/us");
+    let store = open(&root);
+    for round in 0..6 {
+        for name in ["default", "other"] {
+            ingest(&store, &tenant(name), OtlpSignal::Logs, &logs("cart", vec![log(round, 9, "x")])).await;
+        }
+        store.flush().await.unwrap();
+    }
+    store.maintain().await.unwrap();
+    ingest_logs(&store, &logs("cart", vec![log(100, 9, "in the write-ahead log")])).await;
+    let (mut open, mut seen) = (vec![parent.path().join("made")], BTreeSet::new());
+    while let Some(path) = open.pop() {
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        if path.is_dir() {
+            assert_eq!(mode, 0o700, "{}", path.display());
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            assert_eq!(mode, 0o600, "{}", path.display());
+            let kind = path.extension().or_else(|| path.file_name()).unwrap();
+            seen.insert(kind.to_string_lossy().into_owned());
+        }
+    }
+    let expected = ["index", "journal", "lock", "parquet", "wal"].map(str::to_owned);
+    assert_eq!(seen, BTreeSet::from(expected));
 }
