@@ -257,6 +257,89 @@ async fn no_statement_sees_beyond_its_scope() {
     assert_eq!(late.rows[0][0], json!("2026-03-01T10:00:00Z"));
 }
 
+/// What must become of an attack.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Fate {
+    /// Refused, whatever the scope.
+    Refused,
+    /// Answered from the scope alone, or refused.
+    Confined,
+}
+
+/// Attempts to reach another service's or tenant's rows, the server's own, or to write; each by another way.
+const ATTACKS: &[(Fate, &str)] = &[
+    (Fate::Refused, "SELECT Body FROM otel_logs UNION ALL SELECT table_name FROM information_schema.tables"),
+    (Fate::Refused, "SELECT Body FROM otel_logs EXCEPT SELECT name FROM information_schema.df_settings"),
+    (Fate::Refused, "SELECT Body FROM otel_logs INTERSECT SELECT table_name FROM portcullis.information_schema.views"),
+    (Fate::Refused, "SELECT (SELECT value FROM information_schema.df_settings LIMIT 1) FROM otel_logs"),
+    (Fate::Refused, "WITH RECURSIVE r(b) AS (SELECT Body FROM otel_logs UNION ALL SELECT b FROM r) SELECT b FROM r LIMIT 10"),
+    (Fate::Refused, "EXPLAIN ANALYZE VERBOSE SELECT Body FROM otel_logs WHERE ServiceName = 'payment'"),
+    (Fate::Refused, "EXPLAIN (FORMAT tree) SELECT Body FROM otel_logs"),
+    (Fate::Refused, "/* harmless */ COPY otel_logs TO 'stolen.csv' STORED AS CSV -- SELECT"),
+    (Fate::Refused, "SELECT 1 /* ; */ ; CREATE EXTERNAL TABLE p STORED AS CSV LOCATION '/etc/passwd'"),
+    (Fate::Refused, "PREPARE steal(TEXT) AS SELECT Body FROM otel_logs WHERE ServiceName = $1"),
+    (Fate::Refused, "EXECUTE steal('payment')"),
+    (Fate::Refused, "SELECT Body INTO stolen FROM otel_logs"),
+    (Fate::Refused, "SELECT * FROM (VALUES (1)) v, LATERAL generate_series(1, 1000000000)"),
+    (Fate::Refused, "SELECT * FROM unnest(generate_series(1, 1000000000))"),
+    (Fate::Refused, "SELECT Body FROM otel_l\u{43e}gs"),
+    (Fate::Refused, "SELECT Body FROM \u{ff4f}\u{ff54}\u{ff45}\u{ff4c}_logs"),
+    (Fate::Refused, "SELECT Body FROM \"otel_logs\u{200b}\""),
+    (Fate::Refused, "SELECT Body FROM \"otel_logs\u{0}\""),
+    (Fate::Refused, "SELECT Body FROM \"telemetry.otel_logs\""),
+    (Fate::Refused, "SELECT Body FROM \"../default/otel_logs\""),
+    (Fate::Confined, "SELECT Body FROM otel_logs /*/**/ WHERE ServiceName = 'cart' /*/**/ OR ServiceName = 'payment' --*/"),
+    (Fate::Confined, "SELECT o.Body, (SELECT max(i.Body) FROM otel_logs i WHERE i.TraceId = o.TraceId) FROM otel_logs o"),
+    (
+        Fate::Confined,
+        "SELECT o.Body FROM otel_logs o WHERE EXISTS (SELECT 1 FROM otel_logs i WHERE i.TraceId = o.TraceId AND i.ServiceName = 'payment')",
+    ),
+    (
+        Fate::Confined,
+        "SELECT t.SpanName FROM otel_traces t WHERE t.TraceId IN (SELECT l.TraceId FROM otel_logs l WHERE l.ServiceName = 'payment')",
+    ),
+    (Fate::Confined, "SELECT count(*) FILTER (WHERE ServiceName = 'payment') AS n, string_agg(Body, ',') FROM otel_logs"),
+    (Fate::Confined, "SELECT ServiceName, Body FROM otel_logs NATURAL FULL JOIN (SELECT Body FROM otel_logs) x"),
+    (Fate::Confined, "SELECT lag(Body) OVER (ORDER BY Timestamp), lead(Body) OVER (ORDER BY Timestamp) FROM otel_logs"),
+    (Fate::Confined, "SELECT Body FROM otel_logs GROUP BY GROUPING SETS ((Body), ()) HAVING max(ServiceName) >= 'p'"),
+    (Fate::Confined, "SELECT Body FROM otel_logs WHERE CASE WHEN ServiceName = 'payment' THEN true ELSE 1 / 0 = 1 END"),
+    (Fate::Confined, "SELECT DISTINCT ON (ServiceName) ServiceName, Body FROM otel_logs ORDER BY ServiceName DESC"),
+];
+
+#[tokio::test]
+async fn attacks_are_refused_or_see_their_own_scope_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = filled(directory.path()).await;
+    let foreign = crate::support::tenant("other");
+    let secret = logs("cart", vec![log(5, 9, "foreign payment secret")]);
+    crate::data::ingest(&store, &foreign, portcullis_telemetry::OtlpSignal::Logs, &secret).await;
+    let mut answered = 0;
+    for (fate, statement) in ATTACKS {
+        let answer = ask(&store, only_services(&["cart"]), statement).await;
+        let whole_tenant = ask(&store, everything(), statement).await;
+        match (fate, answer) {
+            (Fate::Refused, Ok(answer)) => panic!("was answered: {statement}: {:?}", answer.rows),
+            (Fate::Refused, Err(fault)) => {
+                assert_eq!(fault.code(), FaultCode::InvalidArgument, "{statement}: {fault}");
+                assert!(whole_tenant.is_err(), "{statement}");
+            }
+            (Fate::Confined, Ok(answer)) => {
+                let text = json!(answer.rows).to_string();
+                assert!(!text.contains("payment") && !text.contains("Charge"), "{statement}: {text}");
+                answered += 1;
+            }
+            (Fate::Confined, Err(_)) => {}
+        }
+        // The other tenant's rows are in nobody else's answer, whatever the scope within the tenant.
+        let text = whole_tenant.map(|answer| json!(answer.rows).to_string()).unwrap_or_default();
+        assert!(!text.contains("foreign"), "{statement}: {text}");
+    }
+    let confined = ATTACKS.iter().filter(|(fate, _)| *fate == Fate::Confined).count();
+    assert!(answered + 3 >= confined, "only {answered} of {confined} were answered");
+    assert_eq!(rows(&store, "SELECT count(*) FROM otel_logs").await, vec![vec![json!(21)]]);
+    assert!(!std::path::Path::new("stolen.csv").exists());
+}
+
 #[tokio::test]
 async fn answers_are_limited_in_rows_bytes_time_and_memory() {
     let directory = tempfile::tempdir().unwrap();
