@@ -164,7 +164,8 @@ pub(super) fn convert(conversion: &mut Conversion, request: &ExportMetricsServic
     rows.finish()
 }
 
-fn point_count(metric: &Metric) -> usize {
+/// Points of one metric, of whatever kind.
+pub(super) fn point_count(metric: &Metric) -> usize {
     match &metric.data {
         Some(metric::Data::Gauge(data)) => data.data_points.len(),
         Some(metric::Data::Sum(data)) => data.data_points.len(),
@@ -257,7 +258,7 @@ fn settle(conversion: &mut Conversion, kept: Refused) {
 }
 
 /// Flag of a point that says "no value was recorded".
-const NO_RECORDED_VALUE: u32 = 1;
+pub(super) const NO_RECORDED_VALUE: u32 = 1;
 
 impl NumberRows {
     fn push(

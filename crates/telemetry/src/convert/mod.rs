@@ -2,9 +2,12 @@
 //! write-ahead log is replayed through here. Must not touch the store.
 
 mod columns;
+mod lenient;
 mod logs;
 mod metrics;
+mod points;
 mod traces;
+pub(crate) mod weigh;
 
 use arrow::record_batch::RecordBatch;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -19,6 +22,7 @@ use crate::schema::Table;
 use crate::settings::RecordLimits;
 use crate::text::AttributeWriter;
 use crate::words::Words;
+pub(crate) use lenient::Unread;
 
 /// An OTLP signal as it travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,8 +72,17 @@ impl OtlpRequest {
         })
     }
 
-    /// Decodes the JSON form.
-    pub(crate) fn decode_json(signal: OtlpSignal, payload: &[u8]) -> serde_json::Result<Self> {
+    /// Decodes the JSON form. Records that cannot be read are left out and counted; it fails when the form around them
+    /// cannot be read.
+    pub(crate) fn decode_json(signal: OtlpSignal, payload: &[u8]) -> serde_json::Result<(Self, Unread)> {
+        match Self::decode_whole_json(signal, payload) {
+            Ok(Self::Metrics(request)) if points::may_lack_something(&request) => lenient::read(signal, payload),
+            Ok(request) => Ok((request, Unread::default())),
+            Err(_) => lenient::read(signal, payload),
+        }
+    }
+
+    fn decode_whole_json(signal: OtlpSignal, payload: &[u8]) -> serde_json::Result<Self> {
         Ok(match signal {
             OtlpSignal::Logs => Self::Logs(serde_json::from_slice(payload)?),
             OtlpSignal::Traces => Self::Traces(serde_json::from_slice(payload)?),
@@ -83,15 +96,6 @@ impl OtlpRequest {
             Self::Logs(request) => request.encode_to_vec(),
             Self::Traces(request) => request.encode_to_vec(),
             Self::Metrics(request) => request.encode_to_vec(),
-        }
-    }
-
-    /// Its signal.
-    pub(crate) fn signal(&self) -> OtlpSignal {
-        match self {
-            Self::Logs(_) => OtlpSignal::Logs,
-            Self::Traces(_) => OtlpSignal::Traces,
-            Self::Metrics(_) => OtlpSignal::Metrics,
         }
     }
 
@@ -127,6 +131,14 @@ pub(crate) struct Converted {
     pub(crate) rejected: u64,
     /// Why the first of them was left out.
     pub(crate) reason: Option<String>,
+}
+
+impl Converted {
+    /// Counts records that were left out before the conversion.
+    pub(crate) fn count_unread(&mut self, unread: Unread) {
+        self.rejected += unread.count;
+        self.reason = unread.reason.or(self.reason.take());
+    }
 }
 
 /// State of one conversion.

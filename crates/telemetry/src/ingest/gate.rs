@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::http::{HeaderMap, HeaderName, header};
 use portcullis_model::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -49,10 +50,46 @@ impl OtlpDoor {
     }
 }
 
+/// What a request says and shows about its sender.
+pub(super) struct Caller {
+    /// Value of the one `Authorization` header.
+    authorization: Option<String>,
+    /// The other end of the connection.
+    peer: SocketAddr,
+    /// A proxy is the other end: where the request comes from is not known.
+    forwarded: bool,
+}
+
+impl Caller {
+    /// Reads the headers of a request from `peer`.
+    pub(super) fn read(headers: &HeaderMap, peer: SocketAddr) -> Result<Self, Refused> {
+        let mut given = headers.get_all(header::AUTHORIZATION).iter();
+        // A header that is no text is no credential, but it was presented: it must not count as absent.
+        let authorization = given.next().map(|value| value.to_str().unwrap_or("?").to_owned());
+        if given.next().is_some() {
+            return Err(Refused::Malformed("the request has more than one Authorization header; send one".into()));
+        }
+        Ok(Self { authorization, peer, forwarded: headers.keys().any(says_forwarded) })
+    }
+}
+
+/// Whether a proxy on the way adds this header. Then the near end of the connection is the proxy's, which may stand on
+/// this machine, and being near grants nothing.
+fn says_forwarded(name: &HeaderName) -> bool {
+    const ADDED: [&str; 6] = ["forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"];
+    ADDED.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded")
+}
+
 impl Shared {
     /// Who sends, before anything else is read.
-    pub(super) async fn admit(&self, authorization: Option<&str>, peer: SocketAddr) -> Result<TenantId, Refused> {
-        self.authorizer.authorize(authorization, peer).await.map_err(Refused::Credential)
+    pub(super) async fn admit(&self, caller: &Caller) -> Result<TenantId, Refused> {
+        let authorization = caller.authorization.as_deref();
+        let admitted = if caller.forwarded {
+            self.authorizer.authorize_forwarded(authorization, caller.peer).await
+        } else {
+            self.authorizer.authorize(authorization, caller.peer).await
+        };
+        admitted.map_err(Refused::Credential)
     }
 
     /// A place among the requests in work.
@@ -106,6 +143,7 @@ fn host_of(authority: &str) -> Option<String> {
 pub(super) fn refused(error: IngestError) -> Refused {
     match error {
         IngestError::Malformed(detail) => Refused::Malformed(format!("the body is not a valid OTLP request: {detail}")),
+        IngestError::TooHeavy(sentence) => Refused::TooLarge(sentence),
         IngestError::Store(StoreError::Overloaded { retry_after_seconds }) => {
             Refused::Busy { retry_after: retry_after_seconds, reason: "the store is receiving faster than it can write".into() }
         }

@@ -2,6 +2,8 @@
 //!
 //! Source: <https://opentelemetry.io/docs/specs/otlp/#otlpgrpc>.
 
+use std::convert::Infallible;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,41 +11,149 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::http;
-
-use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
-use opentelemetry_proto::tonic::collector::logs::v1::{
-    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
-};
-use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{MetricsService, MetricsServiceServer};
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-};
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
+use bytes::{Buf as _, BufMut as _, Bytes};
 use portcullis_model::TenantId;
 use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::body::Body;
-use tonic::codec::CompressionEncoding;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EnabledCompressionEncodings, EncodeBuf, Encoder};
 use tonic::codegen::Service;
+use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
 use tonic::{Code, Request, Response, Status};
 
-use super::gate::{OtlpDoor, Shared, refused};
-use super::{IngestRefusal, Refused, rpc_status};
-use crate::convert::OtlpRequest;
-use crate::store::{IngestError, Receipt};
+use super::gate::{Caller, OtlpDoor, Shared, refused};
+use super::{IngestRefusal, Refused, partial, rpc_status};
+use crate::convert::OtlpSignal;
+use crate::store::Encoding;
 
 /// Streams of one connection at once.
 const STREAMS: u32 = 64;
 
-/// The services of the door.
+/// One of the collector services.
+trait CollectorService: Clone + Send + Sync + 'static {
+    /// Its name in the protocol; the only method is `Export`.
+    const NAME: &'static str;
+    /// What it takes.
+    const SIGNAL: OtlpSignal;
+}
+
 #[derive(Clone)]
-struct Services {
+struct Logs;
+
+impl CollectorService for Logs {
+    const NAME: &'static str = "opentelemetry.proto.collector.logs.v1.LogsService";
+    const SIGNAL: OtlpSignal = OtlpSignal::Logs;
+}
+
+#[derive(Clone)]
+struct Traces;
+
+impl CollectorService for Traces {
+    const NAME: &'static str = "opentelemetry.proto.collector.trace.v1.TraceService";
+    const SIGNAL: OtlpSignal = OtlpSignal::Traces;
+}
+
+#[derive(Clone)]
+struct Metrics;
+
+impl CollectorService for Metrics {
+    const NAME: &'static str = "opentelemetry.proto.collector.metrics.v1.MetricsService";
+    const SIGNAL: OtlpSignal = OtlpSignal::Metrics;
+}
+
+/// Messages as bytes: the store weighs them before it decodes them, and writes them to its log as they came.
+#[derive(Clone, Copy)]
+struct Plain;
+
+impl Codec for Plain {
+    type Encode = Vec<u8>;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Plain {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Plain {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}
+
+/// A collector service of the door.
+#[derive(Clone)]
+struct Collector<S> {
     shared: Arc<Shared>,
+    _service: PhantomData<S>,
+}
+
+impl<S: CollectorService> NamedService for Collector<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S: CollectorService> Service<http::Request<Body>> for Collector<S> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let method = request.uri().path().strip_prefix('/').and_then(|path| path.strip_prefix(S::NAME));
+        if method != Some("/Export") {
+            let sentence = format!("{} has no such method; call Export", S::NAME);
+            return Box::pin(std::future::ready(Ok(Status::unimplemented(sentence).into_http())));
+        }
+        let mut accepted = EnabledCompressionEncodings::default();
+        accepted.enable(CompressionEncoding::Gzip);
+        let limit = self.shared.limits.body_bytes;
+        let mut grpc = Grpc::new(Plain)
+            .apply_compression_config(accepted, EnabledCompressionEncodings::default())
+            .apply_max_message_size_config(Some(limit), None);
+        let export = self.clone();
+        Box::pin(async move { Ok(grpc.unary(export, request).await) })
+    }
+}
+
+impl<S: CollectorService> UnaryService<Bytes> for Collector<S> {
+    type Response = Vec<u8>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Vec<u8>>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let admitted = request.extensions().get::<Admitted>().cloned();
+            let Admitted(tenant) = admitted.ok_or_else(|| Status::unauthenticated("the request was not let in"))?;
+            let message = request.into_inner();
+            shared.pace(&tenant, message.len()).map_err(|r| status(&r))?;
+            let receipt = shared.store.ingest(tenant, S::SIGNAL, Encoding::Protobuf, message).await;
+            let receipt = receipt.map_err(|e| status(&refused(e)))?;
+            Ok(Response::new(partial::protobuf(S::SIGNAL, &receipt)))
+        })
+    }
 }
 
 /// The tenant of a request that was let in.
@@ -79,7 +189,7 @@ where
         let caller = caller(&shared, address, &request);
         Box::pin(async move {
             let admitted = match caller {
-                Ok((authorization, peer)) => admit(&shared, authorization, peer).await,
+                Ok(caller) => admit(&shared, &caller).await,
                 Err(refused) => Err(refused),
             };
             match admitted {
@@ -95,22 +205,18 @@ where
     }
 }
 
-/// Credential and peer of a request whose names are in order.
-fn caller(shared: &Shared, address: SocketAddr, request: &http::Request<Body>) -> Result<(Option<String>, SocketAddr), Refused> {
+/// The caller of a request whose names are in order.
+fn caller(shared: &Shared, address: SocketAddr, request: &http::Request<Body>) -> Result<Caller, Refused> {
     let text = |name: &str| request.headers().get(name).map(|v| v.to_str().unwrap_or("?"));
     let host = request.uri().authority().map(http::uri::Authority::as_str).or_else(|| text("host"));
     shared.check_names(address, host, text("origin"))?;
     let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
     let peer = peer.ok_or_else(|| Refused::Unavailable("the peer's address is not known".into()))?;
-    Ok((text("authorization").map(str::to_owned), peer))
+    Caller::read(request.headers(), peer)
 }
 
-async fn admit(
-    shared: &Shared,
-    authorization: Option<String>,
-    peer: SocketAddr,
-) -> Result<(TenantId, OwnedSemaphorePermit), Refused> {
-    let tenant = shared.admit(authorization.as_deref(), peer).await?;
+async fn admit(shared: &Shared, caller: &Caller) -> Result<(TenantId, OwnedSemaphorePermit), Refused> {
+    let tenant = shared.admit(caller).await?;
     Ok((tenant, shared.place()?))
 }
 
@@ -121,19 +227,12 @@ impl OtlpDoor {
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), tonic::transport::Error> {
-        let limit = self.shared.limits.body_bytes;
         let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
-        let services = Services { shared: Arc::clone(&self.shared) };
         let shared = self.shared;
+        let logs = Collector { shared: Arc::clone(&shared), _service: PhantomData::<Logs> };
+        let traces = Collector { shared: Arc::clone(&shared), _service: PhantomData::<Traces> };
+        let metrics = Collector { shared: Arc::clone(&shared), _service: PhantomData::<Metrics> };
         let admission = tower::layer::layer_fn(move |inner| Admission { inner, shared: Arc::clone(&shared), address });
-        let logs = LogsServiceServer::new(services.clone())
-            .accept_compressed(CompressionEncoding::Gzip)
-            .max_decoding_message_size(limit);
-        let traces = TraceServiceServer::new(services.clone())
-            .accept_compressed(CompressionEncoding::Gzip)
-            .max_decoding_message_size(limit);
-        let metrics =
-            MetricsServiceServer::new(services).accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(limit);
         tonic::transport::Server::builder()
             .max_concurrent_streams(Some(STREAMS))
             .http2_keepalive_interval(Some(Duration::from_mins(1)))
@@ -143,21 +242,6 @@ impl OtlpDoor {
             .add_service(metrics)
             .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
             .await
-    }
-}
-
-impl Services {
-    async fn take<T>(&self, request: Request<T>, wrap: fn(T) -> OtlpRequest) -> Result<Receipt, Status>
-    where
-        T: prost::Message,
-    {
-        let shared = &self.shared;
-        let admitted = request.extensions().get::<Admitted>().cloned();
-        let Admitted(tenant) = admitted.ok_or_else(|| Status::unauthenticated("the request was not let in"))?;
-        let message = request.into_inner();
-        shared.pace(&tenant, message.encoded_len()).map_err(|r| status(&r))?;
-        let receipt = shared.store.ingest_request(tenant, wrap(message)).await;
-        receipt.map_err(|e| status(&refused(IngestError::Store(e))))
     }
 }
 
@@ -173,43 +257,4 @@ fn status(refused: &Refused) -> Status {
     let message = refused.message();
     let details = rpc_status::status(code, &message, retry_after).encode_to_vec();
     Status::with_details(code, message, details.into())
-}
-
-#[tonic::async_trait]
-impl LogsService for Services {
-    async fn export(&self, request: Request<ExportLogsServiceRequest>) -> Result<Response<ExportLogsServiceResponse>, Status> {
-        let receipt = self.take(request, OtlpRequest::Logs).await?;
-        let partial_success = (receipt.rejected > 0).then(|| ExportLogsPartialSuccess {
-            rejected_log_records: receipt.rejected as i64,
-            error_message: receipt.reason.unwrap_or_default(),
-        });
-        Ok(Response::new(ExportLogsServiceResponse { partial_success }))
-    }
-}
-
-#[tonic::async_trait]
-impl TraceService for Services {
-    async fn export(&self, request: Request<ExportTraceServiceRequest>) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let receipt = self.take(request, OtlpRequest::Traces).await?;
-        let partial_success = (receipt.rejected > 0).then(|| ExportTracePartialSuccess {
-            rejected_spans: receipt.rejected as i64,
-            error_message: receipt.reason.unwrap_or_default(),
-        });
-        Ok(Response::new(ExportTraceServiceResponse { partial_success }))
-    }
-}
-
-#[tonic::async_trait]
-impl MetricsService for Services {
-    async fn export(
-        &self,
-        request: Request<ExportMetricsServiceRequest>,
-    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        let receipt = self.take(request, OtlpRequest::Metrics).await?;
-        let partial_success = (receipt.rejected > 0).then(|| ExportMetricsPartialSuccess {
-            rejected_data_points: receipt.rejected as i64,
-            error_message: receipt.reason.unwrap_or_default(),
-        });
-        Ok(Response::new(ExportMetricsServiceResponse { partial_success }))
-    }
 }

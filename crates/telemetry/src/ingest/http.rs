@@ -13,15 +13,12 @@ use axum::routing::post;
 use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
 use futures::StreamExt as _;
-use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
-use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsPartialSuccess, ExportMetricsServiceResponse};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
 use portcullis_model::TenantId;
 use prost::Message as _;
 use tokio::net::TcpListener;
 
-use super::gate::{OtlpDoor, Shared, refused};
-use super::{IngestRefusal, Refused, rpc_status};
+use super::gate::{Caller, OtlpDoor, Shared, refused};
+use super::{IngestRefusal, Refused, partial, rpc_status};
 use crate::convert::OtlpSignal;
 use crate::store::{Encoding, Receipt};
 
@@ -86,7 +83,7 @@ async fn take(
     let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?"));
     let host = text(header::HOST).or_else(|| request.uri().host());
     shared.check_names(local.address, host, text(header::ORIGIN))?;
-    let tenant = shared.admit(text(header::AUTHORIZATION), peer).await?;
+    let tenant = shared.admit(&Caller::read(headers, peer)?).await?;
     let _place = shared.place()?;
     let gzip = match text(header::CONTENT_ENCODING).map(str::to_ascii_lowercase).as_deref() {
         None | Some("identity" | "") => false,
@@ -157,34 +154,9 @@ async fn unpack(shared: &Shared, packed: Bytes) -> Result<Bytes, Refused> {
 }
 
 fn success(signal: OtlpSignal, encoding: Encoding, receipt: &Receipt) -> Response<Body> {
-    let rejected = receipt.rejected as i64;
-    let error_message = receipt.reason.clone().unwrap_or_default();
-    let partial = rejected > 0;
-    let body = match (signal, encoding) {
-        (OtlpSignal::Logs, Encoding::Protobuf) => {
-            let partial_success = partial.then_some(ExportLogsPartialSuccess { rejected_log_records: rejected, error_message });
-            ExportLogsServiceResponse { partial_success }.encode_to_vec()
-        }
-        (OtlpSignal::Traces, Encoding::Protobuf) => {
-            let partial_success = partial.then_some(ExportTracePartialSuccess { rejected_spans: rejected, error_message });
-            ExportTraceServiceResponse { partial_success }.encode_to_vec()
-        }
-        (OtlpSignal::Metrics, Encoding::Protobuf) => {
-            let partial_success =
-                partial.then_some(ExportMetricsPartialSuccess { rejected_data_points: rejected, error_message });
-            ExportMetricsServiceResponse { partial_success }.encode_to_vec()
-        }
-        (_, Encoding::Json) => {
-            let field = match signal {
-                OtlpSignal::Logs => "rejectedLogRecords",
-                OtlpSignal::Traces => "rejectedSpans",
-                OtlpSignal::Metrics => "rejectedDataPoints",
-            };
-            // 64-bit numbers are text in OTLP/JSON.
-            let partial_success = serde_json::json!({ field: rejected.to_string(), "errorMessage": error_message });
-            let body = if partial { serde_json::json!({ "partialSuccess": partial_success }) } else { serde_json::json!({}) };
-            body.to_string().into_bytes()
-        }
+    let body = match encoding {
+        Encoding::Protobuf => partial::protobuf(signal, receipt),
+        Encoding::Json => partial::json(signal, receipt),
     };
     reply(StatusCode::OK, encoding, body, None)
 }

@@ -5,9 +5,10 @@ mod gate;
 mod grpc;
 mod http;
 mod limits;
+mod partial;
 mod rpc_status;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use async_trait::async_trait;
 use portcullis_model::TenantId;
@@ -20,6 +21,17 @@ pub use limits::IngestLimits;
 pub trait IngestAuthorizer: Send + Sync {
     /// The tenant for a request with this `Authorization` header from this peer, or why it is refused.
     async fn authorize(&self, authorization_header: Option<&str>, peer: SocketAddr) -> Result<TenantId, IngestRefusal>;
+
+    /// The same for a request that a proxy sent on, by its own headers: the peer is the proxy, where the request comes
+    /// from is not known, so nothing may be granted for being near. Unless it is written otherwise, the sender then
+    /// comes from nowhere (`0.0.0.0`).
+    async fn authorize_forwarded(
+        &self,
+        authorization_header: Option<&str>,
+        _proxy: SocketAddr,
+    ) -> Result<TenantId, IngestRefusal> {
+        self.authorize(authorization_header, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).await
+    }
 }
 
 /// Why a sender is refused. The sentences go to the sender.
@@ -52,7 +64,9 @@ impl IngestAuthorizer for LoopbackOnly {
         if peer.ip().to_canonical().is_loopback() {
             Ok(self.tenant.clone())
         } else {
-            Err(IngestRefusal::Unauthenticated("a key with the scope `ingest` is needed from other machines".into()))
+            Err(IngestRefusal::Unauthenticated(
+                "a key with the scope `ingest` is needed from other machines and through proxies".into(),
+            ))
         }
     }
 }

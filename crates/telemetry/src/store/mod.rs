@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, oneshot};
 pub use stats::{StoreStats, TableStats};
 
 use crate::catalog::Catalog;
-use crate::convert::{Converted, OtlpRequest, OtlpSignal};
+use crate::convert::{Converted, OtlpRequest, OtlpSignal, weigh};
 use crate::error::{Result, StoreError};
 use crate::memory::MemoryTable;
 use crate::scan::{Cancel, Snapshot};
@@ -88,6 +88,9 @@ pub enum IngestError {
     /// The bytes are not such a request. Sender: fix the payload, do not retry.
     #[error("the body is not a valid OTLP request: {0}")]
     Malformed(String),
+    /// Decoded it would take too much memory. Sender: send smaller batches.
+    #[error("{0}")]
+    TooHeavy(String),
     /// The store could not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -144,42 +147,28 @@ impl Store {
         encoding: Encoding,
         payload: Bytes,
     ) -> Result<Receipt, IngestError> {
-        let reserved = self.inner.room.reserve(payload.len() * 3 + 4096, ROOM_PATIENCE).await?;
+        let weighed = payload.clone();
+        let weight = self.inner.work(payload.len(), move || weigh(signal, encoding, &weighed)).await??;
+        let reserved = self.inner.room.reserve(weight + payload.len() * 2 + 4096, ROOM_PATIENCE).await?;
         let inner = Arc::clone(&self.inner);
         let received = self.inner.clock.now().as_nanos();
         let decoded = self
             .inner
             .work(payload.len(), move || -> Result<_, IngestError> {
-                let (request, payload) = match encoding {
+                let limits = &inner.settings.limits;
+                match encoding {
                     Encoding::Protobuf => {
-                        (OtlpRequest::decode(signal, &payload).map_err(|e| IngestError::Malformed(e.to_string()))?, payload)
+                        let request = OtlpRequest::decode(signal, &payload).map_err(|e| IngestError::Malformed(e.to_string()))?;
+                        Ok((request.convert(limits, received)?, payload))
                     }
                     Encoding::Json => {
-                        let request =
+                        let (request, unread) =
                             OtlpRequest::decode_json(signal, &payload).map_err(|e| IngestError::Malformed(e.to_string()))?;
-                        let payload = Bytes::from(request.encode());
-                        (request, payload)
+                        let mut converted = request.convert(limits, received)?;
+                        converted.count_unread(unread);
+                        Ok((converted, Bytes::from(request.encode())))
                     }
-                };
-                Ok((request.convert(&inner.settings.limits, received)?, payload))
-            })
-            .await??;
-        let receipt = self.commit(tenant, signal, received, decoded).await?;
-        drop(reserved);
-        Ok(receipt)
-    }
-
-    /// Stores one decoded request, as [`Store::ingest`] does.
-    pub(crate) async fn ingest_request(&self, tenant: TenantId, request: OtlpRequest) -> Result<Receipt> {
-        let size = prost_size(&request);
-        let reserved = self.inner.room.reserve(size * 3 + 4096, ROOM_PATIENCE).await?;
-        let signal = request.signal();
-        let inner = Arc::clone(&self.inner);
-        let received = self.inner.clock.now().as_nanos();
-        let decoded = self
-            .inner
-            .work(size, move || -> Result<_> {
-                Ok((request.convert(&inner.settings.limits, received)?, Bytes::from(request.encode())))
+                }
             })
             .await??;
         let receipt = self.commit(tenant, signal, received, decoded).await?;
@@ -297,13 +286,13 @@ impl Store {
     }
 }
 
-fn prost_size(request: &OtlpRequest) -> usize {
-    use prost::Message as _;
-    match request {
-        OtlpRequest::Logs(r) => r.encoded_len(),
-        OtlpRequest::Traces(r) => r.encoded_len(),
-        OtlpRequest::Metrics(r) => r.encoded_len(),
-    }
+/// Bytes the request takes once decoded; refused when they are too many.
+fn weigh(signal: OtlpSignal, encoding: Encoding, payload: &[u8]) -> Result<usize, IngestError> {
+    let weight = match encoding {
+        Encoding::Protobuf => weigh::protobuf(signal, payload).map_err(IngestError::Malformed)?,
+        Encoding::Json => weigh::json(signal, payload),
+    };
+    if weight > weigh::MOST_BYTES { Err(IngestError::TooHeavy(weigh::too_heavy())) } else { Ok(weight) }
 }
 
 impl Inner {

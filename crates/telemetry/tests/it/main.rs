@@ -5,7 +5,9 @@
 mod crash;
 mod data;
 mod door;
+mod hostile;
 mod keeping;
+mod records;
 mod sql;
 mod support;
 mod typed;
