@@ -21,7 +21,7 @@ use portcullis_identity::{Identity, Presented};
 use portcullis_model::{
     CompletionKind, Fault, FaultCode, PromptSpec, ResourceSpec, ResourceTemplateSpec, ToolSpec, TraceContext,
 };
-use portcullis_policy::{Budget, Permit, Policies, Refusal};
+use portcullis_policy::{Asked, Budget, Permit, Policies, Refusal};
 use portcullis_ports::{Answers, ClientAbilities, Outcome, PromptOutput, ResourceOutput};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -166,7 +166,7 @@ impl Gateway {
     pub fn templates(&self, caller: &Caller) -> Answer<Vec<Arc<ResourceTemplateSpec>>> {
         self.list(caller, "resources/templates/list", |house| {
             let mut all = house.catalogue.templates();
-            all.retain(|t| house.policies.decide_read(&caller.principal, &t.uri_template).allowed);
+            all.retain(|t| house.policies.decide_family(&caller.principal, &t.uri_template).allowed);
             all
         })
     }
@@ -245,10 +245,15 @@ impl Gateway {
         }
         // 5. Authorize.
         let deadline = Instant::now() + self.admission.settings().deadline;
-        let issued = house.policies.authorize_call(&caller.principal, entry.tool.spec(), deadline, self.budget, request.trace);
-        let permit = match issued {
+        let asked = Asked {
+            principal: &caller.principal,
+            tool: entry.tool.spec(),
+            arguments: &request.arguments.0,
+            product: None,
+        };
+        let permit = match house.policies.authorize_call(asked, deadline, self.budget, request.trace) {
             Ok(permit) => permit,
-            Err(Refusal { rule }) => return self.refuse(journey, &rule, &unknown("tool", &request.tool)),
+            Err(Refusal { rule }) => return self.refuse(journey, &rule, &not_like_this(&rule)),
         };
         // 6. Run.
         let exchange = self.exchange(&permit, &voice, request.answers, request.abilities);
@@ -354,7 +359,7 @@ impl Gateway {
                 house.policies.authorize_prompt(&caller.principal, name, deadline, self.budget, trace)
             }
             CompletionReference::Template(uri) => {
-                house.policies.authorize_read(&caller.principal, uri, deadline, self.budget, trace)
+                house.policies.authorize_family(&caller.principal, uri, deadline, self.budget, trace)
             }
         };
         let permit = match issued {
@@ -509,6 +514,13 @@ fn check_prompt_arguments(spec: &PromptSpec, arguments: &serde_json::Map<String,
         }
         None => Ok(()),
     }
+}
+
+/// The caller may use the tool, and a rule refuses these arguments, or this time. It may know which, so that it can ask
+/// something else or its operator.
+fn not_like_this(rule: &str) -> Fault {
+    Fault::new(FaultCode::Forbidden, format!("rule '{rule}' refuses this call as it was made"))
+        .with_hint("other arguments may be allowed; the operator can explain the rule with: portcullis policy explain")
 }
 
 fn unknown(kind: &str, name: &str) -> Fault {

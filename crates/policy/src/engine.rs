@@ -1,86 +1,36 @@
-//! Loading, checking and asking the policies. The only place where permits are issued.
+//! Asking the policies. The only place where permits are issued.
 //!
-//! A decision depends on the principal (id, roles, tenant, kind), the action and the thing acted upon.
-//! `visible` and `authorize` ask the same question, so what is listed is what may be called.
+//! A decision depends on the principal (id, roles, tenant, kind), the action and the thing acted upon, and where rules ask
+//! for them, on the arguments and the time. Listing asks the same rules with the arguments unknown, so what is not listed
+//! is never callable. Anything that cannot be decided is refused.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use cedar_policy::{
-    Authorizer, Context, Decision as CedarDecision, Entities, Entity, EntityTypeName, EntityUid, PolicySet, Request,
-    RestrictedExpression, Schema, ValidationMode, Validator,
+    Authorizer, Context, Decision as CedarDecision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
+    RestrictedExpression,
 };
-use portcullis_model::{CredentialKind, Principal, PrincipalId, Scope, ToolSpec, TraceContext, WriteCategory};
+use portcullis_model::{Clock, Principal, PrincipalId, RiskClass, SystemClock, TenantId, ToolSpec, TraceContext, WriteCategory};
+use portcullis_model::{CredentialKind, Timestamp};
+use serde_json::{Map, Value};
 
-use crate::BUILT_IN_POLICIES;
+use crate::check::WEEKDAYS;
+use crate::compile::{Compiled, Ruleset, compile};
+use crate::error::{PolicyError, Refusal};
+use crate::external::credential_word;
+use crate::limits::Limits;
 use crate::permit::{Budget, Charter, CharterGrant, Permit, Purpose};
-use crate::schema::SCHEMA;
+use crate::products::{NOT_IN_PRODUCT, Product, UNKNOWN_PRODUCT};
+use crate::vocabulary::{PolicyText, Vocabulary};
 
 /// Decisions remembered at most; beyond it the memory starts afresh.
 const REMEMBERED: usize = 20_000;
-
-/// One policy file.
-#[derive(Debug, Clone)]
-pub struct PolicyText {
-    /// Where it came from, for error messages.
-    pub origin: String,
-    /// Cedar source.
-    pub text: String,
-}
-
-/// What exists: policies may only speak of these.
-#[derive(Debug, Clone, Default)]
-pub struct Vocabulary {
-    /// Every tool of the catalogue.
-    pub tools: BTreeSet<String>,
-    /// Role names beyond the built-in ones that credentials may carry.
-    pub roles: BTreeSet<String>,
-    /// Categories of writing tools the operator enabled.
-    pub enabled_writes: BTreeSet<WriteCategory>,
-}
-
-/// A policy set that cannot be used. All of them are the operator's to fix.
-#[derive(Debug, thiserror::Error)]
-pub enum PolicyError {
-    /// Not Cedar.
-    #[error("{origin}: not a valid policy: {reason}")]
-    Syntax {
-        /// File.
-        origin: String,
-        /// What the parser said.
-        reason: String,
-    },
-    /// Does not fit the schema, or can never apply.
-    #[error("policies do not fit what exists: {0}")]
-    Invalid(String),
-    /// Names something that does not exist.
-    #[error("policy '{policy}' names {kind} '{name}', which does not exist{suggestion}")]
-    UnknownName {
-        /// The policy's id.
-        policy: String,
-        /// `tool` or `role`.
-        kind: &'static str,
-        /// The name.
-        name: String,
-        /// `; did you mean …`, or empty.
-        suggestion: String,
-    },
-    /// Two policies carry one id.
-    #[error("policy id '{0}' is used twice; ids appear in audit records and must be unique")]
-    DuplicateId(String),
-    /// The shipped schema or policies are broken: a defect of this build.
-    #[error("the built-in policies are broken: {0}")]
-    BuiltIn(String),
-}
-
-/// Why a call was not authorized.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("refused by rule '{rule}'")]
-pub struct Refusal {
-    /// The rule that refused; `no-rule-allows` when nothing permitted it, `write-gate` when writing is not enabled.
-    pub rule: Arc<str>,
-}
+/// The rule name when a rule failed while it was evaluated: it could have been the one that forbids.
+const POLICY_ERROR: &str = "policy-error";
+/// The rule name when nothing permits.
+const NO_RULE: &str = "no-rule-allows";
 
 /// A decision and the rule that made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,16 +41,52 @@ pub struct Decision {
     pub rule: Arc<str>,
 }
 
+impl Decision {
+    fn refused(rule: &str) -> Self {
+        Self { allowed: false, rule: Arc::from(rule) }
+    }
+}
+
+/// A decision with what it confines the call to.
+#[derive(Debug, Clone)]
+pub(crate) struct Verdict {
+    pub(crate) decision: Decision,
+    pub(crate) limits: Arc<Limits>,
+}
+
+impl Verdict {
+    fn refused(rule: &str) -> Self {
+        Self { decision: Decision::refused(rule), limits: Arc::default() }
+    }
+}
+
+/// A call that asks for a permit.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Who.
+    pub principal: &'a Principal,
+    /// Which tool.
+    pub tool: &'a ToolSpec,
+    /// With what, already checked against the tool's schema.
+    pub arguments: &'a Map<String, Value>,
+    /// Through which product, where it came through one.
+    pub product: Option<&'a Product>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Act {
+pub(crate) enum Act {
     Call,
+    Listing,
     Read,
+    Family,
     Prompt,
 }
 
 #[derive(PartialEq, Eq, Hash)]
-struct Asked {
+struct Remembered {
     principal: PrincipalId,
+    tenant: TenantId,
+    kind: &'static str,
     roles: Vec<Arc<str>>,
     act: Act,
     name: String,
@@ -108,17 +94,22 @@ struct Asked {
 
 /// A checked policy set.
 pub struct Policies {
-    set: PolicySet,
-    authorizer: Authorizer,
-    ids: HashMap<String, Arc<str>>,
+    pub(crate) compiled: Compiled,
+    pub(crate) authorizer: Authorizer,
+    limits: HashMap<Arc<str>, Limits>,
+    named_resources: BTreeSet<String>,
     types: Types,
     enabled_writes: BTreeSet<WriteCategory>,
-    remembered: RwLock<HashMap<Asked, Decision>>,
+    sources: BTreeSet<String>,
+    remembered: RwLock<HashMap<Remembered, Verdict>>,
+    clock: Arc<dyn Clock>,
+    utc_offset_seconds: i64,
     version: u64,
 }
 
 struct Types {
     role: EntityTypeName,
+    product: EntityTypeName,
     principal: EntityTypeName,
     tool: EntityTypeName,
     resource: EntityTypeName,
@@ -128,9 +119,51 @@ struct Types {
     prompt_action: EntityUid,
 }
 
+impl Types {
+    fn new() -> Result<Self, PolicyError> {
+        let name =
+            |n: &str| format!("Portcullis::{n}").parse::<EntityTypeName>().map_err(|e| PolicyError::BuiltIn(e.to_string()));
+        let action = |n: &str| {
+            format!("Portcullis::Action::\"{n}\"").parse::<EntityUid>().map_err(|e| PolicyError::BuiltIn(e.to_string()))
+        };
+        Ok(Self {
+            role: name("Role")?,
+            product: name("Product")?,
+            principal: name("Principal")?,
+            tool: name("Tool")?,
+            resource: name("Resource")?,
+            prompt: name("Prompt")?,
+            call: action("call")?,
+            read: action("read")?,
+            prompt_action: action("prompt")?,
+        })
+    }
+}
+
 impl std::fmt::Debug for Policies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Policies").field("rules", &self.ids.len()).field("version", &self.version).finish_non_exhaustive()
+        f.debug_struct("Policies")
+            .field("rules", &self.compiled.rules.len())
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is acted upon, as rules see it.
+pub(crate) struct Thing<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) risk: &'a str,
+    pub(crate) category: &'a str,
+}
+
+impl<'a> Thing<'a> {
+    pub(crate) fn tool(tool: &'a ToolSpec) -> Self {
+        let category = tool.category.as_ref().map_or("", |c| &c.0);
+        Self { name: tool.name.as_str(), risk: tool.risk.as_str(), category }
+    }
+
+    fn readable(name: &'a str) -> Self {
+        Self { name, risk: "read", category: "" }
     }
 }
 
@@ -138,99 +171,41 @@ impl Policies {
     /// Loads the built-in roles and the operator's `texts`, and checks every rule against `vocabulary`.
     ///
     /// `version` must differ between loads: cache keys contain it.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with what would be right.
     pub fn load(texts: &[PolicyText], vocabulary: &Vocabulary, version: u64) -> Result<Self, PolicyError> {
-        let built_in = |e: &dyn std::fmt::Display| PolicyError::BuiltIn(e.to_string());
-        let (schema, _) = Schema::from_cedarschema_str(SCHEMA).map_err(|e| built_in(&e))?;
-        let name = |n: &str| n.parse::<EntityTypeName>().map_err(|e| PolicyError::BuiltIn(e.to_string()));
-        let action = |n: &str| {
-            format!("Portcullis::Action::\"{n}\"").parse::<EntityUid>().map_err(|e| PolicyError::BuiltIn(e.to_string()))
-        };
-        let types = Types {
-            role: name("Portcullis::Role")?,
-            principal: name("Portcullis::Principal")?,
-            tool: name("Portcullis::Tool")?,
-            resource: name("Portcullis::Resource")?,
-            prompt: name("Portcullis::Prompt")?,
-            call: action("call")?,
-            read: action("read")?,
-            prompt_action: action("prompt")?,
-        };
-
-        let mut set = PolicySet::new();
-        let mut ids = HashMap::new();
-        let own = PolicyText { origin: "built-in".into(), text: BUILT_IN_POLICIES.into() };
-        for text in std::iter::once(&own).chain(texts) {
-            Self::add_text(&mut set, &mut ids, text, vocabulary, &types)?;
-        }
-        let checked = Validator::new(schema).validate(&set, ValidationMode::Strict);
-        // A warning that a policy can never apply is an error here: a dead rule is a false promise.
-        let complaints: Vec<String> = checked
-            .validation_errors()
-            .map(ToString::to_string)
-            .chain(checked.validation_warnings().map(ToString::to_string))
+        let compiled = compile(texts, vocabulary)?;
+        let limited = compiled.rules.iter().filter(|r| !r.limits.is_none());
+        let limits = limited.map(|r| (r.id.clone(), r.limits.clone())).collect();
+        let named_resources = compiled
+            .rules
+            .iter()
+            .flat_map(|r| r.original.entity_literals())
+            .filter(|uid| uid.type_name().to_string() == "Portcullis::Resource")
+            .map(|uid| uid.id().unescaped().to_owned())
             .collect();
-        if !complaints.is_empty() {
-            return Err(PolicyError::Invalid(complaints.join("; ")));
-        }
         Ok(Self {
-            set,
+            compiled,
             authorizer: Authorizer::new(),
-            ids,
-            types,
+            limits,
+            named_resources,
+            types: Types::new()?,
             enabled_writes: vocabulary.enabled_writes.clone(),
+            sources: vocabulary.sources.clone().unwrap_or_default(),
             remembered: RwLock::new(HashMap::new()),
+            clock: Arc::new(SystemClock),
+            utc_offset_seconds: 0,
             version,
         })
     }
 
-    fn add_text(
-        set: &mut PolicySet,
-        ids: &mut HashMap<String, Arc<str>>,
-        text: &PolicyText,
-        vocabulary: &Vocabulary,
-        types: &Types,
-    ) -> Result<(), PolicyError> {
-        let syntax = |reason: String| PolicyError::Syntax { origin: text.origin.clone(), reason };
-        let parsed: PolicySet = text.text.parse().map_err(|e: cedar_policy::ParseErrors| syntax(e.to_string()))?;
-        if parsed.templates().next().is_some() {
-            return Err(syntax("templates are not supported; write the policy out".into()));
-        }
-        for policy in parsed.policies() {
-            let id = policy
-                .annotation("id")
-                .map(str::to_owned)
-                .ok_or_else(|| syntax("a policy has no @id(\"…\") annotation; ids appear in audit records".into()))?;
-            for literal in policy.entity_literals() {
-                Self::check_literal(&id, &literal, vocabulary, types)?;
-            }
-            if ids.insert(id.clone(), Arc::from(id.as_str())).is_some() {
-                return Err(PolicyError::DuplicateId(id));
-            }
-            set.add(policy.new_id(cedar_policy::PolicyId::new(&id))).map_err(|e| syntax(e.to_string()))?;
-        }
-        Ok(())
-    }
-
-    fn check_literal(id: &str, literal: &EntityUid, vocabulary: &Vocabulary, types: &Types) -> Result<(), PolicyError> {
-        let name: &str = literal.id().unescaped();
-        let built_in_roles = ["reader", "operator", "admin", "anonymous"];
-        let (kind, known): (_, Vec<&str>) = if *literal.type_name() == types.tool {
-            ("tool", vocabulary.tools.iter().map(String::as_str).collect())
-        } else if *literal.type_name() == types.role {
-            ("role", vocabulary.roles.iter().map(String::as_str).chain(built_in_roles).collect())
-        } else {
-            return Ok(());
-        };
-        if known.contains(&name) {
-            return Ok(());
-        }
-        let suggestion = known
-            .iter()
-            .filter(|k| k.contains(name) || name.contains(**k) || shared_prefix(k, name) >= 3)
-            .max_by_key(|k| shared_prefix(k, name))
-            .map(|k| format!("; did you mean '{k}'?"))
-            .unwrap_or_default();
-        Err(PolicyError::UnknownName { policy: id.to_owned(), kind, name: name.to_owned(), suggestion })
+    /// The same policies with another clock, and `hour` and `weekday` at an offset from UTC in seconds (east positive).
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>, utc_offset_seconds: i32) -> Self {
+        self.clock = clock;
+        self.utc_offset_seconds = utc_offset_seconds.into();
+        self
     }
 
     /// The load this set came from; belongs into every cache key.
@@ -238,44 +213,69 @@ impl Policies {
         self.version
     }
 
-    /// Whether `principal` may call `tool`, and which rule says so. Listing and calling both ask this.
+    /// Whether `principal` could call `tool` with some arguments, and which rule says so. Listings ask this; it is also
+    /// the first question of every call.
     pub fn decide_call(&self, principal: &Principal, tool: &ToolSpec) -> Decision {
-        if let Some(category) = &tool.category
-            && !self.enabled_writes.contains(category)
-        {
-            return Decision { allowed: false, rule: Arc::from("write-gate") };
+        if let Some(closed) = self.write_gate(tool) {
+            return closed;
         }
-        if tool.category.is_none() && tool.risk != portcullis_model::RiskClass::Read {
-            return Decision { allowed: false, rule: Arc::from("write-gate") };
+        self.decide(principal, Act::Listing, &Thing::tool(tool), None).decision
+    }
+
+    /// As [`Policies::decide_call`], through a product: what is not part of it is not there.
+    pub fn decide_call_within(&self, product: Option<&Product>, principal: &Principal, tool: &ToolSpec) -> Decision {
+        match product {
+            Some(product) if !product.is_for(principal) => Decision::refused(UNKNOWN_PRODUCT),
+            Some(product) if !product.offers(tool.name.as_str()) => Decision::refused(NOT_IN_PRODUCT),
+            _ => self.decide_call(principal, tool),
         }
-        let category = tool.category.as_ref().map_or("", |c| &c.0);
-        self.decide(principal, Act::Call, tool.name.as_str(), tool.risk.as_str(), category)
+    }
+
+    /// Whether `principal` may call `tool` with these arguments, now.
+    pub fn decide_arguments(&self, principal: &Principal, tool: &ToolSpec, arguments: &Map<String, Value>) -> Decision {
+        self.judge(&Asked { principal, tool, arguments, product: None }).decision
     }
 
     /// Whether `principal` may read the resource `uri`.
     pub fn decide_read(&self, principal: &Principal, uri: &str) -> Decision {
-        self.decide(principal, Act::Read, uri, "read", "")
+        self.decide(principal, Act::Read, &Thing::readable(uri), None).decision
+    }
+
+    /// Whether `principal` could read some member of the family of resources `uri_template`.
+    pub fn decide_family(&self, principal: &Principal, uri_template: &str) -> Decision {
+        let family = self.decide(principal, Act::Family, &Thing::readable(uri_template), None).decision;
+        if family.allowed {
+            return family;
+        }
+        let member = self.named_resources.iter().filter(|uri| is_member(uri_template, uri));
+        member.map(|uri| self.decide_read(principal, uri)).find(|d| d.allowed).unwrap_or(family)
     }
 
     /// Whether `principal` may get the prompt `name`.
     pub fn decide_prompt(&self, principal: &Principal, name: &str) -> Decision {
-        self.decide(principal, Act::Prompt, name, "read", "")
+        self.decide(principal, Act::Prompt, &Thing::readable(name), None).decision
     }
 
-    /// Authorizes one call of one tool.
+    /// Authorizes one call of one tool with its arguments.
+    ///
+    /// # Errors
+    /// The rule that refused.
     pub fn authorize_call(
         &self,
-        principal: &Principal,
-        tool: &ToolSpec,
+        asked: Asked<'_>,
         deadline: Instant,
         budget: Budget,
         trace: TraceContext,
     ) -> Result<Permit, Refusal> {
-        let purpose = Purpose::Call { tool: tool.name.clone(), risk: tool.risk };
-        Self::issue(self.decide_call(principal, tool), purpose, principal, deadline, budget, trace)
+        let purpose = Purpose::Call { tool: asked.tool.name.clone(), risk: asked.tool.risk };
+        let permit = Self::issue(self.judge(&asked), purpose, asked.principal, deadline, budget, trace)?;
+        Ok(asked.product.map_or(permit.clone(), |product| product.narrow(&permit)))
     }
 
     /// Authorizes reading a resource.
+    ///
+    /// # Errors
+    /// The rule that refused.
     pub fn authorize_read(
         &self,
         principal: &Principal,
@@ -285,10 +285,32 @@ impl Policies {
         trace: TraceContext,
     ) -> Result<Permit, Refusal> {
         let purpose = Purpose::Lookup { what: Arc::from(format!("resource:{uri}")) };
-        Self::issue(self.decide_read(principal, uri), purpose, principal, deadline, budget, trace)
+        let verdict = self.decide(principal, Act::Read, &Thing::readable(uri), None);
+        Self::issue(verdict, purpose, principal, deadline, budget, trace)
+    }
+
+    /// Authorizes completing a variable of a family of resources.
+    ///
+    /// # Errors
+    /// The rule that refused.
+    pub fn authorize_family(
+        &self,
+        principal: &Principal,
+        uri_template: &str,
+        deadline: Instant,
+        budget: Budget,
+        trace: TraceContext,
+    ) -> Result<Permit, Refusal> {
+        let purpose = Purpose::Lookup { what: Arc::from(format!("resource:{uri_template}")) };
+        let mut verdict = self.decide(principal, Act::Family, &Thing::readable(uri_template), None);
+        verdict.decision = self.decide_family(principal, uri_template);
+        Self::issue(verdict, purpose, principal, deadline, budget, trace)
     }
 
     /// Authorizes getting a prompt.
+    ///
+    /// # Errors
+    /// The rule that refused.
     pub fn authorize_prompt(
         &self,
         principal: &Principal,
@@ -298,19 +320,21 @@ impl Policies {
         trace: TraceContext,
     ) -> Result<Permit, Refusal> {
         let purpose = Purpose::Lookup { what: Arc::from(format!("prompt:{name}")) };
-        Self::issue(self.decide_prompt(principal, name), purpose, principal, deadline, budget, trace)
+        let verdict = self.decide(principal, Act::Prompt, &Thing::readable(name), None);
+        Self::issue(verdict, purpose, principal, deadline, budget, trace)
     }
 
     fn issue(
-        decision: Decision,
+        verdict: Verdict,
         purpose: Purpose,
         principal: &Principal,
         deadline: Instant,
         budget: Budget,
         trace: TraceContext,
     ) -> Result<Permit, Refusal> {
+        let Verdict { decision, limits } = verdict;
         if decision.allowed {
-            Ok(Permit::issue(purpose, principal.clone(), decision.rule, deadline, budget, trace))
+            Ok(Permit::issue(purpose, principal.clone(), decision.rule, &limits, deadline, budget, trace))
         } else {
             Err(Refusal { rule: decision.rule })
         }
@@ -321,201 +345,227 @@ impl Policies {
     /// # Errors
     /// When the name is not a valid purpose.
     pub fn charter(&self, grant: CharterGrant) -> Result<Charter, PolicyError> {
-        let id = PrincipalId::new(format!("charter:{}", grant.name)).map_err(|e| PolicyError::Invalid(e.to_string()))?;
+        let id = PrincipalId::new(format!("charter:{}", grant.name)).map_err(|_| PolicyError::Charter(grant.name.to_string()))?;
         let principal = Principal {
             id,
             credential: CredentialKind::Local,
             tenant: grant.scope.tenant.clone(),
             roles: BTreeSet::new(),
             doors: BTreeSet::new(),
-            scope: Scope::clone(&grant.scope),
+            scope: grant.scope.clone(),
         };
         Ok(Charter::new(grant, principal))
     }
 
-    fn decide(&self, principal: &Principal, act: Act, name: &str, risk: &str, category: &str) -> Decision {
-        let asked = Asked {
+    /// What writes exists only where its category was enabled; what writes without a category cannot be enabled.
+    pub(crate) fn write_gate(&self, tool: &ToolSpec) -> Option<Decision> {
+        let open = match &tool.category {
+            Some(category) => self.enabled_writes.contains(category),
+            None => tool.risk == RiskClass::Read,
+        };
+        (!open).then(|| Decision::refused("write-gate"))
+    }
+
+    /// The whole judgement of one call.
+    pub(crate) fn judge(&self, asked: &Asked<'_>) -> Verdict {
+        let listed = self.decide_call_within(asked.product, asked.principal, asked.tool);
+        if !listed.allowed {
+            return Verdict { decision: listed, limits: Arc::default() };
+        }
+        let thing = Thing::tool(asked.tool);
+        let verdict = self.decide(asked.principal, Act::Call, &thing, Some(asked.arguments));
+        if verdict.decision.allowed && !verdict.limits.projects.is_all() && !self.within_projects(asked, &verdict.limits) {
+            return Verdict::refused("project-limit");
+        }
+        verdict
+    }
+
+    /// A call that could name a project must name one inside the limit; naming none would ask for all.
+    fn within_projects(&self, asked: &Asked<'_>, limits: &Limits) -> bool {
+        let takes_one = self
+            .compiled
+            .tools
+            .get(asked.tool.name.as_str())
+            .and_then(|set| set.shape.as_ref())
+            .is_some_and(|shape| shape.arguments.contains_key("project"));
+        match asked.arguments.get("project").and_then(Value::as_str) {
+            Some(project) => limits.projects.contains(project),
+            None => !takes_one,
+        }
+    }
+
+    pub(crate) fn ruleset(&self, act: Act, name: &str) -> Option<&Ruleset> {
+        match act {
+            Act::Call | Act::Listing => self.compiled.tools.get(name),
+            Act::Read | Act::Family => Some(&self.compiled.read),
+            Act::Prompt => Some(&self.compiled.prompt),
+        }
+    }
+
+    fn decide(&self, principal: &Principal, act: Act, thing: &Thing<'_>, arguments: Option<&Map<String, Value>>) -> Verdict {
+        let Some(rules) = self.ruleset(act, thing.name) else {
+            return Verdict::refused("unchecked-tool");
+        };
+        // Where arguments do not matter, calling and listing are one question with one answer.
+        let act = if act == Act::Call && !rules.needs_arguments { Act::Listing } else { act };
+        if rules.needs_clock || act == Act::Call {
+            return self.evaluate(principal, rules, act, thing, arguments);
+        }
+        let asked = Remembered {
             principal: principal.id.clone(),
+            tenant: principal.tenant.clone(),
+            kind: credential_word(&principal.credential),
             roles: principal.roles.iter().cloned().collect(),
             act,
-            name: name.to_owned(),
+            name: thing.name.to_owned(),
         };
         if let Some(known) = self.remembered.read().unwrap_or_else(PoisonError::into_inner).get(&asked) {
             return known.clone();
         }
-        // Fails closed: a request that cannot even be built is refused.
-        let decision = self
-            .ask(principal, act, name, risk, category)
-            .unwrap_or_else(|| Decision { allowed: false, rule: Arc::from("policy-error") });
+        let verdict = self.evaluate(principal, rules, act, thing, None);
         let mut remembered = self.remembered.write().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= REMEMBERED {
             remembered.clear();
         }
-        remembered.insert(asked, decision.clone());
-        decision
+        remembered.insert(asked, verdict.clone());
+        verdict
     }
 
-    fn ask(&self, principal: &Principal, act: Act, name: &str, risk: &str, category: &str) -> Option<Decision> {
-        let (action, kind) = match act {
-            Act::Call => (&self.types.call, &self.types.tool),
-            Act::Read => (&self.types.read, &self.types.resource),
-            Act::Prompt => (&self.types.prompt_action, &self.types.prompt),
+    fn evaluate(
+        &self,
+        principal: &Principal,
+        rules: &Ruleset,
+        act: Act,
+        thing: &Thing<'_>,
+        arguments: Option<&Map<String, Value>>,
+    ) -> Verdict {
+        let Some((request, entities)) = self.question(principal, rules, act, thing, arguments) else {
+            return Verdict::refused("argument-type");
         };
-        let uid = |t: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(t.clone(), cedar_policy::EntityId::new(id));
-        let text = |value: &str| RestrictedExpression::new_string(value.to_owned());
+        let set = match act {
+            Act::Listing => rules.listing.as_ref().unwrap_or(&rules.call),
+            Act::Family => rules.family.as_ref().unwrap_or(&rules.call),
+            Act::Call | Act::Read | Act::Prompt => &rules.call,
+        };
+        let (decision, mut applying) = self.ask(set, &request, &entities);
+        if act == Act::Listing && rules.needs_arguments && &*decision.rule == POLICY_ERROR {
+            // The call itself is decided with its arguments, and refused if the rule fails then too.
+            return Verdict { decision: Decision { allowed: true, ..decision }, limits: Arc::default() };
+        }
+        if let (true, Some(limiting)) = (decision.allowed, &rules.limiting) {
+            let unknown_arguments = act == Act::Listing && rules.needs_arguments;
+            if !unknown_arguments {
+                let (limited, ids) = self.ask(limiting, &request, &entities);
+                if &*limited.rule == POLICY_ERROR {
+                    return Verdict::refused(POLICY_ERROR);
+                }
+                applying.extend(ids);
+            }
+        }
+        let limits = applying.iter().filter_map(|id| self.limits.get(id)).fold(Limits::default(), |all, one| all.and(one));
+        Verdict { decision, limits: Arc::new(limits) }
+    }
+
+    /// Asks one set; the second value is the rules that decided.
+    pub(crate) fn ask(&self, set: &PolicySet, request: &Request, entities: &Entities) -> (Decision, Vec<Arc<str>>) {
+        let response = self.authorizer.is_authorized(request, set, entities);
+        let allowed = response.decision() == CedarDecision::Allow;
+        // A rule that fails could have been the one that forbids: refuse.
+        if response.diagnostics().errors().next().is_some() {
+            return (Decision::refused(POLICY_ERROR), Vec::new());
+        }
+        let mut reasons: Vec<Arc<str>> = response
+            .diagnostics()
+            .reason()
+            .filter_map(|id| self.compiled.by_id.get_key_value(AsRef::<str>::as_ref(id)).map(|(id, _)| id.clone()))
+            .collect();
+        reasons.sort();
+        let rule = reasons.first().cloned().unwrap_or_else(|| Arc::from(NO_RULE));
+        (Decision { allowed, rule }, reasons)
+    }
+
+    /// The question in Cedar's terms; `None` when an argument is not of the type the rules were checked against.
+    pub(crate) fn question(
+        &self,
+        principal: &Principal,
+        rules: &Ruleset,
+        act: Act,
+        thing: &Thing<'_>,
+        arguments: Option<&Map<String, Value>>,
+    ) -> Option<(Request, Entities)> {
+        let uid = |kind: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id));
+        let text = |s: &str| RestrictedExpression::new_string(s.to_owned());
+        let (kind, action) = match act {
+            Act::Call | Act::Listing => (&self.types.tool, &self.types.call),
+            Act::Read | Act::Family => (&self.types.resource, &self.types.read),
+            Act::Prompt => (&self.types.prompt, &self.types.prompt_action),
+        };
         let who = uid(&self.types.principal, principal.id.as_str());
-        let what = uid(kind, name);
+        let what = uid(kind, thing.name);
         let roles = principal.roles.iter().map(|r| uid(&self.types.role, r)).collect();
-        let credential = match principal.credential {
-            CredentialKind::Local => "local",
-            CredentialKind::ApiKey { .. } => "api-key",
-            CredentialKind::Password { .. } => "password",
-            CredentialKind::Token { .. } => "token",
-            CredentialKind::Certificate { .. } => "certificate",
-            CredentialKind::Anonymous => "anonymous",
-        };
-        let who_attributes = [("kind".into(), text(credential)), ("tenant".into(), text(principal.tenant.as_str()))];
-        let what_attributes = [("risk".into(), text(risk)), ("category".into(), text(category)), ("name".into(), text(name))];
+        let products = rules.products.iter().map(|p| uid(&self.types.product, p)).collect();
+        let who_attributes =
+            [("kind".into(), text(credential_word(&principal.credential))), ("tenant".into(), text(principal.tenant.as_str()))];
+        let what_attributes =
+            [("risk".into(), text(thing.risk)), ("category".into(), text(thing.category)), ("name".into(), text(thing.name))];
         let entities = Entities::from_entities(
             [
                 Entity::new(who.clone(), who_attributes.into(), roles).ok()?,
-                Entity::new(what.clone(), what_attributes.into(), std::collections::HashSet::new()).ok()?,
+                Entity::new(what.clone(), what_attributes.into(), products).ok()?,
             ],
             None,
         )
         .ok()?;
-        let request = Request::new(who, action.clone(), what, Context::empty(), None).ok()?;
-        let response = self.authorizer.is_authorized(&request, &self.set, &entities);
-        let allowed = response.decision() == CedarDecision::Allow;
-        // A rule that errors could have been the one that forbids: refuse.
-        if response.diagnostics().errors().next().is_some() {
-            return Some(Decision { allowed: false, rule: Arc::from("policy-error") });
+        let context = self.context(principal, rules, arguments)?;
+        let request = Request::new(who, action.clone(), what, context, None).ok()?;
+        Some((request, entities))
+    }
+
+    fn context(&self, principal: &Principal, rules: &Ruleset, arguments: Option<&Map<String, Value>>) -> Option<Context> {
+        let mut pairs = Vec::with_capacity(6);
+        let now = self.clock.now();
+        if rules.needs_clock {
+            let (hour, weekday) = wall_clock(now, self.utc_offset_seconds);
+            pairs.push(("now".to_owned(), RestrictedExpression::new_datetime(now.to_string())));
+            pairs.push(("hour".to_owned(), RestrictedExpression::new_long(hour)));
+            pairs.push(("weekday".to_owned(), RestrictedExpression::new_string(weekday.to_owned())));
         }
-        let rule = response
-            .diagnostics()
-            .reason()
-            .map(ToString::to_string)
-            .min()
-            .and_then(|id| self.ids.get(&id).cloned())
-            .unwrap_or_else(|| Arc::from("no-rule-allows"));
-        Some(Decision { allowed, rule })
+        if let (Some(arguments), Some(shape), true) = (arguments, &rules.shape, rules.needs_arguments) {
+            pairs.push(("arguments".to_owned(), shape.record(arguments).ok()?));
+            if shape.looks_back {
+                let seconds = shape.look_back(arguments, now);
+                pairs.push(("look_back_seconds".to_owned(), RestrictedExpression::new_long(seconds)));
+            }
+            if shape.asks_sources {
+                let reachable: BTreeSet<String> =
+                    self.sources.iter().filter(|s| principal.scope.sources.contains(s)).cloned().collect();
+                let asked = shape.sources(arguments, &reachable).into_iter().map(RestrictedExpression::new_string);
+                pairs.push(("sources".to_owned(), RestrictedExpression::new_set(asked)));
+            }
+        }
+        Context::from_pairs(pairs).ok()
     }
 }
 
-fn shared_prefix(a: &str, b: &str) -> usize {
-    a.bytes().zip(b.bytes()).take_while(|(x, y)| x == y).count()
+/// Hour of the day and day of the week at an offset from UTC.
+fn wall_clock(now: Timestamp, offset_seconds: i64) -> (i64, &'static str) {
+    let local = now.as_nanos().div_euclid(1_000_000_000).saturating_add(offset_seconds);
+    let hour = local.rem_euclid(86_400) / 3_600;
+    // The first day of the epoch was a Thursday, the fourth of the list.
+    let day = (local.div_euclid(86_400) + 3).rem_euclid(7);
+    let weekday = usize::try_from(day).ok().and_then(|d| WEEKDAYS.get(d)).copied().unwrap_or("monday");
+    (hour, weekday)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use portcullis_model::{RiskClass, TenantId, ToolName};
-
-    fn principal(role: &str) -> Principal {
-        let tenant = TenantId::default_tenant();
-        Principal {
-            id: PrincipalId::new(format!("key:{role}")).unwrap(),
-            credential: CredentialKind::Anonymous,
-            tenant: tenant.clone(),
-            roles: [Arc::from(role)].into(),
-            doors: BTreeSet::new(),
-            scope: Scope::tenant_wide(tenant),
-        }
+/// Whether `uri` is a member of the family `template`, in which `{…}` stands for some text.
+fn is_member(template: &str, uri: &str) -> bool {
+    let mut pattern = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        pattern.push_str(before);
+        pattern.push('*');
+        rest = after.split_once('}').map_or("", |(_, tail)| tail);
     }
-
-    fn tool(name: &str, risk: RiskClass, category: Option<&str>) -> ToolSpec {
-        ToolSpec {
-            name: ToolName::new(name).unwrap(),
-            title: "t".into(),
-            description: "d".into(),
-            risk,
-            idempotent: true,
-            open_world: false,
-            category: category.map(|c| WriteCategory(c.into())),
-            input_schema: Arc::new(serde_json::json!({"type": "object"})),
-            output_schema: None,
-            completions: vec![],
-        }
-    }
-
-    fn vocabulary() -> Vocabulary {
-        Vocabulary { tools: ["query_logs".to_owned(), "restart".to_owned()].into(), ..Vocabulary::default() }
-    }
-
-    fn load(text: &str) -> Result<Policies, PolicyError> {
-        Policies::load(&[PolicyText { origin: "own.cedar".into(), text: text.into() }], &vocabulary(), 1)
-    }
-
-    #[test]
-    fn roles_and_the_write_gate() {
-        let mut vocabulary = vocabulary();
-        let read = tool("query_logs", RiskClass::Read, None);
-        let write = tool("restart", RiskClass::Write, Some("workloads"));
-        let destroy = tool("restart", RiskClass::Destructive, Some("workloads"));
-        let closed = Policies::load(&[], &vocabulary, 1).unwrap();
-        for role in ["reader", "operator", "admin"] {
-            assert!(closed.decide_call(&principal(role), &read).allowed);
-            assert_eq!(&*closed.decide_call(&principal(role), &write).rule, "write-gate");
-        }
-        assert_eq!(&*closed.decide_call(&principal("nobody"), &read).rule, "no-rule-allows");
-        vocabulary.enabled_writes.insert(WriteCategory("workloads".into()));
-        let open = Policies::load(&[], &vocabulary, 2).unwrap();
-        assert!(!open.decide_call(&principal("reader"), &write).allowed);
-        assert!(open.decide_call(&principal("operator"), &write).allowed);
-        let fresh = Policies::load(&[], &vocabulary, 3).unwrap();
-        assert!(!fresh.decide_call(&principal("operator"), &destroy).allowed);
-        assert!(open.decide_call(&principal("admin"), &destroy).allowed);
-    }
-
-    #[test]
-    fn a_writing_tool_without_a_category_cannot_be_enabled() {
-        let policies = Policies::load(&[], &vocabulary(), 1).unwrap();
-        assert!(!policies.decide_call(&principal("admin"), &tool("restart", RiskClass::Write, None)).allowed);
-    }
-
-    #[test]
-    fn forbid_beats_permit_and_is_named() {
-        let policies = load(
-            r#"@id("no-logs") forbid(principal, action == Portcullis::Action::"call", resource == Portcullis::Tool::"query_logs");"#,
-        )
-        .unwrap();
-        let decision = policies.decide_call(&principal("admin"), &tool("query_logs", RiskClass::Read, None));
-        assert_eq!((decision.allowed, &*decision.rule), (false, "no-logs"));
-    }
-
-    #[test]
-    fn rules_about_what_does_not_exist_are_errors() {
-        let unknown = load(r#"@id("x") permit(principal, action, resource == Portcullis::Tool::"query_log");"#).unwrap_err();
-        assert!(unknown.to_string().contains("did you mean 'query_logs'"), "{unknown}");
-        let role = load(r#"@id("x") permit(principal in Portcullis::Role::"boss", action, resource);"#).unwrap_err();
-        assert!(role.to_string().contains("role 'boss'"), "{role}");
-        let dead = load(
-            r#"@id("x") permit(principal, action == Portcullis::Action::"call", resource) when { resource.colour == "red" };"#,
-        );
-        assert!(matches!(dead, Err(PolicyError::Invalid(_))), "{dead:?}");
-        let never = load(r#"@id("x") permit(principal, action, resource) when { false };"#);
-        assert!(matches!(never, Err(PolicyError::Invalid(_))), "{never:?}");
-        assert!(matches!(load("permit(principal, action, resource);"), Err(PolicyError::Syntax { .. })));
-        assert!(matches!(load("not cedar"), Err(PolicyError::Syntax { .. })));
-        let twice = load(r#"@id("reader-may-look") permit(principal, action, resource);"#);
-        assert!(matches!(twice, Err(PolicyError::DuplicateId(_))), "{twice:?}");
-    }
-
-    #[test]
-    fn a_charter_reaches_only_what_it_names() {
-        let policies = Policies::load(&[], &vocabulary(), 1).unwrap();
-        let charter = policies
-            .charter(CharterGrant {
-                name: "source-health".into(),
-                destinations: ["http://127.0.0.1:9090".to_owned()].into(),
-                scope: Scope::tenant_wide(TenantId::default_tenant()),
-                time_limit: std::time::Duration::from_secs(5),
-                budget: Budget::default(),
-            })
-            .unwrap();
-        let permit = charter.permit();
-        assert!(permit.may_reach("http://127.0.0.1:9090"));
-        assert!(!permit.may_reach("http://127.0.0.1:9091"));
-        assert_eq!(permit.principal_id().as_str(), "charter:source-health");
-    }
+    pattern.push_str(rest);
+    crate::limits::matches_pattern(&pattern, uri)
 }

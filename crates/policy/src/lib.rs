@@ -3,12 +3,33 @@
 //!
 //! This crate is pure. It must not know a protocol, a store or a runtime.
 
+mod arguments;
+mod check;
+mod compile;
 mod engine;
+mod error;
+mod explain;
+mod expression;
+mod external;
+mod limits;
 mod permit;
+mod products;
+mod rule;
 mod schema;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod vocabulary;
 
-pub use engine::{Decision, Policies, PolicyError, PolicyText, Refusal, Vocabulary};
+pub use engine::{Asked, Decision, Policies};
+pub use error::{PolicyError, Refusal};
+pub use explain::{Explanation, RuleInfo, RuleOutcome, RuleTrace};
+pub use external::{EXTERNAL_RULE, ExternalDecision, ExternalInput, ExternalPolicy, ExternalPrincipal, ExternalTool};
+pub use limits::Limits;
 pub use permit::{Budget, Charter, CharterGrant, Permit, Purpose};
+pub use products::{NOT_IN_PRODUCT, Product, ProductLimits, ProductSettings, Products, UNKNOWN_PRODUCT};
+pub use vocabulary::{BUILT_IN_ROLES, PolicyText, Vocabulary};
 
 /// The built-in role policies, as shipped.
 pub const BUILT_IN_POLICIES: &str = include_str!("built_in.cedar");

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_model::{Principal, PrincipalId, RiskClass, Scope, ToolName, TraceContext};
+use portcullis_model::{NameSet, Principal, PrincipalId, RiskClass, Scope, ToolName, TraceContext};
+
+use crate::limits::Limits;
 
 /// What may be spent on one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +49,7 @@ pub enum Purpose {
     },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Inner {
     purpose: Purpose,
     principal: Principal,
@@ -57,6 +59,10 @@ struct Inner {
     budget: Budget,
     trace: TraceContext,
     destinations: Option<BTreeSet<String>>,
+    projects: NameSet,
+    unredacted: bool,
+    needs_approval: bool,
+    product: Option<Arc<str>>,
 }
 
 /// Proof of authorization: principal, rule that allowed, scope, deadline, budget, trace context.
@@ -72,12 +78,27 @@ impl Permit {
         purpose: Purpose,
         principal: Principal,
         rule: Arc<str>,
+        limits: &Limits,
         deadline: Instant,
         budget: Budget,
         trace: TraceContext,
     ) -> Self {
-        let scope = principal.scope.clone();
-        Self { inner: Arc::new(Inner { purpose, principal, rule, scope, deadline, budget, trace, destinations: None }) }
+        let scope = limits.confine(&principal.scope);
+        let inner = Inner {
+            purpose,
+            principal,
+            rule,
+            scope,
+            deadline,
+            budget: limits.spend(budget),
+            trace,
+            destinations: None,
+            projects: limits.projects.clone(),
+            unredacted: limits.unredacted == Some(true),
+            needs_approval: limits.approval,
+            product: None,
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Why it exists.
@@ -125,6 +146,26 @@ impl Permit {
         &self.inner.trace
     }
 
+    /// Projects that may be named in arguments. A call that names another one was refused before this permit was made.
+    pub fn projects(&self) -> &NameSet {
+        &self.inner.projects
+    }
+
+    /// Whether a rule lets this principal see results without redaction. It must still ask for it, call by call.
+    pub fn may_see_unredacted(&self) -> bool {
+        self.inner.unredacted
+    }
+
+    /// Whether a rule wants a human to approve this call before it runs.
+    pub fn needs_approval(&self) -> bool {
+        self.inner.needs_approval
+    }
+
+    /// The product the call came through.
+    pub fn product(&self) -> Option<&Arc<str>> {
+        self.inner.product.as_ref()
+    }
+
     /// Whether this permit may reach `origin` (`scheme://host:port`). Calls may reach the origins of the
     /// sources they are allowed to ask (each client is bound to one); a charter only what it names.
     pub fn may_reach(&self, origin: &str) -> bool {
@@ -134,28 +175,29 @@ impl Permit {
     /// The same permit with a narrower scope. Never wider: the result is the intersection.
     #[must_use]
     pub fn narrowed(&self, scope: &Scope) -> Self {
-        self.rebuilt(self.inner.scope.narrow(scope), self.inner.deadline)
+        self.changed(|inner| inner.scope = inner.scope.narrow(scope))
     }
 
     /// The same permit with an earlier deadline; a later one is ignored.
     #[must_use]
     pub fn with_deadline_at_most(&self, deadline: Instant) -> Self {
-        self.rebuilt(self.inner.scope.clone(), self.inner.deadline.min(deadline))
+        self.changed(|inner| inner.deadline = inner.deadline.min(deadline))
     }
 
-    fn rebuilt(&self, scope: Scope, deadline: Instant) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                purpose: self.inner.purpose.clone(),
-                principal: self.inner.principal.clone(),
-                rule: self.inner.rule.clone(),
-                scope,
-                deadline,
-                budget: self.inner.budget,
-                trace: self.inner.trace.clone(),
-                destinations: self.inner.destinations.clone(),
-            }),
-        }
+    /// The same permit within a product's limits.
+    pub(crate) fn within_product(&self, product: &Arc<str>, limits: &Limits) -> Self {
+        self.changed(|inner| {
+            inner.scope = limits.confine(&inner.scope);
+            inner.budget = limits.spend(inner.budget);
+            inner.projects = inner.projects.intersect(&limits.projects);
+            inner.product = Some(product.clone());
+        })
+    }
+
+    fn changed(&self, change: impl FnOnce(&mut Inner)) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        change(&mut inner);
+        Self { inner: Arc::new(inner) }
     }
 }
 
@@ -204,6 +246,10 @@ impl Charter {
                 budget: self.grant.budget,
                 trace: TraceContext::default(),
                 destinations: Some(self.grant.destinations.clone()),
+                projects: NameSet::All,
+                unredacted: false,
+                needs_approval: false,
+                product: None,
             }),
         }
     }

@@ -1,19 +1,22 @@
 //! Where the rooms are wired together: the only place that knows all of them.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, bail};
+use portcullis_config::RateSettings;
 use portcullis_audit::{AuditEvent, AuditLog, AuditOptions, EventKind};
 use portcullis_connectors::prometheus::PrometheusSource;
-use portcullis_gateway::{Admission, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings};
+use portcullis_gateway::{
+    Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, ProfileMode, Profiles, Rate,
+    TokenLedger,
+};
 use portcullis_guard::{Redactor, Releaser};
 use portcullis_identity::{Identity, KeyRing, Pepper, local_principal, local_user};
 use portcullis_model::{Clock, KeyId, Scope, SourceName, SystemClock, TenantId, WriteCategory};
-use portcullis_policy::{Budget, Charter, CharterGrant, Policies, PolicyText, Vocabulary};
+use portcullis_policy::{BUILT_IN_ROLES, Budget, Charter, CharterGrant, Policies, PolicyText, Vocabulary};
 use portcullis_ports::Source;
 use portcullis_state::SqliteStore;
 use portcullis_telemetry::{EmbeddedSource, Store, StoreError};
@@ -62,6 +65,21 @@ impl Foundations {
         Ok(())
     }
 
+    /// The book of approvals.
+    pub fn approvals(&self, config: &Config) -> Approvals {
+        let settings = ApprovalSettings {
+            lifetime: config.approvals.lifetime.0,
+            elicitation: config.approvals.elicitation,
+            four_eyes: config.approvals.four_eyes,
+        };
+        Approvals::new(self.state.clone(), Arc::new(SystemClock), settings)
+    }
+
+    /// The book of behaviour profiles.
+    pub async fn profiles(&self, config: &Config) -> anyhow::Result<Profiles> {
+        Profiles::open(self.state.clone(), Arc::new(SystemClock), profile_mode(config)).await.context("reading the behaviour profiles")
+    }
+
     /// Closes in good order.
     pub async fn close(self) {
         if let Err(error) = self.audit.close() {
@@ -78,7 +96,8 @@ pub fn audit_directory(config: &Config) -> PathBuf {
 
 /// Role names keys may carry.
 pub fn known_roles(config: &Config) -> BTreeSet<String> {
-    ["reader", "operator", "admin"].into_iter().map(str::to_owned).chain(config.roles.iter().cloned()).collect()
+    let built_in = BUILT_IN_ROLES.into_iter().filter(|role| *role != "anonymous").map(str::to_owned);
+    built_in.chain(config.roles.iter().cloned()).collect()
 }
 
 /// The running house.
@@ -89,6 +108,10 @@ pub struct House {
     pub gateway: Arc<Gateway>,
     /// Who is who; also asked by the OTLP door.
     pub identity: Arc<Identity>,
+    /// The daily token accounts.
+    pub ledger: Arc<TokenLedger>,
+    /// Behaviour profiles.
+    pub profiles: Arc<Profiles>,
     /// The embedded store, when it is on and ours.
     pub store: Option<Store>,
     /// The sources in use.
@@ -116,11 +139,15 @@ impl House {
         let catalogue = catalogue(&sources, &clock)?;
         let policies = load_policies(config, &catalogue, 1)?;
         let health = health_charter(config, &policies)?;
+        let ledger = Arc::new(TokenLedger::shared(foundations.state.clone(), clock.clone()));
+        let profiles = Arc::new(foundations.profiles(config).await?);
         let gateway = Gateway::new(GatewayParts {
             catalogue,
             policies,
             identity: identity.clone(),
-            admission: Admission::new(limits(config)?),
+            admission: Admission::new(limits(config)?, ledger.clone()),
+            approvals: foundations.approvals(config),
+            profiles: profiles.clone(),
             releaser: Releaser::new(Redactor::new().map_err(anyhow::Error::msg)?),
             recorder: Arc::new(AuditRecorder(foundations.audit.clone())),
             budget: Budget {
@@ -129,7 +156,8 @@ impl House {
                 ..Budget::default()
             },
         });
-        Ok(Self { foundations, gateway: Arc::new(gateway), identity, store, sources, health, clock, version: AtomicU64::new(1) })
+        let gateway = Arc::new(gateway);
+        Ok(Self { foundations, gateway, identity, ledger, profiles, store, sources, health, clock, version: AtomicU64::new(1) })
     }
 
     /// Takes over what can change while running: sources, policies, roles, enabled writes. All or nothing.
@@ -151,8 +179,23 @@ impl House {
         }
     }
 
-    /// Closes in good order: the store is flushed, the audit chain closed.
+    /// Brings what is counted in memory together with the other processes that share the state.
+    pub async fn settle(&self) {
+        if let Err(error) = self.ledger.settle().await {
+            tracing::error!(%error, "the token accounts could not be written; they are kept and tried again");
+        }
+        let profiles = async {
+            self.profiles.settle().await?;
+            self.profiles.refresh().await
+        };
+        if let Err(error) = profiles.await {
+            tracing::error!(%error, "the behaviour profiles could not be brought up to date; what is known stays in force");
+        }
+    }
+
+    /// Closes in good order: what was counted is written, the store is flushed, the audit chain closed.
     pub async fn close(self) {
+        self.settle().await;
         if let Some(store) = &self.store
             && let Err(error) = store.close().await
         {
@@ -197,14 +240,36 @@ pub fn refuse_open_doors(config: &Config) -> anyhow::Result<()> {
 }
 
 fn limits(config: &Config) -> anyhow::Result<LimitSettings> {
-    let positive = |value: u32, name: &str| NonZeroU32::new(value).with_context(|| format!("limits.{name} must be at least 1"));
+    let limits = &config.limits;
+    let positive = |value: u32, name: &str| {
+        if value == 0 { Err(anyhow::anyhow!("limits.{name} must be at least 1")) } else { Ok(value) }
+    };
+    let rate = |settings: RateSettings, name: &str| -> anyhow::Result<Rate> {
+        let per_second = positive(settings.per_second, &format!("{name}.per_second"))?;
+        Ok(Rate::new(per_second, positive(settings.burst, &format!("{name}.burst"))?))
+    };
     Ok(LimitSettings {
-        calls_per_second: positive(config.limits.calls_per_second, "calls_per_second")?,
-        burst: positive(config.limits.burst, "burst")?,
-        concurrent_per_principal: positive(config.limits.concurrent_per_principal, "concurrent_per_principal")?.get(),
-        concurrent: positive(config.limits.concurrent, "concurrent")?.get(),
-        deadline: config.limits.deadline.0,
+        address: rate(limits.address, "address")?,
+        principal: Rate::new(positive(limits.calls_per_second, "calls_per_second")?, positive(limits.burst, "burst")?),
+        tool: rate(limits.tool, "tool")?,
+        write: rate(limits.write, "write")?,
+        global: rate(limits.global, "global")?,
+        concurrent_per_principal: positive(limits.concurrent_per_principal, "concurrent_per_principal")?,
+        concurrent: positive(limits.concurrent, "concurrent")?,
+        queue: limits.queue,
+        queue_time: limits.queue_time.0,
+        deadline: limits.deadline.0,
+        tokens_per_day: (limits.tokens_per_day > 0).then_some(limits.tokens_per_day),
     })
+}
+
+fn profile_mode(config: &Config) -> ProfileMode {
+    match config.profiles.mode {
+        portcullis_config::ProfileMode::Off => ProfileMode::Off,
+        portcullis_config::ProfileMode::Observe => ProfileMode::Observe,
+        portcullis_config::ProfileMode::DryRun => ProfileMode::DryRun,
+        portcullis_config::ProfileMode::Enforce => ProfileMode::Enforce,
+    }
 }
 
 /// The store, when it is ours, and the source that answers for it.
@@ -263,12 +328,19 @@ fn load_policies(config: &Config, catalogue: &Catalogue, version: u64) -> anyhow
         let text = std::fs::read_to_string(path).with_context(|| format!("reading the policy file {}", path.display()))?;
         texts.push(PolicyText { origin: path.display().to_string(), text });
     }
-    let vocabulary = Vocabulary {
-        tools: catalogue.tool_names(),
+    Ok(Policies::load(&texts, &vocabulary(config, catalogue), version)?)
+}
+
+/// What rules may speak of: the tools with their arguments, the sources, the roles.
+fn vocabulary(config: &Config, catalogue: &Catalogue) -> Vocabulary {
+    let embedded = config.store.enabled.then(|| EMBEDDED.to_owned());
+    let sources = config.sources.iter().map(|s| s.name.to_string()).chain(embedded);
+    Vocabulary {
         roles: config.roles.iter().cloned().collect(),
         enabled_writes: config.write.enable.iter().map(|c| WriteCategory(Arc::from(c.as_str()))).collect(),
-    };
-    Ok(Policies::load(&texts, &vocabulary, version)?)
+        sources: Some(sources.collect()),
+        ..Vocabulary::of_tools(catalogue.tool_specs())
+    }
 }
 
 fn health_charter(config: &Config, policies: &Policies) -> anyhow::Result<Charter> {

@@ -8,7 +8,7 @@ use portcullis_model::{
     Clock, CredentialKind, Fault, LogRecord, ManualClock, Principal, PrincipalId, Scope, Severity, TenantId, Timestamp, ToolSpec,
     TraceContext,
 };
-use portcullis_policy::{Budget, Permit, Policies, Vocabulary};
+use portcullis_policy::{Asked, Budget, Permit, Policies, Vocabulary};
 use portcullis_ports::{Arguments, Content, NoExchange, Outcome, Output, Source, Tool};
 use portcullis_tools::{Sources, default_tools};
 use serde_json::Value;
@@ -40,7 +40,8 @@ pub(crate) fn permit_for(spec: &ToolSpec, scope: Scope, time: Duration) -> Permi
         doors: BTreeSet::from([Arc::from("mcp")]),
         scope,
     };
-    policies.authorize_call(&principal, spec, Instant::now() + time, Budget::default(), TraceContext::default()).unwrap()
+    let asked = Asked { principal: &principal, tool: spec, arguments: &serde_json::Map::new(), product: None };
+    policies.authorize_call(asked, Instant::now() + time, Budget::default(), TraceContext::default()).unwrap()
 }
 
 /// A set of sources and everything over it.

@@ -1,0 +1,291 @@
+//! What a rule can ask about the arguments of a tool: their types, taken from the tool's JSON Schema, and their values,
+//! taken from a call.
+//!
+//! Guards that a value reaches a rule only with the type the rule was checked against; anything else refuses the call.
+//! Must not judge whether arguments are valid for the tool: that is the schema's work.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cedar_policy::RestrictedExpression;
+use portcullis_model::{Timestamp, ToolSpec, parse_duration, parse_instant};
+use serde_json::{Map, Value};
+
+/// Seconds that stand for a time nobody can read: longer than every bound, so that bounds hold.
+pub(crate) const UNREADABLE: i64 = i64::MAX;
+
+/// The type a rule sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ArgumentKind {
+    Text,
+    Integer,
+    Flag,
+    Texts,
+    Integers,
+    /// Objects, mixed lists, fractions: a rule can ask whether it is there and nothing else.
+    Opaque,
+}
+
+impl ArgumentKind {
+    /// The type in words, for messages.
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Integer => "a whole number",
+            Self::Flag => "true or false",
+            Self::Texts => "a list of text",
+            Self::Integers => "a list of whole numbers",
+            Self::Opaque => "an object or of mixed type",
+        }
+    }
+}
+
+/// One argument.
+#[derive(Debug, Clone)]
+pub(crate) struct ArgumentShape {
+    pub(crate) kind: ArgumentKind,
+    /// Whether every call has it: it is required, or has a default that stands in.
+    pub(crate) always: bool,
+    pub(crate) default: Option<Value>,
+    /// The words it can be, when it is one of a few.
+    pub(crate) words: Option<BTreeSet<String>>,
+    pub(crate) minimum: Option<i64>,
+    pub(crate) maximum: Option<i64>,
+}
+
+/// All arguments of one tool.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ToolShape {
+    pub(crate) arguments: BTreeMap<String, ArgumentShape>,
+    /// Whether it takes a window of time, so that there is a look-back.
+    pub(crate) looks_back: bool,
+    /// Whether it takes a source, so that the sources it asks are known.
+    pub(crate) asks_sources: bool,
+}
+
+/// A call whose arguments are not of the types the tool declares.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("argument '{name}' is not {expected}")]
+pub(crate) struct WrongType {
+    pub(crate) name: String,
+    pub(crate) expected: &'static str,
+}
+
+impl ToolShape {
+    /// Reads the properties of the tool's input schema. `sources` says whether the list of sources is known.
+    pub(crate) fn of(spec: &ToolSpec, sources_known: bool) -> Self {
+        let required: BTreeSet<&str> = spec
+            .input_schema
+            .get("required")
+            .and_then(Value::as_array)
+            .map(|names| names.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default();
+        let properties = spec.input_schema.get("properties").and_then(Value::as_object);
+        let arguments: BTreeMap<String, ArgumentShape> = properties
+            .into_iter()
+            .flatten()
+            .map(|(name, schema)| (name.clone(), ArgumentShape::of(schema, required.contains(name.as_str()))))
+            .collect();
+        let is_text = |name: &str| arguments.get(name).is_some_and(|a| a.kind == ArgumentKind::Text);
+        let is_texts = |name: &str| arguments.get(name).is_some_and(|a| a.kind == ArgumentKind::Texts);
+        let looks_back = is_text("window") || is_text("start");
+        let asks_sources = sources_known && (is_text("source") || is_texts("sources"));
+        Self { arguments, looks_back, asks_sources }
+    }
+
+    /// The `arguments` record of the context.
+    pub(crate) fn record(&self, arguments: &Map<String, Value>) -> Result<RestrictedExpression, WrongType> {
+        let mut fields = Vec::with_capacity(self.arguments.len());
+        for (name, shape) in &self.arguments {
+            let value = arguments.get(name).filter(|v| !v.is_null()).or(shape.default.as_ref());
+            if let Some(value) = value {
+                let expression =
+                    shape.expression(value).ok_or(WrongType { name: name.clone(), expected: shape.kind.describe() })?;
+                fields.push((name.clone(), expression));
+            }
+        }
+        RestrictedExpression::new_record(fields).map_err(|_| WrongType { name: "arguments".into(), expected: "an object" })
+    }
+
+    /// How far back from `now` the call reaches, in whole seconds, rounded up. What cannot be read reaches back for ever.
+    pub(crate) fn look_back(&self, arguments: &Map<String, Value>, now: Timestamp) -> i64 {
+        let text = |name: &str| -> Option<&str> {
+            let given = arguments.get(name).filter(|v| !v.is_null());
+            given.or_else(|| self.arguments.get(name)?.default.as_ref()).map(|v| v.as_str().unwrap_or("?"))
+        };
+        let instant = |name: &str| text(name).map(|t| parse_instant(t, now).ok());
+        let length = match text("window") {
+            Some(window) => parse_duration(window).ok(),
+            // No default is known: only a start can say how far back it goes.
+            None => None,
+        };
+        let start = match (instant("around"), instant("start"), instant("end")) {
+            (Some(Some(middle)), ..) => length.map(|l| middle.minus(l / 2)),
+            (None, Some(start), _) => start,
+            (None, None, end) => length.and_then(|l| end.unwrap_or(Some(now)).map(|e| e.minus(l))),
+            _ => None,
+        };
+        let Some(start) = start else { return UNREADABLE };
+        i64::try_from(now.since(start).as_nanos().div_ceil(1_000_000_000)).unwrap_or(UNREADABLE)
+    }
+
+    /// The sources the call asks: those it names, or all of `reachable` when it names none.
+    pub(crate) fn sources(&self, arguments: &Map<String, Value>, reachable: &BTreeSet<String>) -> BTreeSet<String> {
+        let named: BTreeSet<String> = match (arguments.get("source"), arguments.get("sources")) {
+            (Some(Value::String(one)), _) => [one.clone()].into(),
+            (_, Some(Value::Array(several))) => several.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            _ => BTreeSet::new(),
+        };
+        if named.is_empty() { reachable.clone() } else { named }
+    }
+}
+
+impl ArgumentShape {
+    fn of(schema: &Value, required: bool) -> Self {
+        let words = schema.get("enum").and_then(Value::as_array).and_then(|values| {
+            let words: BTreeSet<String> = values.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+            (words.len() == values.iter().filter(|v| !v.is_null()).count()).then_some(words)
+        });
+        let words = words.or_else(|| schema.get("const").and_then(Value::as_str).map(|w| BTreeSet::from([w.to_owned()])));
+        let kind = Self::kind(schema, words.is_some());
+        let default = schema.get("default").filter(|v| !v.is_null()).cloned();
+        let bound = |name: &str| schema.get(name).and_then(whole);
+        let mut shape = Self {
+            kind,
+            always: required,
+            default: None,
+            words,
+            minimum: bound("minimum").or_else(|| bound("exclusiveMinimum").and_then(|n| n.checked_add(1))),
+            maximum: bound("maximum").or_else(|| bound("exclusiveMaximum").and_then(|n| n.checked_sub(1))),
+        };
+        // A default of another type is the tool's mistake; it must not refuse every call that leaves the argument out.
+        if let Some(default) = default.filter(|d| shape.expression(d).is_some()) {
+            shape.always = true;
+            shape.default = Some(default);
+        }
+        shape
+    }
+
+    fn kind(schema: &Value, has_words: bool) -> ArgumentKind {
+        let names: Vec<&str> = match schema.get("type") {
+            Some(Value::String(one)) => vec![one],
+            Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).filter(|t| *t != "null").collect(),
+            _ if has_words => vec!["string"],
+            _ => Vec::new(),
+        };
+        match names.as_slice() {
+            ["string"] => ArgumentKind::Text,
+            ["integer"] => ArgumentKind::Integer,
+            ["boolean"] => ArgumentKind::Flag,
+            ["array"] => match schema.get("items").and_then(|i| i.get("type")).and_then(Value::as_str) {
+                Some("string") => ArgumentKind::Texts,
+                Some("integer") => ArgumentKind::Integers,
+                _ => ArgumentKind::Opaque,
+            },
+            _ => ArgumentKind::Opaque,
+        }
+    }
+
+    /// The value as Cedar knows it, or nothing when it is of another type.
+    fn expression(&self, value: &Value) -> Option<RestrictedExpression> {
+        Some(match self.kind {
+            ArgumentKind::Text => RestrictedExpression::new_string(value.as_str()?.to_owned()),
+            ArgumentKind::Integer => RestrictedExpression::new_long(whole(value)?),
+            ArgumentKind::Flag => RestrictedExpression::new_bool(value.as_bool()?),
+            ArgumentKind::Texts => {
+                let items: Option<Vec<_>> = value
+                    .as_array()?
+                    .iter()
+                    .map(|v| v.as_str().map(|t| RestrictedExpression::new_string(t.to_owned())))
+                    .collect();
+                RestrictedExpression::new_set(items?)
+            }
+            ArgumentKind::Integers => {
+                let items: Option<Vec<_>> =
+                    value.as_array()?.iter().map(|v| whole(v).map(RestrictedExpression::new_long)).collect();
+                RestrictedExpression::new_set(items?)
+            }
+            ArgumentKind::Opaque => RestrictedExpression::new_record([]).ok()?,
+        })
+    }
+}
+
+/// A whole number; `5.0` is one, as in JSON Schema.
+fn whole(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| {
+        let number = value.as_f64()?;
+        (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::tool_with;
+    use serde_json::json;
+
+    fn shape() -> ToolShape {
+        let spec = tool_with(
+            "query_logs",
+            &json!({
+                "service": {"type": "string"}, "level": {"type": "string", "enum": ["info", "error"]},
+                "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
+                "window": {"type": "string", "default": "15m"}, "start": {"type": "string"}, "end": {"type": "string"},
+                "source": {"type": ["string", "null"]}, "labels": {"type": "object"}, "fields": {"type": "array", "items": {"type": "string"}},
+                "broken": {"type": "integer", "default": "many"},
+            }),
+            &["service"],
+        );
+        ToolShape::of(&spec, true)
+    }
+
+    fn map(value: &Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn types_come_from_the_schema() {
+        let shape = shape();
+        let kind = |name: &str| shape.arguments[name].kind;
+        assert_eq!(kind("source"), ArgumentKind::Text);
+        assert_eq!(kind("labels"), ArgumentKind::Opaque);
+        assert_eq!(kind("fields"), ArgumentKind::Texts);
+        assert!(shape.arguments["service"].always && shape.arguments["limit"].always && !shape.arguments["source"].always);
+        assert!(!shape.arguments["broken"].always);
+        assert_eq!((shape.arguments["limit"].minimum, shape.arguments["limit"].maximum), (Some(1), Some(500)));
+        assert!(shape.looks_back && shape.asks_sources);
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_refused() {
+        let shape = shape();
+        assert!(shape.record(&map(&json!({"service": "a", "limit": 5.0, "labels": {"x": 1}}))).is_ok());
+        for bad in [json!({"limit": "5"}), json!({"limit": 5.5}), json!({"service": 1}), json!({"fields": ["a", 1]})] {
+            assert!(shape.record(&map(&bad)).is_err(), "{bad}");
+        }
+        assert!(shape.record(&map(&json!({"limit": 18_446_744_073_709_551_615u64}))).is_err());
+    }
+
+    #[test]
+    fn the_look_back_of_a_call() {
+        let shape = shape();
+        let now = Timestamp::from_seconds(1_772_359_200);
+        for (arguments, seconds) in [
+            (json!({}), 900),
+            (json!({"window": "2h"}), 7_200),
+            (json!({"start": "now-1d", "end": "now-23h"}), 86_400),
+            (json!({"end": "now-1h", "window": "1h"}), 7_200),
+            (json!({"start": "2026-03-01T09:00:00Z"}), 3_600),
+            (json!({"window": "banana"}), UNREADABLE),
+            (json!({"start": 7}), UNREADABLE),
+        ] {
+            assert_eq!(shape.look_back(&map(&arguments), now), seconds, "{arguments}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_names_no_source_asks_all() {
+        let all: BTreeSet<String> = ["a".to_owned(), "b".to_owned()].into();
+        assert_eq!(shape().sources(&map(&json!({})), &all), all);
+        assert_eq!(shape().sources(&map(&json!({"source": "b"})), &all), BTreeSet::from(["b".to_owned()]));
+    }
+}
