@@ -59,7 +59,10 @@ pub(super) fn looks_like(text: &str) -> bool {
     let mut parts = text.split('.');
     let good = |part: Option<&str>| part.is_some_and(|p| !p.is_empty() && p.bytes().all(is_base64url));
     // An unsigned token has an empty third part; it shall be refused as a token.
-    good(parts.next()) && good(parts.next()) && parts.next().is_some_and(|p| p.bytes().all(is_base64url)) && parts.next().is_none()
+    good(parts.next())
+        && good(parts.next())
+        && parts.next().is_some_and(|p| p.bytes().all(is_base64url))
+        && parts.next().is_none()
 }
 
 fn is_base64url(byte: u8) -> bool {
@@ -112,9 +115,8 @@ fn read_header(part: &str) -> Result<Header, TokenRefusal> {
         return Err(TokenRefusal::new(TokenReason::HeaderRefused, format!("the header has '{member}'")));
     }
     let algorithm = match members.get("alg") {
-        Some(Value::String(name)) => TokenAlgorithm::named(name).ok_or_else(|| {
-            TokenRefusal::new(TokenReason::AlgorithmRefused, format!("'{}' is never accepted", shown(name)))
-        })?,
+        Some(Value::String(name)) => TokenAlgorithm::named(name)
+            .ok_or_else(|| TokenRefusal::new(TokenReason::AlgorithmRefused, format!("'{}' is never accepted", shown(name))))?,
         _ => return Err(TokenRefusal::new(TokenReason::AlgorithmRefused, "the header names no algorithm")),
     };
     let kind = text(&members, "typ")?.map(|kind| {
@@ -145,7 +147,9 @@ mod tests {
     fn tokens_are_told_from_keys() {
         assert!(looks_like("eyJ.eyJ.c2ln"));
         assert!(looks_like("eyJ.eyJ."), "unsigned, to be refused as a token");
-        for other in ["", "a", "a.b", "..", ".a.b", "a..b", "a.b.c.d", "pcl_aaaaaaaaaa_bbbb_cccccc", "a.b.c=", "a.b .c", "a.b.c\n"] {
+        for other in
+            ["", "a", "a.b", "..", ".a.b", "a..b", "a.b.c.d", "pcl_aaaaaaaaaa_bbbb_cccccc", "a.b.c=", "a.b .c", "a.b.c\n"]
+        {
             assert!(!looks_like(other), "{other:?}");
         }
     }

@@ -2,11 +2,10 @@
 //! the reason. Must never hold a token or a part of one.
 
 use portcullis_model::FaultCode;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// The reasons.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TokenReason {
     /// Longer than any token may be.
     TooLarge,
@@ -132,6 +131,12 @@ impl TokenReason {
             FaultCode::Unavailable => None,
             _ => Some("invalid_token"),
         }
+    }
+}
+
+impl Serialize for TokenReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
