@@ -1,0 +1,98 @@
+//! This server as an OAuth 2.1 protected resource: its metadata (RFC 9728), the challenges that lead a client there
+//! (RFC 6750 section 3), and the step up to a scope that a call needs (MCP, basic/authorization).
+//!
+//! Guards that clients learn everything from the configuration and nothing from a request's headers. Must not decide:
+//! whether a call is allowed is asked of the gate, and here only to say what a client could ask its issuer for.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router};
+use portcullis_gateway::{Caller, Gateway};
+use portcullis_identity::token::{ProtectedResource, WELL_KNOWN};
+use portcullis_model::{CredentialKind, Fault, FaultCode};
+use serde::Deserialize;
+
+use super::answer::{fault_refusal, request_id};
+
+/// Adds the metadata at the root and at the path of `/mcp`, where clients look for it.
+pub(super) fn with_metadata(routes: Router, resource: Option<&Arc<ProtectedResource>>) -> Router {
+    let Some(resource) = resource else { return routes };
+    let document = resource.document();
+    let answer = move || async move { Json(document) };
+    routes.route(WELL_KNOWN, get(answer.clone())).route(&format!("{WELL_KNOWN}/mcp"), get(answer))
+}
+
+/// Puts the address of the metadata and scopes to ask for into the `Bearer` challenge of a refusal that has one. Other
+/// challenges stay as they are.
+pub(super) fn challenged(mut response: Response, resource: Option<&Arc<ProtectedResource>>) -> Response {
+    let Some(resource) = resource else { return response };
+    if !matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        return response;
+    }
+    let given: Vec<HeaderValue> = response.headers().get_all(WWW_AUTHENTICATE).iter().cloned().collect();
+    response.headers_mut().remove(WWW_AUTHENTICATE);
+    for challenge in given {
+        let text = challenge.to_str().unwrap_or_default();
+        // One that leads to the metadata already says what it must say.
+        let plain = text.starts_with("Bearer") && !text.contains("resource_metadata=");
+        let better = plain.then(|| resource.challenge(error_of(text), None)).and_then(|text| HeaderValue::from_str(&text).ok());
+        response.headers_mut().append(WWW_AUTHENTICATE, better.unwrap_or(challenge));
+    }
+    response
+}
+
+/// The error code of a challenge of ours.
+fn error_of(challenge: &str) -> Option<&'static str> {
+    let known = ["invalid_request", "invalid_token", "insufficient_scope"];
+    known.into_iter().find(|code| challenge.contains(&format!("error=\"{code}\"")))
+}
+
+#[derive(Deserialize)]
+struct Asked<'a> {
+    #[serde(borrow)]
+    method: Cow<'a, str>,
+    #[serde(borrow)]
+    params: Option<Named<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    name: Option<Cow<'a, str>>,
+}
+
+/// The refusal of a call that the caller's token does not allow and a token with more scopes would. Nothing when the call
+/// is allowed, or when no scope would help: then the gate refuses it like every other.
+pub(super) fn step_up(
+    resource: Option<&Arc<ProtectedResource>>,
+    gateway: &Gateway,
+    caller: &Caller,
+    body: &Bytes,
+) -> Option<Response> {
+    let resource = resource?;
+    let principal = caller.principal();
+    if !matches!(principal.credential, CredentialKind::Token { .. }) {
+        return None;
+    }
+    let asked: Asked<'_> = serde_json::from_slice(body).ok()?;
+    let tool = asked.params.and_then(|params| params.name).filter(|_| asked.method == "tools/call")?;
+    if gateway.would_allow(principal, &tool) {
+        return None;
+    }
+    let step = resource.step_ups(principal).into_iter().find(|step| gateway.would_allow(&step.principal, &tool))?;
+    let scopes = step.scopes.join(" ");
+    let fault =
+        Fault::new(FaultCode::Forbidden, format!("the access token does not cover this call; it needs the scopes: {scopes}"))
+            .with_internal(format!("tool {tool} needs the scopes {scopes}"));
+    let released = gateway.refuse_request(caller, "tools/call", "insufficient-scope", fault);
+    let mut response = fault_refusal(released, request_id(body));
+    let challenge = HeaderValue::from_str(&resource.challenge(Some("insufficient_scope"), Some(&step.scopes))).ok()?;
+    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    Some(response)
+}
