@@ -29,7 +29,24 @@ pub enum AuditError {
     /// A record in memory could not be written as JSON: a defect on our side.
     #[error("an audit record could not be encoded: {0}")]
     Encode(String),
-    /// The key for fingerprints cannot be used.
+    /// A public key that cannot be used.
+    #[error("{0}")]
+    PublicKey(String),
+    /// The directory was signed with a key that is not the one at hand.
+    #[error(
+        "{path} belongs to another key than the one at hand: restore the key file that signed this directory, or move the directory aside (its public key still verifies it) and begin a new one"
+    )]
+    OtherKey {
+        /// The file with the public key.
+        path: PathBuf,
+    },
+    /// An erasure cannot be carried out now.
+    #[error("{0}")]
+    Erase(String),
+    /// Settings that contradict each other or cannot be used.
+    #[error("audit settings: {0}")]
+    Settings(String),
+    /// The key for fingerprints and signatures cannot be used.
     #[error(transparent)]
     Key(#[from] KeyFileError),
 }

@@ -5,7 +5,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use portcullis_model::{CredentialKind, FaultCode, KeyId, Principal, PrincipalId, TenantId};
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::AuditError;
+use crate::line::Encoded;
+use crate::seal::Sealer;
+use crate::sign::{PublicKey, Signer, Statement};
 
 /// Longest text kept in one field, in characters. What is longer is cut and says by how much.
 const TEXT: usize = 256;
@@ -27,7 +33,7 @@ pub enum EventKind {
     Failed,
     /// A resource, prompt, completion or listing was asked for.
     Lookup,
-    /// A credential was presented and not accepted, or a session began.
+    /// A credential was accepted or refused.
     Authentication,
     /// A key was made or taken back.
     Key,
@@ -41,6 +47,28 @@ pub enum EventKind {
     Ingest,
     /// Standing work under a charter.
     Charter,
+    /// An approval was asked for, granted, denied, used, or ran out.
+    Approval,
+    /// Policies were loaded, changed or refused.
+    Policy,
+    /// A secret was made, read for the first time, rotated, or found expired.
+    Secret,
+    /// A plugin was installed, enabled, disabled, removed or refused.
+    Plugin,
+    /// Redaction was bypassed by a principal with that grant.
+    Bypass,
+    /// A principal or address was locked out after failed attempts, or let in again.
+    Lockout,
+    /// Something went wrong outside of any call.
+    Error,
+    /// A sink fell behind, dropped records or caught up.
+    Sink,
+    /// Old parts were removed by retention.
+    Retention,
+    /// A subject was pseudonymised.
+    Erased,
+    /// The log signed what stands before this record.
+    Checkpoint,
     /// A process began to write the chain.
     Opened,
     /// The chain goes on in a new file.
@@ -52,6 +80,41 @@ pub enum EventKind {
     /// A kind this build does not know; only when reading.
     #[serde(other)]
     Other,
+}
+
+impl EventKind {
+    /// The name in records and filters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Call => "call",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Lookup => "lookup",
+            Self::Authentication => "authentication",
+            Self::Key => "key",
+            Self::Config => "config",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Ingest => "ingest",
+            Self::Charter => "charter",
+            Self::Approval => "approval",
+            Self::Policy => "policy",
+            Self::Secret => "secret",
+            Self::Plugin => "plugin",
+            Self::Bypass => "bypass",
+            Self::Lockout => "lockout",
+            Self::Error => "error",
+            Self::Sink => "sink",
+            Self::Retention => "retention",
+            Self::Erased => "erased",
+            Self::Checkpoint => "checkpoint",
+            Self::Opened => "opened",
+            Self::Continued => "continued",
+            Self::Recovered => "recovered",
+            Self::Closed => "closed",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// Whether it was let through.
@@ -98,6 +161,84 @@ pub struct ChainMark {
     /// The other chains.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub witnesses: Vec<Witness>,
+    /// Name of the key that signs this chain, in `opened` records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_key: Option<String>,
+    /// Signature over the record before, in `checkpoint` records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
+    /// What an erasure took away, in `erased` and `retention` records.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub erasures: Vec<Erasure>,
+    /// What retention removed, in `retention` records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<RetentionMark>,
+}
+
+/// A signature over one record, and through its hash over all before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Number of the record.
+    pub sequence: u64,
+    /// Its hash, hexadecimal.
+    pub hash: String,
+    /// When it was signed.
+    pub time: String,
+    /// Name of the key: the first 16 digits of BLAKE3 over the public key.
+    pub key: String,
+    /// Ed25519 signature, hexadecimal.
+    pub signature: String,
+}
+
+/// Which records one erasure took personal text from. Spans are `[first, last, groups]` with groups as bits:
+/// 1 who acted, 2 whom it is about, 4 the note.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Erasure {
+    /// Name of the erasure; the subject is called `erased:<id>` from now on.
+    pub id: String,
+    /// The chain.
+    pub chain: String,
+    /// The records.
+    pub spans: Vec<(u64, u64, u8)>,
+    /// Ed25519 signature over all of this, hexadecimal.
+    pub signature: String,
+}
+
+impl Erasure {
+    fn spans_hash(spans: &[(u64, u64, u8)]) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (first, last, bits) in spans {
+            hasher.update(&first.to_le_bytes()).update(&last.to_le_bytes()).update(&[*bits]);
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    pub(crate) fn signed(signer: &Signer, id: &str, chain: &str, spans: &[(u64, u64, u8)]) -> Self {
+        let hash = Self::spans_hash(spans);
+        let signature = signer.sign(&Statement::Erasure { id, chain, spans: &hash });
+        Self { id: id.to_owned(), chain: chain.to_owned(), spans: spans.to_vec(), signature }
+    }
+
+    pub(crate) fn is_signed(&self, key: &PublicKey) -> bool {
+        let hash = Self::spans_hash(&self.spans);
+        key.signed(&Statement::Erasure { id: &self.id, chain: &self.chain, spans: &hash }, &self.signature)
+    }
+}
+
+/// Whole parts of a chain that retention removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionMark {
+    /// The chain.
+    pub chain: String,
+    /// First part that is left.
+    pub first_part: u64,
+    /// First record that is left.
+    pub first_sequence: u64,
+    /// Bytes that were removed.
+    pub bytes: u64,
 }
 
 /// One event, to be appended.
@@ -108,6 +249,9 @@ pub struct AuditEvent {
     /// Who acted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<PrincipalId>,
+    /// Whom it is about, where that is not who acted: who asked for what is approved, whose access changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<PrincipalId>,
     /// How it was proven: `local`, `api_key`, `password`, `token`, `certificate`, `anonymous`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Text>,
@@ -132,6 +276,9 @@ pub struct AuditEvent {
     /// Tool, prompt or resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<Text>,
+    /// What it is about besides a tool: an approval's id, a policy file, the name of a secret, a plugin. Never a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Text>,
     /// Keyed fingerprint of the arguments, see [`AuditLog::fingerprint`](crate::AuditLog::fingerprint).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Text>,
@@ -188,6 +335,7 @@ impl AuditEvent {
         Self {
             kind,
             principal: None,
+            about: None,
             credential: None,
             key: None,
             tenant: None,
@@ -196,6 +344,7 @@ impl AuditEvent {
             session: None,
             method: None,
             tool: None,
+            target: None,
             parameters: None,
             decision: None,
             rule: None,
@@ -234,6 +383,20 @@ impl AuditEvent {
     #[must_use]
     pub fn principal_id(mut self, id: PrincipalId) -> Self {
         self.principal = Some(id);
+        self
+    }
+
+    /// Whom it is about, where that is not who acted.
+    #[must_use]
+    pub fn about(mut self, id: PrincipalId) -> Self {
+        self.about = Some(id);
+        self
+    }
+
+    /// What it is about besides a tool. Never a person: this can not be erased.
+    #[must_use]
+    pub fn target(mut self, target: impl Into<Cow<'static, str>>) -> Self {
+        self.target = Some(bounded(target));
         self
     }
 
@@ -364,8 +527,45 @@ impl AuditEvent {
         self
     }
 
+    /// The event as it goes into the log: persons sealed beside the hashed bytes.
+    pub(crate) fn encode(&self, sealer: &Sealer) -> Result<Encoded, AuditError> {
+        let failed = |e: serde_json::Error| AuditError::Encode(e.to_string());
+        let mut hashed = Vec::with_capacity(512);
+        serde_json::to_writer(&mut hashed, &Impersonal(self)).map_err(failed)?;
+        let open = sealer.seal(self, &mut hashed).map_err(failed)?;
+        Ok(Encoded { hashed, open })
+    }
+
     pub(crate) fn mark(kind: EventKind, chain: ChainMark) -> Self {
         Self { chain: Some(Box::new(chain)), ..Self::new(kind) }
+    }
+}
+
+/// Everything that is not sealed, in the order of the fields.
+struct Impersonal<'a>(&'a AuditEvent);
+
+impl Serialize for Impersonal<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let event = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("kind", &event.kind)?;
+        macro_rules! known {
+            ($($field:ident),*) => {$(
+                if let Some(value) = &event.$field {
+                    map.serialize_entry(stringify!($field), value)?;
+                }
+            )*};
+        }
+        known!(credential, tenant, transport, method, tool, target, parameters, decision, rule, code);
+        known!(latency_us, bytes_out, tokens_out);
+        if !event.sources.is_empty() {
+            map.serialize_entry("sources", &event.sources)?;
+        }
+        if !event.redactions.is_empty() {
+            map.serialize_entry("redactions", &event.redactions)?;
+        }
+        known!(trace_id, chain);
+        map.end()
     }
 }
 
@@ -399,6 +599,53 @@ mod tests {
         );
         assert_eq!(serde_json::from_str::<AuditEvent>(&text).unwrap(), event);
         assert_eq!(serde_json::from_str::<AuditEvent>(r#"{"kind":"newer"}"#).unwrap().kind, EventKind::Other);
+    }
+
+    #[test]
+    fn what_is_hashed_and_what_is_sealed_are_together_the_whole_event() {
+        let tenant = TenantId::default_tenant();
+        let event = AuditEvent {
+            session: Some("s-1".into()),
+            ..AuditEvent::new(EventKind::Call)
+                .principal_id(PrincipalId::new("user:anna").unwrap())
+                .about(PrincipalId::new("user:ben").unwrap())
+                .tenant(tenant)
+                .key(KeyId::new("abc").unwrap())
+                .client(Some("192.0.2.7:1".parse().unwrap()))
+                .transport("http")
+                .method("tools/call")
+                .tool("query_logs")
+                .target("approval-1")
+                .parameters("00")
+                .decided(Decision::Allow, "rule")
+                .code(Some(FaultCode::Internal))
+                .latency_us(1)
+                .bytes_out(2)
+                .tokens_out(3)
+                .sources(["a"])
+                .redactions([("email", 1)])
+                .trace_id("t")
+                .note("n")
+        };
+        let encoded = event.encode(&Sealer::new().unwrap()).unwrap();
+        let hashed = String::from_utf8(encoded.hashed).unwrap();
+        for person in ["anna", "ben", "192.0.2.7", "s-1", "abc", "\"n\""] {
+            assert!(!hashed.contains(person), "{person} is in the hashed bytes: {hashed}");
+        }
+        let mut read: AuditEvent = serde_json::from_str(&hashed).unwrap();
+        let open = String::from_utf8(encoded.open).unwrap();
+        crate::seal::Opened::read(&open).unwrap().fill(&mut read).unwrap();
+        assert_eq!(read, event);
+    }
+
+    #[test]
+    fn kinds_are_called_what_they_are_written_as() {
+        let kinds =
+            ["call", "failed", "authentication", "approval", "erased", "checkpoint", "lockout", "other", "sink", "bypass"];
+        for name in kinds {
+            let kind: EventKind = serde_json::from_str(&format!("\"{name}\"")).unwrap();
+            assert_eq!(kind.as_str(), name);
+        }
     }
 
     #[test]

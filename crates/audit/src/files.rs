@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::AuditError;
+use crate::event::Checkpoint;
 use crate::line::{GENESIS, Hash, hex, unhex};
+use crate::sign::{Signer, Statement};
 
 const PREFIX: &str = "audit-";
 
@@ -23,6 +25,28 @@ pub(crate) struct ChainFiles {
     pub(crate) parts: BTreeSet<u64>,
     pub(crate) head: bool,
     pub(crate) lock: bool,
+    pub(crate) checkpoints: bool,
+    pub(crate) base: bool,
+    /// First part that retention left; those before it do not count any more.
+    pub(crate) first_part: Option<u64>,
+}
+
+impl ChainFiles {
+    /// Whether no record can be in them.
+    pub(crate) fn is_bare(&self) -> bool {
+        !self.active && self.parts.is_empty() && !self.head
+    }
+
+    /// Number of the file being written.
+    pub(crate) fn active_part(&self) -> u64 {
+        self.parts.last().map_or(1, |last| last + 1).max(self.first_part.unwrap_or(1))
+    }
+
+    /// Parts that should be there and are not.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = u64> {
+        let last = self.parts.last().copied().unwrap_or(0);
+        (self.first_part.unwrap_or(1)..=last).filter(|part| !self.parts.contains(part))
+    }
 }
 
 /// Paths of one chain.
@@ -53,15 +77,24 @@ impl ChainPaths {
         self.directory.join(format!("{}.head", self.name))
     }
 
+    pub(crate) fn checkpoints(&self) -> PathBuf {
+        self.directory.join(format!("{}.checkpoints", self.name))
+    }
+
+    pub(crate) fn base(&self) -> PathBuf {
+        self.directory.join(format!("{}.base", self.name))
+    }
+
     pub(crate) fn lock(&self) -> PathBuf {
         self.directory.join(format!("{}.lock", self.name))
     }
 
     /// The files with records in order: number of the part, and where it is. The active one is the last.
     pub(crate) fn in_order(&self, files: &ChainFiles) -> Vec<(u64, PathBuf)> {
-        let mut order: Vec<_> = files.parts.iter().map(|part| (*part, self.part(*part))).collect();
+        let first = files.first_part.unwrap_or(1);
+        let mut order: Vec<_> = files.parts.iter().filter(|part| **part >= first).map(|part| (*part, self.part(*part))).collect();
         if files.active {
-            order.push((files.parts.last().map_or(1, |last| last + 1), self.active()));
+            order.push((files.active_part(), self.active()));
         }
         order
     }
@@ -85,6 +118,11 @@ pub(crate) fn chains(directory: &Path) -> Result<Chains, AuditError> {
             "jsonl" => files.active = true,
             "head" => files.head = true,
             "lock" => files.lock = true,
+            "checkpoints" => files.checkpoints = true,
+            "base" => {
+                files.base = true;
+                files.first_part = read_base(&ChainPaths::new(directory, chain)).ok().flatten().map(|base| base.part);
+            }
             other => {
                 if let Some(part) = other.strip_prefix("jsonl.").and_then(|p| p.parse().ok()) {
                     files.parts.insert(part);
@@ -104,11 +142,18 @@ pub(crate) struct Head {
     pub(crate) sequence: u64,
     pub(crate) hash: Hash,
     pub(crate) closed: bool,
+    /// Of the key that wrote it; `None` before heads were signed.
+    pub(crate) signature: Option<String>,
 }
 
 impl Head {
     /// Of a chain without records.
-    pub(crate) const EMPTY: Self = Self { part: 1, offset: 0, sequence: 0, hash: GENESIS, closed: false };
+    pub(crate) const EMPTY: Self = Self { part: 1, offset: 0, sequence: 0, hash: GENESIS, closed: false, signature: None };
+
+    /// What its signature is over. The offset is left out: it is a hint that an erasure moves.
+    pub(crate) fn statement<'a>(&self, chain: &'a str, hash: &'a str) -> Statement<'a> {
+        Statement::Head { chain, part: self.part, sequence: self.sequence, hash, closed: self.closed }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -119,13 +164,15 @@ struct HeadForm {
     seq: u64,
     hash: String,
     closed: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signature: Option<String>,
 }
 
-/// Replaces the head, whole or not at all.
-pub(crate) fn write_head(paths: &ChainPaths, head: &Head) -> Result<(), AuditError> {
-    let form = HeadForm { part: head.part, offset: head.offset, seq: head.sequence, hash: hex(&head.hash), closed: head.closed };
-    let text = serde_json::to_vec(&form).map_err(|e| AuditError::Encode(e.to_string()))?;
-    let (path, new) = (paths.head(), paths.directory.join(format!("{}.head.new", paths.name)));
+/// Replaces a file, whole or not at all: written beside it, brought to disk, renamed.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), AuditError> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -133,8 +180,76 @@ pub(crate) fn write_head(paths: &ChainPaths, head: &Head) -> Result<(), AuditErr
         .mode(0o600)
         .open(&new)
         .map_err(AuditError::file(&new, "created"))?;
-    file.write_all(&text).and_then(|()| file.sync_data()).map_err(AuditError::file(&new, "written"))?;
-    fs::rename(&new, &path).map_err(AuditError::file(&path, "replaced"))
+    file.write_all(bytes).and_then(|()| file.sync_data()).map_err(AuditError::file(&new, "written"))?;
+    fs::rename(&new, path).map_err(AuditError::file(path, "replaced"))
+}
+
+/// Signs the head and puts it in the place of the one before.
+pub(crate) fn write_head(paths: &ChainPaths, head: &Head, signer: &Signer) -> Result<(), AuditError> {
+    let hash = hex(&head.hash);
+    let signature = Some(signer.sign(&head.statement(&paths.name, &hash)));
+    let form = HeadForm { part: head.part, offset: head.offset, seq: head.sequence, hash, closed: head.closed, signature };
+    let text = serde_json::to_vec(&form).map_err(|e| AuditError::Encode(e.to_string()))?;
+    replace(&paths.head(), &text)
+}
+
+/// Where a chain begins after retention.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Base {
+    /// First part that is left.
+    pub(crate) part: u64,
+    /// First record that is left.
+    pub(crate) sequence: u64,
+    /// Hash of the record before it, hexadecimal.
+    pub(crate) prev: String,
+    pub(crate) time: String,
+    pub(crate) signature: String,
+}
+
+impl Base {
+    pub(crate) fn statement<'a>(&'a self, chain: &'a str) -> Statement<'a> {
+        Statement::Base { chain, part: self.part, sequence: self.sequence, prev: &self.prev, time: &self.time }
+    }
+}
+
+/// Replaces the statement of where the chain begins.
+pub(crate) fn write_base(paths: &ChainPaths, base: &Base) -> Result<(), AuditError> {
+    let text = serde_json::to_vec(base).map_err(|e| AuditError::Encode(e.to_string()))?;
+    replace(&paths.base(), &text)
+}
+
+/// Where the chain begins, when retention moved that; or why it cannot be told.
+pub(crate) fn read_base(paths: &ChainPaths) -> Result<Option<Base>, String> {
+    let text = match fs::read(paths.base()) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("it cannot be read: {error}")),
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|e| format!("it is damaged: {e}"))
+}
+
+/// Adds a checkpoint to the file beside the chain.
+pub(crate) fn append_checkpoint(paths: &ChainPaths, checkpoint: &Checkpoint) -> Result<(), AuditError> {
+    let path = paths.checkpoints();
+    let mut line = serde_json::to_vec(checkpoint).map_err(|e| AuditError::Encode(e.to_string()))?;
+    line.push(b'\n');
+    let mut file =
+        OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(AuditError::file(&path, "opened"))?;
+    file.write_all(&line).and_then(|()| file.sync_data()).map_err(AuditError::file(&path, "written"))
+}
+
+/// The checkpoints in the file beside the chain, by line from 1; an empty list when there is no such file.
+pub(crate) fn read_checkpoints(paths: &ChainPaths) -> Result<Vec<(u64, Result<Checkpoint, String>)>, String> {
+    let text = match fs::read(paths.checkpoints()) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(format!("the file cannot be read: {error}")),
+    };
+    let mut lines: Vec<&[u8]> = text.split(|b| *b == b'\n').collect();
+    // What a crash left of a last line vouches for nothing and is no deed.
+    lines.pop();
+    Ok((1..).zip(lines).map(|(line, text)| (line, serde_json::from_slice(text).map_err(|e| e.to_string()))).collect())
 }
 
 /// The head, or why it cannot be used.
@@ -142,7 +257,7 @@ pub(crate) fn read_head(paths: &ChainPaths) -> Result<Head, String> {
     let text = fs::read(paths.head()).map_err(|e| format!("its head file cannot be read: {e}"))?;
     let form: HeadForm = serde_json::from_slice(&text).map_err(|e| format!("its head file is damaged: {e}"))?;
     let hash = unhex(&form.hash).map_err(|e| format!("its head file is damaged: {e}"))?;
-    Ok(Head { part: form.part, offset: form.offset, sequence: form.seq, hash, closed: form.closed })
+    Ok(Head { part: form.part, offset: form.offset, sequence: form.seq, hash, closed: form.closed, signature: form.signature })
 }
 
 /// Takes the writer's lock of a chain; `None` when another process has it. Held until dropped.
@@ -205,9 +320,12 @@ mod tests {
     fn a_head_reads_back_and_damage_is_said() {
         let directory = tempfile::tempdir().unwrap();
         let paths = ChainPaths::new(directory.path(), "audit-x");
-        let head = Head { part: 3, offset: 99, sequence: 12, hash: [7; 32], closed: true };
-        write_head(&paths, &head).unwrap();
-        assert_eq!(read_head(&paths).unwrap(), head);
+        let head = Head { part: 3, offset: 99, sequence: 12, hash: [7; 32], closed: true, signature: None };
+        let signer = Signer::new(&portcullis_state::KeyFile::in_memory().unwrap());
+        write_head(&paths, &head, &signer).unwrap();
+        let read = read_head(&paths).unwrap();
+        assert!(signer.public.signed(&read.statement("audit-x", &hex(&read.hash)), read.signature.as_deref().unwrap()));
+        assert_eq!(Head { signature: None, ..read }, head);
         fs::write(paths.head(), b"{}").unwrap();
         assert!(read_head(&paths).unwrap_err().contains("damaged"));
         fs::remove_file(paths.head()).unwrap();

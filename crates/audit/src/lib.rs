@@ -18,19 +18,39 @@
 //! followed by the bytes of the line before `,"hash":`. `prev` is the hash of the record before, 32 zero bytes for
 //! the first. Sequence numbers start at 1 and rise by one through all parts.
 
+mod anchors;
+mod erase;
 mod error;
 mod event;
+mod export;
+mod failure;
 mod files;
 mod fingerprint;
+mod kinds;
 mod line;
 mod log;
+mod ocsf;
 mod read;
 mod recover;
+mod retention;
 mod scan;
+mod seal;
+mod settings;
+mod sign;
+mod stats;
 mod verify;
 
+pub use erase::{EraseReport, erase};
 pub use error::AuditError;
-pub use event::{AuditEvent, ChainMark, Decision, EventKind, Witness};
+pub use event::{AuditEvent, ChainMark, Checkpoint, Decision, Erasure, EventKind, RetentionMark, Witness};
+pub use export::{CsvExport, neutralised};
+pub use failure::{FailurePolicy, Reaction};
+pub use kinds::{ApprovalStep, LogOns};
 pub use log::{Appended, AuditLog, AuditOptions};
-pub use read::{AuditFilter, Query, Record, Tail, Unreadable, query, tail};
-pub use verify::{ChainReport, Finding, Problem, VerifyReport, verify};
+pub use ocsf::{OCSF_VERSION, to_ocsf};
+pub use read::{AuditFilter, Outcome, Query, Record, Tail, Unreadable, query, tail};
+pub use retention::Retention;
+pub use settings::AuditSettings;
+pub use sign::{PublicKey, public_key};
+pub use stats::{Outcomes, Statistics, percentile};
+pub use verify::{ChainReport, Finding, Problem, VerifyOptions, VerifyReport, verify, verify_with};

@@ -2,7 +2,9 @@
 
 use portcullis_model::{Timestamp, format_timestamp};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
+use crate::seal::{Opened, Sealed};
 use crate::{ChainMark, EventKind};
 
 /// A hash of the chain.
@@ -15,8 +17,8 @@ pub(crate) const GENESIS: Hash = [0; 32];
 pub(crate) const MAX_LINE: u64 = 1 << 20;
 
 const HASH_KEY: &[u8] = b",\"hash\":\"";
+const OPEN_KEY: &[u8] = b"\",\"open\":";
 const END: &[u8] = b"\"}";
-const SUFFIX: usize = HASH_KEY.len() + 64 + END.len();
 
 pub(crate) fn hex(hash: &Hash) -> String {
     blake3::Hash::from_bytes(*hash).to_hex().to_string()
@@ -34,9 +36,18 @@ fn chained(prev: &Hash, body: &[u8]) -> Hash {
     *blake3::Hasher::new().update(prev).update(body).finalize().as_bytes()
 }
 
-/// Replaces `out` by the line, line feed included, and returns its hash. `event` is a JSON object with at least one
-/// member.
-pub(crate) fn write_line(out: &mut Vec<u8>, sequence: u64, time: Timestamp, prev: &Hash, event: &[u8]) -> Hash {
+/// The bytes of an event: what the hash covers, and what stands after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Encoded {
+    /// A JSON object with at least one member.
+    pub(crate) hashed: Vec<u8>,
+    /// A JSON object, or nothing.
+    pub(crate) open: Vec<u8>,
+}
+
+/// Replaces `out` by the line, line feed included, and returns its hash.
+pub(crate) fn write_line(out: &mut Vec<u8>, sequence: u64, time: Timestamp, prev: &Hash, event: &Encoded) -> Hash {
+    let hashed = &event.hashed;
     out.clear();
     out.extend_from_slice(b"{\"seq\":");
     out.extend_from_slice(sequence.to_string().as_bytes());
@@ -45,11 +56,17 @@ pub(crate) fn write_line(out: &mut Vec<u8>, sequence: u64, time: Timestamp, prev
     out.extend_from_slice(b"\",\"prev\":\"");
     out.extend_from_slice(blake3::Hash::from_bytes(*prev).to_hex().as_bytes());
     out.extend_from_slice(b"\",");
-    out.extend_from_slice(event.get(1..event.len().saturating_sub(1)).unwrap_or_default());
+    out.extend_from_slice(hashed.get(1..hashed.len().saturating_sub(1)).unwrap_or_default());
     let hash = chained(prev, out);
     out.extend_from_slice(HASH_KEY);
     out.extend_from_slice(blake3::Hash::from_bytes(hash).to_hex().as_bytes());
-    out.extend_from_slice(END);
+    if event.open.is_empty() {
+        out.extend_from_slice(END);
+    } else {
+        out.extend_from_slice(OPEN_KEY);
+        out.extend_from_slice(&event.open);
+        out.push(b'}');
+    }
     out.push(b'\n');
     hash
 }
@@ -66,12 +83,16 @@ pub(crate) struct Links {
     pub(crate) kind: EventKind,
     /// What the log says about itself here.
     pub(crate) mark: Option<ChainMark>,
+    /// Which groups of personal text were taken away: bit and name of the erasure.
+    pub(crate) erased: Vec<(u8, String)>,
+    /// Why the personal text does not fit its seal, if it does not.
+    pub(crate) unsealed: Option<String>,
 }
 
 impl Links {
-    /// Whether the line is what it was when it was written.
+    /// Whether the line is what it was when it was written, erasures aside.
     pub(crate) fn is_whole(&self) -> bool {
-        self.stated == self.computed
+        self.stated == self.computed && self.unsealed.is_none()
     }
 }
 
@@ -84,19 +105,33 @@ struct Members<'a> {
     kind: EventKind,
     #[serde(default)]
     chain: Option<ChainMark>,
+    #[serde(default)]
+    sealed: Option<Sealed>,
+    #[serde(default, borrow)]
+    open: Option<&'a RawValue>,
+}
+
+impl Members<'_> {
+    fn suffix(&self) -> Vec<u8> {
+        let mut suffix = [HASH_KEY, self.hash.as_bytes()].concat();
+        match self.open {
+            None => suffix.extend_from_slice(END),
+            Some(open) => {
+                suffix.extend_from_slice(OPEN_KEY);
+                suffix.extend_from_slice(open.get().as_bytes());
+                suffix.push(b'}');
+            }
+        }
+        suffix
+    }
 }
 
 /// Reads a line without its line feed.
 pub(crate) fn read_links(line: &[u8]) -> Result<Links, String> {
     let members: Members<'_> = serde_json::from_slice(line).map_err(|e| format!("it is not an audit record: {e}"))?;
-    let (body, suffix) = line.split_at_checked(line.len().wrapping_sub(SUFFIX)).ok_or("it is too short")?;
-    if !suffix.starts_with(HASH_KEY)
-        || !suffix.ends_with(END)
-        || suffix.get(HASH_KEY.len()..SUFFIX - END.len()) != Some(members.hash.as_bytes())
-    {
-        return Err("it does not end with its hash".to_owned());
-    }
+    let body = line.strip_suffix(members.suffix().as_slice()).ok_or("it does not end with its hash")?;
     let prev = unhex(members.prev)?;
+    let opened = members.open.map_or_else(|| Ok(Opened::default()), |open| Opened::read(open.get()))?;
     Ok(Links {
         sequence: members.seq,
         prev,
@@ -104,7 +139,18 @@ pub(crate) fn read_links(line: &[u8]) -> Result<Links, String> {
         computed: chained(&prev, body),
         kind: members.kind,
         mark: members.chain,
+        erased: opened.erased().map(|(group, id)| (group.bit(), id.to_owned())).collect(),
+        unsealed: opened.check(&members.sealed.unwrap_or_default()).err(),
     })
+}
+
+/// The personal text of a line, and where it stands in it; `None` when it has none.
+pub(crate) fn read_open(line: &str) -> Result<Option<(Opened<'_>, std::ops::Range<usize>)>, String> {
+    let members: Members<'_> = serde_json::from_str(line).map_err(|e| format!("it is not an audit record: {e}"))?;
+    let Some(open) = members.open else { return Ok(None) };
+    let end = line.len() - 1;
+    let start = end.checked_sub(open.get().len()).ok_or("its personal part is misplaced")?;
+    Ok(Some((Opened::read(open.get())?, start..end)))
 }
 
 #[cfg(test)]
@@ -114,9 +160,21 @@ mod tests {
 
     fn line() -> Vec<u8> {
         let mut out = Vec::new();
-        write_line(&mut out, 7, Timestamp::from_seconds(1_800_000_000), &[3; 32], br#"{"kind":"call","tool":"x"}"#);
+        let event = Encoded { hashed: br#"{"kind":"call","tool":"x"}"#.to_vec(), open: Vec::new() };
+        write_line(&mut out, 7, Timestamp::from_seconds(1_800_000_000), &[3; 32], &event);
         out.pop();
         out
+    }
+
+    #[test]
+    fn a_line_written_before_seals_existed_still_fits_its_hash() {
+        let old = concat!(
+            r#"{"seq":1,"time":"2027-01-15T08:00:00Z","prev":"0000000000000000000000000000000000000000000000000000000000000000","#,
+            r#""kind":"call","principal":"user:anna","tool":"x""#
+        );
+        let hash = blake3::Hasher::new().update(&GENESIS).update(old.as_bytes()).finalize();
+        let line = format!(r#"{old},"hash":"{hash}"}}"#);
+        assert!(read_links(line.as_bytes()).unwrap().is_whole());
     }
 
     #[test]

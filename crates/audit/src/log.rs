@@ -6,37 +6,65 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use portcullis_model::{Clock, format_timestamp};
+use portcullis_model::{Clock, RiskClass, format_timestamp};
 use portcullis_state::KeyFile;
 use serde_json::Value;
 
 use crate::AuditError;
-use crate::event::{AuditEvent, ChainMark, EventKind, Witness};
-use crate::files::{ChainFiles, ChainPaths, Head, chains, open_active, prepare, read_head, sync_directory, try_lock, write_head};
+use crate::event::{AuditEvent, ChainMark, Checkpoint, EventKind, RetentionMark, Witness};
+use crate::failure::{Failing, FailurePolicy, Reaction};
+use crate::files::{
+    ChainPaths, Head, append_checkpoint, chains, open_active, prepare, read_head, sync_directory, try_lock, write_head,
+};
 use crate::fingerprint::Fingerprinter;
-use crate::line::{GENESIS, Hash, hex, write_line};
+use crate::line::{Encoded, GENESIS, Hash, hex, write_line};
 use crate::recover::{ChainEnd, end_of_chain};
+use crate::retention::{Removed, Retention, remove_old};
+use crate::seal::Sealer;
+use crate::sign::{PublicKey, Signer, Statement};
 
 /// Most other chains a new session bears witness to.
 const WITNESSES: usize = 32;
 
+/// How often retention looks for parts that are too old, at least.
+const RETENTION_EVERY: Duration = Duration::from_hours(1);
+
 /// How the log behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditOptions {
     /// A file that has reached this many bytes is closed and a new one begun.
     pub rotate_at_bytes: u64,
     /// How long a record may be only in the kernel's hands.
     pub sync_every: Duration,
+    /// A checkpoint is signed after this many records, at the next synchronisation.
+    pub checkpoint_records: u64,
+    /// A checkpoint is signed when the oldest record without one is this old.
+    pub checkpoint_every: Duration,
+    /// What is removed, and when.
+    pub retention: Retention,
+    /// What happens to calls when records cannot be written.
+    pub on_failure: FailurePolicy,
+    /// File of the key for fingerprints and signatures; `audit.key` in the audit directory when absent. On another
+    /// volume it cannot be taken together with the records.
+    pub key_file: Option<PathBuf>,
 }
 
 impl Default for AuditOptions {
     fn default() -> Self {
-        Self { rotate_at_bytes: 64 << 20, sync_every: Duration::from_secs(1) }
+        Self {
+            rotate_at_bytes: 64 << 20,
+            sync_every: Duration::from_secs(1),
+            checkpoint_records: 1_000,
+            checkpoint_every: Duration::from_mins(1),
+            retention: Retention::default(),
+            on_failure: FailurePolicy::default(),
+            key_file: None,
+        }
     }
 }
 
@@ -58,13 +86,19 @@ struct State {
     header_due: bool,
     /// There are records newer than the head.
     dirty: bool,
+    /// Record up to which a checkpoint vouches, that checkpoint included.
+    signed: u64,
+    /// When the first record after it was written.
+    unsigned_since: Option<Instant>,
+    /// When the current file got its first record.
+    part_began: Option<Instant>,
     stopped: Option<String>,
     closed: bool,
 }
 
 impl State {
     fn head(&self, closed: bool) -> Head {
-        Head { part: self.part, offset: self.length, sequence: self.sequence, hash: self.hash, closed }
+        Head { part: self.part, offset: self.length, sequence: self.sequence, hash: self.hash, closed, signature: None }
     }
 }
 
@@ -81,6 +115,9 @@ struct Shared {
     trouble: Mutex<Option<String>>,
     /// Held as long as this process writes.
     lock: Mutex<Option<File>>,
+    signer: Signer,
+    sealer: Sealer,
+    failing: Failing,
 }
 
 /// The audit log of this process. Closing (or dropping) it writes everything to disk.
@@ -111,12 +148,19 @@ impl AuditLog {
     /// The same with other options.
     pub fn open_with(directory: &Path, clock: Arc<dyn Clock>, options: AuditOptions) -> Result<Self, AuditError> {
         prepare(directory)?;
-        let fingerprinter = Fingerprinter::new(&KeyFile::load_or_create(&directory.join("audit.key"))?);
+        let key_file = options.key_file.clone().unwrap_or_else(|| directory.join("audit.key"));
+        let key = KeyFile::load_or_create(&key_file)?;
+        let (fingerprinter, signer) = (Fingerprinter::new(&key), Signer::new(&key));
+        let first_signing = signer.publish(directory)?;
+        let trusted = (!first_signing).then(|| signer.public.clone());
         let mut left_aside = BTreeMap::new();
-        let (paths, lock, end) = match free_chain(directory, &mut left_aside)? {
+        let (paths, lock, end) = match free_chain(directory, trusted.as_ref(), &mut left_aside)? {
             Some(found) => found,
-            None => new_chain(directory, &*clock)?,
+            None => new_chain(directory, &*clock, &signer)?,
         };
+        if first_signing {
+            adopt(directory, &paths.name, &*clock, &signer)?;
+        }
         let moved_to = move_torn_aside(&paths, &end)?;
         let file = open_active(&paths.active())?;
         // What the chain ends with may not be on disk yet; the head must never be ahead of it.
@@ -131,10 +175,13 @@ impl AuditLog {
             line: Vec::with_capacity(1024),
             header_due: end.part > 1 && end.length == 0,
             dirty: false,
+            signed: end.sequence,
+            unsigned_since: None,
+            part_began: (end.length > 0).then(Instant::now),
             stopped: None,
             closed: false,
         };
-        write_head(&paths, &state.head(false))?;
+        write_head(&paths, &state.head(false), &signer)?;
         let witnesses = witnesses(directory, &paths.name)?;
         let shared = Arc::new(Shared {
             head: Mutex::new(state.sequence),
@@ -145,9 +192,13 @@ impl AuditLog {
             changed: Condvar::new(),
             trouble: Mutex::new(None),
             lock: Mutex::new(Some(lock)),
+            signer,
+            sealer: Sealer::new()?,
+            failing: Failing::default(),
         });
         let note = moved_to.as_ref().map(|_| format!("{} bytes of an incomplete record were moved aside", end.torn));
-        let opened = ChainMark { left_aside, witnesses, ..ChainMark::default() };
+        let signing_key = Some(shared.signer.name.clone());
+        let opened = ChainMark { left_aside, witnesses, signing_key, ..ChainMark::default() };
         shared.open_session(note, moved_to, opened)?;
         let background = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -159,9 +210,81 @@ impl AuditLog {
 
     /// Writes one record. On an error nothing was recorded and what it is about must not go ahead.
     pub fn append(&self, event: impl Borrow<AuditEvent>) -> Result<Appended, AuditError> {
-        let event = serde_json::to_vec(event.borrow()).map_err(|e| AuditError::Encode(e.to_string()))?;
+        let event = event.borrow().encode(&self.shared.sealer)?;
         let mut state = locked(&self.shared.state);
         self.shared.append(&mut state, &event)
+    }
+
+    /// Writes the record of a call of the given risk class. When that fails and the operator chose to go on for this
+    /// class, the call may go ahead without a record: `None`. How many did is in [`unrecorded`](Self::unrecorded), and
+    /// a record says so as soon as one can be written again.
+    pub fn append_for(&self, risk: RiskClass, event: impl Borrow<AuditEvent>) -> Result<Option<Appended>, AuditError> {
+        let failing = &self.shared.failing;
+        match self.append(event) {
+            Ok(appended) => {
+                if let Some((count, since)) = failing.settle() {
+                    let note = format!("{count} calls went ahead without a record since {since}: the log could not be written");
+                    self.append(AuditEvent::error(portcullis_model::FaultCode::Unavailable, note))
+                        .inspect_err(|_| failing.put_back(count, since))?;
+                }
+                Ok(Some(appended))
+            }
+            Err(error) => match self.shared.options.on_failure.reaction(risk) {
+                Reaction::Stop => Err(error),
+                Reaction::Continue => {
+                    failing.note(self.shared.clock.now());
+                    Ok(None)
+                }
+            },
+        }
+    }
+
+    /// Whether a call of this risk class may begin: the log works, or the operator chose to go on without it. Asked
+    /// before the call, so that nothing is done that can not be recorded.
+    pub fn may_begin(&self, risk: RiskClass) -> Result<(), String> {
+        match self.health() {
+            Err(reason) if self.shared.options.on_failure.reaction(risk) == Reaction::Stop => Err(reason),
+            _ => Ok(()),
+        }
+    }
+
+    /// Calls that went ahead without a record and are not yet accounted for by one.
+    pub fn unrecorded(&self) -> u64 {
+        self.shared.failing.count()
+    }
+
+    /// The public key that checks this log's signatures.
+    pub fn public_key(&self) -> PublicKey {
+        self.shared.signer.public.clone()
+    }
+
+    /// The directory with the records.
+    pub fn directory(&self) -> &Path {
+        &self.shared.paths.directory
+    }
+
+    /// Writes an event together with what the log says about itself.
+    pub(crate) fn append_mark(&self, event: AuditEvent, mark: ChainMark) -> Result<Appended, AuditError> {
+        let shared = &self.shared;
+        let mut state = locked(&shared.state);
+        shared.make_ready(&mut state)?;
+        let chain = Some(Box::new(shared.completed(state.part, mark)));
+        let event = AuditEvent { chain, ..event }.encode(&shared.sealer)?;
+        shared.write(&mut state, &event)
+    }
+
+    pub(crate) fn signer(&self) -> &Signer {
+        &self.shared.signer
+    }
+
+    /// Signs everything written so far now.
+    pub fn checkpoint(&self) -> Result<(), AuditError> {
+        self.shared.checkpoint()
+    }
+
+    /// Removes what the retention rules no longer keep; returns what was removed.
+    pub fn retain(&self) -> Result<Vec<RetentionMark>, AuditError> {
+        self.shared.retain()
     }
 
     /// Keyed fingerprint of arguments: the same arguments, in any order of their keys, give the same one under this
@@ -218,7 +341,7 @@ impl Drop for AuditLog {
 }
 
 impl Shared {
-    fn append(&self, state: &mut State, event: &[u8]) -> Result<Appended, AuditError> {
+    fn append(&self, state: &mut State, event: &Encoded) -> Result<Appended, AuditError> {
         self.make_ready(state)?;
         self.write(state, event)
     }
@@ -243,17 +366,19 @@ impl Shared {
         Ok(())
     }
 
-    fn encoded(&self, part: u64, kind: EventKind, mark: ChainMark, note: Option<String>) -> Result<Vec<u8>, AuditError> {
-        let mark = ChainMark {
+    fn completed(&self, part: u64, mark: ChainMark) -> ChainMark {
+        ChainMark {
             chain: self.paths.name.clone(),
             part,
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").into(),
             ..mark
-        };
-        let event = AuditEvent::mark(kind, mark);
-        let event = note.map_or(event.clone(), |note| event.note(note));
-        serde_json::to_vec(&event).map_err(|e| AuditError::Encode(e.to_string()))
+        }
+    }
+
+    fn encoded(&self, part: u64, kind: EventKind, mark: ChainMark, note: Option<String>) -> Result<Encoded, AuditError> {
+        let event = AuditEvent::mark(kind, self.completed(part, mark));
+        note.map_or(event.clone(), |note| event.note(note)).encode(&self.sealer)
     }
 
     fn mark(&self, state: &mut State, kind: EventKind, mark: ChainMark, note: Option<String>) -> Result<Appended, AuditError> {
@@ -273,7 +398,7 @@ impl Shared {
     }
 
     /// One line, one write. What a failed write left is taken back, so that the chain stays whole.
-    fn write(&self, state: &mut State, event: &[u8]) -> Result<Appended, AuditError> {
+    fn write(&self, state: &mut State, event: &Encoded) -> Result<Appended, AuditError> {
         let sequence = state.sequence + 1;
         let hash = write_line(&mut state.line, sequence, self.clock.now(), &state.hash, event);
         if let Err(error) = (&*state.file).write_all(&state.line) {
@@ -285,6 +410,12 @@ impl Shared {
         state.length += state.line.len() as u64;
         state.sequence = sequence;
         state.hash = hash;
+        if state.unsigned_since.is_none() {
+            state.unsigned_since = Some(Instant::now());
+        }
+        if state.part_began.is_none() {
+            state.part_began = state.unsigned_since;
+        }
         if !state.dirty {
             state.dirty = true;
             self.changed.notify_all();
@@ -313,27 +444,93 @@ impl Shared {
         state.file = Arc::new(file);
         state.part += 1;
         state.length = 0;
+        state.part_began = None;
         state.header_due = true;
         sync_directory(&self.paths.directory)
     }
 
     fn keep_synced(&self) {
+        let mut looked_for_old = None::<(Instant, u64)>;
         let mut state = locked(&self.state);
         loop {
-            state = self.changed.wait_while(state, |s| !s.dirty && !s.closed).unwrap_or_else(PoisonError::into_inner);
-            // Records gather for a while; closing ends the wait.
-            (state, _) = self
-                .changed
-                .wait_timeout_while(state, self.options.sync_every, |s| !s.closed)
-                .unwrap_or_else(PoisonError::into_inner);
+            let idle = if state.unsigned_since.is_some() { self.options.checkpoint_every } else { RETENTION_EVERY };
+            (state, _) =
+                self.changed.wait_timeout_while(state, idle, |s| !s.dirty && !s.closed).unwrap_or_else(PoisonError::into_inner);
+            if state.dirty {
+                // Records gather for a while; closing ends the wait.
+                (state, _) = self
+                    .changed
+                    .wait_timeout_while(state, self.options.sync_every, |s| !s.closed)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
             if state.closed {
                 return;
             }
+            let checkpoint_due = self.checkpoint_due(&state);
+            let part = state.part;
             drop(state);
-            let trouble = self.sync().err().map(|e| e.to_string());
-            *locked(&self.trouble) = trouble;
+            let mut trouble = self.sync().err();
+            if trouble.is_none() && checkpoint_due {
+                trouble = self.checkpoint().err();
+            }
+            if trouble.is_none() && looked_for_old.is_none_or(|(at, seen)| seen != part || at.elapsed() >= RETENTION_EVERY) {
+                looked_for_old = Some((Instant::now(), part));
+                trouble = self.retain().err();
+            }
+            *locked(&self.trouble) = trouble.map(|e| e.to_string());
             state = locked(&self.state);
         }
+    }
+
+    fn checkpoint_due(&self, state: &State) -> bool {
+        state.sequence.saturating_sub(state.signed) >= self.options.checkpoint_records
+            || state.unsigned_since.is_some_and(|since| since.elapsed() >= self.options.checkpoint_every)
+    }
+
+    fn signed_now(&self, sequence: u64, hash: &Hash) -> Checkpoint {
+        let (hash, time) = (hex(hash), format_timestamp(self.clock.now()));
+        let statement = Statement::Checkpoint { chain: &self.paths.name, sequence, hash: &hash, time: &time };
+        let signature = self.signer.sign(&statement);
+        Checkpoint { sequence, hash, time, key: self.signer.name.clone(), signature }
+    }
+
+    fn checkpoint(&self) -> Result<(), AuditError> {
+        let mut state = locked(&self.state);
+        if state.closed || state.stopped.is_some() || state.unsigned_since.is_none() {
+            return Ok(());
+        }
+        self.make_ready(&mut state)?;
+        let checkpoint = self.signed_now(state.sequence, &state.hash);
+        let mark = ChainMark { checkpoint: Some(checkpoint.clone()), ..ChainMark::default() };
+        let record = self.encoded(state.part, EventKind::Checkpoint, mark, None)?;
+        self.write(&mut state, &record)?;
+        state.signed = state.sequence;
+        state.unsigned_since = None;
+        drop(state);
+        // A checkpoint must not outlive the records it vouches for in a power cut.
+        self.sync()?;
+        append_checkpoint(&self.paths, &checkpoint)
+    }
+
+    fn retain(&self) -> Result<Vec<RetentionMark>, AuditError> {
+        let retention = &self.options.retention;
+        {
+            let mut state = locked(&self.state);
+            let due = state.part_began.is_some_and(|began| retention.closes_file_after(began.elapsed()));
+            if due && !state.closed && state.stopped.is_none() && !state.header_due {
+                self.rotate(&mut state)?;
+            }
+        }
+        let removed = remove_old(&self.paths, retention, self.clock.now(), &self.signer)?;
+        let mut marks = Vec::new();
+        for Removed { mark, erasures } in removed {
+            let mut state = locked(&self.state);
+            let note = format!("{} now begins at record {}", mark.chain, mark.first_sequence);
+            let chain = ChainMark { retention: Some(mark.clone()), erasures, ..ChainMark::default() };
+            self.mark(&mut state, EventKind::Retention, chain, Some(note))?;
+            marks.push(mark);
+        }
+        Ok(marks)
     }
 
     fn sync(&self) -> Result<(), AuditError> {
@@ -358,6 +555,7 @@ impl Shared {
             (Arc::clone(&state.file), state.head(true))
         };
         self.to_disk(&file)?;
+        append_checkpoint(&self.paths, &self.signed_now(head.sequence, &head.hash))?;
         self.put_head(&head)
     }
 
@@ -395,7 +593,7 @@ impl Shared {
         if head.sequence < *written {
             return Ok(());
         }
-        write_head(&self.paths, head)?;
+        write_head(&self.paths, head, &self.signer)?;
         *written = head.sequence;
         Ok(())
     }
@@ -404,10 +602,14 @@ impl Shared {
 type Found = (ChainPaths, File, ChainEnd);
 
 /// The newest chain that nobody holds and that is whole. Those that are not are named in `left_aside`.
-fn free_chain(directory: &Path, left_aside: &mut BTreeMap<String, String>) -> Result<Option<Found>, AuditError> {
+fn free_chain(
+    directory: &Path,
+    key: Option<&PublicKey>,
+    left_aside: &mut BTreeMap<String, String>,
+) -> Result<Option<Found>, AuditError> {
     for (name, files) in chains(directory)?.into_iter().rev() {
         let paths = ChainPaths::new(directory, &name);
-        if files == (ChainFiles { lock: true, ..ChainFiles::default() }) {
+        if files.is_bare() && files.lock && !files.checkpoints {
             continue;
         }
         if !files.lock {
@@ -424,7 +626,7 @@ fn free_chain(directory: &Path, left_aside: &mut BTreeMap<String, String>) -> Re
         };
         // Its last writer may have gone on between the listing and the lock.
         let files = chains(directory)?.remove(&name).unwrap_or_default();
-        match end_of_chain(&paths, &files) {
+        match end_of_chain(&paths, &files, key) {
             Ok(end) => return Ok(Some((paths, lock, end))),
             Err(problem) => {
                 left_aside.insert(name, problem);
@@ -434,7 +636,27 @@ fn free_chain(directory: &Path, left_aside: &mut BTreeMap<String, String>) -> Re
     Ok(None)
 }
 
-fn new_chain(directory: &Path, clock: &dyn Clock) -> Result<Found, AuditError> {
+/// Signs the chains that were written before there were signatures, once, when the directory gets its public key.
+fn adopt(directory: &Path, own: &str, clock: &dyn Clock, signer: &Signer) -> Result<(), AuditError> {
+    for (name, files) in chains(directory)? {
+        let paths = ChainPaths::new(directory, &name);
+        if name == own || files.is_bare() || !files.lock {
+            continue;
+        }
+        // One that a process holds or that is damaged is not vouched for.
+        let Some(_lock) = try_lock(&paths.lock(), false)? else { continue };
+        let (Ok(end), Ok(head)) = (end_of_chain(&paths, &files, None), read_head(&paths)) else { continue };
+        let (hash, time) = (hex(&end.hash), format_timestamp(clock.now()));
+        let statement = Statement::Checkpoint { chain: &name, sequence: end.sequence, hash: &hash, time: &time };
+        let signature = signer.sign(&statement);
+        let checkpoint = Checkpoint { sequence: end.sequence, hash, time, key: signer.name.clone(), signature };
+        write_head(&paths, &head, signer)?;
+        append_checkpoint(&paths, &checkpoint)?;
+    }
+    Ok(())
+}
+
+fn new_chain(directory: &Path, clock: &dyn Clock, signer: &Signer) -> Result<Found, AuditError> {
     let time: String = format_timestamp(clock.now()).chars().filter(|c| !matches!(c, '-' | ':')).collect();
     let time = time.split(['.', 'Z']).next().unwrap_or_default();
     let base = format!("audit-{time}Z-{}", std::process::id());
@@ -444,7 +666,7 @@ fn new_chain(directory: &Path, clock: &dyn Clock) -> Result<Found, AuditError> {
         let paths = ChainPaths::new(directory, &name);
         match try_lock(&paths.lock(), true) {
             Ok(Some(lock)) => {
-                write_head(&paths, &Head::EMPTY)?;
+                write_head(&paths, &Head::EMPTY, signer)?;
                 let end = ChainEnd { part: 1, length: 0, sequence: 0, hash: GENESIS, torn: 0 };
                 return Ok((paths, lock, end));
             }

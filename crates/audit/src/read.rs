@@ -5,12 +5,13 @@ use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
-use portcullis_model::{Timestamp, parse_instant};
+use portcullis_model::{FaultCode, Timestamp, parse_instant};
 use serde::{Deserialize, Serialize};
 
 use crate::AuditError;
 use crate::event::{AuditEvent, Decision, EventKind};
 use crate::files::{ChainPaths, chains, is_live};
+use crate::line::read_open;
 use crate::scan::{Backward, Forward, Line};
 
 /// Most lines listed that cannot be read.
@@ -29,6 +30,58 @@ pub struct Record {
     pub event: AuditEvent,
     /// The line itself.
     pub line: String,
+}
+
+/// How something ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Well.
+    Ok,
+    /// It was let through and failed.
+    Failed,
+    /// It was not let through.
+    Refused,
+}
+
+impl Outcome {
+    /// The name in tables and filters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl Record {
+    /// How it ended.
+    pub fn outcome(&self) -> Outcome {
+        match (self.event.decision, self.event.code) {
+            (Some(Decision::Deny), _) => Outcome::Refused,
+            (_, Some(_)) => Outcome::Failed,
+            _ => Outcome::Ok,
+        }
+    }
+
+    /// Everything it says as one flat object: `seq`, `time`, `log` (the chain), then the fields of the event. This is
+    /// for reading; hashes and seals are in [`Record::line`].
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut flat = serde_json::Map::new();
+        flat.insert("seq".to_owned(), self.sequence.into());
+        flat.insert("time".to_owned(), self.time.to_string().into());
+        flat.insert("log".to_owned(), self.chain.clone().into());
+        if let Ok(serde_json::Value::Object(event)) = serde_json::to_value(&self.event) {
+            flat.extend(event);
+        }
+        serde_json::Value::Object(flat)
+    }
+
+    /// Where it is, for going on after it: `chain/sequence`.
+    pub fn position(&self) -> String {
+        format!("{}/{}", self.chain, self.sequence)
+    }
 }
 
 /// Something that should have been a record.
@@ -56,8 +109,14 @@ pub struct AuditFilter {
     pub tenant: Option<String>,
     /// This tool, prompt or resource.
     pub tool: Option<String>,
+    /// This session.
+    pub session: Option<String>,
     /// This decision.
     pub decision: Option<Decision>,
+    /// Ended with this code.
+    pub code: Option<FaultCode>,
+    /// Ended so.
+    pub outcome: Option<Outcome>,
     /// This text anywhere in the line.
     pub text: Option<String>,
 }
@@ -73,6 +132,9 @@ impl AuditFilter {
             && same(self.principal.as_ref(), event.principal.as_ref().map(portcullis_model::PrincipalId::as_str))
             && same(self.tenant.as_ref(), event.tenant.as_ref().map(portcullis_model::TenantId::as_str))
             && same(self.tool.as_ref(), event.tool.as_deref())
+            && same(self.session.as_ref(), event.session.as_deref())
+            && self.code.is_none_or(|c| event.code == Some(c))
+            && self.outcome.is_none_or(|o| record.outcome() == o)
             && self.decision.is_none_or(|d| event.decision == Some(d))
             && self.text.as_ref().is_none_or(|t| record.line.contains(t.as_str()))
     }
@@ -90,7 +152,11 @@ fn parse(chain: &str, bytes: Vec<u8>) -> Result<Record, String> {
     let line = String::from_utf8(bytes).map_err(|_| "a line is not UTF-8".to_owned())?;
     let form: Form = serde_json::from_str(&line).map_err(|e| format!("a line is not an audit record: {e}"))?;
     let time = parse_instant(&form.time, Timestamp::default()).map_err(|e| format!("record {}: {e}", form.seq))?;
-    Ok(Record { chain: chain.to_owned(), sequence: form.seq, time, event: form.event, line })
+    let mut event = form.event;
+    if let Some((opened, _)) = read_open(&line)? {
+        opened.fill(&mut event).map_err(|e| format!("record {}: {e}", form.seq))?;
+    }
+    Ok(Record { chain: chain.to_owned(), sequence: form.seq, time, event, line })
 }
 
 fn file_name(path: &Path) -> String {

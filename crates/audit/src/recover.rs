@@ -4,8 +4,9 @@
 use std::io;
 
 use crate::files::{ChainFiles, ChainPaths, Head, read_head};
-use crate::line::{Hash, read_links};
+use crate::line::{Hash, hex, read_links};
 use crate::scan::{Backward, Forward, Line};
+use crate::sign::PublicKey;
 
 /// Where the next record goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,15 +21,22 @@ pub(crate) struct ChainEnd {
     pub(crate) torn: u64,
 }
 
-/// Follows the chain from its head to its end. The error says what is wrong with it.
-pub(crate) fn end_of_chain(paths: &ChainPaths, files: &ChainFiles) -> Result<ChainEnd, String> {
-    let head = read_head(paths)?;
-    let last_part = files.parts.last().copied().unwrap_or(0);
-    if files.parts.len() as u64 != last_part {
+/// Follows the chain from its head to its end. The head must carry a signature of `key`; without a key any head will do,
+/// as for chains from before heads were signed. The error says what is wrong with the chain.
+pub(crate) fn end_of_chain(paths: &ChainPaths, files: &ChainFiles, key: Option<&PublicKey>) -> Result<ChainEnd, String> {
+    let mut head = read_head(paths)?;
+    if let Some(key) = key {
+        let signature = head.signature.as_deref().ok_or("its head file is not signed")?;
+        if !key.signed(&head.statement(&paths.name, &hex(&head.hash)), signature) {
+            return Err("its head file is not signed by the key of this directory".to_owned());
+        }
+    }
+    let active = files.active_part();
+    if files.missing().next().is_some() {
         return Err("one of its files is missing".to_owned());
     }
     let order = paths.in_order(files);
-    let mut end = ChainEnd { part: last_part + 1, length: 0, sequence: head.sequence, hash: head.hash, torn: 0 };
+    let mut end = ChainEnd { part: active, length: 0, sequence: head.sequence, hash: head.hash, torn: 0 };
     if head.part > end.part || (head.offset > 0 && !order.iter().any(|(part, _)| *part == head.part)) {
         return Err(format!("part {} named in its head file is missing", head.part));
     }
@@ -37,11 +45,15 @@ pub(crate) fn end_of_chain(paths: &ChainPaths, files: &ChainFiles) -> Result<Cha
         let failed = |e: io::Error| format!("{name} cannot be read: {e}");
         let start = if *part == head.part { head.offset } else { 0 };
         let size = std::fs::metadata(path).map_err(failed)?.len();
-        if size < start {
-            return Err(format!("{name} has {size} bytes, its head file knows of {start}: records were cut off"));
-        }
-        if start > 0 {
-            last_record_is(paths, *part, path, &head)?;
+        let start = if start == 0 || (size >= start && last_record_is(path, start, &head)) {
+            start
+        } else {
+            // An erasure that was interrupted moved the record and did not come to write the head.
+            let found = end_of_record(path, &head).map_err(failed)?;
+            found.ok_or_else(|| format!("{name} does not have record {} any more: records were cut off", head.sequence))?
+        };
+        if *part == head.part {
+            head.offset = start;
         }
         let mut lines = Forward::open(path, start).map_err(failed)?;
         end.length = start;
@@ -54,7 +66,7 @@ pub(crate) fn end_of_chain(paths: &ChainPaths, files: &ChainFiles) -> Result<Cha
                 Err(problem) => problem,
             };
             // A process that was killed leaves an incomplete last line; anything else was written by somebody.
-            if *part == last_part + 1 && matches!(line, Line::Incomplete(_)) && !head.closed {
+            if *part == active && matches!(line, Line::Incomplete(_)) && !head.closed {
                 end.torn = size.saturating_sub(end.length);
                 return Ok(end);
             }
@@ -85,14 +97,24 @@ fn follow(end: &mut ChainEnd, line: &Line) -> Result<(), String> {
     Ok(())
 }
 
-fn last_record_is(paths: &ChainPaths, part: u64, path: &std::path::Path, head: &Head) -> Result<(), String> {
-    let line = Backward::open(path, Some(head.offset)).and_then(|mut b| b.next()).map_err(|e| e.to_string())?;
-    let links = match line {
-        Some(Line::Whole(bytes)) => read_links(&bytes).ok(),
-        _ => None,
-    };
-    match links {
-        Some(links) if links.is_whole() && links.stated == head.hash && links.sequence == head.sequence => Ok(()),
-        _ => Err(format!("part {part} of {} does not have record {} where its head file knows it", paths.name, head.sequence)),
+fn is_record(line: &Line, head: &Head) -> bool {
+    let Line::Whole(bytes) = line else { return false };
+    read_links(bytes).is_ok_and(|links| links.is_whole() && links.stated == head.hash && links.sequence == head.sequence)
+}
+
+/// Whether the record the head names ends at `offset`.
+fn last_record_is(path: &std::path::Path, offset: u64, head: &Head) -> bool {
+    let line = Backward::open(path, Some(offset)).and_then(|mut b| b.next());
+    line.is_ok_and(|line| line.is_some_and(|line| is_record(&line, head)))
+}
+
+/// Where the record the head names ends, looked for from the beginning of the file.
+fn end_of_record(path: &std::path::Path, head: &Head) -> io::Result<Option<u64>> {
+    let mut lines = Forward::open(path, 0)?;
+    while let Some(line) = lines.next()? {
+        if is_record(&line, head) {
+            return Ok(Some(lines.offset));
+        }
     }
+    Ok(None)
 }

@@ -1,15 +1,17 @@
 //! Reads everything and says what is not as it was written, and where. Changes nothing, trusts no file name.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::AuditError;
+use crate::anchors::{Anchors, Erasures};
 use crate::event::{EventKind, Witness};
 use crate::files::{ChainFiles, ChainPaths, Head, chains, is_live, read_head};
 use crate::line::{GENESIS, Hash, Links, hex, read_links};
 use crate::scan::{Forward, Line};
+use crate::sign::{PublicKey, public_key};
 
 /// Most findings listed; the others are counted.
 const LISTED: usize = 1_000;
@@ -48,6 +50,16 @@ pub enum Problem {
     WrongFile,
     /// A chain that another one bears witness to is gone, shorter, or another one now.
     WitnessDiffers,
+    /// A signature that should be there is not.
+    Unsigned,
+    /// A signature is not one of the key.
+    Forged,
+    /// A record is not the one that was signed: somebody replaced it and made the hashes fit.
+    SignatureDiffers,
+    /// Personal text is gone, and no recorded erasure took it.
+    NotErased,
+    /// An erasure was recorded and has not taken everything it names.
+    EraseUnfinished,
 }
 
 /// One thing that is wrong.
@@ -94,6 +106,12 @@ pub struct ChainReport {
     pub closed: bool,
     /// How often what a crash left was moved aside.
     pub recovered: u64,
+    /// First record that is there; above 1 after retention.
+    pub begins_at: u64,
+    /// Record up to which a signature vouches; records after it could be cut off unnoticed. 0 without signatures.
+    pub signed_to: u64,
+    /// Records from which an erasure took personal text.
+    pub erased: u64,
 }
 
 /// What [`verify`] found.
@@ -105,6 +123,21 @@ pub struct VerifyReport {
     pub findings: Vec<Finding>,
     /// Findings beyond those listed.
     pub more_findings: u64,
+    /// The key that signatures were checked with, hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
+}
+
+/// How to check.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VerifyOptions {
+    /// The key that must have signed. Keep a copy away from the machine: then nobody on it can sign anew. When absent,
+    /// the key of the directory.
+    pub public_key: Option<PublicKey>,
+    /// Where the directory's key file is; `audit.key` in it when absent.
+    pub key_file: Option<PathBuf>,
+    /// Accept a directory that was never signed, as written before signatures existed.
+    pub accept_unsigned: bool,
 }
 
 impl VerifyReport {
@@ -118,7 +151,7 @@ impl VerifyReport {
         self.chains.iter().map(|c| c.records).sum()
     }
 
-    fn add(&mut self, finding: Finding) {
+    pub(crate) fn add(&mut self, finding: Finding) {
         if self.findings.len() < LISTED {
             self.findings.push(finding);
         } else {
@@ -127,17 +160,27 @@ impl VerifyReport {
     }
 }
 
-/// Verifies every chain in the audit directory.
+/// Verifies every chain in the audit directory with the directory's own key.
 pub fn verify(directory: &Path) -> Result<VerifyReport, AuditError> {
-    let mut report = VerifyReport::default();
+    verify_with(directory, &VerifyOptions::default())
+}
+
+/// Verifies every chain in the audit directory.
+pub fn verify_with(directory: &Path, options: &VerifyOptions) -> Result<VerifyReport, AuditError> {
+    let key = match &options.public_key {
+        Some(key) => Some(key.clone()),
+        None => public_key(directory, options.key_file.as_deref())?,
+    };
+    let mut report = VerifyReport { public_key: key.as_ref().map(PublicKey::to_hex), ..VerifyReport::default() };
     let mut witnesses: BTreeMap<String, Vec<(String, Witness)>> = BTreeMap::new();
+    let mut erasures = Erasures::default();
     for name in chains(directory)?.into_keys() {
         let paths = ChainPaths::new(directory, &name);
         let mut scan = Scan::default();
         for attempt in 1..=ATTEMPTS {
             // Listed anew: a rotation between listing and reading looks like a missing file.
             let files = chains(directory)?.remove(&name).unwrap_or_default();
-            scan = Scan::run(&paths, &files);
+            scan = Scan::run(&paths, &files, key.as_ref());
             if scan.findings.is_empty() || !scan.live || attempt == ATTEMPTS {
                 break;
             }
@@ -149,11 +192,27 @@ pub fn verify(directory: &Path) -> Result<VerifyReport, AuditError> {
         for finding in std::mem::take(&mut scan.findings) {
             report.add(finding);
         }
+        erasures.absorb(&name, std::mem::take(&mut scan.erasures));
         report.chains.push(scan.report(&name));
     }
-    for (chain, seen) in witnesses {
+    if key.is_none() && !options.accept_unsigned && !report.chains.is_empty() {
+        let detail = "there is no public key: either this directory was written before signatures existed (start \
+            Portcullis once to sign it) or the key was removed; nothing but hashes was checked";
+        report.add(Finding {
+            file: crate::sign::PUBLIC_FILE.to_owned(),
+            line: None,
+            sequence: None,
+            problem: Problem::Unsigned,
+            detail: detail.to_owned(),
+        });
+    }
+    for (chain, mut seen) in witnesses {
+        let begins_at = report.chains.iter().find(|c| c.chain == chain).map_or(1, |c| c.begins_at);
+        // What retention removed can no longer be shown.
+        seen.retain(|(_, witness)| witness.sequence >= begins_at);
         compare_witnesses(&ChainPaths::new(directory, &chain), &seen, &mut report)?;
     }
+    erasures.check(key.as_ref(), &mut report);
     Ok(report)
 }
 
@@ -172,23 +231,35 @@ struct Scan {
     gaps: Vec<(u64, u64, String, u64)>,
     unreadable_run: u64,
     witnesses: Vec<Witness>,
+    anchors: Anchors,
+    begins_at: u64,
+    erased: u64,
+    erasures: Erasures,
     findings: Vec<Finding>,
     findings_dropped: u64,
 }
 
 impl Scan {
-    fn run(paths: &ChainPaths, files: &ChainFiles) -> Self {
-        let mut scan = Self { live: is_live(paths), expected: 1, last: Some((GENESIS, GENESIS)), ..Self::default() };
-        // Read before the records: a chain being written may only be ahead of it.
+    fn run(paths: &ChainPaths, files: &ChainFiles, key: Option<&PublicKey>) -> Self {
+        let mut scan =
+            Self { live: is_live(paths), expected: 1, begins_at: 1, last: Some((GENESIS, GENESIS)), ..Self::default() };
+        // Read before the records: a chain being written may only be ahead of them.
         let head = read_head(paths);
+        let (anchors, problems) = Anchors::read(paths, key);
+        for (file, line, problem, detail) in problems {
+            scan.find(&file, line, None, problem, detail);
+        }
+        if let Some((sequence, prev)) = anchors.begins_after {
+            (scan.expected, scan.begins_at, scan.last) = (sequence, sequence, Some((prev, prev)));
+        }
+        scan.anchors = anchors;
         let order = paths.in_order(files);
         scan.files = order.len();
-        let highest = files.parts.last().copied().unwrap_or(0);
-        for part in (1..=highest).filter(|p| !files.parts.contains(p)).take(LISTED) {
+        for part in files.missing().take(LISTED) {
             scan.find(&paths.part_name(part), None, None, Problem::FileMissing, "the file is missing".to_owned());
         }
-        if order.is_empty() && files.lock && !files.head {
-            let detail = "only the lock of this chain is left: its records were removed".to_owned();
+        if files.is_bare() {
+            let detail = "only the lock or the checkpoints of this chain are left: its records were removed".to_owned();
             scan.find(&format!("{}.lock", paths.name), None, None, Problem::FileMissing, detail);
             return scan;
         }
@@ -199,7 +270,7 @@ impl Scan {
                 scan.find(&name, None, None, Problem::FileMissing, format!("the file cannot be read: {error}"));
             }
         }
-        scan.end(paths, head);
+        scan.end(paths, head, key);
         scan
     }
 
@@ -248,9 +319,16 @@ impl Scan {
         let sequence = links.sequence;
         let say = |scan: &mut Self, problem, detail| scan.find(file, Some(line), Some(sequence), problem, detail);
         self.records += 1;
-        if !links.is_whole() {
+        if let Some(problem) = &links.unsealed {
+            say(self, Problem::Edited, format!("record {sequence} was changed: {problem}"));
+        } else if !links.is_whole() {
             say(self, Problem::Edited, format!("record {sequence} was changed: its hash does not fit its bytes"));
         }
+        if let Some((problem, detail)) = self.anchors.judge(links) {
+            say(self, problem, detail);
+        }
+        self.erased += u64::from(!links.erased.is_empty());
+        self.erasures.line(links, (file, line));
         let run = std::mem::take(&mut self.unreadable_run);
         if sequence < self.expected {
             self.out_of_order(sequence, (file, line));
@@ -281,6 +359,7 @@ impl Scan {
                 say(self, Problem::WrongFile, detail);
             }
             self.witnesses.extend(mark.witnesses.iter().cloned());
+            self.erasures.recorded(mark);
         }
         self.recovered += u64::from(links.kind == EventKind::Recovered);
         self.expected = sequence + 1;
@@ -307,13 +386,27 @@ impl Scan {
         self.find(file, Some(line), Some(sequence), Problem::Reordered, detail);
     }
 
-    fn end(&mut self, paths: &ChainPaths, head: Result<Head, String>) {
+    fn end(&mut self, paths: &ChainPaths, head: Result<Head, String>, key: Option<&PublicKey>) {
         for (from, to, file, line) in std::mem::take(&mut self.gaps) {
             let what = if from == to { format!("record {from} is") } else { format!("records {from} to {to} are") };
             self.find(&file, Some(line), Some(from), Problem::Missing, format!("{what} missing before this line"));
         }
         let file = format!("{}.head", paths.name);
         let last = self.expected - 1;
+        if let (Ok(head), Some(key)) = (&head, key)
+            && let Some((problem, detail)) = self.anchors.judge_head(&paths.name, head, key)
+        {
+            self.find(&file, None, None, problem, detail);
+        }
+        let known = head.as_ref().map_or(0, |head| head.sequence);
+        if let Some(signed) = self.anchors.last_checkpoint().filter(|signed| *signed > last.max(known)) {
+            let name = format!("{}.checkpoints", paths.name);
+            let detail = format!("records {} to {signed} are missing at the end: a signed checkpoint knows of them", last + 1);
+            self.find(&name, None, Some(last + 1), Problem::Truncated, detail);
+        }
+        if let Some(detail) = self.anchors.missing(head.as_ref().is_ok_and(|h| h.closed)) {
+            self.find(&format!("{}.checkpoints", paths.name), None, None, Problem::Unsigned, detail);
+        }
         match head {
             Err(problem) => {
                 let detail = format!("a cut-off end would not be noticed: {problem}");
@@ -337,6 +430,9 @@ impl Scan {
             live: self.live,
             closed: self.closed,
             recovered: self.recovered,
+            begins_at: self.begins_at,
+            signed_to: self.anchors.signed_to.min(self.expected.saturating_sub(1)),
+            erased: self.erased,
         }
     }
 }

@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise, in its helpers too")]
 
 mod crash;
+mod erasing;
+mod failing;
 mod reading;
+mod signing;
 mod tamper;
 mod writing;
 
@@ -22,7 +25,7 @@ fn open(directory: &Path) -> AuditLog {
 }
 
 fn open_rotating(directory: &Path, rotate_at_bytes: u64) -> AuditLog {
-    let options = AuditOptions { rotate_at_bytes, sync_every: Duration::from_millis(20) };
+    let options = AuditOptions { rotate_at_bytes, sync_every: Duration::from_millis(20), ..AuditOptions::default() };
     AuditLog::open_with(directory, Arc::new(clock()), options).unwrap()
 }
 

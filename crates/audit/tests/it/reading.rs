@@ -12,7 +12,7 @@ use crate::{clock, files, the_file};
 fn two_chains(clock: &ManualClock) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let options = AuditOptions { rotate_at_bytes: 1_000, ..AuditOptions::default() };
-    let open = || AuditLog::open_with(directory.path(), Arc::new(clock.clone()), options).unwrap();
+    let open = || AuditLog::open_with(directory.path(), Arc::new(clock.clone()), options.clone()).unwrap();
     let logs = [open(), open()];
     for index in 0..30_usize {
         clock.advance(Duration::from_secs(1));

@@ -171,7 +171,7 @@ fn forged_records_are_found() {
     assert_eq!(problems(&edited), [(Problem::BrokenLink, Some(5))]);
 
     let last = change_lines(written().path(), |lines| lines[7] = forged(&lines[7].clone(), "closed", "call"));
-    assert_eq!(problems(&last), [(Problem::HeadDiffers, Some(8))]);
+    assert_eq!(problems(&last), [(Problem::SignatureDiffers, Some(8)), (Problem::HeadDiffers, Some(8))]);
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_whole_chain_that_was_removed_is_missed_by_its_neighbour() {
     let second = open(directory.path());
     drop((first, second));
     assert!(verify(directory.path()).unwrap().is_intact());
-    for extension in ["jsonl", "head", "lock"] {
+    for extension in ["jsonl", "head", "lock", "checkpoints"] {
         std::fs::remove_file(doomed.with_extension(extension)).unwrap();
     }
     let report = verify(directory.path()).unwrap();

@@ -1,0 +1,231 @@
+//! Records as events of the Open Cybersecurity Schema Framework, for a SIEM: Authentication for credentials, API Activity
+//! for everything else. Source: <https://schema.ocsf.io/1.3.0>.
+
+use portcullis_model::{FaultCode, format_timestamp};
+use serde_json::{Map, Value, json};
+
+use crate::event::EventKind;
+use crate::read::{Outcome, Record};
+
+/// Version of the schema that events follow.
+pub const OCSF_VERSION: &str = "1.3.0";
+
+const API_ACTIVITY: u64 = 6_003;
+const AUTHENTICATION: u64 = 3_002;
+
+/// One record as an OCSF event.
+pub fn to_ocsf(record: &Record) -> Value {
+    let event = &record.event;
+    let authentication = event.kind == EventKind::Authentication;
+    let (class, class_name, category, category_name) = if authentication {
+        (AUTHENTICATION, "Authentication", 3, "Identity & Access Management")
+    } else {
+        (API_ACTIVITY, "API Activity", 6, "Application Activity")
+    };
+    let (activity, activity_name) = activity(record);
+    let (severity, severity_name) = severity(record);
+    let outcome = record.outcome();
+    let mut out = json!({
+        "class_uid": class,
+        "class_name": class_name,
+        "category_uid": category,
+        "category_name": category_name,
+        "activity_id": activity,
+        "activity_name": activity_name,
+        "type_uid": class * 100 + activity,
+        "type_name": format!("{class_name}: {activity_name}"),
+        "severity_id": severity,
+        "severity": severity_name,
+        "status_id": if outcome == Outcome::Ok { 1 } else { 2 },
+        "status": if outcome == Outcome::Ok { "Success" } else { "Failure" },
+        "time": record.time.as_nanos().div_euclid(1_000_000),
+        "metadata": {
+            "version": OCSF_VERSION,
+            "uid": record.position(),
+            "sequence": record.sequence,
+            "log_name": record.chain,
+            "logged_time_dt": format_timestamp(record.time),
+            "product": {"name": "Portcullis", "vendor_name": "Portcullis", "version": env!("CARGO_PKG_VERSION")},
+        },
+        "actor": actor(record),
+        "src_endpoint": source(record),
+        "unmapped": unmapped(record),
+    });
+    if let Some(members) = out.as_object_mut() {
+        if let Some(code) = event.code {
+            members.insert("status_code".to_owned(), code.as_str().into());
+        }
+        if let Some(rule) = &event.rule {
+            members.insert("status_detail".to_owned(), format!("rule {rule}").into());
+        }
+        if let Some(micros) = event.latency_us {
+            members.insert("duration".to_owned(), (micros / 1_000).into());
+        }
+        if let Some(note) = &event.note {
+            members.insert("message".to_owned(), note.as_ref().into());
+        }
+        if authentication {
+            members.insert("user".to_owned(), user(record));
+            members.insert("service".to_owned(), json!({"name": "portcullis"}));
+        } else {
+            members.insert("api".to_owned(), api(record));
+        }
+    }
+    out
+}
+
+/// Activity of the class, by what the record says was done.
+fn activity(record: &Record) -> (u64, &'static str) {
+    let method = record.event.method.as_deref().unwrap_or_default();
+    match record.event.kind {
+        EventKind::Authentication => (1, "Logon"),
+        EventKind::Lookup => (2, "Read"),
+        _ => match method.rsplit(['.', '/']).next().unwrap_or_default() {
+            "create" | "created" | "requested" | "import" | "installed" => (1, "Create"),
+            "list" | "read" | "get" | "show" => (2, "Read"),
+            "rotate" | "rotated" | "loaded" | "changed" | "granted" | "denied" | "enabled" | "disabled" => (3, "Update"),
+            "revoke" | "revoked" | "removed" | "erase" | "expired" => (4, "Delete"),
+            _ => (99, "Other"),
+        },
+    }
+}
+
+fn severity(record: &Record) -> (u64, &'static str) {
+    let attention = matches!(record.event.kind, EventKind::Bypass | EventKind::Lockout | EventKind::Error | EventKind::Erased);
+    match (record.outcome(), record.event.code) {
+        (_, Some(FaultCode::Internal | FaultCode::Unavailable)) => (4, "High"),
+        (Outcome::Refused, _) => (3, "Medium"),
+        _ if attention => (3, "Medium"),
+        (Outcome::Failed, _) => (2, "Low"),
+        (Outcome::Ok, _) => (1, "Informational"),
+    }
+}
+
+fn user(record: &Record) -> Value {
+    let event = &record.event;
+    let mut user = Map::new();
+    let name = event.principal.as_ref().map_or("unknown", |p| p.as_str());
+    user.insert("name".to_owned(), name.into());
+    user.insert("uid".to_owned(), name.into());
+    if let Some(credential) = &event.credential {
+        user.insert("type".to_owned(), credential.as_ref().into());
+        user.insert("type_id".to_owned(), 99.into());
+    }
+    if let Some(tenant) = &event.tenant {
+        user.insert("org".to_owned(), json!({"uid": tenant.as_str(), "name": tenant.as_str()}));
+    }
+    if let Some(key) = &event.key {
+        user.insert("credential_uid".to_owned(), key.as_str().into());
+    }
+    Value::Object(user)
+}
+
+fn actor(record: &Record) -> Value {
+    let mut actor = json!({"user": user(record)});
+    if let (Some(session), Some(members)) = (&record.event.session, actor.as_object_mut()) {
+        members.insert("session".to_owned(), json!({"uid": session}));
+    }
+    actor
+}
+
+fn source(record: &Record) -> Value {
+    match record.event.client {
+        Some(client) => json!({"ip": client.ip(), "port": client.port()}),
+        None => json!({"name": "local"}),
+    }
+}
+
+fn api(record: &Record) -> Value {
+    let event = &record.event;
+    let operation = event.tool.as_deref().or(event.method.as_deref()).unwrap_or_else(|| event.kind.as_str());
+    let mut api = json!({"operation": operation, "service": {"name": "portcullis"}});
+    if let Some(members) = api.as_object_mut() {
+        if let Some(code) = event.code {
+            members.insert("response".to_owned(), json!({"error": code.as_str()}));
+        }
+        if let Some(trace) = &event.trace_id {
+            members.insert("request".to_owned(), json!({"uid": trace}));
+        }
+    }
+    api
+}
+
+/// What has no place in the classes.
+fn unmapped(record: &Record) -> Value {
+    const MAPPED: [&str; 14] = [
+        "seq",
+        "time",
+        "log",
+        "principal",
+        "credential",
+        "key",
+        "tenant",
+        "client",
+        "session",
+        "code",
+        "rule",
+        "latency_us",
+        "note",
+        "trace_id",
+    ];
+    match record.to_json() {
+        Value::Object(members) => Value::Object(members.into_iter().filter(|(k, _)| !MAPPED.contains(&k.as_str())).collect()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{AuditEvent, Decision};
+    use portcullis_model::{PrincipalId, Timestamp};
+
+    fn record(event: AuditEvent) -> Record {
+        Record { chain: "audit-a".into(), sequence: 7, time: Timestamp::from_seconds(1_800_000_000), event, line: String::new() }
+    }
+
+    #[test]
+    fn a_refused_call_is_api_activity_that_failed() {
+        let event = AuditEvent::new(EventKind::Refused)
+            .principal_id(PrincipalId::new("key:abc").unwrap())
+            .client(Some("192.0.2.7:5000".parse().unwrap()))
+            .method("tools/call")
+            .tool("delete_pod")
+            .decided(Decision::Deny, "write-gate")
+            .code(Some(FaultCode::Forbidden))
+            .sources(["cluster"])
+            .latency_us(2_500);
+        let event = to_ocsf(&record(event));
+        assert_eq!((event["class_uid"].as_u64(), event["category_uid"].as_u64()), (Some(6_003), Some(6)));
+        assert_eq!(event["type_uid"], 600_399);
+        assert_eq!(event["api"]["operation"], "delete_pod");
+        assert_eq!(event["api"]["response"]["error"], "forbidden");
+        assert_eq!(event["src_endpoint"], json!({"ip": "192.0.2.7", "port": 5000}));
+        assert_eq!(event["actor"]["user"]["name"], "key:abc");
+        assert_eq!((event["status_id"].as_u64(), event["severity_id"].as_u64()), (Some(2), Some(3)));
+        assert_eq!(event["metadata"]["version"], OCSF_VERSION);
+        assert_eq!((event["time"].as_i64(), event["duration"].as_u64()), (Some(1_800_000_000_000), Some(2)));
+        assert_eq!(event["unmapped"]["sources"], json!(["cluster"]));
+    }
+
+    #[test]
+    fn a_credential_is_authentication_with_its_user() {
+        let who = PrincipalId::new("user:anna").unwrap();
+        let event = AuditEvent::new(EventKind::Authentication).principal_id(who).decided(Decision::Allow, "password");
+        let event = to_ocsf(&record(event));
+        assert_eq!((event["class_uid"].as_u64(), event["type_uid"].as_u64()), (Some(3_002), Some(300_201)));
+        assert_eq!(event["user"]["name"], "user:anna");
+        assert_eq!(event["service"]["name"], "portcullis");
+        assert!(event.get("api").is_none());
+    }
+
+    #[test]
+    fn operations_have_their_activity() {
+        for (method, activity) in
+            [("key.create", 1), ("key.revoke", 4), ("policy.loaded", 3), ("resources/read", 2), ("tools/call", 99)]
+        {
+            let event = to_ocsf(&record(AuditEvent::new(EventKind::Key).method(method)));
+            assert_eq!(event["activity_id"], activity, "{method}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Counting records: by whom, what, how it ended, and how long it took. Constant memory whatever the number of records;
+//! groups beyond a bound are counted together and said to be.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::event::Decision;
+use crate::read::{Outcome, Record};
+
+/// Most names counted apart in one group.
+const NAMES: usize = 10_000;
+/// What stands for the names beyond them.
+const OTHERS: &str = "(others)";
+/// Steps per doubling of the latency: a percentile is at most 1/32 too high.
+const STEPS: u32 = 32;
+
+/// How many ended how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Outcomes {
+    /// Records.
+    pub records: u64,
+    /// That ended well.
+    pub ok: u64,
+    /// That were let through and failed.
+    pub failed: u64,
+    /// That were not let through.
+    pub refused: u64,
+}
+
+impl Outcomes {
+    fn add(&mut self, outcome: Outcome) {
+        self.records += 1;
+        match outcome {
+            Outcome::Ok => self.ok += 1,
+            Outcome::Failed => self.failed += 1,
+            Outcome::Refused => self.refused += 1,
+        }
+    }
+}
+
+/// Latencies in logarithmic steps.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Histogram {
+    counts: BTreeMap<u32, u64>,
+    total: u64,
+}
+
+fn step(micros: u64) -> u32 {
+    let octave = micros.max(1).ilog2();
+    if octave < STEPS.ilog2() {
+        return micros as u32;
+    }
+    let shift = octave - STEPS.ilog2();
+    (shift + 1) * STEPS + ((micros >> shift) as u32 - STEPS)
+}
+
+/// The highest latency that falls into a step.
+fn upper(step: u32) -> u64 {
+    if step < STEPS {
+        return u64::from(step);
+    }
+    let shift = step / STEPS - 1;
+    let within = u64::from(step % STEPS + STEPS);
+    ((within + 1) << shift) - 1
+}
+
+impl Histogram {
+    fn add(&mut self, micros: u64) {
+        *self.counts.entry(step(micros)).or_default() += 1;
+        self.total += 1;
+    }
+
+    fn percentile(&self, share: f64) -> Option<u64> {
+        let rank = ((self.total as f64 * share).ceil() as u64).max(1);
+        let mut seen = 0;
+        self.counts.iter().find_map(|(step, count)| {
+            seen += count;
+            (seen >= rank).then(|| upper(*step))
+        })
+    }
+}
+
+/// The share (0 to 1) of `latencies` in microseconds that is at or below the result; at most 1/32 too high. `None` when
+/// there are none.
+pub fn percentile(latencies: impl IntoIterator<Item = u64>, share: f64) -> Option<u64> {
+    let mut histogram = Histogram::default();
+    latencies.into_iter().for_each(|micros| histogram.add(micros));
+    histogram.percentile(share)
+}
+
+/// What was counted.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Statistics {
+    /// In all.
+    pub all: Outcomes,
+    /// By principal; records without one under the empty name.
+    pub principals: BTreeMap<String, Outcomes>,
+    /// By tool, prompt or resource.
+    pub tools: BTreeMap<String, Outcomes>,
+    /// By kind.
+    pub kinds: BTreeMap<String, u64>,
+    /// By decision: `allow`, `deny`.
+    pub decisions: BTreeMap<String, u64>,
+    /// By error code.
+    pub codes: BTreeMap<String, u64>,
+    /// Bytes released.
+    pub bytes_out: u64,
+    /// Tokens released, estimated.
+    pub tokens_out: u64,
+    /// Values redacted.
+    pub redactions: u64,
+    /// Median latency, microseconds; absent when no record has a latency.
+    pub latency_p50_us: Option<u64>,
+    /// 95th percentile of the latency, microseconds.
+    pub latency_p95_us: Option<u64>,
+    /// Lines that could not be read.
+    pub unreadable: u64,
+    #[serde(skip)]
+    latencies: Histogram,
+}
+
+fn slot<'a, V: Default>(map: &'a mut BTreeMap<String, V>, name: &str) -> &'a mut V {
+    let name = if map.len() >= NAMES && !map.contains_key(name) { OTHERS } else { name };
+    map.entry(name.to_owned()).or_default()
+}
+
+impl Statistics {
+    /// Counts one record.
+    pub fn add(&mut self, record: &Record) {
+        let (event, outcome) = (&record.event, record.outcome());
+        self.all.add(outcome);
+        slot(&mut self.principals, event.principal.as_ref().map_or("", |p| p.as_str())).add(outcome);
+        if let Some(tool) = &event.tool {
+            slot(&mut self.tools, tool).add(outcome);
+        }
+        *slot(&mut self.kinds, event.kind.as_str()) += 1;
+        match event.decision {
+            Some(Decision::Allow) => *slot(&mut self.decisions, "allow") += 1,
+            Some(Decision::Deny) => *slot(&mut self.decisions, "deny") += 1,
+            None => {}
+        }
+        if let Some(code) = event.code {
+            *slot(&mut self.codes, code.as_str()) += 1;
+        }
+        self.bytes_out += event.bytes_out.unwrap_or(0);
+        self.tokens_out += event.tokens_out.unwrap_or(0);
+        self.redactions += event.redactions.values().sum::<u64>();
+        if let Some(micros) = event.latency_us {
+            self.latencies.add(micros);
+        }
+    }
+
+    /// Counts a line that could not be read.
+    pub fn add_unreadable(&mut self) {
+        self.unreadable += 1;
+    }
+
+    /// Fills in what needs all records.
+    #[must_use]
+    pub fn finished(mut self) -> Self {
+        self.latency_p50_us = self.latencies.percentile(0.5);
+        self.latency_p95_us = self.latencies.percentile(0.95);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn percentiles_of_known_latencies() {
+        assert_eq!(percentile([], 0.5), None);
+        assert_eq!(percentile([7], 0.5), Some(7));
+        assert_eq!(percentile(1..=20, 0.5), Some(10));
+        let p95 = percentile((1..=1_000).map(|n| n * 1_000), 0.95).unwrap();
+        assert!((950_000..=980_000).contains(&p95), "{p95}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_step_holds_its_latency_closely(micros in 0..u64::MAX / 4) {
+            let top = upper(step(micros));
+            prop_assert!(top >= micros && top - micros <= micros / 32, "{micros} {top}");
+            prop_assert!(step(micros) <= step(micros + 1));
+        }
+    }
+
+    #[test]
+    fn names_beyond_the_bound_are_counted_together() {
+        let mut map: BTreeMap<String, u64> = BTreeMap::new();
+        for index in 0..NAMES + 500 {
+            *slot(&mut map, &index.to_string()) += 1;
+        }
+        assert_eq!((map.len(), map[OTHERS], map.values().sum::<u64>()), (NAMES + 1, 500, NAMES as u64 + 500));
+    }
+}
