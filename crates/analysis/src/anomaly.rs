@@ -350,6 +350,41 @@ pub fn change_point(samples: &[Sample], threshold: f64) -> Option<ChangePoint> {
     (z >= threshold).then(|| ChangePoint { at: samples[split].at, before, after, z })
 }
 
+/// Relative change below which a level is the same.
+const LEAST_SHIFT: f64 = 0.1;
+/// Last samples that must be at the new level.
+const LASTING: usize = 3;
+
+/// A change of level that happened at once and lasts: as [`change_point`], by at least a tenth, with the last samples at the
+/// new level, and described better by two levels than by a straight line (sums of absolute residuals), so that a ramp is
+/// none.
+pub fn level_shift(samples: &[Sample], threshold: f64) -> Option<ChangePoint> {
+    let found = change_point(samples, threshold)?;
+    let samples: Vec<Sample> = samples.iter().copied().filter(|s| s.value.is_finite()).collect();
+    let size = (found.after - found.before).abs();
+    let arrived = |s: &&Sample| (s.value - found.after).abs() < (s.value - found.before).abs();
+    let last = &samples[samples.len() - LASTING..];
+    if size < LEAST_SHIFT * found.before.abs().max(found.after.abs()) || last.iter().filter(arrived).count() * 2 <= LASTING {
+        return None;
+    }
+    let level = |s: &Sample| if s.at < found.at { found.before } else { found.after };
+    let levels: f64 = samples.iter().map(|s| (s.value - level(s)).abs()).sum();
+    let line: f64 = residuals_of_line(&samples).map(f64::abs).sum();
+    (levels < line).then_some(found)
+}
+
+/// What the least-squares line over time leaves.
+fn residuals_of_line(samples: &[Sample]) -> impl Iterator<Item = f64> {
+    let count = samples.len().max(1) as f64;
+    let first = samples.first().map(|s| s.at).unwrap_or_default();
+    let x = move |s: &Sample| s.at.since(first).as_secs_f64();
+    let (mean_x, mean_y) = (samples.iter().map(x).sum::<f64>() / count, samples.iter().map(|s| s.value).sum::<f64>() / count);
+    let spread: f64 = samples.iter().map(|s| (x(s) - mean_x).powi(2)).sum();
+    let common: f64 = samples.iter().map(|s| (x(s) - mean_x) * (s.value - mean_y)).sum();
+    let slope = if spread > 0.0 { common / spread } else { 0.0 };
+    samples.iter().map(move |s| s.value - mean_y - slope * (x(s) - mean_x))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -440,6 +475,21 @@ mod tests {
         assert_eq!(change_point(&spike[..5], 3.0), None);
     }
 
+    #[test]
+    fn a_level_shift_is_neither_a_ramp_nor_a_visit() {
+        let step = samples((0..60).map(|i| if i < 54 { 0.2 } else { 0.9 } + 0.02 * noise(i)));
+        assert_eq!(level_shift(&step, 6.0).unwrap().at, step[54].at);
+        let down = samples((0..60).map(|i| if i < 9 { 40.0 } else { 10.0 } + noise(i)));
+        assert_eq!(level_shift(&down, 6.0).unwrap().at, down[9].at);
+        let ramp = samples((0..60).map(|i| 10.0 + i as f64 + 0.5 * noise(i)));
+        assert_eq!(level_shift(&ramp, 1.0), None);
+        let visit = samples((0..60).map(|i| if (30..42).contains(&i) { 0.9 } else { 0.2 } + 0.02 * noise(i)));
+        assert_eq!(level_shift(&visit, 6.0), None);
+        let little = samples((0..60).map(|i| if i < 30 { 100.0 } else { 103.0 } + 0.01 * noise(i)));
+        assert_eq!(level_shift(&little, 6.0), None);
+        assert_eq!(level_shift(&step[..4], 6.0), None);
+    }
+
     proptest! {
         #[test]
         fn any_series_gets_a_verdict(
@@ -455,7 +505,8 @@ mod tests {
                     prop_assert!(current.iter().any(|s| s.at == anomaly.onset));
                 }
             }
-            let _ = change_point(&samples(current), 4.0);
+            let shift = level_shift(&samples(current.clone()), 4.0);
+            prop_assert!(shift.is_none_or(|s| change_point(&samples(current), 4.0) == Some(s)));
         }
     }
 }

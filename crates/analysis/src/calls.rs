@@ -24,19 +24,22 @@ pub struct CallEdge {
     pub errors: u64,
     /// Duration of the calls as the callee saw them; as the caller saw them where the callee sends no spans. Nanoseconds.
     pub total_nanos: u64,
-    /// Time the caller waited beyond what the callee worked: network and queues. Nanoseconds, observed callees only.
-    pub network_nanos: u64,
+    /// For each call seen from both sides, what the caller waited beyond what the callee worked: network, connection and
+    /// queue. Nanoseconds, ascending; both durations are of one clock each, so clocks that disagree do not matter.
+    pub gaps_nanos: Vec<u64>,
     /// Whether the callee sends spans itself.
     pub observed: bool,
 }
 
 /// What a service did itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OwnWork {
     /// Requests it handled: spans whose parent is another service or missing; calls to it when it sends no spans.
     pub requests: u64,
     /// Time in its spans not covered by their children, nanoseconds.
     pub exclusive_nanos: u64,
+    /// Sum of the squares of that time per request, seconds²: how much requests differ among themselves.
+    pub exclusive_squares: f64,
     /// Failed spans none of whose children failed: failures that began here.
     pub own_errors: u64,
     /// Failed spans with a failed child: echoes.
@@ -45,9 +48,29 @@ pub struct OwnWork {
     pub observed: bool,
 }
 
-/// Edges between services, sorted by caller and callee.
-pub fn edges_from_spans(spans: &[Span]) -> Vec<CallEdge> {
-    let forest = Forest::new(spans);
+/// What spans say about one stretch of time: who calls whom and what each did itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CallProfile {
+    /// Sorted by caller and callee.
+    pub edges: Vec<CallEdge>,
+    /// A call to a callee without spans counts for that callee, under the name the caller gives it.
+    pub work: BTreeMap<Arc<str>, OwnWork>,
+}
+
+impl CallProfile {
+    /// From spans of whole traces, in any order.
+    pub fn from_spans(spans: &[Span]) -> Self {
+        let forest = Forest::new(spans);
+        Self { edges: edges(&forest, spans), work: own_work(&forest, spans) }
+    }
+
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.work.is_empty()
+    }
+}
+
+fn edges(forest: &Forest, spans: &[Span]) -> Vec<CallEdge> {
     let mut edges: BTreeMap<(Arc<str>, Arc<str>), CallEdge> = BTreeMap::new();
     for (index, span) in spans.iter().enumerate() {
         if let Some(parent) = forest.parents[index].map(|p| &spans[p]).filter(|p| p.service != span.service) {
@@ -56,8 +79,8 @@ pub fn edges_from_spans(spans: &[Span]) -> Vec<CallEdge> {
             edge.calls += 1;
             edge.errors += u64::from(failed(span) || failed(parent) && parent.kind == SpanKind::Client);
             edge.total_nanos = edge.total_nanos.saturating_add(span.duration_nanos);
-            if parent.kind == SpanKind::Client {
-                edge.network_nanos = edge.network_nanos.saturating_add(parent.duration_nanos.saturating_sub(span.duration_nanos));
+            if parent.kind == SpanKind::Client && span.kind == SpanKind::Server {
+                edge.gaps_nanos.push(parent.duration_nanos.saturating_sub(span.duration_nanos));
             }
         }
         if let Some(peer) = forest.silent_peer(spans, index) {
@@ -67,7 +90,11 @@ pub fn edges_from_spans(spans: &[Span]) -> Vec<CallEdge> {
             edge.total_nanos = edge.total_nanos.saturating_add(span.duration_nanos);
         }
     }
-    edges.into_values().collect()
+    let mut edges: Vec<CallEdge> = edges.into_values().collect();
+    for edge in &mut edges {
+        edge.gaps_nanos.sort_unstable();
+    }
+    edges
 }
 
 fn edge_of<'e>(
@@ -81,21 +108,21 @@ fn edge_of<'e>(
         calls: 0,
         errors: 0,
         total_nanos: 0,
-        network_nanos: 0,
+        gaps_nanos: Vec::new(),
         observed: false,
     })
 }
 
-/// Own work by service. A call to a callee without spans counts for that callee, under the name the caller gives it.
-pub fn own_work_from_spans(spans: &[Span]) -> BTreeMap<Arc<str>, OwnWork> {
-    let forest = Forest::new(spans);
+fn own_work(forest: &Forest, spans: &[Span]) -> BTreeMap<Arc<str>, OwnWork> {
     let mut work: BTreeMap<Arc<str>, OwnWork> = BTreeMap::new();
+    // Own time by the span with which the request entered the service.
+    let mut by_request: Vec<u64> = vec![0; spans.len()];
+    let entries = forest.entries(spans);
     for (index, span) in spans.iter().enumerate() {
         let peer = forest.silent_peer(spans, index);
         let own = work.entry(span.service.clone()).or_default();
         own.observed = true;
-        let entered = forest.parents[index].is_none_or(|parent| spans[parent].service != span.service);
-        own.requests += u64::from(entered);
+        own.requests += u64::from(entries[index] == index);
         let echo = forest.children[index].iter().any(|child| failed(&spans[*child]));
         match (failed(span), echo, &peer) {
             (true, false, None) => own.own_errors += 1,
@@ -108,14 +135,32 @@ pub fn own_work_from_spans(spans: &[Span]) -> BTreeMap<Arc<str>, OwnWork> {
                 let silent = work.entry(peer).or_default();
                 silent.requests += 1;
                 silent.own_errors += u64::from(failed(span) && !echo);
-                silent.exclusive_nanos = silent.exclusive_nanos.saturating_add(exclusive);
+                silent.add_request(exclusive);
             }
             // The time a client span waits for an observed callee is network, neither side's work.
             None if forest.calls_out(spans, index) => {}
-            None => own.exclusive_nanos = own.exclusive_nanos.saturating_add(exclusive),
+            None => by_request[entries[index]] = by_request[entries[index]].saturating_add(exclusive),
         }
     }
+    for (index, span) in spans.iter().enumerate().filter(|(index, _)| entries[*index] == *index) {
+        work.entry(span.service.clone()).or_default().add_request(by_request[index]);
+    }
     work
+}
+
+impl OwnWork {
+    fn add_request(&mut self, exclusive_nanos: u64) {
+        self.exclusive_nanos = self.exclusive_nanos.saturating_add(exclusive_nanos);
+        self.exclusive_squares += (exclusive_nanos as f64 / 1e9).powi(2);
+    }
+
+    /// Mean own time of a request in seconds and its standard error; absent without requests.
+    pub fn time_per_request(&self) -> Option<(f64, f64)> {
+        let requests = self.requests as f64;
+        let mean = self.exclusive_nanos as f64 / 1e9 / requests;
+        let variance = (self.exclusive_squares / requests - mean * mean).max(0.0) / (requests - 1.0).max(1.0);
+        (self.requests > 0).then(|| (mean, variance.sqrt()))
+    }
 }
 
 fn failed(span: &Span) -> bool {
@@ -148,6 +193,33 @@ impl Forest {
             }
         }
         Self { parents, children }
+    }
+
+    /// For each span the one with which its request entered the service: its farthest ancestor within the same service.
+    fn entries(&self, spans: &[Span]) -> Vec<usize> {
+        let mut entries: Vec<Option<usize>> = vec![None; spans.len()];
+        let mut below = Vec::new();
+        let mut met_from: Vec<usize> = vec![usize::MAX; spans.len()];
+        for index in 0..spans.len() {
+            let mut at = index;
+            let entry = loop {
+                if let Some(known) = entries[at] {
+                    break known;
+                }
+                below.push(at);
+                met_from[at] = index;
+                // Parents that point in a circle end where it closes.
+                let inside = |parent: &usize| spans[*parent].service == spans[at].service && met_from[*parent] != index;
+                match self.parents[at].filter(inside) {
+                    Some(parent) => at = parent,
+                    None => break at,
+                }
+            };
+            for span in below.drain(..) {
+                entries[span] = Some(entry);
+            }
+        }
+        entries.into_iter().enumerate().map(|(index, entry)| entry.unwrap_or(index)).collect()
     }
 
     fn calls_out(&self, spans: &[Span], index: usize) -> bool {
@@ -240,11 +312,10 @@ pub(crate) mod tests {
             query,
             span("6", "1", "web", SpanKind::Internal, 92, 4, true),
         ];
-        let edges = edges_from_spans(&spans);
+        let CallProfile { edges, work } = CallProfile::from_spans(&spans);
         let shown: Vec<_> = edges.iter().map(|e| (&*e.caller, &*e.callee, e.calls, e.errors, e.observed)).collect();
         assert_eq!(shown, [("pay", "postgresql", 1, 1, false), ("web", "pay", 1, 1, true)]);
-        assert_eq!(edges[1].network_nanos, 20_000_000);
-        let work = own_work_from_spans(&spans);
+        assert_eq!(edges[1].gaps_nanos, [20_000_000]);
         let (web, pay, database) = (&work["web"], &work["pay"], &work["postgresql"]);
         assert_eq!((web.requests, web.own_errors, web.passed_on_errors, web.exclusive_nanos), (1, 0, 2, 20_000_000));
         assert_eq!((pay.own_errors, pay.passed_on_errors, pay.exclusive_nanos), (0, 2, 20_000_000));
@@ -257,9 +328,27 @@ pub(crate) mod tests {
         let mut out = span("3", "2", "b", Client, 5_010, 5, true);
         out.attributes.insert("server.address".into(), "10.0.0.1".into());
         let spans = [span("1", "1", "a", Server, 0, 100, true), span("2", "1", "b", Server, 5_000, 60, true), out];
-        let work = own_work_from_spans(&spans);
+        let CallProfile { edges, work } = CallProfile::from_spans(&spans);
         assert_eq!(work["a"].exclusive_nanos, 40_000_000, "the callee's clock runs five seconds ahead");
-        assert_eq!(edges_from_spans(&spans).len(), 1, "an IP address is no service name");
-        assert!(edges_from_spans(&[]).is_empty());
+        assert_eq!(edges.len(), 1, "an IP address is no service name");
+        assert!(CallProfile::from_spans(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_request_is_the_time_of_all_its_spans_in_the_service() {
+        let inner = |id: &str, start: i64| span(id, "1", "a", SpanKind::Internal, start, 10, true);
+        let spans = [
+            inner("2", 5),
+            span("1", "", "a", SpanKind::Server, 0, 100, true),
+            inner("3", 20),
+            span("4", "", "a", SpanKind::Server, 200, 100, true),
+        ];
+        let work = &CallProfile::from_spans(&spans).work["a"];
+        assert_eq!((work.requests, work.exclusive_nanos), (2, 200_000_000));
+        let (mean, error) = work.time_per_request().unwrap();
+        assert!((mean - 0.1).abs() < 1e-9 && error < 1e-6, "both took as long: {mean} {error}");
+        assert_eq!(OwnWork::default().time_per_request(), None);
+        let circle = [span("1", "2", "a", SpanKind::Server, 0, 10, true), span("2", "1", "a", SpanKind::Server, 0, 10, true)];
+        assert_eq!(CallProfile::from_spans(&circle).work["a"].requests, 1, "parents that point at each other");
     }
 }

@@ -5,13 +5,19 @@
 
 pub mod anomaly;
 pub mod calls;
+pub mod chance;
+mod evidence;
 pub mod health;
+mod network;
 pub mod statistics;
 pub mod suspects;
 pub mod templates;
 
-pub use anomaly::{Anomaly, AnomalyShape, ChangePoint, DetectOptions, Direction, MetricClass, Verdict, change_point, detect};
-pub use calls::{CallEdge, OwnWork, edges_from_spans, own_work_from_spans};
+pub use anomaly::{
+    Anomaly, AnomalyShape, ChangePoint, DetectOptions, Direction, MetricClass, Verdict, change_point, detect, level_shift,
+};
+pub use calls::{CallEdge, CallProfile, OwnWork};
+pub use chance::Tally;
 pub use health::{Health, HealthPart, HealthSignal, HealthSignals, HealthStatus, Measured, Reading, Thresholds, assess};
-pub use suspects::{Finding, FindingKind, Ranking, Suspect, SuspectOptions, rank_suspects};
+pub use suspects::{Finding, FindingKind, Ranking, Suspect, SuspectOptions, Traced, rank_suspects};
 pub use templates::{LogLine, Miner, MinerOptions, Period, Template, TemplateReport, Windows};

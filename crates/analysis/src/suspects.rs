@@ -11,7 +11,8 @@ use std::time::Duration;
 use portcullis_model::{Timestamp, format_duration, format_timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::calls::{CallEdge, OwnWork};
+use crate::calls::{CallEdge, CallProfile};
+use crate::evidence::{Evidence, evidence};
 
 /// What was found about a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -66,6 +67,8 @@ pub struct Suspect {
     pub service: Arc<str>,
     /// 0..1, comparable within one ranking only.
     pub score: f64,
+    /// 0..1: how much of the trouble lies in the service itself by its spans, whatever its findings say.
+    pub own: f64,
     /// The callee in trouble that explains this service's trouble, if one does.
     pub explained_by: Option<Arc<str>>,
     /// Earliest onset of its findings.
@@ -81,44 +84,53 @@ pub struct Suspect {
 pub struct Ranking {
     /// Ordered by score, then name.
     pub suspects: Vec<Suspect>,
+    /// Why less can be said than usual: scores are halved and the reader is to be told.
+    pub caveat: Option<String>,
 }
 
-/// Own work in the window and, when there is one, in the baseline window.
-pub type OwnWorkPair<'a> = (&'a BTreeMap<Arc<str>, OwnWork>, Option<&'a BTreeMap<Arc<str>, OwnWork>>);
+/// What is known about calls between services.
+#[derive(Debug, Clone, Copy)]
+pub enum Traced<'a> {
+    /// Spans were read: in the trouble, and before it where there are any.
+    Read {
+        /// Since the trouble began.
+        now: &'a CallProfile,
+        /// Before it.
+        before: Option<&'a CallProfile>,
+    },
+    /// They were not; the reason is client-safe.
+    Unread(&'a str),
+}
 
-/// Ranks everything that has findings, and callees whose own work changed although nobody reported them.
-///
-/// Without `own` (no traces) the ranking stands on call edges and onsets alone and says less.
-pub fn rank_suspects(
-    findings: &[Finding],
-    edges: &[CallEdge],
-    own: Option<OwnWorkPair<'_>>,
-    options: &SuspectOptions,
-) -> Ranking {
-    let evidence = own.map(|(now, before)| own_evidence(now, before)).unwrap_or_default();
-    let affected = affected_services(findings, &evidence);
-    let graph = Graph::new(edges);
+/// What a score is worth without spans: who depends on whom and where time went is unknown.
+const UNTRACED: f64 = 0.5;
+
+/// Ranks everything that has findings, and services whose own work or network changed although nobody reported them.
+pub fn rank_suspects(findings: &[Finding], traced: Traced<'_>, options: &SuspectOptions) -> Ranking {
+    let (own, graph, caveat) = match traced {
+        Traced::Read { now, before } => {
+            let earlier = before.map(|before| before.edges.as_slice()).unwrap_or_default();
+            (evidence(now, before), Graph::new(now.edges.iter().chain(earlier)), None)
+        }
+        Traced::Unread(why) => {
+            let caveat = format!("{why}; without spans the order stands on who changed first and how much, not on calls");
+            (BTreeMap::new(), Graph::new([]), Some(caveat))
+        }
+    };
+    let known = matches!(traced, Traced::Read { now, .. } if !now.work.is_empty());
+    let affected = affected_services(findings, &own);
     let earliest = affected.values().filter_map(|a| a.onset).min();
     let mut suspects: Vec<Suspect> = affected
         .iter()
-        .map(|(service, about)| judge(service, about, &affected, &graph, &evidence, own.is_some(), earliest, options))
+        .map(|(service, about)| judge(service, about, &affected, &graph, &own, known, earliest, options))
         .collect();
-    let highest = suspects.iter().map(|s| s.score).fold(0.0, f64::max);
-    if highest > 0.0 {
-        for suspect in &mut suspects {
-            suspect.score = (suspect.score / highest.max(1.0)).clamp(0.0, 1.0);
-        }
+    let highest = suspects.iter().map(|s| s.score).fold(1.0, f64::max);
+    let worth = if caveat.is_some() { UNTRACED } else { 1.0 };
+    for suspect in &mut suspects {
+        suspect.score = (suspect.score / highest * worth).clamp(0.0, 1.0);
     }
     suspects.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.service.cmp(&b.service)));
-    Ranking { suspects }
-}
-
-/// How much a service's own work changed.
-#[derive(Debug, Clone, Default)]
-struct Evidence {
-    /// 0..1, relative to the service that changed most.
-    weight: f64,
-    reasons: Vec<String>,
+    Ranking { suspects, caveat }
 }
 
 /// What is known about an affected service.
@@ -149,57 +161,11 @@ fn affected_services<'f>(findings: &'f [Finding], evidence: &BTreeMap<Arc<str>, 
         entry.findings.push(finding);
     }
     for (service, own) in evidence.iter().filter(|(_, own)| own.weight >= TELLING) {
-        affected.entry(service.clone()).or_insert_with(|| Affected { severity: own.weight, onset: None, findings: Vec::new() });
+        let entry =
+            affected.entry(service.clone()).or_insert_with(|| Affected { severity: 0.0, onset: None, findings: Vec::new() });
+        entry.severity = entry.severity.max(own.weight);
     }
     affected
-}
-
-/// Change of own time and own errors per request, each relative to the largest change of any service.
-fn own_evidence(now: &BTreeMap<Arc<str>, OwnWork>, before: Option<&BTreeMap<Arc<str>, OwnWork>>) -> BTreeMap<Arc<str>, Evidence> {
-    struct Change {
-        added_nanos: f64,
-        growth: Option<f64>,
-        added_errors: f64,
-        errors_before: Option<f64>,
-    }
-    let mut changes: BTreeMap<&Arc<str>, Change> = BTreeMap::new();
-    for (service, work) in now.iter().filter(|(_, work)| work.requests > 0) {
-        let was = before.and_then(|before| before.get(service)).filter(|work| work.requests > 0);
-        let per = |work: &OwnWork, what: u64| what as f64 / work.requests as f64;
-        let time = per(work, work.exclusive_nanos);
-        let time_before = was.map(|was| per(was, was.exclusive_nanos));
-        let errors = per(work, work.own_errors);
-        let errors_before = was.map(|was| per(was, was.own_errors));
-        // Weighed by requests: what slows the whole system down is the time added in all.
-        let added_nanos = time_before.map_or(0.0, |t| (time - t).max(0.0) * work.requests as f64);
-        changes.insert(
-            service,
-            Change {
-                added_nanos,
-                growth: time_before.filter(|t| *t > 0.0).map(|t| time / t),
-                added_errors: (errors - errors_before.unwrap_or(0.0)).max(0.0) * work.requests as f64,
-                errors_before,
-            },
-        );
-    }
-    let most_time = changes.values().map(|c| c.added_nanos).fold(0.0, f64::max);
-    let most_errors = changes.values().map(|c| c.added_errors).fold(0.0, f64::max);
-    let weigh = |(service, change): (&Arc<str>, Change)| {
-        let mut own = Evidence::default();
-        if let Some(growth) = change.growth.filter(|g| *g >= 1.3)
-            && most_time > 0.0
-        {
-            own.weight = change.added_nanos / most_time * ((growth - 1.0) / 1.0).min(1.0);
-            own.reasons.push(format!("its own time per request grew ×{growth:.1}"));
-        }
-        if change.added_errors >= 1.0 && most_errors > 0.0 {
-            own.weight = own.weight.max(change.added_errors / most_errors);
-            let usual = change.errors_before.map_or(String::new(), |b| format!(" (before: {:.1}% of requests)", b * 100.0));
-            own.reasons.push(format!("{:.0} more failures began in it{usual}", change.added_errors));
-        }
-        (service.clone(), own)
-    };
-    changes.into_iter().map(weigh).collect()
 }
 
 #[allow(clippy::too_many_arguments)] // one call site; a struct for it would only rename the arguments
@@ -247,6 +213,7 @@ fn judge(
     Suspect {
         service: service.clone(),
         score,
+        own: own.map_or(0.0, |own| own.weight),
         explained_by,
         onset: about.onset,
         reasons,
@@ -292,9 +259,9 @@ struct Graph {
 }
 
 impl Graph {
-    fn new(edges: &[CallEdge]) -> Self {
+    fn new<'e>(edges: impl IntoIterator<Item = &'e CallEdge>) -> Self {
         let mut graph = Self { callees: BTreeMap::new(), callers: BTreeMap::new() };
-        for edge in edges.iter().filter(|edge| edge.caller != edge.callee) {
+        for edge in edges.into_iter().filter(|edge| edge.caller != edge.callee) {
             graph.callees.entry(edge.caller.clone()).or_default().insert(edge.callee.clone());
             graph.callers.entry(edge.callee.clone()).or_default().insert(edge.caller.clone());
         }
@@ -351,6 +318,7 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calls::OwnWork;
 
     fn edge(caller: &str, callee: &str) -> CallEdge {
         CallEdge {
@@ -359,7 +327,7 @@ mod tests {
             calls: 100,
             errors: 0,
             total_nanos: 1,
-            network_nanos: 0,
+            gaps_nanos: Vec::new(),
             observed: true,
         }
     }
@@ -372,7 +340,7 @@ mod tests {
     fn work(entries: &[(&str, u64, u64)]) -> BTreeMap<Arc<str>, OwnWork> {
         let one = |(service, nanos, errors): &(&str, u64, u64)| {
             let own =
-                OwnWork { requests: 100, exclusive_nanos: *nanos, own_errors: *errors, passed_on_errors: 0, observed: true };
+                OwnWork { requests: 100, exclusive_nanos: *nanos, own_errors: *errors, observed: true, ..OwnWork::default() };
             (Arc::from(*service), own)
         };
         entries.iter().map(one).collect()
@@ -388,6 +356,22 @@ mod tests {
         ]
     }
 
+    /// Edges alone: nothing is known of the work.
+    fn rank(findings: &[Finding], edges: &[CallEdge]) -> Ranking {
+        let now = CallProfile { edges: edges.to_vec(), ..CallProfile::default() };
+        rank_suspects(findings, Traced::Read { now: &now, before: None }, &SuspectOptions::default())
+    }
+
+    fn rank_work(
+        findings: &[Finding],
+        edges: &[CallEdge],
+        now: BTreeMap<Arc<str>, OwnWork>,
+        before: BTreeMap<Arc<str>, OwnWork>,
+    ) -> Ranking {
+        let [now, before] = [now, before].map(|work| CallProfile { edges: edges.to_vec(), work });
+        rank_suspects(findings, Traced::Read { now: &now, before: Some(&before) }, &SuspectOptions::default())
+    }
+
     fn names(ranking: &Ranking) -> Vec<&str> {
         ranking.suspects.iter().map(|s| &*s.service).collect()
     }
@@ -399,7 +383,7 @@ mod tests {
             finding("checkout", FindingKind::Latency, 30, 0.95),
             finding("payment", FindingKind::Latency, 0, 0.8),
         ];
-        let ranking = rank_suspects(&findings, &shop(), None, &SuspectOptions::default());
+        let ranking = rank(&findings, &shop());
         assert_eq!(names(&ranking)[0], "payment", "{ranking:#?}");
         let cause = &ranking.suspects[0];
         assert_eq!(cause.chain.iter().map(|s| &**s).collect::<Vec<_>>(), ["web", "checkout", "payment"]);
@@ -418,7 +402,7 @@ mod tests {
         ];
         let before = work(&[("web", 1_000, 0), ("checkout", 1_000, 0), ("payment", 1_000, 0), ("cart", 1_000, 0)]);
         let now = work(&[("web", 1_050, 0), ("checkout", 90_000, 0), ("payment", 1_100, 0), ("cart", 1_200, 0)]);
-        let ranking = rank_suspects(&findings, &shop(), Some((&now, Some(&before))), &SuspectOptions::default());
+        let ranking = rank_work(&findings, &shop(), now, before);
         assert_eq!(names(&ranking)[0], "checkout", "{ranking:#?}");
         assert!(ranking.suspects[0].reasons[0].contains("own time per request grew ×90.0"));
     }
@@ -430,24 +414,54 @@ mod tests {
         edges.push(CallEdge { observed: false, ..edge("payment", "postgresql") });
         let now = work(&[("web", 1_000, 0), ("payment", 1_000, 1), ("postgresql", 500, 60)]);
         let before = work(&[("web", 1_000, 0), ("payment", 1_000, 0), ("postgresql", 500, 0)]);
-        let ranking = rank_suspects(&findings, &edges, Some((&now, Some(&before))), &SuspectOptions::default());
+        let ranking = rank_work(&findings, &edges, now, before);
         assert_eq!(names(&ranking)[0], "postgresql", "{ranking:#?}");
+    }
+
+    #[test]
+    fn a_service_behind_a_slow_network_is_named_although_its_own_spans_are_fine() {
+        let gap = |caller: &str, callee: &str, ms: u64| CallEdge { gaps_nanos: vec![ms * 1_000_000; 20], ..edge(caller, callee) };
+        let edges = |to_payment: u64| {
+            let mut edges = vec![gap("web", "checkout", 2), gap("checkout", "payment", to_payment), gap("checkout", "cart", 2)];
+            edges.sort_by(|a, b| (&a.caller, &a.callee).cmp(&(&b.caller, &b.callee)));
+            edges
+        };
+        let work = work(&[("web", 900_000_000, 0), ("checkout", 900_000_000, 0), ("payment", 900_000_000, 0)]);
+        let [now, before] = [edges(1_500), edges(3)].map(|edges| CallProfile { edges, work: work.clone() });
+        let findings = [finding("web", FindingKind::Latency, 0, 1.0), finding("checkout", FindingKind::Latency, 0, 1.0)];
+        let ranking = rank_suspects(&findings, Traced::Read { now: &now, before: Some(&before) }, &SuspectOptions::default());
+        assert_eq!(names(&ranking)[0], "payment", "{ranking:#?}");
+        let cause = &ranking.suspects[0];
+        assert!(cause.own > 0.9 && cause.reasons[0].contains("beyond its own work"), "{cause:?}");
+        assert_eq!(ranking.suspects[1].explained_by.as_deref(), Some("payment"), "{ranking:#?}");
+    }
+
+    #[test]
+    fn without_spans_suspects_lose_confidence_and_it_is_said_why() {
+        let findings = [finding("web", FindingKind::Errors, 90, 1.0), finding("payment", FindingKind::Latency, 0, 0.8)];
+        let seen = rank(&findings, &shop());
+        let blind = rank_suspects(&findings, Traced::Unread("spans could not be read (timeout)"), &SuspectOptions::default());
+        assert!(
+            seen.caveat.is_none() && blind.caveat.as_ref().unwrap().starts_with("spans could not be read (timeout); without")
+        );
+        assert!(blind.suspects[0].score <= 0.5 && blind.suspects[0].score < seen.suspects[0].score, "{blind:#?}");
+        assert!(blind.suspects.iter().all(|s| s.explained_by.is_none()));
     }
 
     #[test]
     fn lost_traffic_is_an_effect_of_the_caller() {
         let findings = [finding("checkout", FindingKind::Errors, 0, 0.9), finding("cart", FindingKind::Traffic, 0, 1.0)];
-        let ranking = rank_suspects(&findings, &shop(), None, &SuspectOptions::default());
+        let ranking = rank(&findings, &shop());
         assert_eq!(names(&ranking), ["checkout", "cart"]);
         assert_eq!(ranking.suspects[1].explained_by.as_deref(), Some("checkout"));
     }
 
     #[test]
     fn nothing_found_ranks_nothing_and_circles_end() {
-        assert!(rank_suspects(&[], &shop(), None, &SuspectOptions::default()).suspects.is_empty());
+        assert!(rank(&[], &shop()).suspects.is_empty());
         let circle = [edge("a", "b"), edge("b", "a"), edge("a", "a")];
         let findings = [finding("a", FindingKind::Errors, 0, 1.0), finding("b", FindingKind::Errors, 200, f64::NAN)];
-        let ranking = rank_suspects(&findings, &circle, None, &SuspectOptions::default());
+        let ranking = rank(&findings, &circle);
         assert_eq!(names(&ranking)[0], "a");
         assert!(ranking.suspects.iter().all(|s| (0.0..=1.0).contains(&s.score)));
     }

@@ -128,6 +128,16 @@ pub enum Trend {
         /// As above; negative.
         share: Option<f64>,
     },
+    /// It went from one level to another at once and stayed there. Found by whoever looks for change points; summarising
+    /// alone never gives it.
+    Jumped {
+        /// First sample of the new level.
+        at: Timestamp,
+        /// New level less the old one, in the series' unit.
+        by: f64,
+        /// The same as a share of the old level; absent when that is zero.
+        share: Option<f64>,
+    },
     /// No change beyond the noise.
     Stable,
     /// Too few samples (under eight) to say.
@@ -195,11 +205,12 @@ fn trend(samples: &[Sample]) -> Trend {
 }
 
 impl Trend {
-    /// `rising +35% (+0.04)`, `stable`, `unknown`.
-    pub fn describe(&self, unit: Unit) -> String {
+    /// `rising +35% (+0.04)`, `jumped at 10:34:15 ×7.5 (+780ms)`, `stable`, `unknown`.
+    pub fn describe(&self, unit: Unit, window: TimeWindow) -> String {
         let (word, by, share) = match self {
-            Self::Rising { by, share } => ("rising", *by, *share),
-            Self::Falling { by, share } => ("falling", *by, *share),
+            Self::Rising { by, share } => ("rising".to_owned(), *by, *share),
+            Self::Falling { by, share } => ("falling".to_owned(), *by, *share),
+            Self::Jumped { at, by, share } => (format!("jumped at {}", short_time(*at, window)), *by, *share),
             Self::Stable => return "stable".to_owned(),
             Self::Unknown => return "trend unknown (too few samples)".to_owned(),
         };
@@ -231,7 +242,7 @@ impl Summary {
         if let Some(p95) = self.p95 {
             let _ = write!(line, ", p95 {}", value(p95));
         }
-        let _ = write!(line, ", {}, {} samples", self.trend.describe(unit), self.count);
+        let _ = write!(line, ", {}, {} samples", self.trend.describe(unit, window), self.count);
         line
     }
 }

@@ -10,12 +10,18 @@ use portcullis_model::{Span, SpanKind, Trace, format_timestamp};
 
 use super::path::CriticalPath;
 use super::tree::{TraceTree, failed};
-use crate::number::format_nanos;
+use crate::number::{format_nanos, plain};
 use crate::text::one_line;
 
 /// Longest operation name and message shown.
 const MAX_NAME_CHARS: usize = 80;
 const MAX_MESSAGE_CHARS: usize = 160;
+/// Nanoseconds in the units of the tree, and from which duration on seconds are shorter.
+const MILLISECONDS: (f64, &str) = (1e6, "ms");
+const SECONDS: (f64, &str) = (1e9, "s");
+const SECONDS_FROM: u64 = 600_000_000_000;
+/// Shares below this many percent are left out of the tree, where they say nothing the duration does not.
+const LEAST_PERCENT: f64 = 5.0;
 /// Deeper levels are printed at this indent with their depth in front.
 const MAX_INDENT: usize = 24;
 
@@ -51,6 +57,8 @@ pub struct RenderedTrace {
     pub hidden: usize,
     /// Whether spans were hidden here or the source itself held some back.
     pub truncated: bool,
+    /// Unit of the durations in the tree, which stand there as plain numbers: `ms`, or `s` for traces of minutes.
+    pub unit: &'static str,
 }
 
 /// Renders a trace.
@@ -59,15 +67,17 @@ pub fn render_trace(trace: &Trace, options: &TraceOptions) -> RenderedTrace {
     let tree = TraceTree::build(spans);
     let Some(root) = tree.primary_root(spans) else {
         let text = format!("trace {}: no spans", one_line(&trace.trace_id, 64));
-        return RenderedTrace { text, total: 0, shown: 0, hidden: 0, truncated: trace.truncated };
+        return RenderedTrace { text, total: 0, shown: 0, hidden: 0, truncated: trace.truncated, unit: MILLISECONDS.1 };
     };
     let path = tree.critical_path(root, spans);
-    let view = View { spans, tree: &tree, path: &path, root, options };
+    let longest = spans.iter().map(|span| span.duration_nanos).max().unwrap_or(0);
+    let unit = if longest < SECONDS_FROM { MILLISECONDS } else { SECONDS };
+    let view = View { spans, tree: &tree, path: &path, root, options, unit };
     let mut text = view.head(trace);
     view.write_errors(&mut text);
     view.write_path(&mut text);
     let (shown, hidden) = view.write_tree(&mut text);
-    RenderedTrace { text, total: spans.len(), shown, hidden, truncated: hidden > 0 || trace.truncated }
+    RenderedTrace { text, total: spans.len(), shown, hidden, truncated: hidden > 0 || trace.truncated, unit: unit.1 }
 }
 
 struct View<'a> {
@@ -76,6 +86,7 @@ struct View<'a> {
     path: &'a CriticalPath,
     root: usize,
     options: &'a TraceOptions,
+    unit: (f64, &'static str),
 }
 
 /// One line of the tree: a span, or several of the same operation below the same parent line.
@@ -94,13 +105,20 @@ impl View<'_> {
         self.span(node).duration_nanos
     }
 
-    fn share(&self, nanos: u64) -> String {
+    fn share(&self, nanos: u64, least: f64) -> String {
         let whole = self.duration(self.root);
         if whole == 0 {
             return String::new();
         }
         let percent = (nanos as f64 / whole as f64 * 100.0).round();
-        if percent >= 1.0 { format!(" {percent:.0}%") } else { String::new() }
+        if percent >= least { format!(" {percent:.0}%") } else { String::new() }
+    }
+
+    /// A duration in the unit of the tree: whole from 10 on, two digits below. A point and what follows it cost two tokens on
+    /// every line, and whoever looks at a tree compares.
+    fn length(&self, nanos: u64) -> String {
+        let length = nanos as f64 / self.unit.0;
+        if length >= 10.0 { format!("{length:.0}") } else { plain(length, 2) }
     }
 
     fn title(&self, node: usize) -> String {
@@ -210,7 +228,7 @@ impl View<'_> {
         let print = |step: &usize| {
             let Step { title, nodes, own } = &steps[*step];
             let times = if nodes.len() > 1 { format!(" ×{}", nodes.len()) } else { String::new() };
-            format!("{title}{times} {}{}", format_nanos(*own), self.share(*own))
+            format!("{title}{times} {}{}", format_nanos(*own), self.share(*own, 1.0))
         };
         let shown: Vec<String> = longest.iter().map(print).collect();
         if shown.is_empty() {
@@ -228,7 +246,7 @@ impl View<'_> {
     fn write_tree(&self, text: &mut String) -> (usize, usize) {
         let lines = self.lines();
         let chosen = self.choose(&lines);
-        text.push_str("tree (duration, share; * critical path, ! error):\n");
+        let _ = writeln!(text, "tree ({}, share from {LEAST_PERCENT}%; * critical path, ! error):", self.unit.1);
         let mut hidden_below: HashMap<Option<usize>, (usize, usize)> = HashMap::new();
         let mut hidden = 0;
         for line in lines.iter().enumerate().filter(|(index, _)| !chosen[*index]).map(|(_, line)| line) {
@@ -364,10 +382,10 @@ impl View<'_> {
         if durations.len() > 1 {
             let middle = durations[(durations.len() - 1) / 2];
             let sum: u64 = durations.iter().sum();
-            let shown = format_nanos(sum);
-            let _ = writeln!(text, " p50 {} max {} sum {shown}{}", format_nanos(middle), format_nanos(longest), self.share(sum));
+            let (middle, most, all) = (self.length(middle), self.length(longest), self.length(sum));
+            let _ = writeln!(text, " p50 {middle} max {most} sum {all}{}", self.share(sum, LEAST_PERCENT));
         } else {
-            let _ = writeln!(text, " {}{}", format_nanos(longest), self.share(longest));
+            let _ = writeln!(text, " {}{}", self.length(longest), self.share(longest, LEAST_PERCENT));
         }
     }
 }
@@ -416,9 +434,9 @@ errors, origin first:
 critical path (own time): web GET /checkout 625ms 63% > ";
         assert!(shown.text.starts_with(expected), "{}", shown.text);
         assert!(
-            shown.text.ends_with(
-                "\n*!web GET /checkout 1s 100%\n *×23 SELECT stock p50 5ms max 15ms sum 125ms 13%\n *!pay Charge 250ms 25%"
-            ),
+            shown
+                .text
+                .ends_with("\n*!web GET /checkout 1000 100%\n *×23 SELECT stock p50 5 max 15 sum 125 13%\n *!pay Charge 250 25%"),
             "{}",
             shown.text
         );
@@ -472,6 +490,6 @@ critical path (own time): web GET /checkout 625ms 63% > ";
         let mut part = trace(vec![span("b", "gone", "web", "x", 0, 0)]);
         part.truncated = true;
         let shown = render_trace(&part, &TraceOptions::default());
-        assert!(shown.text.contains("only a part") && shown.text.contains("?web x 0s") && shown.truncated, "{}", shown.text);
+        assert!(shown.text.contains("only a part") && shown.text.ends_with("?web x 0") && shown.truncated, "{}", shown.text);
     }
 }

@@ -173,6 +173,64 @@ pub(crate) fn trace() -> Trace {
     Trace { trace_id, spans, truncated: false }
 }
 
+pub(crate) const SERVICES: [&str; 8] = ["edge", "orders", "stock", "ledger", "search", "mail", "users", "prices"];
+
+/// 120 spans in which no parent has two children of one operation: each request goes to another route, as in a batch job.
+pub(crate) fn varied_trace() -> Trace {
+    const ROUTES: [&str; 15] = [
+        "GET /items",
+        "POST /orders",
+        "SELECT stock",
+        "Reserve",
+        "PUT /cart",
+        "Validate",
+        "GET /prices",
+        "Publish",
+        "LookupUser",
+        "UPDATE ledger",
+        "GET /offers",
+        "Render",
+        "SendMail",
+        "INSERT audit",
+        "GET /search",
+    ];
+    let mut dice = Dice(5);
+    let trace_id = dice.hex(32);
+    let mut spans: Vec<Span> = Vec::new();
+    for index in 0..120usize {
+        let parent = (index > 0).then(|| (index - 1) / 8);
+        let service = SERVICES[(index * 5 + index / 8) % 8];
+        let (start, length) = match parent.map(|p| &spans[p]) {
+            None => (START * 1_000_000_000, 2_400_000_000),
+            Some(above) => (above.start.as_nanos() + 400_000, above.duration_nanos / 9 + dice.next() % 900_000),
+        };
+        let attributes = labels(&[
+            ("net.peer.name", &format!("{service}.shop.svc.cluster.local")),
+            ("thread.id", &(dice.next() % 64).to_string()),
+            ("http.request.method", "POST"),
+            ("server.address", &format!("10.42.{}.{}", dice.next() % 8, dice.next() % 250)),
+        ]);
+        spans.push(Span {
+            trace_id: trace_id.clone(),
+            span_id: dice.hex(16),
+            parent_span_id: parent.map(|p| spans[p].span_id.clone()).unwrap_or_default(),
+            service: service.into(),
+            name: format!("{}{}", ROUTES[index % 15], if index % 15 < 5 { "/{id}" } else { "" }),
+            kind: if index % 3 == 0 { SpanKind::Client } else { SpanKind::Server },
+            start: Timestamp::from_nanos(start + (index as i64 % 8) * (length as i64 + 90_000)),
+            duration_nanos: length,
+            status: SpanStatus::Unset,
+            status_message: String::new(),
+            attributes,
+            events: Vec::new(),
+        });
+    }
+    let failed = (0..120).rev().find(|index| &*spans[*index].service == "ledger").unwrap_or(0);
+    spans[failed].status = SpanStatus::Error;
+    spans[failed].status_message = "balance changed meanwhile".into();
+    Trace { trace_id, spans, truncated: false }
+}
+
 /// The trace as OTLP-JSON (`TracesData`), one resource per service.
 pub(crate) fn otlp(trace: &Trace) -> Value {
     let text = |key: &str, value: &str| json!({"key": key, "value": {"stringValue": value}});

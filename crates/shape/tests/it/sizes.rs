@@ -58,10 +58,33 @@ fn trace() {
     assert!(share("trace", &shown.text, &json) <= 7.0, "{}", shown.text);
     assert!(shown.text.contains("! payment POST /v1/charges: upstream timed out after 390ms"));
     assert_eq!((shown.shown, shown.hidden), (150, 0));
-    // Without any folding the tree alone must still stay in the same order of size.
+    // The same with every span on its own line.
     let unfolded = render_trace(&trace, &TraceOptions { fold_from: usize::MAX, max_lines: 200, ..TraceOptions::default() });
-    assert!(share("trace, nothing folded", &unfolded.text, &json) <= 12.0);
-    assert_eq!(unfolded.shown, 150);
+    assert!(share("trace, nothing folded", &unfolded.text, &json) <= 7.0, "{}", unfolded.text);
+    assert_eq!((unfolded.shown, unfolded.hidden), (150, 0));
+    for span in &trace.spans {
+        // Right to within a twentieth.
+        let right = |word: &str| word.parse::<f64>().is_ok_and(|ms| (ms * 1e6 / span.duration_nanos as f64 - 1.0).abs() <= 0.051);
+        let line = |line: &str| line.contains(&span.name) && line.split(' ').any(right);
+        assert!(unfolded.text.lines().any(line), "{} {}ns is not in {}", span.name, span.duration_nanos, unfolded.text);
+    }
+}
+
+/// Every operation once per parent: a trace with nothing to fold, under the options that tools use.
+#[test]
+fn a_trace_with_nothing_to_fold() {
+    let trace = inputs::varied_trace();
+    let json = inputs::otlp(&trace).to_string();
+    let shown = render_trace(&trace, &TraceOptions { max_lines: 200, ..TraceOptions::default() });
+    println!("{}", shown.text);
+    assert_eq!((shown.shown, shown.hidden, shown.unit), (trace.spans.len(), 0, "ms"));
+    let tree = shown.text.split_once("tree (").unwrap().1;
+    assert!(!tree.contains('×'), "something was folded: {tree}");
+    assert_eq!(tree.lines().count(), trace.spans.len() + 1, "a heading and a line per span");
+    assert!(share("trace, nothing to fold", &shown.text, &json) <= 7.0, "{}", shown.text);
+    let services = inputs::SERVICES.iter().filter(|name| shown.text.contains(**name)).count();
+    assert_eq!(services, inputs::SERVICES.len());
+    assert!(shown.text.contains("! ledger ") && shown.text.contains("critical path"), "{}", shown.text);
 }
 
 #[test]

@@ -183,6 +183,6 @@ impl Tool for GetTrace {
         if rendered.hidden > 0 {
             answer = answer.hint(format!("{} spans are hidden; raise limit (at most {MAX_LINES})", rendered.hidden));
         }
-        Ok(answer.field("tree", tree_of(&rendered.text)).text(&rendered.text).finish())
+        Ok(answer.field("tree_unit", rendered.unit).field("tree", tree_of(&rendered.text)).text(&rendered.text).finish())
     }
 }

@@ -20,6 +20,7 @@ use portcullis_analysis::{Finding, FindingKind, HealthStatus, Suspect};
 use portcullis_model::{Alert, Clock, CompletionKind, Coverage, Fault, Timestamp, ToolSpec};
 use portcullis_policy::Permit;
 use portcullis_ports::{Arguments, Exchange, Outcome, Tool, Total};
+use portcullis_shape::one_line;
 use serde::Deserialize;
 
 use crate::answer::{Answer, Counts};
@@ -42,6 +43,8 @@ const MAX_LIMIT: usize = 100;
 const LOOKED_AT: usize = 3;
 /// A change this long before the onset can have caused it.
 const CAUSE_HORIZON: Duration = Duration::from_mins(15);
+/// Own evidence from which a service stays among the suspects although its own figures are fine.
+const TELLING: f64 = 0.3;
 const COMPARISONS: [&str; 4] = ["previous", "day", "week", "none"];
 
 /// The tool.
@@ -133,14 +136,16 @@ impl ServiceHealth {
             }));
         }
         suspected.coverage = suspected.evidence.iter().flat_map(|(_, evidence)| evidence.coverage.clone()).collect();
-        suspected.ranked = near(calls.rank(&findings, frame.bin));
-        // Further down the list only what is in trouble itself, or sends nothing to judge it by.
+        let ranking = calls.rank(&findings, frame.bin);
+        suspected.caveat.clone_from(&ranking.caveat);
+        suspected.ranked = near(ranking);
+        // Further down the list only what is in trouble itself, adds to that of others, or sends nothing to judge it by.
         let healthy =
             |name: &str| verdicts.services.iter().any(|j| &*j.service == name && j.health.status == HealthStatus::Healthy);
         let mut position = 0;
         suspected.ranked.retain(|suspect| {
             position += 1;
-            position == 1 || !healthy(&suspect.service)
+            position == 1 || suspect.own >= TELLING || !healthy(&suspect.service)
         });
         suspected
     }
@@ -150,6 +155,8 @@ impl ServiceHealth {
 #[derive(Default)]
 struct Suspected {
     ranked: Vec<Suspect>,
+    /// Why the ranking is worth less than usual.
+    caveat: Option<String>,
     evidence: Vec<(Arc<str>, Evidence)>,
     coverage: Vec<Coverage>,
 }
@@ -209,7 +216,7 @@ impl Tool for ServiceHealth {
         let mut gathered = gather(&self.sources, permit, question).await?;
         let verdicts = judge(&gathered, &asked.frame);
         let sample = std::mem::take(&mut gathered.traced.value.sample);
-        let calls = Calls::learn(sample, &asked.frame, verdicts.onset);
+        let calls = Calls::learn(sample, &gathered.traced.state, &asked.frame, verdicts.onset);
         exchange.progress(1.0, Some(2.0), "looking at what changed");
         let suspected = self.suspects(permit, &asked, &verdicts, &calls).await;
         Ok(respond(&asked, &gathered, &verdicts, &suspected, now))
@@ -244,6 +251,7 @@ fn respond(asked: &Asked<'_>, gathered: &Gathered, verdicts: &Verdicts, suspecte
         onset: verdicts.onset,
         data_from: verdicts.data_from,
         suspects: &suspected.ranked,
+        caveat: suspected.caveat.as_deref(),
         evidence: &suspected.evidence,
         alerts: &alerts,
         blind: &blind,
@@ -257,6 +265,9 @@ fn respond(asked: &Asked<'_>, gathered: &Gathered, verdicts: &Verdicts, suspecte
         .hint(next_step(&picture));
     if !suspected.ranked.is_empty() {
         answer = answer.field("suspects", picture.suspect_rows());
+        if let Some(caveat) = &suspected.caveat {
+            answer = answer.field("caveat", one_line(caveat, 300));
+        }
         if let Some(onset) = verdicts.onset {
             answer = answer.field("onset", onset.to_string());
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use portcullis_model::{Fault, Sample, Series, Severity, Signal, SpanStatus};
+use portcullis_model::{Fault, Sample, Series, Severity, Signal, Span, SpanKind, SpanStatus};
 use serde_json::json;
 
 use crate::fake::{Fake, Metric, Mood, shared};
@@ -131,6 +131,56 @@ async fn a_dead_source_leaves_its_signals_unknown_not_healthy() {
     assert!(said.text.contains("not looked at: spans (traces: connection refused)"), "{}", said.text);
     let said = house.ask("get_service_health", json!({})).await;
     assert!(said.text.contains("0 healthy"), "{}", said.text);
+}
+
+#[tokio::test]
+async fn without_spans_the_suspects_are_less_certain_and_it_says_why() {
+    let logs_only = || {
+        let mut logs = Fake::new("logs", &[Signal::Logs]);
+        logs.logs = shop(true).logs;
+        logs
+    };
+    let seen = house(vec![shared(shop(true))]).ask("get_service_health", json!({})).await;
+    let failed = Fake { mood: Mood::Failing(Fault::backend("connection refused", "")), ..Fake::new("traces", &[Signal::Traces]) };
+    let house_of = |sources| house(sources);
+    let cases = [
+        (house_of(vec![shared(failed), shared(logs_only())]), "spans could not be read (traces: connection refused)"),
+        (house_of(vec![shared(logs_only())]), "no source has spans"),
+    ];
+    for (house, why) in cases {
+        let said = house.ask("get_service_health", json!({})).await;
+        let score = |data: &serde_json::Value| data["suspects"][0]["score"].as_f64().unwrap();
+        assert!(score(&said.data) <= 0.5 && score(&said.data) < score(&seen.data), "{}", said.text);
+        assert!(said.text.contains(&format!("less certain than usual: {why}")), "{}", said.text);
+        assert!(said.text.contains("POSSIBLE CAUSE: ") && !said.text.contains("LIKELY CAUSE"), "{}", said.text);
+        assert!(said.data["caveat"].as_str().unwrap().starts_with(why), "{:#}", said.data);
+    }
+    assert!(seen.data.get("caveat").is_none());
+}
+
+#[tokio::test]
+async fn a_slow_network_is_seen_between_the_caller_and_a_service_that_is_fine_itself() {
+    let mut fake = Fake::new("store", &[Signal::Logs, Signal::Traces]);
+    for n in 0..4_800u64 {
+        let start = ago(9_000 - n * 9_000 / 4_800);
+        let lost = if start >= ago(600) && n % 2 == 0 { 900 } else { 2 + n % 3 };
+        let to = if n % 2 == 0 { "stock" } else { "price" };
+        let client = |mut span: Span| {
+            span.kind = SpanKind::Client;
+            span
+        };
+        fake.spans.extend([
+            span(n, 1, 0, "frontend", "GET /item", start, 30 + lost),
+            client(span(n, 2, 1, "frontend", "GET", start.plus(Duration::from_millis(5)), 20 + lost)),
+            span(n, 3, 2, to, "GET /entry", start.plus(Duration::from_millis(5 + lost / 2)), 20),
+        ]);
+        fake.logs.push(record(start, to, Severity::Info, &format!("entry {n}")));
+    }
+    let said = house(vec![shared(fake)]).ask("get_service_health", json!({})).await;
+    println!("{}", said.text);
+    assert_eq!(said.data["suspects"][0]["service"], "stock", "{}", said.text);
+    assert!(said.text.contains("beyond its own work"), "{}", said.text);
+    assert!(!said.text.contains("CRITICAL stock") && !said.text.contains("DEGRADED stock"), "{}", said.text);
 }
 
 #[tokio::test]

@@ -42,6 +42,9 @@ async fn every_series_counts_and_the_worst_comes_first() {
     assert_eq!((said.data["shown"].as_u64(), said.data["total"].as_u64()), (Some(10), Some(31)));
     assert!(said.text.contains("10 of 31 series") && said.text.contains("99.1%"), "{}", said.text);
     assert!(first["change"].as_f64().unwrap() > 5.0, "{first}");
+    // It leapt ten minutes ago, five into the window, and stayed there.
+    assert_eq!(first["trend"], "jumped at 09:50:00", "{}", said.text);
+    assert!(said.text.contains("jumped at 09:50:00"), "{}", said.text);
     assert!(tokens(&said.text) < 600, "{} tokens\n{}", tokens(&said.text), said.text);
 }
 

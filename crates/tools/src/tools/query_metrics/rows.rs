@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 
-use portcullis_model::{Series, SourceName, TimeWindow};
+use portcullis_analysis::level_shift;
+use portcullis_model::{Sample, Series, SourceName, TimeWindow};
 use portcullis_ports::{MetricAnswer, MetricSelector};
 use portcullis_shape::series::values_line;
 use portcullis_shape::{Cell, Column, Summary, Table, TableOptions, Trend, Unit, downsample, one_line, summarize};
@@ -16,6 +17,8 @@ use super::MAX_POINTS;
 use crate::answer::Counts;
 use crate::time::{describe, rough, short};
 
+/// Robust standard deviations between two levels from which one may speak of a jump.
+const JUMP_THRESHOLD: f64 = 6.0;
 /// From how many series on a table is shorter than sentences.
 const TABLE_FROM: usize = 3;
 
@@ -91,6 +94,7 @@ pub(super) fn of_source(
         .unwrap_or_default();
     let row = |one: &Series| {
         let summary = summarize(&one.samples)?;
+        let summary = Summary { trend: trend(&one.samples).unwrap_or(summary.trend), ..summary };
         let change = match (compared && before.is_some(), earlier.get(&one.labels)) {
             (false, _) => Change::NotCompared,
             (true, None) => Change::New,
@@ -150,12 +154,20 @@ fn ratio(before: f64, after: f64) -> Option<f64> {
     if before == 0.0 && after == 0.0 { Some(0.0) } else { share.is_finite().then_some(share) }
 }
 
-fn trend_word(trend: Trend) -> &'static str {
+/// A jump to a new level inside the window, wherever in it: the first and last quarter alone do not show a late one.
+fn trend(samples: &[Sample]) -> Option<Trend> {
+    let shift = level_shift(samples, JUMP_THRESHOLD)?;
+    let by = shift.after - shift.before;
+    Some(Trend::Jumped { at: shift.at, by, share: (shift.before != 0.0).then(|| by / shift.before.abs()) })
+}
+
+fn trend_word(trend: Trend, window: TimeWindow) -> String {
     match trend {
-        Trend::Rising { .. } => "rising",
-        Trend::Falling { .. } => "falling",
-        Trend::Stable => "stable",
-        Trend::Unknown => "unknown",
+        Trend::Jumped { at, .. } => format!("jumped at {}", short(at, window)),
+        Trend::Rising { .. } => "rising".to_owned(),
+        Trend::Falling { .. } => "falling".to_owned(),
+        Trend::Stable => "stable".to_owned(),
+        Trend::Unknown => "unknown".to_owned(),
     }
 }
 
@@ -179,7 +191,7 @@ impl Row {
             "max": number(summary.max.value),
             "max_at": summary.max.at.to_string(),
             "mean": number(summary.mean),
-            "trend": trend_word(summary.trend),
+            "trend": trend_word(summary.trend, window),
         });
         let Some(object) = row.as_object_mut() else { return row };
         match self.change {
@@ -323,7 +335,7 @@ fn table(rows: &[Row], telling: &BTreeSet<String>, window: TimeWindow) -> String
             value(summary.max.value),
             Cell::from(short(summary.max.at, window)),
             value(summary.mean),
-            Cell::from(trend_word(summary.trend)),
+            Cell::from(trend_word(summary.trend, window)),
         ];
         if compared {
             cells.push(Cell::from(row.change.describe(summary.mean, row.unit)));
@@ -336,6 +348,8 @@ fn table(rows: &[Row], telling: &BTreeSet<String>, window: TimeWindow) -> String
 
 #[cfg(test)]
 mod tests {
+    use portcullis_model::Timestamp;
+
     use super::*;
 
     #[test]
@@ -345,6 +359,19 @@ mod tests {
         assert_eq!(number(3.0), json!(3));
         assert_eq!(number(0.0), json!(0));
         assert_eq!(number(f64::INFINITY), json!("+Inf"));
+    }
+
+    #[test]
+    fn a_jump_is_named_with_its_time_wherever_it_lies() {
+        let at = |index: usize| Timestamp::from_seconds(1_772_359_200 + 15 * index as i64);
+        let window = TimeWindow::new(at(0), at(60)).unwrap();
+        for jump in [5, 30, 55] {
+            let value = |index: usize| if index < jump { 0.12 } else { 0.9 } + (index % 5) as f64 * 0.002;
+            let samples: Vec<Sample> = (0..60).map(|index| Sample { at: at(index), value: value(index) }).collect();
+            let found = trend(&samples).unwrap();
+            assert_eq!(trend_word(found, window), format!("jumped at {}", short(at(jump), window)));
+            assert!(matches!(found, Trend::Jumped { by, share: Some(share), .. } if by > 0.7 && share > 6.0), "{found:?}");
+        }
     }
 
     #[test]

@@ -3,14 +3,13 @@
 //! Guards that a signal that was not read is unknown, never fine, and that "before" really lies before the trouble: when it
 //! began inside the baseline, the baseline ends there. Must not fetch or print.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_analysis::{
-    CallEdge, DetectOptions, Direction, Finding, FindingKind, Health, HealthSignals, HealthStatus, Measured, MetricClass,
-    OwnWork, Ranking, SuspectOptions, Thresholds, Verdict, assess, change_point, detect, edges_from_spans, own_work_from_spans,
-    rank_suspects,
+    CallProfile, DetectOptions, Direction, Finding, FindingKind, Health, HealthSignals, HealthStatus, Measured, MetricClass,
+    Ranking, SuspectOptions, Tally, Thresholds, Traced, Verdict, assess, chance, change_point, detect, rank_suspects,
 };
 use portcullis_model::{Sample, Signal, Timestamp};
 use portcullis_shape::Unit;
@@ -77,7 +76,8 @@ struct Departure {
     severity: f64,
     before: f64,
     after: f64,
-    over: bool,
+    /// When it was back to normal, if it is.
+    until: Option<Timestamp>,
 }
 
 /// Whether a step from `before` to `after` is in a direction and of a size that counts.
@@ -98,7 +98,7 @@ fn departure(samples: &[Sample], frame: &Frame, options: &DetectOptions) -> Opti
     let step = |threshold: f64| {
         let found = change_point(samples, threshold).filter(|c| matters(c.before, c.after, options))?;
         let severity = 1.0 - (-found.z / 8.0).exp();
-        Some(Departure { onset: found.at, severity, before: found.before, after: found.after, over: false })
+        Some(Departure { onset: found.at, severity, before: found.before, after: found.after, until: None })
     };
     match detect(current, baseline, options) {
         Verdict::Anomalous(anomaly) => {
@@ -107,7 +107,7 @@ fn departure(samples: &[Sample], frame: &Frame, options: &DetectOptions) -> Opti
                 severity: anomaly.confidence,
                 before: anomaly.baseline.median,
                 after: anomaly.level,
-                over: anomaly.until.is_some(),
+                until: anomaly.until,
             };
             // Already there when the window began: look for the beginning before it.
             let at_the_edge = anomaly.onset <= frame.window.start.plus(frame.bin);
@@ -123,6 +123,17 @@ fn departure(samples: &[Sample], frame: &Frame, options: &DetectOptions) -> Opti
         Verdict::Normal { .. } => None,
         Verdict::InsufficientData { .. } => step(SPLIT_THRESHOLD).filter(|s| lasts(current, s)),
     }
+}
+
+/// What the counts behind a departure say: nothing when chance explains them, else when it began. Ratios of few requests
+/// leap at a single failure, counts do not.
+fn carried_by_counts(mut found: Departure, bins: &[(Timestamp, Tally)]) -> Option<Departure> {
+    let end = found.until.map_or(bins.len(), |until| bins.partition_point(|(at, _)| *at < until));
+    let earlier = bins.partition_point(|(at, _)| *at < found.onset);
+    let rate_before = chance::sum(bins[..earlier].iter().map(|(_, tally)| *tally)).rate();
+    let usual = rate_before.unwrap_or(0.0).max(found.before);
+    found.onset = chance::beginning(&bins[..end], usual, found.after)?;
+    Some(found)
 }
 
 /// Whether the last samples are still nearer to the new level.
@@ -169,6 +180,17 @@ impl Signals<'_> {
         let sample = |(index, count): (usize, &u64)| Sample { at: frame.start(index), value: *count as f64 / seconds };
         self.logs.map(|bins| bins.iter().enumerate().skip(first).map(sample).collect()).unwrap_or_default()
     }
+
+    /// The counts behind a series, where there are any.
+    fn counts(&self, kind: FindingKind, frame: &Frame, first: usize) -> Option<Vec<(Timestamp, Tally)>> {
+        let exposure = frame.bin.as_secs_f64();
+        let logged = |(index, events): (usize, &u64)| (frame.start(index), Tally { events: *events, exposure });
+        match kind {
+            FindingKind::Errors => self.red.map(|red| red.error_tallies(frame)),
+            FindingKind::Logs => self.logs.map(|bins| bins.iter().enumerate().skip(first).map(logged).collect()),
+            _ => None,
+        }
+    }
 }
 
 /// The first bin with anything in it: before it, no error is no news.
@@ -192,7 +214,11 @@ fn findings(service: &Arc<str>, signals: &Signals<'_>, frame: &Frame, first: usi
     ];
     let found = |(kind, class, unit, what, samples): (FindingKind, MetricClass, Unit, &str, Vec<Sample>)| {
         let departure = departure(&samples, frame, &options(class))?;
-        let over = if departure.over { ", over again" } else { "" };
+        let departure = match signals.counts(kind, frame, first) {
+            Some(bins) => carried_by_counts(departure, &bins)?,
+            None => departure,
+        };
+        let over = if departure.until.is_some() { ", over again" } else { "" };
         let scarce = signals.worst.map_or("", |worst| worst.which.as_str());
         let scarce = if kind == FindingKind::Saturation && !scarce.is_empty() { format!(" ({scarce})") } else { String::new() };
         let since = crate::time::short(departure.onset, frame.window);
@@ -202,7 +228,7 @@ fn findings(service: &Arc<str>, signals: &Signals<'_>, frame: &Frame, first: usi
             print(departure.before, unit, 3)
         );
         // What is over counts less, and so does what only echoes others.
-        let weight = if departure.over { 0.5 } else { 1.0 };
+        let weight = if departure.until.is_some() { 0.5 } else { 1.0 };
         Some(Finding {
             service: service.clone(),
             kind,
@@ -350,62 +376,48 @@ pub(super) fn judge(gathered: &Gathered, frame: &Frame) -> Verdicts {
     Verdicts { onset: onset.filter(|_| bad), data_from: (first > 1).then(|| frame.start(first)), services }
 }
 
-type WorkByService = BTreeMap<Arc<str>, OwnWork>;
-
-/// Share of its requests that must additionally fail in a service before its own failures count as a change.
-const LEAST_OWN_FAILURES: f64 = 0.005;
-
-/// Takes chance out of the own failures: a rise within three standard deviations of what "before" predicts, or below
-/// [`LEAST_OWN_FAILURES`], is set back to the prediction.
-fn quieten(now: &mut WorkByService, before: &WorkByService) {
-    for (service, work) in now {
-        let requests = work.requests as f64;
-        let usual =
-            before.get(service).filter(|was| was.requests > 0).map_or(0.0, |was| was.own_errors as f64 / was.requests as f64);
-        let expected = usual * requests;
-        let added = work.own_errors as f64 - expected;
-        if added <= (3.0 * expected.max(1.0).sqrt()).max(LEAST_OWN_FAILURES * requests) {
-            work.own_errors = work.own_errors.min(expected.floor() as u64);
-        }
-    }
-}
-
 /// What the sampled traces say: who calls whom, and own work now and before.
-#[derive(Debug, Default)]
-pub(super) struct Calls {
-    pub(super) edges: Vec<CallEdge>,
-    own: Option<(WorkByService, WorkByService)>,
+#[derive(Debug)]
+pub(super) enum Calls {
+    /// Since the trouble began, and before.
+    Learned { now: CallProfile, before: CallProfile },
+    /// No spans; why, client-safe.
+    Unknown(String),
 }
 
 impl Calls {
     /// Splits the sample where the trouble began, so that "before" holds none of it.
-    pub(super) fn learn(sample: TraceSample, frame: &Frame, onset: Option<Timestamp>) -> Self {
-        if sample.is_empty() {
-            return Self::default();
+    pub(super) fn learn(sample: TraceSample, state: &State, frame: &Frame, onset: Option<Timestamp>) -> Self {
+        match state {
+            State::NoSource => return Self::Unknown("no source has spans".to_owned()),
+            State::Failed(reason) => return Self::Unknown(format!("spans could not be read ({reason})")),
+            State::Read if sample.is_empty() => return Self::Unknown("no span was sent in this time".to_owned()),
+            State::Read => {}
         }
         let (before, now) = sample.split(onset.unwrap_or(frame.window.start));
-        let mut edges: BTreeMap<(Arc<str>, Arc<str>), CallEdge> = BTreeMap::new();
-        for edge in edges_from_spans(&before).into_iter().chain(edges_from_spans(&now)) {
-            edges.insert((edge.caller.clone(), edge.callee.clone()), edge);
-        }
-        let (mut now, before) = (own_work_from_spans(&now), own_work_from_spans(&before));
-        quieten(&mut now, &before);
-        Self { edges: edges.into_values().collect(), own: Some((now, before)) }
+        Self::Learned { now: CallProfile::from_spans(&now), before: CallProfile::from_spans(&before) }
     }
 
     /// Ranks everything with findings.
     pub(super) fn rank(&self, findings: &[Finding], bin: Duration) -> Ranking {
-        let own = self.own.as_ref().map(|(now, before)| (now, (!before.is_empty()).then_some(before)));
-        rank_suspects(findings, &self.edges, own, &SuspectOptions { same_moment: bin * 2 })
+        let traced = match self {
+            Self::Learned { now, before } => Traced::Read { now, before: (!before.is_empty()).then_some(before) },
+            Self::Unknown(why) => Traced::Unread(why),
+        };
+        rank_suspects(findings, traced, &SuspectOptions { same_moment: bin * 2 })
     }
 
     /// Services that `service` calls or is called by, directly or not, with itself.
     pub(super) fn connected(&self, service: &str) -> BTreeSet<Arc<str>> {
+        let edges = || match self {
+            Self::Learned { now, before } => now.edges.iter().chain(&before.edges),
+            Self::Unknown(_) => [].iter().chain(&[]),
+        };
         let reach = |forward: bool| {
             let mut seen: BTreeSet<Arc<str>> = BTreeSet::from([Arc::from(service)]);
             let mut queue: Vec<Arc<str>> = vec![Arc::from(service)];
             while let Some(at) = queue.pop() {
-                for edge in &self.edges {
+                for edge in edges() {
                     let (from, to) = if forward { (&edge.caller, &edge.callee) } else { (&edge.callee, &edge.caller) };
                     if *from == at && seen.insert(to.clone()) {
                         queue.push(to.clone());
@@ -422,21 +434,20 @@ impl Calls {
 mod tests {
     use super::*;
 
-    fn work(requests: u64, own_errors: u64) -> WorkByService {
-        BTreeMap::from([(Arc::from("a"), OwnWork { requests, own_errors, observed: true, ..OwnWork::default() })])
-    }
-
     #[test]
-    fn one_failure_is_chance_and_a_hundred_are_not() {
-        let after = |own_errors: u64, before: WorkByService| {
-            let mut now = work(1_000, own_errors);
-            quieten(&mut now, &before);
-            now["a"].own_errors
+    fn a_departure_made_of_chance_errors_is_none_and_a_real_one_begins_where_it_does() {
+        let counted = |events: &dyn Fn(usize) -> u64| -> Vec<(Timestamp, Tally)> {
+            let bin = |index: usize| (Timestamp::from_seconds(index as i64 * 60), Tally { events: events(index), exposure: 5.0 });
+            (0..150).map(bin).collect()
         };
-        assert_eq!(after(1, work(4_000, 0)), 0);
-        assert_eq!(after(3, work(4_000, 4)), 1);
-        assert_eq!(after(100, work(4_000, 4)), 100);
-        assert_eq!(after(100, BTreeMap::new()), 100);
+        let at = |index: usize| Timestamp::from_seconds(index as i64 * 60);
+        let early = |until: Option<Timestamp>| Departure { onset: at(120), severity: 0.9, before: 0.0, after: 0.4, until };
+        // One failure of five requests, twice: a fifth of the requests in its bin, and nothing at all.
+        let chance = counted(&|index| u64::from(index == 121 || index == 126));
+        assert!(carried_by_counts(early(None), &chance).is_none());
+        assert!(carried_by_counts(early(Some(at(122))), &chance).is_none());
+        let real = counted(&|index| if index >= 135 { 2 } else { u64::from(index == 121 || index == 126) });
+        assert_eq!(carried_by_counts(early(None), &real).unwrap().onset, at(135));
     }
 
     #[test]

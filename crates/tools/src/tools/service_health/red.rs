@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use portcullis_model::{Sample, Span, SpanKind, SpanStatus};
+use portcullis_analysis::Tally;
+use portcullis_model::{Sample, Span, SpanKind, SpanStatus, Timestamp};
 
 use super::frame::Frame;
 
@@ -111,6 +112,14 @@ impl Red {
         self.samples(frame, |bin| Some(bin.errors as f64 / bin.requests as f64))
     }
 
+    /// Failed requests and all requests of every bin with any.
+    pub(super) fn error_tallies(&self, frame: &Frame) -> Vec<(Timestamp, Tally)> {
+        let tally = |(index, bin): (usize, &Bin)| {
+            (bin.requests > 0).then(|| (frame.start(index), Tally { events: bin.errors, exposure: bin.requests as f64 }))
+        };
+        self.bins().iter().enumerate().filter_map(tally).collect()
+    }
+
     pub(super) fn latency_samples(&self, frame: &Frame) -> Vec<Sample> {
         self.samples(frame, |bin| bin.quantile(0.95))
     }
@@ -167,7 +176,7 @@ impl RedByService {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portcullis_model::{TimeWindow, Timestamp};
+    use portcullis_model::TimeWindow;
 
     fn span(second: i64, kind: SpanKind, milliseconds: u64, status: SpanStatus) -> Span {
         Span {
@@ -203,5 +212,6 @@ mod tests {
         let p95 = red.p95(0..frame.bins()).unwrap();
         assert!((0.091..=0.099).contains(&p95), "{p95}");
         assert_eq!(red.error_samples(&frame).len(), 1);
+        assert_eq!(red.error_tallies(&frame)[0].1, Tally { events: 10, exposure: 100.0 });
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Picture<'a> {
     pub(super) onset: Option<Timestamp>,
     pub(super) data_from: Option<Timestamp>,
     pub(super) suspects: &'a [Suspect],
+    /// Why the suspects are worth less than usual.
+    pub(super) caveat: Option<&'a str>,
     pub(super) evidence: &'a [(Arc<str>, Evidence)],
     pub(super) alerts: &'a [Alert],
     /// Signals that could not be looked at.
@@ -133,8 +135,12 @@ impl Picture<'_> {
         if let Some(onset) = self.onset {
             let _ = writeln!(text, "trouble began about {}", brief(onset, self.frame.window));
         }
+        if let Some(caveat) = self.caveat {
+            let _ = writeln!(text, "less certain than usual: {}", one_line(caveat, 300));
+        }
+        let cause = if self.caveat.is_some() { "POSSIBLE CAUSE" } else { "LIKELY CAUSE" };
         for (index, suspect) in self.suspects.iter().take(TOLD).enumerate() {
-            let word = if index == 0 { "LIKELY CAUSE" } else { "then" };
+            let word = if index == 0 { cause } else { "then" };
             let _ = writeln!(text, "{word}: {} (score {:.2})", one_line(&suspect.service, 120), suspect.score);
             if suspect.chain.len() > 1 {
                 let chain: Vec<String> = suspect.chain.iter().map(|name| one_line(name, 80)).collect();

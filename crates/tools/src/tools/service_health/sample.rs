@@ -3,6 +3,8 @@
 //! Guards memory and fairness: traces are kept or dropped as a whole by their id, so what is learned per request stays
 //! right whatever the order spans come in.
 
+use std::collections::HashMap;
+
 use portcullis_model::{Span, Timestamp};
 
 /// Most spans kept.
@@ -58,9 +60,14 @@ impl TraceSample {
         self.thin();
     }
 
-    /// The spans before `split` and those from it on.
+    /// The spans of traces that began before `split`, and of those that began later: a trace stays whole, so that every
+    /// call keeps both of its sides.
     pub(super) fn split(self, split: Timestamp) -> (Vec<Span>, Vec<Span>) {
-        self.spans.into_iter().partition(|span| span.start < split)
+        let mut began: HashMap<u64, Timestamp> = HashMap::new();
+        for span in &self.spans {
+            began.entry(hash(&span.trace_id)).and_modify(|first| *first = (*first).min(span.start)).or_insert(span.start);
+        }
+        self.spans.into_iter().partition(|span| began.get(&hash(&span.trace_id)).is_some_and(|first| *first < split))
     }
 
     /// Whether there is anything.
@@ -73,8 +80,36 @@ impl TraceSample {
 mod tests {
     use super::*;
     use portcullis_model::{SpanKind, SpanStatus};
-    use std::collections::{BTreeMap, HashMap};
+    use std::collections::BTreeMap;
     use std::sync::Arc;
+
+    fn span(trace_id: &str, part: u64, start: i64) -> Span {
+        Span {
+            trace_id: trace_id.to_owned(),
+            span_id: format!("{part:016x}"),
+            parent_span_id: String::new(),
+            service: Arc::from("a"),
+            name: String::new(),
+            kind: SpanKind::Server,
+            start: Timestamp::from_seconds(start),
+            duration_nanos: 1,
+            status: SpanStatus::Unset,
+            status_message: String::new(),
+            attributes: BTreeMap::new(),
+            events: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_trace_is_not_cut_in_two() {
+        let mut sample = TraceSample::default();
+        for (trace, part, start) in [("x", 2, 12), ("x", 1, 9), ("y", 1, 10), ("y", 2, 30), ("z", 1, 3)] {
+            sample.add(span(trace, part, start));
+        }
+        let (before, now) = sample.split(Timestamp::from_seconds(10));
+        let names = |spans: &[Span]| spans.iter().map(|s| s.trace_id.clone()).collect::<Vec<_>>().concat();
+        assert_eq!((names(&before).as_str(), names(&now).as_str()), ("xxz", "yy"));
+    }
 
     #[test]
     fn traces_are_kept_whole_and_memory_is_bounded() {
@@ -83,20 +118,7 @@ mod tests {
         for trace in 0..60_000u64 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(trace | 1);
             for part in 0..4 {
-                sample.add(Span {
-                    trace_id: format!("{:016x}{:016x}", state, state.rotate_left(17)),
-                    span_id: format!("{part:016x}"),
-                    parent_span_id: String::new(),
-                    service: Arc::from("a"),
-                    name: String::new(),
-                    kind: SpanKind::Server,
-                    start: Timestamp::from_seconds(1),
-                    duration_nanos: 1,
-                    status: SpanStatus::Unset,
-                    status_message: String::new(),
-                    attributes: BTreeMap::new(),
-                    events: Vec::new(),
-                });
+                sample.add(span(&format!("{:016x}{:016x}", state, state.rotate_left(17)), part, 1));
             }
         }
         assert!(sample.spans.len() <= MOST && sample.spans.len() > MOST / 4, "{}", sample.spans.len());
