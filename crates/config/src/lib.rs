@@ -1,6 +1,6 @@
 //! One typed file. Reading it, substituting the environment, and errors that say what would be right.
 //!
-//! What kinds of sources exist is not known here: [`Settings`] takes their type from the binary.
+//! What the whole file holds is not known here: the rooms have sections of their own, and the binary puts them together.
 
 mod load;
 mod settings;
@@ -9,7 +9,7 @@ mod units;
 
 pub use load::{ConfigError, FileStamp, Loaded, explain, load, parse, schema};
 pub use settings::{
-    AuditSettings, IngestSettings, LimitSettings, ListenSettings, LogSettings, Retention, Settings, StdioSettings, StoreSettings,
-    WriteSettings,
+    ApprovalSettings, AuditSettings, IngestSettings, LimitSettings, ListenSettings, LogSettings, ProfileMode, ProfileSettings,
+    RateSettings, Retention, StdioSettings, StoreSettings, WriteSettings,
 };
 pub use units::{ByteSize, Span};

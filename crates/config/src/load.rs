@@ -6,7 +6,6 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::Settings;
 use crate::substitute::substitute;
 
 /// A configuration that cannot be used; the operator mends it.
@@ -40,11 +39,11 @@ pub enum ConfigError {
     },
 }
 
-/// Settings and where they came from.
+/// Settings and where they came from. What the whole file holds is the binary's to say: `T`.
 #[derive(Debug, Clone)]
-pub struct Loaded<S> {
+pub struct Loaded<T> {
     /// The settings.
-    pub settings: Settings<S>,
+    pub settings: T,
     /// The file, or none when the defaults are in use.
     pub path: Option<PathBuf>,
     /// The file's stamp from before it was read: a different one later means that it changed.
@@ -72,9 +71,9 @@ const MOST_BYTES: u64 = 4 << 20;
 ///
 /// # Errors
 /// See [`ConfigError`].
-pub fn load<S: DeserializeOwned>(path: Option<&Path>) -> Result<Loaded<S>, ConfigError> {
+pub fn load<T: DeserializeOwned + Default>(path: Option<&Path>) -> Result<Loaded<T>, ConfigError> {
     let Some(path) = path else {
-        return Ok(Loaded { settings: Settings::default(), path: None, stamp: None });
+        return Ok(Loaded { settings: T::default(), path: None, stamp: None });
     };
     let read = |reason| ConfigError::Read { path: path.to_owned(), reason };
     let stamp = FileStamp::of(path);
@@ -94,13 +93,13 @@ pub fn load<S: DeserializeOwned>(path: Option<&Path>) -> Result<Loaded<S>, Confi
 ///
 /// # Errors
 /// See [`ConfigError`].
-pub fn parse<S: DeserializeOwned>(
+pub fn parse<T: DeserializeOwned + Default>(
     text: &str,
     origin: &str,
     lookup: &dyn Fn(&str) -> Option<String>,
-) -> Result<Settings<S>, ConfigError> {
+) -> Result<T, ConfigError> {
     if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
-        return Ok(Settings::default());
+        return Ok(T::default());
     }
     let mut value: Value =
         serde_saphyr::from_str(text).map_err(|e| ConfigError::Yaml { origin: origin.to_owned(), reason: e.to_string() })?;
@@ -113,7 +112,7 @@ pub fn parse<S: DeserializeOwned>(
         .map_err(|(pointer, e)| fault(&pointer.trim_start_matches('/').replace('/', "."), e.to_string()))?;
     let mut tried = Vec::new();
     loop {
-        let error = match serde_path_to_error::deserialize::<_, Settings<S>>(&value) {
+        let error = match serde_path_to_error::deserialize::<_, T>(&value) {
             Ok(settings) => return Ok(settings),
             Err(error) => error,
         };
@@ -164,8 +163,8 @@ pub fn explain(text: &str) -> String {
 }
 
 /// The JSON Schema (draft 2020-12) of the file.
-pub fn schema<S: JsonSchema>() -> Value {
-    let mut schema = schemars::schema_for!(Settings<S>).to_value();
+pub fn schema<T: JsonSchema>() -> Value {
+    let mut schema = schemars::schema_for!(T).to_value();
     if let Some(object) = schema.as_object_mut() {
         object.insert("title".into(), "Portcullis configuration".into());
     }
@@ -175,7 +174,17 @@ pub fn schema<S: JsonSchema>() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{LimitSettings, ListenSettings, StoreSettings};
     use serde::Deserialize;
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct File {
+        listen: ListenSettings,
+        limits: LimitSettings,
+        store: StoreSettings,
+        sources: Vec<Source>,
+    }
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -185,7 +194,7 @@ mod tests {
         port: u16,
     }
 
-    fn read(text: &str) -> Result<Settings<Source>, ConfigError> {
+    fn read(text: &str) -> Result<File, ConfigError> {
         parse(text, "portcullis.yaml", &|name| match name {
             "PORT" => Some("8080".into()),
             "NAME" => Some("[evil]".into()),

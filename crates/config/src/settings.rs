@@ -1,4 +1,4 @@
-//! The settings, with their defaults. The doc comment of a field is its documentation in the generated schema.
+//! The sections of the file that belong to no room, with their defaults. The doc comment of a field is its documentation in the generated schema.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,55 +10,6 @@ use crate::{ByteSize, Span};
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
-}
-
-/// The whole file. Every section may be left out.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Settings<S> {
-    /// Directory for everything that is kept: store, keys, audit.
-    pub data: PathBuf,
-    /// The MCP listener.
-    pub listen: ListenSettings,
-    /// MCP over standard input and output.
-    pub stdio: StdioSettings,
-    /// The OTLP listeners.
-    pub ingest: IngestSettings,
-    /// The embedded store.
-    pub store: StoreSettings,
-    /// Backends to ask besides the embedded store.
-    pub sources: Vec<S>,
-    /// Files with Cedar policies that are added to the built-in roles.
-    pub policies: Vec<PathBuf>,
-    /// Role names beyond the built-in ones that keys may carry.
-    pub roles: Vec<String>,
-    /// What may write.
-    pub write: WriteSettings,
-    /// How much one caller, and all callers, may ask.
-    pub limits: LimitSettings,
-    /// The audit log.
-    pub audit: AuditSettings,
-    /// The server's own log, on standard error.
-    pub log: LogSettings,
-}
-
-impl<S> Default for Settings<S> {
-    fn default() -> Self {
-        Self {
-            data: PathBuf::from("portcullis-data"),
-            listen: ListenSettings::default(),
-            stdio: StdioSettings::default(),
-            ingest: IngestSettings::default(),
-            store: StoreSettings::default(),
-            sources: Vec::new(),
-            policies: Vec::new(),
-            roles: Vec::new(),
-            write: WriteSettings::default(),
-            limits: LimitSettings::default(),
-            audit: AuditSettings::default(),
-            log: LogSettings::default(),
-        }
-    }
 }
 
 /// The MCP listener.
@@ -186,10 +137,78 @@ pub struct WriteSettings {
     pub enable: Vec<String>,
 }
 
+/// A steady rate, and what may come at once after a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateSettings {
+    /// Per second, in the long run.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub per_second: u32,
+    /// At once after a pause.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub burst: u32,
+}
+
+/// Approval of calls that can destroy something, or that a policy marks.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApprovalSettings {
+    /// How long a request for approval, and a yes to it, is good.
+    pub lifetime: Span,
+    /// Whether the user of a client that can show forms may say yes. Otherwise only `portcullis approvals` can.
+    pub elicitation: bool,
+    /// Whether the operator who says yes must be another principal than the one who asks.
+    pub four_eyes: bool,
+}
+
+impl Default for ApprovalSettings {
+    fn default() -> Self {
+        Self { lifetime: Span(std::time::Duration::from_mins(15)), elicitation: true, four_eyes: true }
+    }
+}
+
+/// What behaviour profiles do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProfileMode {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Learn what each principal usually does.
+    Observe,
+    /// Learn, and report calls that are unlike the accepted profile.
+    DryRun,
+    /// Refuse calls that are unlike the accepted profile, and callers without one.
+    Enforce,
+}
+
+/// Behaviour profiles: what each principal usually does, in shapes, never values.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProfileSettings {
+    /// What to do.
+    pub mode: ProfileMode,
+}
+
 /// How much one caller, and all callers, may ask.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitSettings {
+    /// Requests of one address before it is known who asks; IPv6 addresses count by their /64.
+    pub address: RateSettings,
+    /// Calls of one tool by one principal.
+    pub tool: RateSettings,
+    /// Calls of one tool that writes by one principal; counts instead of `tool`.
+    pub write: RateSettings,
+    /// Calls of all principals together.
+    pub global: RateSettings,
+    /// Calls that may wait for a place among the running ones, in all.
+    #[schemars(range(max = 100_000))]
+    pub queue: u32,
+    /// How long a call waits for a place before it is refused.
+    pub queue_time: Span,
+    /// Tokens of answers (by estimate) one principal may take per UTC day; 0 is unlimited.
+    pub tokens_per_day: u64,
     /// Calls per second of one principal, in the long run.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub calls_per_second: u32,
@@ -212,7 +231,15 @@ pub struct LimitSettings {
 
 impl Default for LimitSettings {
     fn default() -> Self {
+        let rate = |per_second, burst| RateSettings { per_second, burst };
         Self {
+            address: rate(200, 1_000),
+            tool: rate(20, 100),
+            write: rate(1, 5),
+            global: rate(2_000, 4_000),
+            queue: 64,
+            queue_time: Span(std::time::Duration::from_secs(2)),
+            tokens_per_day: 5_000_000,
             calls_per_second: 50,
             burst: 200,
             concurrent_per_principal: 16,

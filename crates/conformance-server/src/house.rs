@@ -1,7 +1,6 @@
 //! The gate as the product puts it together: policies, identity, limits, release and a real audit log. Only the
 //! catalogue differs.
 
-use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -9,7 +8,10 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
-use portcullis_gateway::{Admission, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, Recorder, RoadEnd};
+use portcullis_gateway::{
+    Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, Profiles, Rate, Recorder,
+    RoadEnd, TokenLedger,
+};
 use portcullis_guard::{Redactor, Releaser};
 use portcullis_identity::{Identity, local_principal};
 use portcullis_model::SystemClock;
@@ -47,7 +49,7 @@ fn furnish(changer: &Arc<Changer>, version: u64) -> anyhow::Result<(Catalogue, P
     for prompt in lists::prompts(extra) {
         builder = builder.prompt(prompt)?;
     }
-    let catalogue = builder.resources(Arc::new(lists::Resources::new())).completer(Arc::new(lists::Completions)).build();
+    let catalogue = builder.resources(Arc::new(lists::Resources::new(version))).completer(Arc::new(lists::Completions)).build();
     let vocabulary = Vocabulary { tools: catalogue.tool_names(), ..Vocabulary::default() };
     let policies = Policies::load(&[], &vocabulary, version)?;
     Ok((catalogue, policies))
@@ -61,19 +63,27 @@ pub(crate) fn build(audit: &Path) -> anyhow::Result<Arc<Gateway>> {
     let local = local_principal("conformance", ROLE)?;
     let identity = Identity::new(None, local, clock.clone()).with_anonymous_loopback(ROLE)?;
     // The suite and the load test are one principal each; the limits themselves are tested elsewhere.
-    let plenty = NonZeroU32::new(1_000_000).ok_or_else(|| anyhow!("a limit of zero"))?;
+    let plenty = Rate::new(1_000_000, 1_000_000);
     let limits = LimitSettings {
-        calls_per_second: plenty,
-        burst: plenty,
+        address: plenty,
+        principal: plenty,
+        tool: plenty,
+        write: plenty,
+        global: plenty,
         concurrent_per_principal: 256,
         concurrent: 256,
         deadline: Duration::from_secs(20),
+        tokens_per_day: None,
+        ..LimitSettings::default()
     };
+    let state = Arc::new(MemoryStore::new(clock.clone()));
     let gateway = Arc::new(Gateway::new(GatewayParts {
         catalogue,
         policies,
         identity: Arc::new(identity),
-        admission: Admission::new(limits),
+        admission: Admission::new(limits, Arc::new(TokenLedger::unshared())),
+        approvals: Approvals::new(state, clock.clone(), ApprovalSettings::default()),
+        profiles: Arc::new(Profiles::off()),
         releaser: Releaser::new(Redactor::new().map_err(|e| anyhow!(e))?),
         recorder: Arc::new(Audit(AuditLog::open(audit, clock)?)),
         budget: Budget::default(),

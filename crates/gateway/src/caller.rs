@@ -1,11 +1,16 @@
 //! Who calls, and what they ask: the face's side of the gate.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use portcullis_identity::Transport;
-use portcullis_model::{Principal, TraceContext};
+use portcullis_model::{Principal, PrincipalId, TraceContext};
 use portcullis_ports::{Answers, Arguments, ClientAbilities};
+
+use crate::RateState;
 
 /// An identified caller. Made by [`Gateway::identify`](crate::Gateway::identify) only from a credential that
 /// verified; identified anew for every request.
@@ -15,9 +20,44 @@ pub struct Caller {
     pub(crate) transport: Transport,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) session: Option<Arc<str>>,
+    pub(crate) meter: Arc<Meter>,
+}
+
+/// What the gate tells the face beside an answer: how much of its rate the caller has left, and when to come back.
+#[derive(Debug, Default)]
+pub(crate) struct Meter(Mutex<(Option<RateState>, Option<u64>)>);
+
+impl Meter {
+    pub(crate) fn set_rate(&self, rate: RateState) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(rate);
+    }
+
+    pub(crate) fn set_retry_after(&self, seconds: Option<u64>) {
+        if seconds.is_some() {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).1 = seconds;
+        }
+    }
+
+    fn read(&self) -> (Option<RateState>, Option<u64>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Caller {
+    pub(crate) fn new(principal: Arc<Principal>, transport: Transport, peer: Option<SocketAddr>) -> Self {
+        Self { principal, transport, peer, session: None, meter: Arc::default() }
+    }
+
+    /// What is left of the caller's rate after the last admission of this request; `None` before one.
+    pub fn rate(&self) -> Option<RateState> {
+        self.meter.read().0
+    }
+
+    /// Seconds after which the last refusal of this request may be tried again.
+    pub fn retry_after(&self) -> Option<u64> {
+        self.meter.read().1
+    }
+
     /// The verified principal.
     pub fn principal(&self) -> &Arc<Principal> {
         &self.principal
@@ -28,6 +68,41 @@ impl Caller {
     pub fn in_session(mut self, session: Option<Arc<str>>) -> Self {
         self.session = session;
         self
+    }
+}
+
+/// Who authenticated from where lately, so that a success is recorded once in a while and not for every request.
+#[derive(Debug, Default)]
+pub(crate) struct Acquaintances(Mutex<HashMap<(PrincipalId, Option<IpAddr>), Instant>>);
+
+impl Acquaintances {
+    /// How long a success is not recorded again.
+    const WHILE: Duration = Duration::from_mins(10);
+    /// Entries at most; beyond it old ones are forgotten, and everything if that is not enough.
+    const MOST: usize = 50_000;
+
+    pub(crate) fn first_in_a_while(&self, caller: &Caller) -> bool {
+        let now = Instant::now();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= Self::MOST {
+            known.retain(|_, seen| now.duration_since(*seen) < Self::WHILE);
+            if known.len() >= Self::MOST {
+                known.clear();
+            }
+        }
+        let key = (caller.principal.id.clone(), caller.peer.map(|peer| peer.ip()));
+        match known.get(&key) {
+            Some(seen) if now.duration_since(*seen) < Self::WHILE => false,
+            _ => {
+                known.insert(key, now);
+                true
+            }
+        }
+    }
+
+    pub(crate) fn forget(&self, caller: &Caller) {
+        let key = (caller.principal.id.clone(), caller.peer.map(|peer| peer.ip()));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
     }
 }
 

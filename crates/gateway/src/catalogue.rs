@@ -161,6 +161,11 @@ impl Catalogue {
         !self.prompts.is_empty()
     }
 
+    /// Whether there is a resource whose changes are announced.
+    pub(crate) fn announces(&self) -> bool {
+        self.readers.iter().any(|reader| reader.resources().iter().any(|resource| reader.announces(&resource.uri)))
+    }
+
     /// Whether there are resources at all.
     pub fn has_resources(&self) -> bool {
         !self.readers.is_empty()

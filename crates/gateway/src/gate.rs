@@ -1,10 +1,11 @@
 //! The gate. Every call passes here, in this order and nowhere else:
 //!
-//! 1. identify the principal ([`Gateway::identify`], once per request)
+//! 1. identify the principal ([`Gateway::identify`], once per request; its address is admitted first)
 //! 2. find the target in *this principal's* catalogue
-//! 3. admit (rate, concurrency)
+//! 3. admit (rates, token budget, concurrency)
 //! 4. validate the arguments
-//! 5. authorize: the policies issue a [`Permit`], which carries the scope the work is confined to
+//! 5. authorize: the policies issue a [`Permit`], which carries the scope the work is confined to; then the behaviour
+//!    profile and, where it is needed, a person's approval
 //! 6. run with a deadline
 //! 7. release (redact, budget)
 //! 8. audit, whatever the end
@@ -19,16 +20,21 @@ use arc_swap::ArcSwap;
 use portcullis_guard::{ClientFault, Released, Releaser};
 use portcullis_identity::{Identity, Presented};
 use portcullis_model::{
-    CompletionKind, Fault, FaultCode, PromptSpec, ResourceSpec, ResourceTemplateSpec, ToolSpec, TraceContext,
+    CompletionKind, Fault, FaultCode, Principal, PromptSpec, ResourceSpec, ResourceTemplateSpec, RiskClass, ToolSpec, TraceContext,
 };
 use portcullis_policy::{Asked, Budget, Permit, Policies, Refusal};
-use portcullis_ports::{Answers, ClientAbilities, Outcome, PromptOutput, ResourceOutput};
+use portcullis_ports::{Answers, Arguments, ClientAbilities, Outcome, PromptOutput, ResourceOutput};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::admission::{Admitted, Turned};
+use crate::approvals::{self, Standing, Subject, Yes};
+use crate::caller::Acquaintances;
+use crate::catalogue::ToolEntry;
 use crate::exchange::{Releasing, Voice};
+use crate::profiles::{self, Judgement};
 use crate::record::{Journey, RoadEnd};
-use crate::{Admission, CallRequest, Caller, Catalogue, GetPrompt, LookupRequest, Recorder};
+use crate::{Admission, Approvals, CallRequest, Caller, Catalogue, GetPrompt, LookupRequest, Profiles, Recorder};
 
 /// What the gate is made of.
 pub struct GatewayParts {
@@ -40,6 +46,10 @@ pub struct GatewayParts {
     pub identity: Arc<Identity>,
     /// How much.
     pub admission: Admission,
+    /// What a person said yes to.
+    pub approvals: Approvals,
+    /// What each principal usually does.
+    pub profiles: Arc<Profiles>,
     /// What goes out.
     pub releaser: Releaser,
     /// What is remembered.
@@ -53,6 +63,9 @@ pub struct Gateway {
     house: ArcSwap<House>,
     identity: Arc<Identity>,
     admission: Admission,
+    approvals: Approvals,
+    profiles: Arc<Profiles>,
+    acquaintances: Acquaintances,
     releaser: Releaser,
     recorder: Arc<dyn Recorder>,
     budget: Budget,
@@ -65,16 +78,37 @@ struct House {
     policies: Policies,
 }
 
+/// Why a journey ends early.
+enum Stop {
+    /// The gate refuses, by a rule.
+    Refused(Arc<str>, Fault),
+    /// The work was let through and failed.
+    Failed(Fault),
+}
+
+impl From<Turned> for Stop {
+    fn from(turned: Turned) -> Self {
+        Self::Refused(Arc::from(turned.rule), turned.fault)
+    }
+}
+
+impl Stop {
+    fn refused(rule: &str, fault: Fault) -> Self {
+        Self::Refused(Arc::from(rule), fault)
+    }
+}
+
 /// What the face gets: something released, or a released fault.
 pub type Answer<T> = Result<Released<T>, Released<ClientFault>>;
 
 impl Gateway {
     /// Puts the gate together.
     pub fn new(parts: GatewayParts) -> Self {
-        let GatewayParts { catalogue, policies, identity, admission, releaser, recorder, budget } = parts;
+        let GatewayParts { catalogue, policies, identity, admission, approvals, profiles, releaser, recorder, budget } = parts;
         let (changed, _) = watch::channel(policies.version());
         let house = ArcSwap::from_pointee(House { catalogue, policies });
-        Self { house, identity, admission, releaser, recorder, budget, changed }
+        let acquaintances = Acquaintances::default();
+        Self { house, identity, admission, approvals, profiles, acquaintances, releaser, recorder, budget, changed }
     }
 
     /// Installs a new catalogue and the policies checked against it, and tells listeners.
@@ -101,39 +135,45 @@ impl Gateway {
         (true, catalogue.has_resources(), catalogue.has_prompts(), catalogue.completer().is_some())
     }
 
-    /// Step 1: who is calling. A failure is audited here and the face answers 401 or refuses the start.
+    /// Step 1: who is calling. Failures are audited here, and successes once in a while; the face answers 401 or
+    /// refuses the start.
     ///
     /// # Errors
     /// The refusal, without saying more than the caller may know.
     pub async fn identify(&self, presented: &Presented<'_>) -> Result<Caller, Released<ClientFault>> {
-        match self.identity.identify(presented).await {
-            Ok(principal) => Ok(Caller { principal, transport: presented.transport, peer: presented.peer, session: None }),
-            Err(refusal) => {
-                let fault = refusal.fault();
-                let end = RoadEnd {
-                    principal: None,
-                    transport: presented.transport,
-                    peer: presented.peer,
-                    session: None,
-                    method: "authenticate",
-                    target: String::new(),
-                    arguments: None,
-                    allowed: false,
-                    rule: Arc::from(refusal.rule()),
-                    code: Some(fault.code()),
-                    note: fault.internal().map(str::to_owned),
-                    latency_micros: 0,
-                    bytes_out: 0,
-                    sources: Vec::new(),
-                    redactions: Vec::new(),
-                    trace_id: None,
-                };
-                if let Err(reason) = self.recorder.record(&end) {
-                    tracing::error!(%reason, "the audit record of a failed authentication could not be written");
-                }
-                Err(self.releaser.fault(&fault))
+        if let Some(peer) = presented.peer
+            && let Err(turned) = self.admission.admit_address(peer.ip())
+        {
+            return Err(self.stranger(presented, turned.rule, &turned.fault));
+        }
+        let principal = match self.identity.identify(presented).await {
+            Ok(principal) => principal,
+            Err(refusal) => return Err(self.stranger(presented, refusal.rule(), &refusal.fault())),
+        };
+        let caller = Caller::new(principal, presented.transport, presented.peer);
+        if self.acquaintances.first_in_a_while(&caller) {
+            let mut journey = self.begin(&caller, "authenticate", "", &TraceContext::default());
+            journey.note(|end| {
+                end.allowed = true;
+                end.rule = Arc::from("credential");
+            });
+            if let Err(reason) = journey.finish(|_| ()) {
+                self.acquaintances.forget(&caller);
+                tracing::error!(%reason, "the audit record of an authentication could not be written: nobody is let in");
+                let fault = Fault::new(FaultCode::Unavailable, "the audit log cannot be written, so nobody is let in");
+                return Err(self.releaser.fault(&fault.with_retry_after(5)));
             }
         }
+        Ok(caller)
+    }
+
+    /// Records that somebody unknown was refused.
+    fn stranger(&self, presented: &Presented<'_>, rule: &str, fault: &Fault) -> Released<ClientFault> {
+        let end = RoadEnd::of_stranger(presented.transport, presented.peer, rule, fault);
+        if let Err(reason) = self.recorder.record(&end) {
+            tracing::error!(%reason, "the audit record of a failed authentication could not be written");
+        }
+        self.releaser.fault(fault)
     }
 
     /// The tools this caller may call: exactly those, for listing and calling ask the same question.
@@ -185,22 +225,39 @@ impl Gateway {
     /// A listing walks the road too: admitted, confined to what the principal may use, released, recorded.
     fn list<T>(&self, caller: &Caller, method: &'static str, entries: impl FnOnce(&House) -> Vec<T>) -> Answer<Vec<T>> {
         let mut journey = self.begin(caller, method, "", &TraceContext::default());
-        let _place = match self.admission.admit(&caller.principal.id) {
-            Ok(place) => place,
-            Err(fault) => return self.refuse(journey, "rate-limit", &fault),
-        };
-        journey.note(|end| {
-            end.allowed = true;
-            end.rule = Arc::from("own-catalogue");
+        let admitted = self.admission.admit_now(&caller.principal.id);
+        let listed = self.note_rate(caller, admitted).map(|_place| {
+            journey.note(|end| {
+                end.allowed = true;
+                end.rule = Arc::from("own-catalogue");
+            });
+            self.releaser.listing(entries(&self.house.load()))
         });
-        let released = self.releaser.listing(entries(&self.house.load()));
-        self.settle(journey, Ok(released))
+        self.end(caller, journey, listed)
     }
 
     /// Whether this caller may call `name` (for matching mirrored headers, which call nothing themselves).
     pub fn may_call(&self, caller: &Caller, name: &str) -> bool {
         let house = self.house.load();
         house.catalogue.tool(name).is_some_and(|t| house.policies.decide_call(&caller.principal, t.tool.spec()).allowed)
+    }
+
+    /// Whether somebody may call a tool, by the question listing and calling ask. No permit comes of it: a face uses it to
+    /// say which scope a client lacks.
+    pub fn would_allow(&self, principal: &Principal, tool: &str) -> bool {
+        let house = self.house.load();
+        house.catalogue.tool(tool).is_some_and(|entry| house.policies.decide_call(principal, entry.tool.spec()).allowed)
+    }
+
+    /// Whether any resource can be watched: where none can, subscriptions are not offered.
+    pub fn offers_watching(&self) -> bool {
+        self.house.load().catalogue.announces()
+    }
+
+    /// Whether this caller may read `uri` and is told when it changes.
+    pub fn may_watch(&self, caller: &Caller, uri: &str) -> bool {
+        let announced = self.house.load().catalogue.reader(uri).is_some_and(|reader| reader.announces(uri));
+        announced && self.may_read(caller, uri)
     }
 
     /// Whether this caller may read `uri` (for subscriptions, which read nothing themselves).
@@ -222,53 +279,136 @@ impl Gateway {
         let mut journey = self.begin(caller, "tools/call", &request.tool, &request.trace);
         let arguments = Value::Object(request.arguments.0.clone());
         journey.note(|end| end.arguments = Some(arguments.clone()));
-        let house = self.house.load_full();
+        let walked = self.walk(caller, request, &arguments, &voice, &mut journey).await;
+        self.end(caller, journey, walked)
+    }
 
+    async fn walk(
+        &self,
+        caller: &Caller,
+        request: CallRequest,
+        arguments: &Value,
+        voice: &Arc<dyn Voice>,
+        journey: &mut Journey,
+    ) -> Result<Released<Outcome>, Stop> {
+        let principal = &caller.principal;
+        let house = self.house.load_full();
         // 2. Find. What the principal may not call does not exist for it.
         let found = house.catalogue.tool(&request.tool);
-        let decision = found.map(|entry| house.policies.decide_call(&caller.principal, entry.tool.spec()));
+        let decision = found.map(|entry| house.policies.decide_call(principal, entry.tool.spec()));
         // 3. Admit, also those who ask for what does not exist.
-        let admitted = self.admission.admit(&caller.principal.id);
-        let _place = match admitted {
-            Ok(place) => place,
-            Err(fault) => return self.refuse(journey, "rate-limit", &fault),
-        };
+        let _place = self.note_rate(caller, self.admission.admit(&principal.id).await)?;
+        let unknown = || unknown("tool", &request.tool);
         let (Some(entry), Some(decision)) = (found, decision) else {
-            return self.refuse(journey, "catalogue", &unknown("tool", &request.tool));
+            return Err(Stop::refused("catalogue", unknown()));
         };
         if !decision.allowed {
-            return self.refuse(journey, &decision.rule, &unknown("tool", &request.tool));
+            return Err(Stop::Refused(decision.rule, unknown()));
         }
+        let spec = entry.tool.spec();
+        self.admission.admit_tool(&principal.id, spec.name.as_str(), spec.risk)?;
         // 4. Validate.
-        if let Err(fault) = entry.schema.check(&arguments) {
-            return self.refuse(journey, "argument-schema", &fault);
-        }
+        entry.schema.check(arguments).map_err(|fault| Stop::refused("argument-schema", fault))?;
         // 5. Authorize.
         let deadline = Instant::now() + self.admission.settings().deadline;
-        let asked = Asked {
-            principal: &caller.principal,
-            tool: entry.tool.spec(),
-            arguments: &request.arguments.0,
-            product: None,
-        };
-        let permit = match house.policies.authorize_call(asked, deadline, self.budget, request.trace) {
-            Ok(permit) => permit,
-            Err(Refusal { rule }) => return self.refuse(journey, &rule, &not_like_this(&rule)),
-        };
+        let asked = Asked { principal, tool: spec, arguments: &request.arguments.0, product: None };
+        let permit =
+            house.policies.authorize_call(asked, deadline, self.budget, request.trace.clone()).map_err(|Refusal { rule }| {
+                let fault = not_like_this(&rule);
+                Stop::Refused(rule, fault)
+            })?;
+        let permit = self.fits_profile(permit, spec.name.as_str(), &request.arguments, journey)?;
         // 6. Run.
-        let exchange = self.exchange(&permit, &voice, request.answers, request.abilities);
-        let ran = self.within(&permit, &mut journey, entry.tool.run(&permit, request.arguments, &exchange)).await;
+        let ran = match self.approve(&permit, entry, &request, journey).await? {
+            Approval::Ask(outcome) => Ok(outcome),
+            Approval::Go(answers) => {
+                let exchange = self.exchange(&permit, voice, answers, request.abilities);
+                self.within(&permit, journey, entry.tool.run(&permit, request.arguments.clone(), &exchange)).await
+            }
+            Approval::Approved(answers) => {
+                let binding = approvals::binding(&principal.id, spec.name.as_str(), &request.arguments.0);
+                let exchange = self.exchange(&permit, voice, answers, request.abilities);
+                let ran = self.within(&permit, journey, entry.tool.run(&permit, request.arguments.clone(), &exchange)).await;
+                ran.map(|outcome| approvals::carried(&binding, outcome))
+            }
+        };
         // 7. Release.
         if let Ok(Outcome::Complete(output)) = &ran {
             let (sources, failed) = (output.sources.clone(), output.failed);
+            let touched = sources.iter().map(|source| &**source);
+            self.profiles.learn(&principal.id, spec.name.as_str(), &request.arguments.0, touched);
             journey.note(|end| {
                 end.sources = sources;
                 end.code = failed.then_some(FaultCode::BackendFailed);
             });
         }
-        let released = ran.and_then(|outcome| self.releaser.outcome(&permit, outcome));
-        // 8. Audit.
-        self.settle(journey, released)
+        ran.and_then(|outcome| self.releaser.outcome(&permit, outcome)).map_err(Stop::Failed)
+    }
+
+    /// Whether the call is like what its principal usually does; the permit is confined to what that is.
+    fn fits_profile(&self, permit: Permit, tool: &str, arguments: &Arguments, journey: &mut Journey) -> Result<Permit, Stop> {
+        match self.profiles.judge(permit.principal_id(), tool, &arguments.0) {
+            Judgement::Fits => Ok(self.profiles.confine(permit, tool)),
+            Judgement::Reported(deviations) => {
+                let described = profiles::described(&deviations);
+                tracing::warn!(target: "portcullis::gate", principal = %permit.principal_id(), tool, "{described}");
+                journey.note(|end| end.note = Some(described));
+                Ok(permit)
+            }
+            Judgement::Refused(deviations) => Err(Stop::refused("behaviour-profile", profiles::refused(&deviations))),
+        }
+    }
+
+    /// A person's yes, where the call needs one. Everything but a yes ends the call or asks for one.
+    async fn approve(
+        &self,
+        permit: &Permit,
+        entry: &ToolEntry,
+        request: &CallRequest,
+        journey: &mut Journey,
+    ) -> Result<Approval, Stop> {
+        let spec = entry.tool.spec();
+        if spec.risk != RiskClass::Destructive {
+            return Ok(Approval::Go(request.answers.clone()));
+        }
+        let rendered = Value::Object(request.arguments.0.clone()).to_string();
+        let summary = self.releaser.values(permit, vec![rendered]).map_err(Stop::Failed)?.into_inner().pop().unwrap_or_default();
+        let subject = Subject {
+            principal: permit.principal_id(),
+            tool: spec.name.as_str(),
+            risk: spec.risk,
+            arguments: &request.arguments.0,
+            summary: &summary,
+        };
+        let standing = self.approvals.stand(subject, request.answers.as_ref(), request.abilities.elicitation).await;
+        let note = |journey: &mut Journey, text: String| journey.note(|end| end.note = Some(text));
+        match standing {
+            Ok(Standing::Approved(yes)) => {
+                note(
+                    journey,
+                    match yes {
+                        Yes::Client => "approved by the user of the client".to_owned(),
+                        Yes::Operator { id, by } => format!("approved by {by} in request {id}"),
+                    },
+                );
+                Ok(Approval::Approved(approvals::unwrap_state(request.answers.clone())))
+            }
+            Ok(Standing::Ask { requests, state }) => {
+                journey.note(|end| {
+                    end.rule = Arc::from("approval");
+                    end.note = Some("the user of the client is asked for approval".into());
+                });
+                Ok(Approval::Ask(Outcome::NeedsInput { requests, state: Some(state) }))
+            }
+            Ok(Standing::Pending { id }) => {
+                Err(Stop::refused("approval", approvals::pending(&id, self.approvals.settings().lifetime)))
+            }
+            Ok(Standing::Refused { by }) => Err(Stop::refused("approval", approvals::refused(&by))),
+            Err(error) => {
+                let fault = Fault::new(FaultCode::Unavailable, "approvals cannot be looked up, so this call is refused");
+                Err(Stop::refused("approval", fault.with_internal(error.to_string()).with_retry_after(5)))
+            }
+        }
     }
 
     /// Reads a resource.
@@ -278,23 +418,25 @@ impl Gateway {
     pub async fn read(&self, caller: &Caller, request: LookupRequest, voice: Arc<dyn Voice>) -> Answer<ResourceOutput> {
         let mut journey = self.begin(caller, "resources/read", &request.uri, &request.trace);
         let house = self.house.load_full();
-        let _place = match self.admission.admit(&caller.principal.id) {
+        let _place = match self.note_rate(caller, self.admission.admit(&caller.principal.id).await) {
             Ok(place) => place,
-            Err(fault) => return self.refuse(journey, "rate-limit", &fault),
+            Err(stop) => return self.end(caller, journey, Err(stop)),
         };
         let Some(reader) = house.catalogue.reader(&request.uri) else {
-            return self.refuse(journey, "catalogue", &unknown("resource", &request.uri));
+            return self.end(caller, journey, Err(Stop::refused("catalogue", unknown("resource", &request.uri))));
         };
         let deadline = Instant::now() + self.admission.settings().deadline;
         let issued = house.policies.authorize_read(&caller.principal, &request.uri, deadline, self.budget, request.trace);
         let permit = match issued {
             Ok(permit) => permit,
-            Err(Refusal { rule }) => return self.refuse(journey, &rule, &unknown("resource", &request.uri)),
+            Err(Refusal { rule }) => {
+                return self.end(caller, journey, Err(Stop::Refused(rule, unknown("resource", &request.uri))));
+            }
         };
         let exchange = self.exchange(&permit, &voice, request.answers, request.abilities);
         let ran = self.within(&permit, &mut journey, reader.read(&permit, &request.uri, &exchange)).await;
         let released = ran.and_then(|output| self.releaser.resource(&permit, output));
-        self.settle(journey, released)
+        self.end(caller, journey, released.map_err(Stop::Failed))
     }
 
     /// Renders a prompt.
@@ -306,26 +448,28 @@ impl Gateway {
         let arguments = Value::Object(request.arguments.0.clone());
         journey.note(|end| end.arguments = Some(arguments));
         let house = self.house.load_full();
-        let _place = match self.admission.admit(&caller.principal.id) {
+        let _place = match self.note_rate(caller, self.admission.admit(&caller.principal.id).await) {
             Ok(place) => place,
-            Err(fault) => return self.refuse(journey, "rate-limit", &fault),
+            Err(stop) => return self.end(caller, journey, Err(stop)),
         };
         let Some(prompt) = house.catalogue.prompt(&request.name) else {
-            return self.refuse(journey, "catalogue", &unknown("prompt", &request.name));
+            return self.end(caller, journey, Err(Stop::refused("catalogue", unknown("prompt", &request.name))));
         };
         if let Err(fault) = check_prompt_arguments(prompt.spec(), &request.arguments.0) {
-            return self.refuse(journey, "argument-schema", &fault);
+            return self.end(caller, journey, Err(Stop::refused("argument-schema", fault)));
         }
         let deadline = Instant::now() + self.admission.settings().deadline;
         let issued = house.policies.authorize_prompt(&caller.principal, &request.name, deadline, self.budget, request.trace);
         let permit = match issued {
             Ok(permit) => permit,
-            Err(Refusal { rule }) => return self.refuse(journey, &rule, &unknown("prompt", &request.name)),
+            Err(Refusal { rule }) => {
+                return self.end(caller, journey, Err(Stop::Refused(rule, unknown("prompt", &request.name))));
+            }
         };
         let exchange = self.exchange(&permit, &voice, request.answers, request.abilities);
         let ran = self.within(&permit, &mut journey, prompt.render(&permit, request.arguments, &exchange)).await;
         let released = ran.and_then(|output| self.releaser.prompt(&permit, output));
-        self.settle(journey, released)
+        self.end(caller, journey, released.map_err(Stop::Failed))
     }
 
     /// Completes an argument of a prompt (`prompt` is its name) or a variable of a resource template.
@@ -345,12 +489,12 @@ impl Gateway {
         };
         let mut journey = self.begin(caller, "completion/complete", name, &TraceContext::default());
         let house = self.house.load_full();
-        let _place = match self.admission.admit(&caller.principal.id) {
+        let _place = match self.note_rate(caller, self.admission.admit(&caller.principal.id).await) {
             Ok(place) => place,
-            Err(fault) => return self.refuse(journey, "rate-limit", &fault),
+            Err(stop) => return self.end(caller, journey, Err(stop)),
         };
         let Ok(kind) = completion_kind(&house.catalogue, reference, argument) else {
-            return self.refuse(journey, "catalogue", &unknown(kind_word, name));
+            return self.end(caller, journey, Err(Stop::refused("catalogue", unknown(kind_word, name))));
         };
         let deadline = Instant::now() + self.admission.settings().deadline;
         let trace = TraceContext::default();
@@ -364,7 +508,7 @@ impl Gateway {
         };
         let permit = match issued {
             Ok(permit) => permit,
-            Err(Refusal { rule }) => return self.refuse(journey, &rule, &unknown(kind_word, name)),
+            Err(Refusal { rule }) => return self.end(caller, journey, Err(Stop::Refused(rule, unknown(kind_word, name)))),
         };
         let ran = match (&kind, house.catalogue.completer()) {
             (None, _) | (_, None) => Ok(Vec::new()),
@@ -375,18 +519,13 @@ impl Gateway {
             (Some(kind), Some(completer)) => self.within(&permit, &mut journey, completer.complete(&permit, kind, prefix)).await,
         };
         let released = ran.and_then(|values| self.releaser.values(&permit, values));
-        self.settle(journey, released)
+        self.end(caller, journey, released.map_err(Stop::Failed))
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "the fault ends here; a caller has no further use for it")]
     /// Releases a fault of the face itself (malformed message, unknown session) and records it.
     pub fn refuse_request(&self, caller: &Caller, method: &'static str, rule: &str, fault: Fault) -> Released<ClientFault> {
         let journey = self.begin(caller, method, "", &TraceContext::default());
-        match self.refuse::<()>(journey, rule, &fault) {
-            Err(released) => released,
-            // `refuse` never succeeds; were it to, say that something is wrong rather than nothing.
-            Ok(_) => self.releaser.fault(&Fault::new(FaultCode::Internal, "refused")),
-        }
+        self.refuse(caller, journey, Arc::from(rule), &fault)
     }
 
     /// Releases a fault for a request that never had a caller.
@@ -431,19 +570,37 @@ impl Gateway {
         }
     }
 
-    fn refuse<T>(&self, journey: Journey, rule: &str, fault: &Fault) -> Answer<T> {
+    /// What is left of the principal's rate goes to the face with the answer, whatever the answer is.
+    fn note_rate(&self, caller: &Caller, admitted: Result<Admitted, Turned>) -> Result<Admitted, Stop> {
+        let admitted = admitted?;
+        caller.meter.set_rate(admitted.rate);
+        Ok(admitted)
+    }
+
+    /// 8. Audit.
+    fn end<T>(&self, caller: &Caller, journey: Journey, walked: Result<Released<T>, Stop>) -> Answer<T> {
+        match walked {
+            Ok(released) => self.settle(caller, journey, Ok(released)),
+            Err(Stop::Failed(fault)) => self.settle(caller, journey, Err(fault)),
+            Err(Stop::Refused(rule, fault)) => Err(self.refuse(caller, journey, rule, &fault)),
+        }
+    }
+
+    fn refuse(&self, caller: &Caller, journey: Journey, rule: Arc<str>, fault: &Fault) -> Released<ClientFault> {
+        caller.meter.set_retry_after(fault.retry_after_seconds());
         let recorded = journey.finish(|end| {
-            end.rule = Arc::from(rule);
+            end.allowed = false;
+            end.rule = rule;
             end.code = Some(fault.code());
             end.note = fault.internal().map(str::to_owned);
         });
         if let Err(reason) = recorded {
             tracing::error!(%reason, "the audit record of a refusal could not be written");
         }
-        Err(self.releaser.fault(fault))
+        self.releaser.fault(fault)
     }
 
-    fn settle<T>(&self, journey: Journey, released: Result<Released<T>, Fault>) -> Answer<T> {
+    fn settle<T>(&self, caller: &Caller, journey: Journey, released: Result<Released<T>, Fault>) -> Answer<T> {
         let recorded = journey.finish(|end| match &released {
             Ok(released) => {
                 end.bytes_out = released.bytes();
@@ -451,7 +608,7 @@ impl Gateway {
             }
             Err(fault) => {
                 end.code = Some(fault.code());
-                end.note = fault.internal().map(str::to_owned);
+                end.note = fault.internal().map(str::to_owned).or(end.note.take());
                 if let Some(internal) = fault.internal() {
                     tracing::warn!(target: "portcullis::gate", code = fault.code().as_str(), internal, "a call failed");
                 }
@@ -462,8 +619,27 @@ impl Gateway {
             let fault = Fault::new(FaultCode::Unavailable, "the audit log cannot be written, so no answer is given");
             return Err(self.releaser.fault(&fault.with_retry_after(5)));
         }
-        released.map_err(|fault| self.releaser.fault(&fault))
+        if let Ok(released) = &released {
+            self.admission.ledger().spend(&caller.principal.id, released.bytes() / BYTES_PER_TOKEN);
+        }
+        released.map_err(|fault| {
+            caller.meter.set_retry_after(fault.retry_after_seconds());
+            self.releaser.fault(&fault)
+        })
     }
+}
+
+/// Bytes of answer text that make one token, roughly: what the daily budget counts with.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// Where a call stands with the approval it may need.
+enum Approval {
+    /// It needs none.
+    Go(Option<Answers>),
+    /// A person said yes; the answers left are the tool's.
+    Approved(Option<Answers>),
+    /// A person is to be asked first.
+    Ask(Outcome),
 }
 
 /// What a completion is for.

@@ -2,16 +2,20 @@
 //!
 //! Knows tools, resources and prompts only through `ports`, backends not at all. Read [`gate`] first.
 
+mod admission;
+mod approvals;
 mod caller;
 mod catalogue;
 mod exchange;
 pub mod gate;
-mod limits;
+mod profiles;
 mod record;
 
+pub use admission::{Admission, LedgerError, LimitSettings, Rate, RateState, TokenLedger};
+pub use approvals::{ApprovalError, ApprovalRecord, ApprovalSettings, ApprovalState, Approvals};
 pub use caller::{CallRequest, Caller, GetPrompt, LookupRequest};
 pub use catalogue::{Catalogue, CatalogueBuilder, CatalogueError};
 pub use exchange::Voice;
 pub use gate::{Gateway, GatewayParts};
-pub use limits::{Admission, LimitSettings};
+pub use profiles::{Behaviour, Deviation, ProfileError, ProfileMode, Profiles, ToolUse};
 pub use record::{Recorder, RoadEnd};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use portcullis_identity::Transport;
-use portcullis_model::{FaultCode, Principal};
+use portcullis_model::{Fault, FaultCode, Principal};
 use serde_json::Value;
 
 use crate::Caller;
@@ -47,6 +47,39 @@ pub struct RoadEnd {
     pub trace_id: Option<String>,
 }
 
+impl RoadEnd {
+    /// The end of somebody who never became a caller.
+    pub(crate) fn of_stranger(transport: Transport, peer: Option<SocketAddr>, rule: &str, fault: &Fault) -> Self {
+        Self {
+            code: Some(fault.code()),
+            note: fault.internal().map(str::to_owned),
+            rule: Arc::from(rule),
+            ..Self::new(transport, peer, "authenticate")
+        }
+    }
+
+    fn new(transport: Transport, peer: Option<SocketAddr>, method: &'static str) -> Self {
+        Self {
+            principal: None,
+            transport,
+            peer,
+            session: None,
+            method,
+            target: String::new(),
+            arguments: None,
+            allowed: false,
+            rule: Arc::from("none"),
+            code: None,
+            note: None,
+            latency_micros: 0,
+            bytes_out: 0,
+            sources: Vec::new(),
+            redactions: Vec::new(),
+            trace_id: None,
+        }
+    }
+}
+
 /// Where the records go. A failure to record refuses the call.
 pub trait Recorder: Send + Sync {
     /// Writes one record; returns only when it is in the kernel's hands.
@@ -68,24 +101,11 @@ const TARGET_CHARS: usize = 200;
 
 impl Journey {
     pub(crate) fn begin(recorder: &Arc<dyn Recorder>, caller: &Caller, method: &'static str, target: &str) -> Self {
-        let target = target.chars().filter(|c| !c.is_control()).take(TARGET_CHARS).collect();
         let end = RoadEnd {
             principal: Some(caller.principal.clone()),
-            transport: caller.transport,
-            peer: caller.peer,
             session: caller.session.clone(),
-            method,
-            target,
-            arguments: None,
-            allowed: false,
-            rule: Arc::from("none"),
-            code: None,
-            note: None,
-            latency_micros: 0,
-            bytes_out: 0,
-            sources: Vec::new(),
-            redactions: Vec::new(),
-            trace_id: None,
+            target: target.chars().filter(|c| !c.is_control()).take(TARGET_CHARS).collect(),
+            ..RoadEnd::new(caller.transport, caller.peer, method)
         };
         Self { recorder: recorder.clone(), started: Instant::now(), end: Some(end) }
     }

@@ -15,7 +15,7 @@ use portcullis_gateway::{
 };
 use portcullis_guard::{Redactor, Releaser};
 use portcullis_identity::{Identity, KeyRing, Pepper, local_principal, local_user};
-use portcullis_model::{Clock, KeyId, Scope, SourceName, SystemClock, TenantId, WriteCategory};
+use portcullis_model::{Clock, KeyId, Scope, SourceName, SystemClock, TenantId, ToolSpec, WriteCategory};
 use portcullis_policy::{BUILT_IN_ROLES, Budget, Charter, CharterGrant, Policies, PolicyText, Vocabulary};
 use portcullis_ports::Source;
 use portcullis_state::SqliteStore;
@@ -329,6 +329,35 @@ fn load_policies(config: &Config, catalogue: &Catalogue, version: u64) -> anyhow
         texts.push(PolicyText { origin: path.display().to_string(), text });
     }
     Ok(Policies::load(&texts, &vocabulary(config, catalogue), version)?)
+}
+
+/// The tools and the rules about them, without anything opened: for looking at rules.
+pub struct Rulebook {
+    /// Every tool, by name.
+    pub tools: Vec<Arc<ToolSpec>>,
+    /// The rules.
+    pub policies: Policies,
+}
+
+impl Rulebook {
+    /// Reads `files` and checks them against everything the configuration offers.
+    pub fn open(config: &Config, files: &[PathBuf]) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let sources = Arc::new(Sources::new(all_sources(config, None)?)?);
+        let catalogue = catalogue(&sources, &clock)?;
+        let config = Config { policies: files.to_vec(), ..config.clone() };
+        let policies = load_policies(&config, &catalogue, 1)?;
+        Ok(Self { tools: catalogue.tool_specs().cloned().collect(), policies })
+    }
+
+    /// The tool of that name.
+    pub fn tool(&self, name: &str) -> anyhow::Result<&Arc<ToolSpec>> {
+        let found = self.tools.iter().find(|t| t.name.as_str() == name);
+        found.with_context(|| {
+            let names: Vec<&str> = self.tools.iter().map(|t| t.name.as_str()).collect();
+            format!("there is no tool '{name}'; tools are {}", names.join(", "))
+        })
+    }
 }
 
 /// What rules may speak of: the tools with their arguments, the sources, the roles.

@@ -1,9 +1,13 @@
-//! The configuration with the kinds of sources this binary knows.
+//! The whole configuration file: the sections of every room, and the kinds of sources this binary knows. The doc
+//! comment of a field is its documentation in the generated schema.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use portcullis_config::{ConfigError, Loaded, Settings};
+use portcullis_config::{
+    ApprovalSettings, AuditSettings, ConfigError, IngestSettings, LimitSettings, ListenSettings, Loaded, LogSettings,
+    ProfileSettings, StdioSettings, StoreSettings, WriteSettings,
+};
 use portcullis_connectors::prometheus::PrometheusConfig;
 use portcullis_model::SourceName;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -84,10 +88,64 @@ impl JsonSchema for SourceSettings {
     }
 }
 
-/// The settings of this binary.
-pub type Config = Settings<SourceSettings>;
+/// The whole file. Every section may be left out.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Settings")]
+pub struct Config {
+    /// Directory for everything that is kept: store, keys, audit.
+    pub data: PathBuf,
+    /// The MCP listener.
+    pub listen: ListenSettings,
+    /// MCP over standard input and output.
+    pub stdio: StdioSettings,
+    /// The OTLP listeners.
+    pub ingest: IngestSettings,
+    /// The embedded store.
+    pub store: StoreSettings,
+    /// Backends to ask besides the embedded store.
+    pub sources: Vec<SourceSettings>,
+    /// Files with Cedar policies that are added to the built-in roles.
+    pub policies: Vec<PathBuf>,
+    /// Role names beyond the built-in ones that keys may carry.
+    pub roles: Vec<String>,
+    /// What may write.
+    pub write: WriteSettings,
+    /// Approval of calls that can destroy something, or that a policy marks.
+    pub approvals: ApprovalSettings,
+    /// Behaviour profiles.
+    pub profiles: ProfileSettings,
+    /// How much one caller, and all callers, may ask.
+    pub limits: LimitSettings,
+    /// The audit log.
+    pub audit: AuditSettings,
+    /// The server's own log, on standard error.
+    pub log: LogSettings,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("portcullis-data"),
+            listen: ListenSettings::default(),
+            stdio: StdioSettings::default(),
+            ingest: IngestSettings::default(),
+            store: StoreSettings::default(),
+            sources: Vec::new(),
+            policies: Vec::new(),
+            roles: Vec::new(),
+            write: WriteSettings::default(),
+            approvals: ApprovalSettings::default(),
+            profiles: ProfileSettings::default(),
+            limits: LimitSettings::default(),
+            audit: AuditSettings::default(),
+            log: LogSettings::default(),
+        }
+    }
+}
+
 /// The settings and where they came from.
-pub type LoadedConfig = Loaded<SourceSettings>;
+pub type LoadedConfig = Loaded<Config>;
 
 /// The file that is read when none is named.
 const DEFAULT_FILE: &str = "portcullis.yaml";

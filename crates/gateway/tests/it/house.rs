@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portcullis_gateway::{Admission, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, Recorder, RoadEnd};
+use portcullis_gateway::{
+    Admission, ApprovalSettings, Approvals, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, ProfileMode, Profiles, Recorder,
+    RoadEnd, TokenLedger,
+};
 use portcullis_guard::{Redactor, Releaser};
 use portcullis_identity::{Identity, KeyRequest, KeyRing, Pepper, Presented, local_principal};
 use portcullis_model::{Fault, RiskClass, SystemClock, TenantId, ToolName, ToolSpec, WriteCategory};
@@ -82,16 +85,26 @@ pub(crate) struct House {
     pub memory: Arc<Memory>,
     pub reader: String,
     pub operator: String,
+    pub admin: String,
+    pub approvals: Approvals,
+    pub profiles: Arc<Profiles>,
 }
 
 pub(crate) async fn house(limits: LimitSettings, enabled: &[&str]) -> House {
+    watched_house(limits, enabled, ProfileMode::Off).await
+}
+
+pub(crate) async fn watched_house(limits: LimitSettings, enabled: &[&str], mode: ProfileMode) -> House {
     let clock = Arc::new(SystemClock);
-    let keys =
-        KeyRing::open(Arc::new(MemoryStore::new(clock.clone())), clock.clone(), Pepper::in_memory().unwrap()).await.unwrap();
+    let store = Arc::new(MemoryStore::new(clock.clone()));
+    let keys = KeyRing::open(store.clone(), clock.clone(), Pepper::in_memory().unwrap()).await.unwrap();
     let tenant = TenantId::default_tenant();
     let reader = keys.create(KeyRequest::new("r", "reader", tenant.clone())).await.unwrap().secret.expose().to_owned();
-    let operator = keys.create(KeyRequest::new("o", "operator", tenant)).await.unwrap().secret.expose().to_owned();
+    let operator = keys.create(KeyRequest::new("o", "operator", tenant.clone())).await.unwrap().secret.expose().to_owned();
+    let admin = keys.create(KeyRequest::new("a", "admin", tenant)).await.unwrap().secret.expose().to_owned();
     keys.refresh().await.unwrap();
+    let approvals = Approvals::new(store.clone(), clock.clone(), ApprovalSettings::default());
+    let profiles = Arc::new(Profiles::open(store.clone(), clock.clone(), mode).await.unwrap());
     let local = local_principal("tester", "admin").unwrap();
     let mut catalogue = CatalogueBuilder::new();
     for tool in [
@@ -112,12 +125,14 @@ pub(crate) async fn house(limits: LimitSettings, enabled: &[&str]) -> House {
         catalogue,
         policies: Policies::load(&[], &vocabulary, 1).unwrap(),
         identity: Arc::new(Identity::new(Some(keys), local, clock)),
-        admission: Admission::new(limits),
+        admission: Admission::new(limits, Arc::new(TokenLedger::shared(store, Arc::new(SystemClock)))),
+        approvals: approvals.clone(),
+        profiles: profiles.clone(),
         releaser: Releaser::new(Redactor::new().unwrap()),
         recorder: memory.clone(),
         budget: Budget::default(),
     }));
-    House { gateway, memory, reader, operator }
+    House { gateway, memory, reader, operator, admin, approvals, profiles }
 }
 
 impl House {

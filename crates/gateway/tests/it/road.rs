@@ -1,11 +1,10 @@
 //! Walks the road with every kind of end.
 
-use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use portcullis_gateway::{CallRequest, LimitSettings, Voice};
+use portcullis_gateway::{CallRequest, LimitSettings, Rate, Voice};
 use portcullis_guard::{Notice, Progress, Released};
 use portcullis_identity::Presented;
 use portcullis_model::FaultCode;
@@ -96,8 +95,7 @@ async fn listed_is_callable_for_every_principal() {
 
 #[tokio::test]
 async fn a_listing_is_admitted_and_recorded() {
-    let one = NonZeroU32::new(1).unwrap();
-    let house = house(LimitSettings { calls_per_second: one, burst: one, ..LimitSettings::default() }, &[]).await;
+    let house = house(LimitSettings { principal: Rate::new(1, 1), ..LimitSettings::default() }, &[]).await;
     let caller = house.caller(&house.reader).await;
     house.gateway.tools(&caller).unwrap();
     let end = house.last();
@@ -110,8 +108,7 @@ async fn a_listing_is_admitted_and_recorded() {
 
 #[tokio::test]
 async fn limits_refuse_with_a_time_to_retry() {
-    let one = NonZeroU32::new(1).unwrap();
-    let house = house(LimitSettings { calls_per_second: one, burst: one, ..LimitSettings::default() }, &[]).await;
+    let house = house(LimitSettings { principal: Rate::new(1, 1), ..LimitSettings::default() }, &[]).await;
     let caller = house.caller(&house.reader).await;
     house.gateway.call(&caller, request("look", json!({"text": "x"})), Arc::new(())).await.unwrap();
     let fault = house.gateway.call(&caller, request("look", json!({"text": "x"})), Arc::new(())).await.unwrap_err();
@@ -128,7 +125,7 @@ async fn a_deadline_ends_the_work() {
 
 #[tokio::test]
 async fn a_caller_that_goes_away_leaves_a_record_and_its_place() {
-    let house = house(LimitSettings { concurrent_per_principal: 1, ..LimitSettings::default() }, &[]).await;
+    let house = house(LimitSettings { concurrent_per_principal: 1, queue: 0, ..LimitSettings::default() }, &[]).await;
     let caller = house.caller(&house.reader).await;
     let call = house.gateway.call(&caller, request("look", json!({"text": "sleep"})), Arc::new(()));
     assert!(tokio::time::timeout(Duration::from_millis(20), call).await.is_err());
@@ -159,6 +156,10 @@ impl Voice for Ear {
 async fn progress_is_redacted_too() {
     let house = house(LimitSettings::default(), &[]).await;
     let ear = Arc::new(Ear::default());
-    house.gateway.call(&house.caller(&house.reader).await, request("look", json!({"text": "progress"})), ear.clone()).await.unwrap();
+    house
+        .gateway
+        .call(&house.caller(&house.reader).await, request("look", json!({"text": "progress"})), ear.clone())
+        .await
+        .unwrap();
     assert_eq!(*ear.0.lock().unwrap(), ["using token=[redacted:secret-value]"]);
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::ConfigAction;
 use crate::house;
-use crate::settings::{Config, LoadedConfig, SourceSettings};
+use crate::settings::{Config, LoadedConfig};
 use crate::terminal::{paint, say, say_json};
 
 /// Runs `portcullis config …`.
@@ -15,7 +15,7 @@ pub fn run(loaded: &LoadedConfig, action: &ConfigAction) -> anyhow::Result<()> {
             Ok(())
         }
         ConfigAction::Schema => {
-            say_json(&portcullis_config::schema::<SourceSettings>());
+            say_json(&portcullis_config::schema::<Config>());
             Ok(())
         }
         ConfigAction::Show => {

@@ -29,6 +29,8 @@ const KEY_REFRESH: Duration = Duration::from_millis(500);
 const RELOAD_CHECK: Duration = Duration::from_secs(1);
 /// How often the store looks after compaction and retention.
 const MAINTENANCE: Duration = Duration::from_secs(30);
+/// How often token accounts and profiles are brought together with other processes.
+const SETTLE: Duration = Duration::from_secs(2);
 /// How long calls in flight may take once we are told to stop.
 const DRAIN: Duration = Duration::from_secs(4);
 
@@ -136,6 +138,13 @@ pub async fn run_house(
             }
         };
         ending.run_until_cancelled(keys.keep_fresh(KEY_REFRESH, report)).await;
+        Ok(())
+    });
+    let (settling, ending) = (house.clone(), stop.clone());
+    tasks.spawn(async move {
+        while ending.run_until_cancelled(tokio::time::sleep(SETTLE)).await.is_some() {
+            settling.settle().await;
+        }
         Ok(())
     });
     if let Some(watched) = watched {
@@ -274,7 +283,8 @@ fn reload(house: &House, watched: &Watched) -> anyhow::Result<Config> {
 
 /// Sections whose changes are not taken over while running.
 fn needs_restart(in_force: &Config, next: &Config) -> Vec<&'static str> {
-    const SECTIONS: [&str; 8] = ["data", "listen", "stdio", "ingest", "store", "limits", "audit", "log"];
+    const SECTIONS: [&str; 10] =
+        ["data", "listen", "stdio", "ingest", "store", "approvals", "profiles", "limits", "audit", "log"];
     let (Ok(old), Ok(new)) = (serde_json::to_value(in_force), serde_json::to_value(next)) else { return Vec::new() };
     SECTIONS.into_iter().filter(|section| old.get(section) != new.get(section)).collect()
 }

@@ -1,0 +1,207 @@
+//! The daily token account of each principal, by UTC day. Counted in memory on every answer, brought together with
+//! the other processes that share the state by [`TokenLedger::settle`]; a store that cannot be reached loses nothing
+//! that was counted here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use portcullis_model::{Clock, PrincipalId, SystemClock, Timestamp};
+use portcullis_state::{Namespace, Store, StoreError};
+
+const NAMESPACE: Namespace = "gateway.tokens";
+const DAY: i64 = 86_400;
+/// Tries to add to an account that others change at the same time.
+const ATTEMPTS: usize = 8;
+
+/// Why accounts could not be brought together.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Others changed the account at every attempt.
+    #[error("a token account is being changed by too many processes at once")]
+    Contended,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Account {
+    /// What the store said last, this process's share included.
+    known: u64,
+    /// Spent here and not yet told.
+    unsettled: u64,
+}
+
+#[derive(Debug, Default)]
+struct Today {
+    day: i64,
+    accounts: HashMap<PrincipalId, Account>,
+}
+
+/// What principals took today.
+#[derive(Debug)]
+pub struct TokenLedger {
+    store: Option<Arc<dyn Store>>,
+    clock: Arc<dyn Clock>,
+    today: Mutex<Today>,
+}
+
+impl TokenLedger {
+    /// A ledger shared through `store`.
+    pub fn shared(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self { store: Some(store), clock, today: Mutex::default() }
+    }
+
+    /// A ledger of this process alone.
+    pub fn unshared() -> Self {
+        Self { store: None, clock: Arc::new(SystemClock), today: Mutex::default() }
+    }
+
+    /// Books `tokens` on the account of `principal`.
+    pub fn spend(&self, principal: &PrincipalId, tokens: u64) {
+        self.with_today(|today| {
+            let account = today.accounts.entry(principal.clone()).or_default();
+            account.unsettled = account.unsettled.saturating_add(tokens);
+        });
+    }
+
+    /// Tokens taken today, as far as this process knows.
+    pub fn spent(&self, principal: &PrincipalId) -> u64 {
+        self.with_today(|today| today.accounts.get(principal).map_or(0, |a| a.known.saturating_add(a.unsettled)))
+    }
+
+    /// Seconds until the accounts begin anew, at least one.
+    pub fn seconds_to_next_day(&self) -> u64 {
+        let second = seconds(self.clock.now());
+        u64::try_from(DAY - second.rem_euclid(DAY)).unwrap_or(1).max(1)
+    }
+
+    /// Tells the store what was spent here and learns what was spent elsewhere. To be called every few seconds and
+    /// before the process ends.
+    ///
+    /// # Errors
+    /// When the store fails; what was not told is told next time.
+    pub async fn settle(&self) -> Result<(), LedgerError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let (day, accounts) = self.with_today(|today| (today.day, today.accounts.clone()));
+        let expires = Timestamp::from_seconds((day + 2) * DAY);
+        for (principal, account) in accounts {
+            let key = format!("{day}/{}", blake3::hash(principal.as_str().as_bytes()).to_hex());
+            let total = add(store.as_ref(), &key, account.unsettled, expires).await?;
+            self.with_today(|today| {
+                if today.day == day
+                    && let Some(own) = today.accounts.get_mut(&principal)
+                {
+                    own.known = total;
+                    own.unsettled = own.unsettled.saturating_sub(account.unsettled);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Learns what `principal` spent before this process began; once per principal and day.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn recall(&self, principal: &PrincipalId) -> Result<(), LedgerError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let day = self.with_today(|today| (!today.accounts.contains_key(principal)).then_some(today.day));
+        let Some(day) = day else { return Ok(()) };
+        let key = format!("{day}/{}", blake3::hash(principal.as_str().as_bytes()).to_hex());
+        let known = store.get(NAMESPACE, &key).await?.and_then(|e| number(&e.value)).unwrap_or(0);
+        self.with_today(|today| {
+            if today.day == day {
+                today.accounts.entry(principal.clone()).or_insert(Account { known, unsettled: 0 });
+            }
+        });
+        Ok(())
+    }
+
+    fn with_today<T>(&self, work: impl FnOnce(&mut Today) -> T) -> T {
+        let day = seconds(self.clock.now()).div_euclid(DAY);
+        let mut today = self.today.lock().unwrap_or_else(PoisonError::into_inner);
+        if today.day != day {
+            *today = Today { day, accounts: HashMap::new() };
+        }
+        work(&mut today)
+    }
+}
+
+fn seconds(at: Timestamp) -> i64 {
+    at.as_nanos().div_euclid(i64::try_from(Duration::from_secs(1).as_nanos()).unwrap_or(1_000_000_000))
+}
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+/// Adds to one account and returns the new total.
+async fn add(store: &dyn Store, key: &str, tokens: u64, expires: Timestamp) -> Result<u64, LedgerError> {
+    for _ in 0..ATTEMPTS {
+        let written = match store.get(NAMESPACE, key).await? {
+            None if tokens == 0 => return Ok(0),
+            None => store.put_if_absent(NAMESPACE, key, tokens.to_string().as_bytes(), Some(expires)).await?.map(|_| tokens),
+            Some(entry) => {
+                let before = number(&entry.value).unwrap_or(0);
+                if tokens == 0 {
+                    return Ok(before);
+                }
+                let total = before.saturating_add(tokens);
+                store
+                    .compare_and_swap(NAMESPACE, key, entry.version, total.to_string().as_bytes(), Some(expires))
+                    .await?
+                    .map(|_| total)
+            }
+        };
+        if let Some(total) = written {
+            return Ok(total);
+        }
+    }
+    Err(LedgerError::Contended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_model::ManualClock;
+    use portcullis_state::MemoryStore;
+
+    fn who(name: &str) -> PrincipalId {
+        PrincipalId::new(name).unwrap()
+    }
+
+    #[tokio::test]
+    async fn replicas_learn_of_each_other_and_a_restart_forgets_nothing() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(1_000 * DAY + 50)));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+        let (a, b) = (TokenLedger::shared(store.clone(), clock.clone()), TokenLedger::shared(store.clone(), clock.clone()));
+        a.spend(&who("key:x"), 100);
+        b.spend(&who("key:x"), 11);
+        a.settle().await.unwrap();
+        b.settle().await.unwrap();
+        assert_eq!((a.spent(&who("key:x")), b.spent(&who("key:x"))), (100, 111));
+        a.settle().await.unwrap();
+        assert_eq!(a.spent(&who("key:x")), 111);
+        let restarted = TokenLedger::shared(store, clock.clone());
+        restarted.recall(&who("key:x")).await.unwrap();
+        assert_eq!(restarted.spent(&who("key:x")), 111);
+        assert_eq!(a.seconds_to_next_day(), u64::try_from(DAY).unwrap() - 50);
+        clock.advance(Duration::from_hours(24));
+        assert_eq!(a.spent(&who("key:x")), 0, "a new day");
+    }
+
+    #[tokio::test]
+    async fn what_is_spent_while_settling_is_kept() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(5)));
+        let ledger = TokenLedger::shared(Arc::new(MemoryStore::new(clock.clone())), clock);
+        ledger.spend(&who("key:x"), 5);
+        let settling = ledger.settle();
+        ledger.spend(&who("key:x"), 7);
+        settling.await.unwrap();
+        assert_eq!(ledger.spent(&who("key:x")), 12);
+        ledger.settle().await.unwrap();
+        assert_eq!(ledger.spent(&who("key:x")), 12);
+    }
+}

@@ -1,0 +1,317 @@
+//! Admission: how often and how much at once. One stage, in front of all work: per address before anybody is known,
+//! then per principal, per principal and tool, and in all; then a place among the running calls, waited for in a
+//! bounded queue. Every refusal says when to come back.
+
+mod ledger;
+mod rates;
+mod settings;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use governor::clock::{Clock, DefaultClock};
+use portcullis_model::{Fault, FaultCode, PrincipalId, RiskClass};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use ledger::{LedgerError, TokenLedger};
+use rates::Buckets;
+pub use settings::{LimitSettings, Rate};
+
+/// How much of its rate a principal has left, for the rate-limit headers of an HTTP face
+/// (draft-ietf-httpapi-ratelimit-headers).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateState {
+    /// Calls that may come at once.
+    pub burst: u32,
+    /// Calls per second in the long run.
+    pub per_second: u32,
+    /// Calls that may come now.
+    pub remaining: u32,
+}
+
+/// The admission stage.
+#[derive(Debug)]
+pub struct Admission<C: Clock = DefaultClock> {
+    addresses: Buckets<IpAddr, C>,
+    principals: Buckets<PrincipalId, C>,
+    tools: Buckets<(PrincipalId, Arc<str>), C>,
+    writes: Buckets<(PrincipalId, Arc<str>), C>,
+    everybody: Buckets<(), C>,
+    slots: Mutex<HashMap<PrincipalId, Arc<Semaphore>>>,
+    all: Arc<Semaphore>,
+    queue: Semaphore,
+    ledger: Arc<TokenLedger>,
+    settings: LimitSettings,
+}
+
+/// A place in the house; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+    /// What is left of the principal's rate.
+    pub rate: RateState,
+}
+
+/// Why somebody was not admitted, with the rule for the record.
+#[derive(Debug)]
+pub(crate) struct Turned {
+    pub rule: &'static str,
+    pub fault: Fault,
+}
+
+impl Turned {
+    fn new(rule: &'static str, message: String, seconds: u64) -> Self {
+        Self { rule, fault: Fault::new(FaultCode::RateLimited, message).with_retry_after(seconds) }
+    }
+}
+
+impl Admission<DefaultClock> {
+    /// Admission by the machine's monotonic clock.
+    pub fn new(settings: LimitSettings, ledger: Arc<TokenLedger>) -> Self {
+        Self::with_clock(settings, ledger, DefaultClock::default())
+    }
+}
+
+impl<C: Clock + Clone> Admission<C> {
+    /// Admission by a given clock.
+    pub fn with_clock(settings: LimitSettings, ledger: Arc<TokenLedger>, clock: C) -> Self {
+        Self {
+            addresses: Buckets::new(settings.address, clock.clone()),
+            principals: Buckets::new(settings.principal, clock.clone()),
+            tools: Buckets::new(settings.tool, clock.clone()),
+            writes: Buckets::new(settings.write, clock.clone()),
+            everybody: Buckets::new(settings.global, clock),
+            slots: Mutex::new(HashMap::new()),
+            all: Arc::new(Semaphore::new(settings.concurrent as usize)),
+            queue: Semaphore::new(settings.queue as usize),
+            ledger,
+            settings,
+        }
+    }
+
+    /// The limits in force.
+    pub fn settings(&self) -> LimitSettings {
+        self.settings
+    }
+
+    /// What principals took of their daily tokens.
+    pub fn ledger(&self) -> &Arc<TokenLedger> {
+        &self.ledger
+    }
+
+    /// Whether a request of this address may go on to the question who it is.
+    pub(crate) fn admit_address(&self, address: IpAddr) -> Result<(), Turned> {
+        self.addresses.take(&accountable(address)).map(|_| ()).map_err(|seconds| {
+            let limit = self.addresses.rate().per_second;
+            Turned::new("address-rate", format!("more than {limit} requests per second from your address"), seconds)
+        })
+    }
+
+    /// Lets one call in, waiting for a place at most [`LimitSettings::queue_time`], or says when to come back.
+    pub(crate) async fn admit(&self, principal: &PrincipalId) -> Result<Admitted, Turned> {
+        if self.settings.tokens_per_day.is_some()
+            && let Err(error) = self.ledger.recall(principal).await
+        {
+            let fault =
+                Fault::new(FaultCode::Unavailable, "the token account of this credential cannot be read, so no call is let in")
+                    .with_internal(error.to_string())
+                    .with_retry_after(5);
+            return Err(Turned { rule: "token-budget", fault });
+        }
+        let rate = self.check(principal)?;
+        let own = self.slots_of(principal);
+        let all = self.all.clone();
+        if let (Ok(own), Ok(all)) = (own.clone().try_acquire_owned(), all.clone().try_acquire_owned()) {
+            return Ok(Admitted { _own: own, _all: all, rate });
+        }
+        let Ok(_waiting) = self.queue.try_acquire() else {
+            return Err(Turned::new("queue", "the server is at its limit of running and waiting calls".into(), 1));
+        };
+        // The own place first: a principal that fills its own places must not hold places of everybody while waiting.
+        let places = async { Some((own.acquire_owned().await.ok()?, all.acquire_owned().await.ok()?)) };
+        match tokio::time::timeout(self.settings.queue_time, places).await {
+            Ok(Some((own, all))) => Ok(Admitted { _own: own, _all: all, rate }),
+            _ => Err(self.busy(principal)),
+        }
+    }
+
+    /// The same without waiting; for what is over in microseconds.
+    pub(crate) fn admit_now(&self, principal: &PrincipalId) -> Result<Admitted, Turned> {
+        let rate = self.check(principal)?;
+        match (self.slots_of(principal).try_acquire_owned(), self.all.clone().try_acquire_owned()) {
+            (Ok(own), Ok(all)) => Ok(Admitted { _own: own, _all: all, rate }),
+            _ => Err(self.busy(principal)),
+        }
+    }
+
+    /// Whether this principal may call this tool once more now.
+    pub(crate) fn admit_tool(&self, principal: &PrincipalId, tool: &str, risk: RiskClass) -> Result<(), Turned> {
+        let key = (principal.clone(), Arc::from(tool));
+        let (buckets, rule) = match risk {
+            RiskClass::Read => (&self.tools, "tool-rate"),
+            RiskClass::Write | RiskClass::Destructive => (&self.writes, "write-rate"),
+        };
+        buckets.take(&key).map(|_| ()).map_err(|seconds| {
+            let limit = buckets.rate().per_second;
+            Turned::new(
+                rule,
+                format!("more than {limit} calls of {tool} per second; the next one may come in {seconds}s"),
+                seconds,
+            )
+        })
+    }
+
+    fn check(&self, principal: &PrincipalId) -> Result<RateState, Turned> {
+        let left = self.principals.take(principal).map_err(|seconds| {
+            let limit = self.principals.rate().per_second;
+            Turned::new("rate-limit", format!("more than {limit} calls per second; the next one may come in {seconds}s"), seconds)
+        })?;
+        self.everybody
+            .take(&())
+            .map_err(|seconds| Turned::new("global-rate", "the server is at its limit of calls per second".into(), seconds))?;
+        if let Some(limit) = self.settings.tokens_per_day
+            && self.ledger.spent(principal) >= limit
+        {
+            let seconds = self.ledger.seconds_to_next_day();
+            let message = format!("the {limit} tokens this credential may take per day (UTC) are used up");
+            return Err(Turned::new("token-budget", message, seconds));
+        }
+        Ok(RateState { burst: left.burst, per_second: self.principals.rate().per_second.get(), remaining: left.remaining })
+    }
+
+    fn busy(&self, principal: &PrincipalId) -> Turned {
+        if self.slots_of(principal).available_permits() == 0 {
+            let limit = self.settings.concurrent_per_principal;
+            return Turned::new("concurrency", format!("{limit} of your calls are already running; wait for one to finish"), 1);
+        }
+        Turned::new("concurrency", "the server is at its limit of running calls; wait for one to finish".into(), 1)
+    }
+
+    fn slots_of(&self, principal: &PrincipalId) -> Arc<Semaphore> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = slots.get(principal) {
+            return found.clone();
+        }
+        // Principals without a running call need no entry; keep the map small.
+        if slots.len() >= 10_000 {
+            slots.retain(|_, s| Arc::strong_count(s) > 1);
+        }
+        let made = Arc::new(Semaphore::new(self.settings.concurrent_per_principal as usize));
+        slots.insert(principal.clone(), made.clone());
+        made
+    }
+}
+
+/// What an address is counted as: IPv6 hosts own a /64 and could take a new address for every request.
+fn accountable(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use governor::clock::FakeRelativeClock;
+    use std::time::Duration;
+
+    fn who(name: &str) -> PrincipalId {
+        PrincipalId::new(name).unwrap()
+    }
+
+    fn admission(settings: LimitSettings) -> (Admission<FakeRelativeClock>, FakeRelativeClock) {
+        let clock = FakeRelativeClock::default();
+        (Admission::with_clock(settings, Arc::new(TokenLedger::unshared()), clock.clone()), clock)
+    }
+
+    #[test]
+    fn a_burst_then_a_steady_rate_per_principal() {
+        let (admission, clock) = admission(LimitSettings { principal: Rate::new(2, 4), ..LimitSettings::default() });
+        for left in [3, 2, 1, 0] {
+            assert_eq!(admission.admit_now(&who("key:a")).unwrap().rate.remaining, left);
+        }
+        let turned = admission.admit_now(&who("key:a")).unwrap_err();
+        assert_eq!((turned.rule, turned.fault.retry_after_seconds()), ("rate-limit", Some(1)));
+        admission.admit_now(&who("key:b")).unwrap();
+        clock.advance(Duration::from_millis(600));
+        admission.admit_now(&who("key:a")).unwrap();
+        assert!(admission.admit_now(&who("key:a")).is_err());
+    }
+
+    #[test]
+    fn addresses_count_before_principals_and_ipv6_by_its_network() {
+        let (admission, _) = admission(LimitSettings { address: Rate::new(1, 2), ..LimitSettings::default() });
+        let near = |last: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, last));
+        admission.admit_address(near(1)).unwrap();
+        admission.admit_address(near(2)).unwrap();
+        assert_eq!(admission.admit_address(near(3)).unwrap_err().rule, "address-rate");
+        admission.admit_address("192.0.2.1".parse().unwrap()).unwrap();
+        admission.admit_address("::ffff:192.0.2.1".parse().unwrap()).unwrap();
+        assert!(admission.admit_address("192.0.2.1".parse().unwrap()).is_err(), "a mapped address is the same address");
+    }
+
+    #[test]
+    fn writes_have_a_lower_rate_of_their_own() {
+        let settings = LimitSettings { tool: Rate::new(5, 5), write: Rate::new(1, 1), ..LimitSettings::default() };
+        let (admission, _) = admission(settings);
+        let a = who("key:a");
+        admission.admit_tool(&a, "restart", RiskClass::Write).unwrap();
+        let turned = admission.admit_tool(&a, "restart", RiskClass::Destructive).unwrap_err();
+        assert_eq!(turned.rule, "write-rate");
+        for _ in 0..5 {
+            admission.admit_tool(&a, "query_logs", RiskClass::Read).unwrap();
+        }
+        assert_eq!(admission.admit_tool(&a, "query_logs", RiskClass::Read).unwrap_err().rule, "tool-rate");
+        admission.admit_tool(&a, "sql", RiskClass::Read).unwrap();
+        admission.admit_tool(&who("key:b"), "query_logs", RiskClass::Read).unwrap();
+    }
+
+    #[test]
+    fn everybody_together_is_bounded() {
+        let (admission, _) = admission(LimitSettings { global: Rate::new(1, 2), ..LimitSettings::default() });
+        admission.admit_now(&who("key:a")).unwrap();
+        admission.admit_now(&who("key:b")).unwrap();
+        assert_eq!(admission.admit_now(&who("key:c")).unwrap_err().rule, "global-rate");
+    }
+
+    #[test]
+    fn a_spent_day_refuses_until_midnight() {
+        let (admission, _) = admission(LimitSettings { tokens_per_day: Some(1_000), ..LimitSettings::default() });
+        admission.ledger().spend(&who("key:a"), 999);
+        admission.admit_now(&who("key:a")).unwrap();
+        admission.ledger().spend(&who("key:a"), 1);
+        let turned = admission.admit_now(&who("key:a")).unwrap_err();
+        assert_eq!(turned.rule, "token-budget");
+        assert!(turned.fault.retry_after_seconds().unwrap() <= 86_400);
+        admission.admit_now(&who("key:b")).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_waits_for_a_place_and_the_queue_is_bounded() {
+        let settings = LimitSettings { concurrent_per_principal: 2, concurrent: 3, queue: 1, ..LimitSettings::default() };
+        let (admission, _) = admission(settings);
+        let admission = Arc::new(admission);
+        let one = admission.admit(&who("key:a")).await.unwrap();
+        let _two = admission.admit(&who("key:a")).await.unwrap();
+        let waiting = tokio::spawn({
+            let admission = admission.clone();
+            async move { admission.admit(&who("key:a")).await.map(|_| ()) }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(admission.admit(&who("key:a")).await.unwrap_err().rule, "queue", "one waits, no more may");
+        drop(one);
+        waiting.await.unwrap().unwrap();
+        // Nobody gives a place back: the wait ends.
+        let _three = admission.admit(&who("key:b")).await.unwrap();
+        let _four = admission.admit(&who("key:b")).await.unwrap();
+        let turned = admission.admit(&who("key:c")).await.unwrap_err();
+        assert_eq!(turned.rule, "concurrency");
+        assert!(turned.fault.message().contains("server"), "{}", turned.fault.message());
+    }
+}

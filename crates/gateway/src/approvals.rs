@@ -1,0 +1,578 @@
+//! Approvals: a person's yes to one call. Bound to the principal, the tool and the exact arguments by hash; it ends,
+//! and it is good for one call. What is asked is never "allowed for now": without a yes the call is refused.
+//!
+//! The yes comes from the user of the client (MCP elicitation) or from an operator (`portcullis approvals grant`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_model::{Clock, Fault, FaultCode, PrincipalId, RiskClass, Timestamp};
+use portcullis_ports::{Answers, InputRequest, Outcome};
+use portcullis_state::{Entry, Namespace, Store, StoreError};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+const NAMESPACE: Namespace = "gateway.approvals";
+/// Key of the question in an elicitation.
+const QUESTION: &str = "approval";
+/// Member of the travelling state that says a person agreed; the rest of the state is the tool's.
+const APPROVED: &str = "portcullis/approved";
+/// Member of the travelling state that holds what the tool itself wants back.
+const INNER: &str = "portcullis/state";
+/// Tries to change a record that others change at the same time.
+const ATTEMPTS: usize = 8;
+/// Longest rendering of the arguments shown to a person, in characters.
+const SUMMARY: usize = 600;
+
+/// How approvals work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApprovalSettings {
+    /// How long a request, and a yes to it, is good.
+    pub lifetime: Duration,
+    /// Whether the user of a client that can show forms may say yes.
+    pub elicitation: bool,
+    /// Whether the operator who says yes must be another principal than the one who asks.
+    pub four_eyes: bool,
+}
+
+impl Default for ApprovalSettings {
+    fn default() -> Self {
+        Self { lifetime: Duration::from_mins(15), elicitation: true, four_eyes: true }
+    }
+}
+
+/// How a request stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum ApprovalState {
+    /// Nobody has decided.
+    Pending,
+    /// Somebody said yes; good for one call.
+    Granted {
+        /// Who.
+        by: PrincipalId,
+        /// When.
+        at: Timestamp,
+    },
+    /// Somebody said no.
+    Denied {
+        /// Who.
+        by: PrincipalId,
+        /// When.
+        at: Timestamp,
+    },
+    /// The call was made.
+    Used {
+        /// Who had said yes.
+        by: PrincipalId,
+        /// When it was used.
+        at: Timestamp,
+    },
+}
+
+/// One request for approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalRecord {
+    /// Names it; derived from what it is bound to.
+    pub id: String,
+    /// Who wants to call.
+    pub principal: PrincipalId,
+    /// The tool.
+    pub tool: String,
+    /// What the tool can do at worst.
+    pub risk: RiskClass,
+    /// BLAKE3 of principal, tool and arguments, hexadecimal.
+    pub binding: String,
+    /// The arguments, redacted and cut, for the person who decides.
+    pub summary: String,
+    /// When it was asked.
+    pub requested_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// How it stands.
+    #[serde(flatten)]
+    pub state: ApprovalState,
+}
+
+/// What can go wrong with approvals.
+#[derive(Debug, thiserror::Error)]
+pub enum ApprovalError {
+    /// The caller's: no such request.
+    #[error("there is no approval request '{0}', or it has expired; 'portcullis approvals list' shows them")]
+    NotFound(String),
+    /// The caller's: it was decided before.
+    #[error("approval request '{id}' is already {state}")]
+    Decided {
+        /// The request.
+        id: String,
+        /// `granted`, `denied` or `used`.
+        state: &'static str,
+    },
+    /// The caller's: nobody approves their own call.
+    #[error("'{0}' asked for this call and cannot approve it; another person has to (approvals.four_eyes)")]
+    OwnRequest(PrincipalId),
+    /// The operator's: the store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The operator's: a record that cannot be read.
+    #[error("an approval record cannot be read: {0}")]
+    Unreadable(String),
+    /// Others changed the record at every attempt.
+    #[error("approval request '{0}' is being changed by another process; try again")]
+    Contended(String),
+}
+
+/// What a call is approved by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Yes {
+    /// The user of the client.
+    Client,
+    /// An operator, by the named request.
+    Operator { id: String, by: PrincipalId },
+}
+
+/// Where a call that needs approval stands.
+#[derive(Debug)]
+pub(crate) enum Standing {
+    /// It may run.
+    Approved(Yes),
+    /// The user of the client is to be asked.
+    Ask { requests: Vec<(String, InputRequest)>, state: Value },
+    /// An operator is to be asked; a request lies ready.
+    Pending { id: String },
+    /// Somebody said no.
+    Refused { by: String },
+}
+
+/// The call that is to be approved.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub principal: &'a PrincipalId,
+    pub tool: &'a str,
+    pub risk: RiskClass,
+    pub arguments: &'a Map<String, Value>,
+    /// Redacted rendering of the arguments.
+    pub summary: &'a str,
+}
+
+/// The book of approvals.
+#[derive(Debug, Clone)]
+pub struct Approvals {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    settings: ApprovalSettings,
+}
+
+impl Approvals {
+    /// Kept in `store`, shared with every process that shares it.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: ApprovalSettings) -> Self {
+        Self { store, clock, settings }
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> ApprovalSettings {
+        self.settings
+    }
+
+    /// Requests that have not ended, newest first.
+    ///
+    /// # Errors
+    /// When the store fails or a record cannot be read.
+    pub async fn list(&self) -> Result<Vec<ApprovalRecord>, ApprovalError> {
+        let mut records = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let listing = self.store.list_after(NAMESPACE, "", after.as_deref(), 500).await?;
+            for entry in &listing.entries {
+                records.push(read(entry)?);
+            }
+            after = listing.entries.last().map(|e| e.key.clone());
+            if !listing.more || after.is_none() {
+                break;
+            }
+        }
+        records.sort_by_key(|r: &ApprovalRecord| std::cmp::Reverse(r.requested_at.as_nanos()));
+        Ok(records)
+    }
+
+    /// Says yes to a pending request.
+    ///
+    /// # Errors
+    /// When there is none, it was decided, or `by` asked for it.
+    pub async fn grant(&self, id: &str, by: &PrincipalId) -> Result<ApprovalRecord, ApprovalError> {
+        let at = self.clock.now();
+        self.decide(id, by, ApprovalState::Granted { by: by.clone(), at }).await
+    }
+
+    /// Says no to a pending request.
+    ///
+    /// # Errors
+    /// As [`Approvals::grant`].
+    pub async fn deny(&self, id: &str, by: &PrincipalId) -> Result<ApprovalRecord, ApprovalError> {
+        let at = self.clock.now();
+        self.decide(id, by, ApprovalState::Denied { by: by.clone(), at }).await
+    }
+
+    async fn decide(&self, id: &str, by: &PrincipalId, state: ApprovalState) -> Result<ApprovalRecord, ApprovalError> {
+        for _ in 0..ATTEMPTS {
+            let entry = self.entry(id).await?.ok_or_else(|| ApprovalError::NotFound(id.to_owned()))?;
+            let mut record = read(&entry)?;
+            let decided = |state| ApprovalError::Decided { id: id.to_owned(), state };
+            match record.state {
+                ApprovalState::Pending => {}
+                ApprovalState::Granted { .. } => return Err(decided("granted")),
+                ApprovalState::Denied { .. } => return Err(decided("denied")),
+                ApprovalState::Used { .. } => return Err(decided("used")),
+            }
+            if self.settings.four_eyes && *by == record.principal {
+                return Err(ApprovalError::OwnRequest(by.clone()));
+            }
+            record.state = state.clone();
+            if self.swap(&entry, &record).await? {
+                return Ok(record);
+            }
+        }
+        Err(ApprovalError::Contended(id.to_owned()))
+    }
+
+    /// Where this call stands. A yes of an operator is used up by this.
+    pub(crate) async fn stand(
+        &self,
+        subject: Subject<'_>,
+        answers: Option<&Answers>,
+        can_ask: bool,
+    ) -> Result<Standing, ApprovalError> {
+        let binding = binding(subject.principal, subject.tool, subject.arguments);
+        if let Some(answers) = answers
+            && let Some(standing) = answered(answers, &binding)
+        {
+            return Ok(standing);
+        }
+        if let Some(standing) = self.redeem(&binding).await? {
+            return Ok(standing);
+        }
+        if can_ask && self.settings.elicitation {
+            let state = json!({APPROVED: {"asked": binding}});
+            return Ok(Standing::Ask { requests: vec![(QUESTION.to_owned(), question(&subject))], state });
+        }
+        self.request(&subject, &binding).await.map(|id| Standing::Pending { id })
+    }
+
+    /// Uses an operator's yes, or tells of a no.
+    async fn redeem(&self, binding: &str) -> Result<Option<Standing>, ApprovalError> {
+        let id = id_of(binding);
+        for _ in 0..ATTEMPTS {
+            let Some(entry) = self.entry(&id).await? else { return Ok(None) };
+            let mut record = read(&entry)?;
+            if record.binding != binding {
+                return Ok(None);
+            }
+            match record.state.clone() {
+                ApprovalState::Pending | ApprovalState::Used { .. } => return Ok(None),
+                ApprovalState::Denied { by, .. } => return Ok(Some(Standing::Refused { by: by.to_string() })),
+                ApprovalState::Granted { by, .. } => {
+                    record.state = ApprovalState::Used { by: by.clone(), at: self.clock.now() };
+                    if self.swap(&entry, &record).await? {
+                        return Ok(Some(Standing::Approved(Yes::Operator { id, by })));
+                    }
+                }
+            }
+        }
+        Err(ApprovalError::Contended(id))
+    }
+
+    /// Lays a request ready for an operator; one that lies there already is kept.
+    async fn request(&self, subject: &Subject<'_>, binding: &str) -> Result<String, ApprovalError> {
+        let id = id_of(binding);
+        let now = self.clock.now();
+        let record = ApprovalRecord {
+            id: id.clone(),
+            principal: subject.principal.clone(),
+            tool: subject.tool.to_owned(),
+            risk: subject.risk,
+            binding: binding.to_owned(),
+            summary: subject.summary.chars().take(SUMMARY).collect(),
+            requested_at: now,
+            expires_at: now.plus(self.settings.lifetime),
+            state: ApprovalState::Pending,
+        };
+        for _ in 0..ATTEMPTS {
+            let written = match self.entry(&id).await? {
+                None => {
+                    let value = encode(&record)?;
+                    self.store.put_if_absent(NAMESPACE, &id, &value, Some(record.expires_at)).await?.is_some()
+                }
+                Some(entry) => match read(&entry)?.state {
+                    ApprovalState::Pending => return Ok(id),
+                    _ => self.swap(&entry, &record).await?,
+                },
+            };
+            if written {
+                return Ok(id);
+            }
+        }
+        Err(ApprovalError::Contended(id))
+    }
+
+    async fn entry(&self, id: &str) -> Result<Option<Entry>, ApprovalError> {
+        // Ids are ours; anything else is simply not there.
+        if id.len() != ID_LENGTH || !id.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Ok(None);
+        }
+        Ok(self.store.get(NAMESPACE, id).await?)
+    }
+
+    async fn swap(&self, entry: &Entry, record: &ApprovalRecord) -> Result<bool, ApprovalError> {
+        let value = encode(record)?;
+        let swapped = self.store.compare_and_swap(NAMESPACE, &entry.key, entry.version, &value, Some(record.expires_at)).await?;
+        Ok(swapped.is_some())
+    }
+}
+
+/// Takes our part off the travelling state and leaves the tool's own; says whether a person agreed in an earlier round.
+pub(crate) fn unwrap_state(answers: Option<Answers>) -> Option<Answers> {
+    let mut answers = answers?;
+    answers.responses.remove(QUESTION);
+    if let Some(Value::Object(state)) = &mut answers.state
+        && state.contains_key(APPROVED)
+    {
+        let inner = state.remove(INNER);
+        answers.state = inner;
+    }
+    (answers.state.is_some() || !answers.responses.is_empty()).then_some(answers)
+}
+
+/// An approved tool's outcome, with our part around what it wants back.
+pub(crate) fn carried(binding: &str, outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::NeedsInput { requests, state } => Outcome::NeedsInput { requests, state: Some(wrap_state(binding, state)) },
+        complete @ Outcome::Complete(_) => complete,
+    }
+}
+
+/// Puts our part around what an approved tool wants back in a further round.
+fn wrap_state(binding: &str, state: Option<Value>) -> Value {
+    let mut wrapped = Map::new();
+    wrapped.insert(APPROVED.to_owned(), json!({"agreed": binding}));
+    if let Some(state) = state {
+        wrapped.insert(INNER.to_owned(), state);
+    }
+    Value::Object(wrapped)
+}
+
+/// What the answers of an earlier round say about the approval of exactly this call.
+fn answered(answers: &Answers, binding: &str) -> Option<Standing> {
+    let ours = answers.state.as_ref()?.get(APPROVED)?;
+    if ours.get("agreed").and_then(Value::as_str) == Some(binding) {
+        return Some(Standing::Approved(Yes::Client));
+    }
+    if ours.get("asked").and_then(Value::as_str) != Some(binding) {
+        return None;
+    }
+    let answer = answers.responses.get(QUESTION)?;
+    let accepted = answer.get("action").and_then(Value::as_str) == Some("accept");
+    let agreed = answer.get("content").and_then(|c| c.get("approve")).and_then(Value::as_bool) == Some(true);
+    Some(if accepted && agreed { Standing::Approved(Yes::Client) } else { Standing::Refused { by: "the user".into() } })
+}
+
+fn question(subject: &Subject<'_>) -> InputRequest {
+    let shown: String = subject.summary.chars().take(SUMMARY).collect();
+    InputRequest {
+        method: "elicitation/create".into(),
+        params: json!({
+            "mode": "form",
+            "message": format!(
+                "{} wants to call {} ({}) with {shown}. This needs your approval and is good for this call only.",
+                subject.principal, subject.tool, subject.risk.as_str()
+            ),
+            "requestedSchema": {
+                "type": "object",
+                "properties": {"approve": {"type": "boolean", "title": "Approve this call", "default": false}},
+                "required": ["approve"]
+            }
+        }),
+    }
+}
+
+/// The refusal of a call nobody has approved yet.
+pub(crate) fn pending(id: &str, lifetime: Duration) -> Fault {
+    Fault::new(FaultCode::Forbidden, format!("pending approval {id}: this call needs the approval of an operator"))
+        .with_hint(format!(
+            "ask an operator to run `portcullis approvals grant {id}`, then send the same call with the same arguments within {} minutes",
+            lifetime.as_secs() / 60
+        ))
+}
+
+/// The refusal of a call somebody said no to.
+pub(crate) fn refused(by: &str) -> Fault {
+    Fault::new(FaultCode::Forbidden, "this call was not approved").with_internal(format!("denied by {by}"))
+}
+
+const ID_LENGTH: usize = 12;
+
+fn id_of(binding: &str) -> String {
+    binding.chars().take(ID_LENGTH).collect()
+}
+
+/// BLAKE3 over principal, tool and the arguments with their members in order of name, so that the order a client
+/// chose does not matter and nothing else does not.
+pub(crate) fn binding(principal: &PrincipalId, tool: &str, arguments: &Map<String, Value>) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("portcullis 2026-11-20 approval binding v1");
+    for part in [principal.as_str(), tool, &canonical(&Value::Object(arguments.clone()))] {
+        hasher.update(&(part.len() as u64).to_be_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let mut members: Vec<_> = map.iter().collect();
+            members.sort_unstable_by_key(|(name, _)| *name);
+            let inner: Vec<String> =
+                members.into_iter().map(|(name, value)| format!("{}:{}", Value::from(name.as_str()), canonical(value))).collect();
+            format!("{{{}}}", inner.join(","))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
+        scalar => scalar.to_string(),
+    }
+}
+
+fn encode(record: &ApprovalRecord) -> Result<Vec<u8>, ApprovalError> {
+    serde_json::to_vec(record).map_err(|e| ApprovalError::Unreadable(e.to_string()))
+}
+
+fn read(entry: &Entry) -> Result<ApprovalRecord, ApprovalError> {
+    serde_json::from_slice(&entry.value).map_err(|e| ApprovalError::Unreadable(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_model::ManualClock;
+    use portcullis_state::MemoryStore;
+
+    fn who(name: &str) -> PrincipalId {
+        PrincipalId::new(name).unwrap()
+    }
+
+    fn book() -> (Approvals, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(1_000)));
+        let store = Arc::new(MemoryStore::new(clock.clone()));
+        (Approvals::new(store, clock.clone(), ApprovalSettings::default()), clock)
+    }
+
+    fn arguments(text: &str) -> Map<String, Value> {
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn subject<'a>(principal: &'a PrincipalId, arguments: &'a Map<String, Value>) -> Subject<'a> {
+        Subject { principal, tool: "wipe", risk: RiskClass::Destructive, arguments, summary: "{…}" }
+    }
+
+    async fn pending_id(book: &Approvals, principal: &PrincipalId, arguments: &Map<String, Value>) -> String {
+        match book.stand(subject(principal, arguments), None, false).await.unwrap() {
+            Standing::Pending { id } => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_operators_yes_is_good_for_one_call_with_these_arguments() {
+        let (book, _) = book();
+        let (asker, boss) = (who("key:a"), who("local:boss"));
+        let args = arguments(r#"{"a": 1, "b": [true]}"#);
+        let id = pending_id(&book, &asker, &args).await;
+        assert_eq!(pending_id(&book, &asker, &args).await, id, "asking again changes nothing");
+        assert!(matches!(book.grant(&id, &asker).await, Err(ApprovalError::OwnRequest(_))));
+        book.grant(&id, &boss).await.unwrap();
+        assert!(matches!(book.grant(&id, &boss).await, Err(ApprovalError::Decided { .. })));
+        let other = arguments(r#"{"a": 2, "b": [true]}"#);
+        assert_ne!(pending_id(&book, &asker, &other).await, id);
+        assert_ne!(pending_id(&book, &who("key:b"), &args).await, id);
+        let reordered = arguments(r#"{"b": [true], "a": 1}"#);
+        let stands = book.stand(subject(&asker, &reordered), None, false).await.unwrap();
+        assert!(matches!(stands, Standing::Approved(Yes::Operator { .. })), "{stands:?}");
+        assert_eq!(pending_id(&book, &asker, &args).await, id, "used up: the next call asks anew");
+    }
+
+    #[tokio::test]
+    async fn a_no_is_a_no_and_both_end() {
+        let (book, clock) = book();
+        let (asker, boss) = (who("key:a"), who("local:boss"));
+        let args = arguments("{}");
+        let id = pending_id(&book, &asker, &args).await;
+        book.deny(&id, &boss).await.unwrap();
+        assert!(matches!(book.stand(subject(&asker, &args), None, true).await.unwrap(), Standing::Refused { .. }));
+        clock.advance(Duration::from_mins(16));
+        assert_eq!(pending_id(&book, &asker, &args).await, id, "the no has ended");
+        book.grant(&id, &boss).await.unwrap();
+        clock.advance(Duration::from_mins(16));
+        assert!(matches!(book.stand(subject(&asker, &args), None, false).await.unwrap(), Standing::Pending { .. }));
+        assert!(matches!(book.grant("nothing-here", &boss).await, Err(ApprovalError::NotFound(_))));
+    }
+
+    #[tokio::test]
+    async fn one_yes_lets_one_of_many_racing_calls_through() {
+        let (book, _) = book();
+        let (asker, boss) = (who("key:a"), who("local:boss"));
+        let args = arguments("{}");
+        let id = pending_id(&book, &asker, &args).await;
+        book.grant(&id, &boss).await.unwrap();
+        let mut racing = Vec::new();
+        for _ in 0..16 {
+            let (book, asker, args) = (book.clone(), asker.clone(), args.clone());
+            racing.push(tokio::spawn(async move {
+                matches!(book.stand(subject(&asker, &args), None, false).await, Ok(Standing::Approved(_)))
+            }));
+        }
+        let mut through = 0;
+        for call in racing {
+            through += usize::from(call.await.unwrap());
+        }
+        assert_eq!(through, 1);
+    }
+
+    #[tokio::test]
+    async fn the_users_answer_counts_only_for_the_question_that_was_asked() {
+        let (book, _) = book();
+        let asker = who("key:a");
+        let args = arguments(r#"{"x": 1}"#);
+        let Standing::Ask { state, .. } = book.stand(subject(&asker, &args), None, true).await.unwrap() else { panic!() };
+        let answer = |action: &str, content: Value, state: &Value| Answers {
+            responses: [(QUESTION.to_owned(), json!({"action": action, "content": content}))].into(),
+            state: Some(state.clone()),
+        };
+        let stands = |answers: Answers| {
+            let (book, asker, args) = (book.clone(), asker.clone(), args.clone());
+            async move { book.stand(subject(&asker, &args), Some(&answers), true).await.unwrap() }
+        };
+        assert!(matches!(stands(answer("accept", json!({"approve": true}), &state)).await, Standing::Approved(Yes::Client)));
+        for (action, content) in [
+            ("accept", json!({"approve": false})),
+            ("accept", json!({})),
+            ("accept", json!({"approve": "true"})),
+            ("decline", json!({"approve": true})),
+            ("cancel", Value::Null),
+        ] {
+            assert!(matches!(stands(answer(action, content, &state)).await, Standing::Refused { .. }));
+        }
+        let foreign = json!({APPROVED: {"asked": binding(&asker, "wipe", &arguments(r#"{"x": 2}"#))}});
+        assert!(matches!(stands(answer("accept", json!({"approve": true}), &foreign)).await, Standing::Ask { .. }));
+        let forged = json!({"approve": true});
+        assert!(matches!(stands(answer("accept", json!({"approve": true}), &forged)).await, Standing::Ask { .. }));
+    }
+
+    #[test]
+    fn the_tools_own_state_survives_our_wrapping() {
+        let wrapped = wrap_state("abc", Some(json!({"step": 2})));
+        let answers = Answers { responses: [("q".to_owned(), json!(1))].into(), state: Some(wrapped) };
+        let inner = unwrap_state(Some(answers)).unwrap();
+        assert_eq!(inner.state, Some(json!({"step": 2})));
+        assert_eq!(unwrap_state(Some(Answers { responses: [(QUESTION.to_owned(), json!(1))].into(), state: None })), None);
+        let plain = Answers { responses: [("q".to_owned(), json!(1))].into(), state: Some(json!({"a": 1})) };
+        assert_eq!(unwrap_state(Some(plain.clone())), Some(plain));
+    }
+}
