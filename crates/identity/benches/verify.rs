@@ -32,13 +32,13 @@ fn prepared() -> Option<(KeyRing, Secret)> {
 #[divan::bench]
 fn right_key(bencher: Bencher<'_, '_>) {
     if let Some((ring, secret)) = prepared() {
-        bencher.bench_local(|| ring.verify(divan::black_box(secret.expose())).is_ok());
+        bencher.bench_local(|| ring.verify(divan::black_box(secret.expose()), None).is_ok());
     }
 }
 
 #[divan::bench]
 fn key_of_another_ring(bencher: Bencher<'_, '_>) {
     if let (Some((ring, _)), Some((_, stranger))) = (prepared(), prepared()) {
-        bencher.bench_local(|| ring.verify(divan::black_box(stranger.expose())).is_err());
+        bencher.bench_local(|| ring.verify(divan::black_box(stranger.expose()), None).is_err());
     }
 }

@@ -3,8 +3,10 @@
 //! The chain and the possession of the private key were verified by TLS before anything here is asked; nothing here
 //! verifies a signature, and a certificate that TLS did not verify must never be turned into one of these.
 
+use std::fmt;
 use std::net::IpAddr;
 
+use portcullis_model::Timestamp;
 use sha2::{Digest, Sha256};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -26,6 +28,17 @@ pub enum SanName {
     Ip(IpAddr),
 }
 
+impl fmt::Display for SanName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(name) => write!(f, "dns:{name}"),
+            Self::Uri(uri) => write!(f, "uri:{uri}"),
+            Self::Email(address) => write!(f, "email:{address}"),
+            Self::Ip(address) => write!(f, "ip:{address}"),
+        }
+    }
+}
+
 /// A certificate that cannot be used to name a caller. The client's to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
@@ -42,6 +55,8 @@ pub enum CertificateError {
 pub struct ClientCertificate {
     /// Its names, in the order of the certificate. Kinds that cannot name a caller are left out.
     pub subject_alternative_names: Vec<SanName>,
+    /// Last instant at which it is valid. TLS looked at the handshake; a connection may live longer.
+    pub not_after: Timestamp,
     /// SHA-256 of the whole certificate, for the audit record.
     pub fingerprint_sha256: [u8; 32],
 }
@@ -61,7 +76,8 @@ impl ClientCertificate {
         for name in extension.iter().flat_map(|found| &found.value.general_names) {
             names.extend(read(name)?);
         }
-        Ok(Self { subject_alternative_names: names, fingerprint_sha256: Sha256::digest(der).into() })
+        let not_after = Timestamp::from_nanos(certificate.validity().not_after.timestamp().saturating_mul(1_000_000_000));
+        Ok(Self { subject_alternative_names: names, not_after, fingerprint_sha256: Sha256::digest(der).into() })
     }
 
     /// The fingerprint in lower-case hexadecimal digits.

@@ -1,87 +1,25 @@
-//! The question asked at every door: who is this? Answered from the transport, the `Authorization` header and the
-//! peer's address, and from nothing else.
+//! The question asked at every door: who is this? Answered from what was presented and from nothing else.
+//!
+//! The order: a credential in the URL refuses; then the `Authorization` header decides, if there is one, and a client
+//! certificate only if there is none; where a certificate must go along, both must be accepted. Nobody is let in because
+//! something is missing or broken, and who keeps presenting wrong credentials has to wait.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use portcullis_model::{Clock, CredentialKind, InvalidName, Principal, TenantId};
 
-use crate::certificate::ClientCertificate;
-use crate::format::KEY_PREFIX;
-use crate::limiter::FailureLimiter;
+use crate::basic::Users;
+use crate::certificate_rules::CertificateRules;
 use crate::local::anonymous;
+use crate::lockout::Lockout;
+use crate::password::Passwords;
+use crate::presented::{Credential, Presented, Transport, query_carries_credential};
 use crate::record::Door;
 use crate::refusal::{IdentityRefusal, RefusalReason};
 use crate::ring::KeyRing;
-
-/// How the caller came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Transport {
-    /// Standard input and output of a process the user started.
-    Stdio,
-    /// The network.
-    Http,
-}
-
-impl Transport {
-    /// The name used in audit records.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stdio => "stdio",
-            Self::Http => "http",
-        }
-    }
-}
-
-/// What a caller presented.
-#[derive(Clone, Copy)]
-pub struct Presented<'a> {
-    /// How it came in.
-    pub transport: Transport,
-    /// Value of the one `Authorization` header. A request with several must be refused before this point.
-    pub authorization: Option<&'a str>,
-    /// The client certificate, where TLS asked for one and verified it.
-    pub certificate: Option<&'a ClientCertificate>,
-    /// The other end of the connection, a proxy's too; failures count against it.
-    pub peer: Option<SocketAddr>,
-    /// Whether the request says that a proxy sent it on (`Forwarded`, `X-Forwarded-For`). Then `peer` is not the
-    /// caller, and nothing is granted for an address.
-    pub forwarded: bool,
-}
-
-impl std::fmt::Debug for Presented<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Presented")
-            .field("transport", &self.transport)
-            .field("authorization", &self.authorization.map(|_| "***"))
-            .field("certificate", &self.certificate.map(ClientCertificate::fingerprint))
-            .field("peer", &self.peer)
-            .field("forwarded", &self.forwarded)
-            .finish()
-    }
-}
-
-impl<'a> Presented<'a> {
-    /// The local user at the standard streams.
-    pub fn stdio() -> Self {
-        Self { transport: Transport::Stdio, authorization: None, certificate: None, peer: None, forwarded: false }
-    }
-
-    /// A request over the network, without a client certificate, straight from `peer`.
-    pub fn http(authorization: Option<&'a str>, peer: Option<SocketAddr>) -> Self {
-        Self { transport: Transport::Http, authorization, certificate: None, peer, forwarded: false }
-    }
-
-    /// The caller's own address, where it is known.
-    pub(crate) fn caller_address(&self) -> Option<IpAddr> {
-        self.peer.filter(|_| !self.forwarded).map(|peer| peer.ip().to_canonical())
-    }
-
-    fn comes_over_loopback(&self) -> bool {
-        self.caller_address().is_some_and(|address| address.is_loopback())
-    }
-}
+use crate::settings::{AcceptedCredentials, IdentitySettings, IdentitySettingsError, LockoutSettings};
 
 /// Verifies tokens of an OpenID provider or OAuth authorization server.
 #[async_trait]
@@ -102,9 +40,16 @@ pub struct Identity {
     keys: Option<KeyRing>,
     local: Arc<Principal>,
     tokens: Option<Arc<dyn TokenVerifier>>,
+    users: Users,
+    passwords: Option<Arc<Passwords>>,
+    certificates: CertificateRules,
+    mcp: AcceptedCredentials,
+    ingest: AcceptedCredentials,
+    require_certificate_binding: bool,
     anonymous_loopback: Option<Arc<Principal>>,
     open_ingest_on_loopback: bool,
-    failures: FailureLimiter,
+    failures: Lockout,
+    clock: Arc<dyn Clock>,
 }
 
 impl Identity {
@@ -115,13 +60,48 @@ impl Identity {
             keys,
             local: Arc::new(local),
             tokens: None,
+            users: Users::default(),
+            passwords: None,
+            certificates: CertificateRules::default(),
+            mcp: AcceptedCredentials::default(),
+            ingest: AcceptedCredentials::default(),
+            require_certificate_binding: false,
             anonymous_loopback: None,
             open_ingest_on_loopback: true,
-            failures: FailureLimiter::new(clock),
+            failures: Lockout::new(&LockoutSettings::default(), clock.clone()),
+            clock,
         }
     }
 
+    /// Users, certificate rules, what the listeners accept, and lockout, as the operator configured them.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used.
+    pub fn with_settings(mut self, settings: &IdentitySettings) -> Result<Self, IdentitySettingsError> {
+        settings.check()?;
+        self.users = Users::new(&settings.users)?;
+        self.certificates = CertificateRules::new(&settings.certificates)?;
+        (self.mcp, self.ingest) = (settings.mcp, settings.ingest);
+        self.require_certificate_binding = settings.require_certificate_binding;
+        self.failures = Lockout::new(&settings.lockout, self.clock.clone());
+        if !self.users.is_empty() {
+            let unusable = |error: &_| IdentitySettingsError::hash("users", error);
+            let passwords = match &self.keys {
+                Some(ring) => Arc::clone(ring.passwords()),
+                None => Arc::new(Passwords::new(self.clock.clone()).map_err(|e| unusable(&e))?),
+            };
+            for hash in self.users.hashes() {
+                passwords.cost_as(hash).map_err(|e| unusable(&e))?;
+            }
+            self.passwords = Some(passwords);
+        }
+        Ok(self)
+    }
+
     /// Lets loopback peers without a credential ask, with `role`.
+    ///
+    /// # Errors
+    /// A role that does not make a principal.
     pub fn with_anonymous_loopback(mut self, role: &str) -> Result<Self, InvalidName> {
         self.anonymous_loopback = Some(Arc::new(anonymous(role)?));
         Ok(self)
@@ -152,98 +132,120 @@ impl Identity {
     }
 
     /// Who wants to ask.
+    ///
+    /// # Errors
+    /// Why nobody is let in.
     pub async fn identify(&self, presented: &Presented<'_>) -> Result<Arc<Principal>, IdentityRefusal> {
         if presented.transport == Transport::Stdio {
             return Ok(Arc::clone(&self.local));
         }
-        match presented.authorization {
-            Some(authorization) => self.verify(authorization, presented.peer, Door::Mcp).await,
-            None => match &self.anonymous_loopback {
-                Some(anonymous) if presented.comes_over_loopback() => Ok(Arc::clone(anonymous)),
-                _ => Err(IdentityRefusal::new(RefusalReason::NoCredential)),
-            },
+        match (self.credential(presented, Door::Mcp).await?, &self.anonymous_loopback) {
+            (Some(principal), _) => Ok(principal),
+            (None, Some(anonymous)) if presented.comes_over_loopback() => Ok(Arc::clone(anonymous)),
+            _ => Err(IdentityRefusal::new(RefusalReason::NoCredential)),
         }
     }
 
     /// Whose telemetry this is.
+    ///
+    /// # Errors
+    /// Why nobody is let in.
     pub async fn identify_ingest(&self, presented: &Presented<'_>) -> Result<TenantId, IdentityRefusal> {
-        match presented.authorization {
-            Some(authorization) => {
-                self.verify(authorization, presented.peer, Door::Ingest).await.map(|principal| principal.tenant.clone())
-            }
+        match self.credential(presented, Door::Ingest).await? {
+            Some(principal) => Ok(principal.tenant.clone()),
             None if self.open_ingest_on_loopback && presented.comes_over_loopback() => Ok(TenantId::default_tenant()),
             None => Err(IdentityRefusal::new(RefusalReason::NoCredential)),
         }
     }
 
-    async fn verify(&self, authorization: &str, peer: Option<SocketAddr>, door: Door) -> Result<Arc<Principal>, IdentityRefusal> {
-        self.failures.check(peer).map_err(IdentityRefusal::rate_limited)?;
-        let verified = match bearer(authorization) {
-            Ok(credential) => self.bearer(credential).await,
-            Err(refusal) => Err(refusal),
+    /// Who the presented credential belongs to; `None` when none was presented.
+    async fn credential(&self, presented: &Presented<'_>, door: Door) -> Result<Option<Arc<Principal>>, IdentityRefusal> {
+        if presented.query.is_some_and(query_carries_credential) {
+            return Err(IdentityRefusal::new(RefusalReason::CredentialInUrl));
+        }
+        let accepted = match door {
+            Door::Mcp => self.mcp,
+            Door::Ingest => self.ingest,
         };
-        match verified {
-            Ok(principal) if principal.opens(door.as_str()) => Ok(principal),
-            Ok(principal) => {
-                let key = match &principal.credential {
-                    CredentialKind::ApiKey { id } => Some(id.clone()),
-                    _ => None,
-                };
-                Err(IdentityRefusal::of_key(RefusalReason::WrongDoor, key))
-            }
-            Err(refusal) => {
-                if refusal.reason.counts_as_failure() {
-                    self.failures.failed(peer);
+        // A certificate on a listener that does not accept them is part of the connection, not a credential.
+        let certificate = presented.certificate.filter(|_| accepted.certificate);
+        let by_certificate = |certificate| self.certificates.verify(certificate, self.clock.now());
+        let principal = match (presented.authorization, certificate) {
+            (None, None) => return Ok(None),
+            (None, Some(certificate)) => by_certificate(certificate)?,
+            (Some(authorization), certificate) => {
+                if self.require_certificate_binding {
+                    let certificate = certificate.ok_or_else(|| IdentityRefusal::new(RefusalReason::CertificateRequired))?;
+                    by_certificate(certificate)?;
                 }
-                Err(refusal)
+                self.authorization(authorization, presented, accepted).await?
             }
+        };
+        if principal.opens(door.as_str()) {
+            return Ok(Some(principal));
         }
-    }
-}
-
-impl Identity {
-    /// A key of ours, or a token for the verifier.
-    async fn bearer(&self, credential: &str) -> Result<Arc<Principal>, IdentityRefusal> {
-        if !credential.starts_with(KEY_PREFIX)
-            && let Some(tokens) = self.tokens.as_ref().filter(|tokens| tokens.looks_like(credential))
-        {
-            return tokens.verify(credential).await;
-        }
-        match &self.keys {
-            Some(ring) => ring.verify(credential),
-            None => Err(IdentityRefusal::new(RefusalReason::NoKeyRing)),
-        }
-    }
-}
-
-/// The token of `Bearer <token>`; the scheme in any case, RFC 9110 section 11.1.
-fn bearer(authorization: &str) -> Result<&str, IdentityRefusal> {
-    let refused = || IdentityRefusal::new(RefusalReason::UnsupportedScheme);
-    let (scheme, token) = authorization.trim().split_once(' ').ok_or_else(refused)?;
-    let token = token.trim_start_matches(' ');
-    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.contains(char::is_whitespace) {
-        return Err(refused());
-    }
-    Ok(token)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_one_bearer_token_is_read() {
-        assert_eq!(bearer("Bearer abc").unwrap(), "abc");
-        assert_eq!(bearer("bEARER   abc ").unwrap(), "abc");
-        for wrong in ["", "abc", "Bearer", "Bearer ", "Basic abc", "Bearer a b", "Bearer a, Bearer b", "Bearera b", "Bearer\tabc"]
-        {
-            assert_eq!(bearer(wrong).unwrap_err().reason, RefusalReason::UnsupportedScheme, "{wrong:?}");
-        }
+        let key = match &principal.credential {
+            CredentialKind::ApiKey { id } => Some(id.clone()),
+            _ => None,
+        };
+        Err(IdentityRefusal::of_key(RefusalReason::WrongDoor, key).with_detail(format!("{} at {}", principal.id, door.as_str())))
     }
 
-    #[test]
-    fn what_was_presented_never_prints() {
-        let presented = Presented::http(Some("Bearer pcl_secret"), None);
-        assert!(!format!("{presented:?}").contains("pcl_"));
+    /// Who the header says, counting what is wrong.
+    async fn authorization(
+        &self,
+        authorization: &str,
+        presented: &Presented<'_>,
+        accepted: AcceptedCredentials,
+    ) -> Result<Arc<Principal>, IdentityRefusal> {
+        // Failures count against the other end of the connection, which nobody can forge; a grant needs the caller's own.
+        let failing = presented.peer.map(|peer| peer.ip());
+        let credential = Credential::parse(authorization);
+        // Reading the claim costs a checksum; only needed while somebody is watched.
+        let claim = || credential.as_ref().ok().and_then(Credential::claim);
+        if self.failures.is_watching() {
+            self.failures.check(failing, claim()).map_err(IdentityRefusal::locked)?;
+        }
+        let verified = match &credential {
+            Ok(credential) => self.verify(credential, presented.caller_address(), accepted).await,
+            Err(refusal) => Err(refusal.clone()),
+        };
+        match &verified {
+            Err(refusal) if refusal.reason.counts_as_failure() => {
+                self.failures.failed(failing, claim().filter(|_| refusal.reason.is_wrong_secret()));
+            }
+            Ok(_) if self.failures.is_watching() => {
+                if let Some(claim) = claim() {
+                    self.failures.proven(failing, claim);
+                }
+            }
+            _ => {}
+        }
+        verified
+    }
+
+    async fn verify(
+        &self,
+        credential: &Credential<'_>,
+        from: Option<IpAddr>,
+        accepted: AcceptedCredentials,
+    ) -> Result<Arc<Principal>, IdentityRefusal> {
+        let refused = |reason| Err(IdentityRefusal::new(reason));
+        let ring = || self.keys.as_ref().ok_or_else(|| IdentityRefusal::new(RefusalReason::NoKeyRing));
+        match credential {
+            Credential::Foreign(token) => match self.tokens.as_ref().filter(|tokens| tokens.looks_like(token)) {
+                Some(tokens) if accepted.token => tokens.verify(token).await,
+                Some(_) => refused(RefusalReason::NotAcceptedHere),
+                None => refused(RefusalReason::Malformed),
+            },
+            Credential::Key(_) | Credential::ChosenKey(_) if !accepted.key => refused(RefusalReason::NotAcceptedHere),
+            Credential::Key(key) => ring()?.verify(key, from),
+            Credential::ChosenKey(key) => ring()?.verify_chosen(key, from).await,
+            Credential::Basic(given) => match &self.passwords {
+                Some(passwords) if accepted.basic => self.users.verify(given, passwords).await,
+                // Without a single user there is nobody to find out about.
+                _ => refused(RefusalReason::NotAcceptedHere),
+            },
+        }
     }
 }

@@ -1,13 +1,17 @@
-//! The text of an API key: `pcl_<id>_<secret>_<checksum>`. Made so that scanners recognise a leaked key and a
-//! mistyped one is refused before any hashing. Must never print a key.
+//! The text of an API key: `pcl_<id>_<secret>_<checksum>`, or `pcli_<id>_<secret>` with a secret a person chose. Made so
+//! that scanners recognise a leaked key and a mistyped one is refused before any hashing. Must never print a key.
 
 use portcullis_model::{KeyId, Secret};
 use rand::TryRng;
 use zeroize::Zeroizing;
 
+use crate::strength::MAX_SECRET_BYTES;
+
 /// What every key starts with.
 pub const KEY_PREFIX: &str = "pcl_";
-/// Length of every key, in bytes.
+/// What every key with a chosen secret starts with.
+pub const CHOSEN_KEY_PREFIX: &str = "pcli_";
+/// Length of every generated key, in bytes.
 pub const KEY_LENGTH: usize = KEY_PREFIX.len() + ID_LENGTH + 1 + SECRET_LENGTH + 1 + CHECKSUM_LENGTH;
 
 /// Digits of the public part.
@@ -61,6 +65,21 @@ impl<'a> KeyText<'a> {
     }
 }
 
+/// A key with a chosen secret in the right shape.
+pub(crate) struct ChosenText<'a> {
+    pub(crate) id: IdBytes,
+    pub(crate) secret: &'a str,
+}
+
+impl<'a> ChosenText<'a> {
+    /// Reads a presented key; `None` for anything that cannot be one.
+    pub(crate) fn parse(presented: &'a str) -> Option<Self> {
+        let (id, secret) = presented.strip_prefix(CHOSEN_KEY_PREFIX)?.split_once('_')?;
+        let fits = is_digits(id.as_bytes()) && (1..=MAX_SECRET_BYTES).contains(&secret.len());
+        Some(Self { id: id.as_bytes().try_into().ok().filter(|_| fits)?, secret })
+    }
+}
+
 /// Uniform digits from the operating system's random numbers.
 fn random_digits<const N: usize>() -> Result<Zeroizing<[u8; N]>, rand::rngs::SysError> {
     let mut digits = Zeroizing::new([0; N]);
@@ -79,9 +98,13 @@ fn random_digits<const N: usize>() -> Result<Zeroizing<[u8; N]>, rand::rngs::Sys
     Ok(digits)
 }
 
-/// A new key: its public part and its text.
-pub(crate) fn generate() -> Result<(IdBytes, Secret), rand::rngs::SysError> {
-    let id = random_digits::<ID_LENGTH>()?;
+/// A new public part.
+pub(crate) fn generate_id() -> Result<IdBytes, rand::rngs::SysError> {
+    Ok(*random_digits::<ID_LENGTH>()?)
+}
+
+/// A new key for a public part: its text.
+pub(crate) fn generate(id: &IdBytes) -> Result<Secret, rand::rngs::SysError> {
     let secret = random_digits::<SECRET_LENGTH>()?;
     let mut text = String::with_capacity(KEY_LENGTH);
     let push = |text: &mut String, bytes: &[u8]| text.extend(bytes.iter().map(|b| char::from(*b)));
@@ -92,7 +115,7 @@ pub(crate) fn generate() -> Result<(IdBytes, Secret), rand::rngs::SysError> {
     let sum = checksum(text.as_bytes());
     text.push('_');
     push(&mut text, &sum);
-    Ok((*id, Secret::new(text)))
+    Ok(Secret::new(text))
 }
 
 /// The public part as the house writes it.
@@ -107,20 +130,22 @@ mod tests {
 
     #[test]
     fn a_new_key_has_the_documented_shape() {
-        let (id, key) = generate().unwrap();
+        let id = generate_id().unwrap();
+        let key = generate(&id).unwrap();
         let text = key.expose();
         let parts: Vec<_> = text.split('_').collect();
         assert_eq!(parts.iter().map(|p| p.len()).collect::<Vec<_>>(), [3, 10, 43, 6]);
         assert_eq!(text.len(), KEY_LENGTH);
         assert_eq!(parts[1].as_bytes(), id);
+        assert_ne!(text, generate(&id).unwrap().expose(), "the same key with another secret");
         let parsed = KeyText::parse(text).unwrap();
         assert_eq!(parsed.hashed, &text.as_bytes()[4..58]);
-        assert_ne!(text, generate().unwrap().1.expose());
+        assert_ne!(id, generate_id().unwrap());
     }
 
     #[test]
     fn every_single_changed_character_is_noticed() {
-        let (_, key) = generate().unwrap();
+        let key = generate(b"abcdefghij").unwrap();
         for position in 0..KEY_LENGTH {
             let mut bytes = key.expose().as_bytes().to_vec();
             bytes[position] = if bytes[position] == b'a' { b'b' } else { b'a' };
@@ -128,15 +153,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_chosen_secret_may_have_any_shape_and_is_found_by_id() {
+        let text = ChosenText::parse("pcli_abcdefghij_Kq7#_vLp2_xWm9zR").unwrap();
+        assert_eq!((&text.id, text.secret), (b"abcdefghij", "Kq7#_vLp2_xWm9zR"));
+        let long = format!("pcli_abcdefghij_{}", "a".repeat(MAX_SECRET_BYTES + 1));
+        let wrong =
+            ["", "pcli_", "pcli_abcdefghij", "pcli_abcdefghij_", "pcli_abcdefghi_x", "pcli_abcdefgh.j_x", "pcl_abcdefghij_x"];
+        for wrong in wrong.into_iter().chain([long.as_str()]) {
+            assert!(ChosenText::parse(wrong).is_none(), "{wrong}");
+        }
+    }
+
     proptest! {
         #[test]
         fn nothing_from_outside_breaks_the_parser(text in "\\PC{0,80}") {
             prop_assert!(KeyText::parse(&text).is_none());
+            prop_assert!(ChosenText::parse(&text).is_none());
         }
 
         #[test]
         fn cut_and_extended_keys_are_refused(cut in 0..KEY_LENGTH) {
-            let (_, key) = generate().unwrap();
+            let key = generate(b"abcdefghij").unwrap();
             prop_assert!(KeyText::parse(&key.expose()[..cut]).is_none());
             let longer = format!("{} ", key.expose());
             prop_assert!(KeyText::parse(&longer).is_none());

@@ -1,20 +1,23 @@
 //! What is known about a key. The secret is in none of these types but [`CreatedKey`]; at rest there is only its hash.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::{IpNet, Ipv4Net};
 use portcullis_model::{CredentialKind, KeyId, NameSet, Principal, PrincipalId, Scope, Secret, TenantId, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ring::KeyError;
 
-/// Version of the stored form; another one is not read.
-const STORED_FORMAT: u32 = 1;
+/// Age of a secret after which people are reminded to rotate it.
+pub const ROTATE_AFTER: Duration = Duration::from_hours(90 * 24);
 
 /// A door a key opens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Door {
     /// Asking questions and calling tools.
@@ -63,6 +66,8 @@ pub struct KeyRequest {
     pub namespaces: NameSet,
     /// How far back it may look, in whole seconds.
     pub look_back: Option<Duration>,
+    /// Networks it may come from; anywhere when empty. See [`networks`].
+    pub from: BTreeSet<IpNet>,
     /// How long it is valid; `None` until revoked.
     pub expires_in: Option<Duration>,
 }
@@ -79,6 +84,7 @@ impl KeyRequest {
             services: NameSet::All,
             namespaces: NameSet::All,
             look_back: None,
+            from: BTreeSet::new(),
             expires_in: None,
         }
     }
@@ -95,15 +101,12 @@ impl KeyRequest {
         if self.doors.contains(&Door::Mcp) && self.roles.is_empty() {
             return wrong("a key for the 'mcp' door needs at least one role, such as reader".to_owned());
         }
-        let role_fits =
-            |r: &str| (1..=64).contains(&r.len()) && r.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
-        if let Some(role) = self.roles.iter().find(|r| !role_fits(r)) {
+        if let Some(role) = self.roles.iter().find(|r| !is_role_name(r)) {
             let shown: String = role.chars().take(40).filter(|c| !c.is_control()).collect();
             return wrong(format!("role '{shown}' is not a role name: use 1 to 64 letters, digits, '_', '-', '.'"));
         }
         for (kind, set) in [("sources", &self.sources), ("services", &self.services), ("namespaces", &self.namespaces)] {
-            let Some(names) = set.names() else { continue };
-            if names.is_empty() || names.iter().any(|n| n.is_empty() || n.len() > 256 || n.chars().any(char::is_control)) {
+            if !is_restriction(set) {
                 return wrong(format!(
                     "the list of {kind} does not fit: name at least one, each 1 to 256 bytes, or leave it out for all"
                 ));
@@ -125,11 +128,49 @@ impl KeyRequest {
             services: self.services,
             namespaces: self.namespaces,
             look_back_seconds: self.look_back.map(|d| d.as_secs()),
+            from: self.from,
             created_at: now,
+            secret_made_at: now,
             expires_at: self.expires_in.map(|d| now.plus(d)),
             revoked_at: None,
         })
     }
+}
+
+/// Whether it can be the name of a role.
+pub(crate) fn is_role_name(role: &str) -> bool {
+    (1..=64).contains(&role.len()) && role.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+}
+
+/// Whether a set of names restricts to something that can exist.
+pub(crate) fn is_restriction(set: &NameSet) -> bool {
+    let fits = |name: &String| (1..=256).contains(&name.len()) && !name.chars().any(char::is_control);
+    set.names().is_none_or(|names| !names.is_empty() && names.iter().all(fits))
+}
+
+/// Reads networks such as `10.0.0.0/8`, or single addresses, into the form keys are compared in: IPv4 written as IPv6
+/// (`::ffff:10.0.0.0/104`) is IPv4.
+///
+/// # Errors
+/// Something that is no network, or has bits behind its length: `10.1.2.3/8` could mean two things.
+pub fn networks<S: AsRef<str>>(texts: impl IntoIterator<Item = S>) -> Result<BTreeSet<IpNet>, KeyError> {
+    texts.into_iter().map(|text| network(text.as_ref())).collect()
+}
+
+fn network(text: &str) -> Result<IpNet, KeyError> {
+    let shown = || text.chars().take(64).filter(|c| !c.is_control()).collect::<String>();
+    let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+        KeyError::Request(format!("'{}' is not a network: write an address and a length, such as 10.0.0.0/8", shown()))
+    })?;
+    if net.addr() != net.network() {
+        let meant = net.trunc();
+        return Err(KeyError::Request(format!("'{}' has bits behind its length: did you mean {meant}?", shown())));
+    }
+    let mapped = match net {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
+        _ => None,
+    };
+    Ok(mapped.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(net, IpNet::V4))
 }
 
 /// Whether a key can be used.
@@ -168,8 +209,12 @@ pub struct KeyRecord {
     pub namespaces: NameSet,
     /// How far back it may look, in seconds.
     pub look_back_seconds: Option<u64>,
+    /// Networks it may come from; anywhere when empty.
+    pub from: BTreeSet<IpNet>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When its present secret was made.
+    pub secret_made_at: Timestamp,
     /// First instant at which it is no longer valid.
     pub expires_at: Option<Timestamp>,
     /// When it was taken back.
@@ -186,6 +231,11 @@ impl KeyRecord {
         } else {
             KeyStatus::Active
         }
+    }
+
+    /// Whether its secret is so old that it should be rotated. What is expired or revoked need not be.
+    pub fn is_aging(&self, now: Timestamp) -> bool {
+        self.status(now) == KeyStatus::Active && now.since(self.secret_made_at) >= ROTATE_AFTER
     }
 
     /// What data it is confined to.
@@ -219,42 +269,6 @@ pub struct CreatedKey {
     pub record: KeyRecord,
     /// The key's text. Shown once; it cannot be had again.
     pub secret: Secret,
-}
-
-/// The form at rest.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct StoredKey {
-    format: u32,
-    pub(crate) record: KeyRecord,
-    hash: String,
-}
-
-impl StoredKey {
-    pub(crate) fn new(record: KeyRecord, hash: &blake3::Hash) -> Self {
-        Self { format: STORED_FORMAT, record, hash: hash.to_hex().to_string() }
-    }
-
-    pub(crate) fn hash(&self) -> Result<blake3::Hash, String> {
-        blake3::Hash::from_hex(&self.hash).map_err(|e| format!("its hash is damaged: {e}"))
-    }
-
-    pub(crate) fn encode(&self) -> Result<Vec<u8>, KeyError> {
-        serde_json::to_vec(self).map_err(|e| KeyError::Internal(format!("a key record could not be written: {e}")))
-    }
-
-    /// Reads a stored key and checks that it is filed under its own id.
-    pub(crate) fn decode(key: &str, value: &[u8]) -> Result<Self, String> {
-        let stored: Self = serde_json::from_slice(value).map_err(|e| e.to_string())?;
-        if stored.format != STORED_FORMAT {
-            return Err(format!("it has format {}, this build knows {STORED_FORMAT}", stored.format));
-        }
-        if stored.record.id.as_str() != key {
-            return Err(format!("it says it is key '{}'", stored.record.id));
-        }
-        stored.hash()?;
-        Ok(stored)
-    }
 }
 
 #[cfg(test)]
@@ -308,18 +322,37 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_key_of_another_kind_is_not_read() {
-        let stored = StoredKey::new(record(request()).unwrap(), &blake3::hash(b"x"));
-        let text = String::from_utf8(stored.encode().unwrap()).unwrap();
-        assert!(StoredKey::decode("abcdefghij", text.as_bytes()).is_ok());
-        assert!(StoredKey::decode("other", text.as_bytes()).is_err(), "filed under another id");
-        for (from, to) in [
-            ("\"format\":1", "\"format\":2"),
-            ("\"label\"", "\"only_on_mondays\":true,\"label\""),
-            ("\"hash\":\"", "\"hash\":\"zz"),
-            ("\"roles\"", "\"rules\""),
+    fn networks_have_one_form() {
+        for (text, form) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
         ] {
-            assert!(StoredKey::decode("abcdefghij", text.replace(from, to).as_bytes()).is_err(), "{to}");
+            assert_eq!(networks([text]).unwrap().first().unwrap().to_string(), form);
         }
+        for (wrong, says) in [
+            ("10.1.2.3/8", "did you mean 10.0.0.0/8"),
+            ("10.0.0.0/33", "not a network"),
+            ("office", "not a network"),
+            ("", "not a network"),
+            ("10.0.0/8", "not a network"),
+        ] {
+            let error = networks([wrong]).unwrap_err().to_string();
+            assert!(error.contains(says), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_ages_after_ninety_days_unless_nobody_can_use_it() {
+        let made = record(request()).unwrap();
+        let later = |days: u64| Timestamp::from_seconds(100).plus(Duration::from_hours(24 * days));
+        assert!(!made.is_aging(later(89)) && made.is_aging(later(90)));
+        let revoked = KeyRecord { revoked_at: Some(later(1)), ..made.clone() };
+        let expired = KeyRecord { expires_at: Some(later(2)), ..made.clone() };
+        let rotated = KeyRecord { secret_made_at: later(50), ..made };
+        assert!(!revoked.is_aging(later(100)) && !expired.is_aging(later(100)) && !rotated.is_aging(later(100)));
     }
 }

@@ -1,33 +1,33 @@
-//! The API keys: made, listed, taken back, and verified against a snapshot in memory.
+//! The API keys verified against a snapshot in memory; what is done to them is in `keeper`.
 //!
 //! Verifying never waits. A snapshot that was not confirmed by the store for too long verifies nobody.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use portcullis_model::{Clock, KeyId, Principal, Timestamp};
-use portcullis_state::{Namespace, Store, StoreError};
+use ipnet::IpNet;
+use portcullis_model::{Clock, Principal, Timestamp};
+use portcullis_state::{Store, StoreError};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
 use crate::Pepper;
-use crate::format::{IdBytes, KeyText, generate, key_id};
-use crate::record::{CreatedKey, KeyRecord, KeyRequest, StoredKey};
+use crate::format::{ChosenText, IdBytes, KeyText, key_id};
+use crate::keeper::NAMESPACE;
+use crate::password::{Passwords, SecretHash};
 use crate::refusal::{IdentityRefusal, RefusalReason};
+use crate::stored::{Comparable, StoredKey};
+use crate::usage::Usage;
 
 /// How long a snapshot is trusted without word from the store.
 pub const DEFAULT_STALE_AFTER: Duration = Duration::from_secs(5);
 
-const NAMESPACE: Namespace = "identity.api_keys";
 /// Domain of the key hash; changing it makes every key unknown.
 const HASH_CONTEXT: &str = "portcullis 2026-11-20 API key hash v1";
-/// Attempts to find an unused id, or to win a race for one record.
-const ATTEMPTS: usize = 8;
-const PAGE: usize = 500;
-
 /// What can go wrong with making, listing or taking back keys.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -58,6 +58,16 @@ pub enum KeyError {
     Internal(String),
 }
 
+impl KeyError {
+    pub(crate) fn no_random_numbers(error: &rand::rngs::SysError) -> Self {
+        Self::Internal(format!("the system gives no random numbers: {error}"))
+    }
+
+    pub(crate) fn no_unused_id() -> Self {
+        Self::Internal("no unused key id was found; the random numbers of this system are not random".to_owned())
+    }
+}
+
 /// What a refresh found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Refreshed {
@@ -69,8 +79,23 @@ pub struct Refreshed {
     pub unreadable: Vec<String>,
 }
 
+/// A secret and the first instant at which it is no longer valid.
+struct Ending<T> {
+    value: T,
+    ends_at: Option<Timestamp>,
+}
+
+impl<T> Ending<T> {
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.ends_at.is_some_and(|at| at <= now)
+    }
+}
+
 struct Known {
-    hash: [u8; 32],
+    keyed: Vec<Ending<[u8; 32]>>,
+    chosen: Vec<Ending<SecretHash>>,
+    from: Vec<IpNet>,
+    usage: Arc<Usage>,
     expires_at: Option<Timestamp>,
     revoked: bool,
     principal: Arc<Principal>,
@@ -87,6 +112,7 @@ struct Inner {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     hash_key: Zeroizing<[u8; 32]>,
+    passwords: Arc<Passwords>,
     snapshot: ArcSwap<Snapshot>,
     /// When the store last confirmed the snapshot: on the clock, and on a clock nobody can set.
     confirmed_at: AtomicI64,
@@ -123,9 +149,11 @@ impl KeyRing {
         pepper: Pepper,
         stale_after: Duration,
     ) -> Result<Self, KeyError> {
+        let passwords = Passwords::new(clock.clone()).map_err(|e| KeyError::Internal(e.to_string()))?;
         let ring = Self(Arc::new(Inner {
             store,
             clock,
+            passwords: Arc::new(passwords),
             hash_key: Zeroizing::new(blake3::derive_key(HASH_CONTEXT, pepper.expose())),
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             confirmed_at: AtomicI64::new(i64::MIN),
@@ -140,63 +168,6 @@ impl KeyRing {
         Ok(ring)
     }
 
-    /// Makes a key. Its text is in the result and nowhere else.
-    pub async fn create(&self, request: KeyRequest) -> Result<CreatedKey, KeyError> {
-        for _ in 0..ATTEMPTS {
-            let (id, secret) = generate().map_err(|e| KeyError::Internal(format!("the system gives no random numbers: {e}")))?;
-            let defect = || KeyError::Internal("a new key does not have the shape of a key".to_owned());
-            let id = key_id(&id).ok_or_else(defect)?;
-            let hash = self.hash(KeyText::parse(secret.expose()).ok_or_else(defect)?.hashed);
-            let record = request.clone().into_record(id, self.0.clock.now())?;
-            let stored = StoredKey::new(record, &hash);
-            let written = self.0.store.put_if_absent(NAMESPACE, stored.record.id.as_str(), &stored.encode()?, None).await?;
-            if written.is_some() {
-                self.refresh().await?;
-                return Ok(CreatedKey { record: stored.record, secret });
-            }
-        }
-        Err(KeyError::Internal("no unused key id was found; the random numbers of this system are not random".to_owned()))
-    }
-
-    /// Every key, by id. Fails when one cannot be read, naming it; the others are then in [`KeyRing::show`].
-    pub async fn list(&self) -> Result<Vec<KeyRecord>, KeyError> {
-        let mut records = Vec::new();
-        self.each(|id, stored| {
-            records.push(stored.map_err(|detail| KeyError::Unreadable { id: id.to_owned(), detail })?.record);
-            Ok(())
-        })
-        .await?;
-        Ok(records)
-    }
-
-    /// One key.
-    pub async fn show(&self, id: &str) -> Result<KeyRecord, KeyError> {
-        Ok(self.read(id).await?.1.map_err(|detail| KeyError::Unreadable { id: id.to_owned(), detail })?.record)
-    }
-
-    /// Takes a key back; the record stays, so that audit records can be read. Revoking twice changes nothing. A
-    /// record that cannot be read is removed and `None` returned.
-    pub async fn revoke(&self, id: &str) -> Result<Option<KeyRecord>, KeyError> {
-        for _ in 0..ATTEMPTS {
-            let (version, stored) = self.read(id).await?;
-            let Ok(mut stored) = stored else {
-                self.0.store.delete(NAMESPACE, id).await?;
-                self.refresh().await?;
-                return Ok(None);
-            };
-            if stored.record.revoked_at.is_some() {
-                return Ok(Some(stored.record));
-            }
-            stored.record.revoked_at = Some(self.0.clock.now());
-            let swapped = self.0.store.compare_and_swap(NAMESPACE, id, version, &stored.encode()?, None).await?;
-            if swapped.is_some() {
-                self.refresh().await?;
-                return Ok(Some(stored.record));
-            }
-        }
-        Err(KeyError::Contended(id.to_owned()))
-    }
-
     /// Asks the store whether anything changed and loads the keys when it did. On an error the snapshot stays and
     /// ages; see [`RefusalReason::StoreUnreachable`].
     pub async fn refresh(&self) -> Result<Refreshed, KeyError> {
@@ -208,8 +179,9 @@ impl KeyRing {
         let changed = self.0.snapshot.load().counter != Some(counter);
         if changed {
             let mut snapshot = Snapshot { counter: Some(counter), ..Snapshot::default() };
+            let before = self.0.snapshot.load_full();
             self.each(|id, stored| {
-                match stored.and_then(|s| known(&s)) {
+                match stored.and_then(|s| known(&s, &before)) {
                     Ok((bytes, key)) => {
                         snapshot.keys.insert(bytes, key);
                     }
@@ -218,6 +190,9 @@ impl KeyRing {
                 Ok(())
             })
             .await?;
+            for hash in snapshot.keys.values().flat_map(|key| &key.chosen) {
+                self.0.passwords.cost_as(&hash.value).map_err(|e| KeyError::Internal(e.to_string()))?;
+            }
             self.0.snapshot.store(Arc::new(snapshot));
         }
         self.0.confirmed_at.store(asked.0.as_nanos(), Ordering::Release);
@@ -226,14 +201,48 @@ impl KeyRing {
         Ok(Refreshed { changed, keys: snapshot.keys.len(), unreadable: snapshot.unreadable.clone() })
     }
 
-    /// Refreshes for ever, `every` so often; the server spawns it and tells the operator through `report`.
+    /// Refreshes for ever, `every` so often, and writes when keys were used; the server spawns it and tells the operator
+    /// through `report`.
     pub async fn keep_fresh(self, every: Duration, report: impl Fn(Result<Refreshed, KeyError>) + Send) {
-        let mut ticks = tokio::time::interval(every);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            report(self.refresh().await);
+        let ticking = || {
+            let mut ticks = tokio::time::interval(every);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            ticks
+        };
+        let refreshing = async {
+            let mut ticks = ticking();
+            loop {
+                ticks.tick().await;
+                report(self.refresh().await);
+            }
+        };
+        // Beside the refreshing: a slow write must not delay a revocation.
+        let noting = async {
+            let mut ticks = ticking();
+            loop {
+                ticks.tick().await;
+                if let Err(error) = self.write_usage().await {
+                    tracing::warn!(%error, "when keys were last used could not be written");
+                }
+            }
+        };
+        tokio::join!(refreshing, noting);
+    }
+
+    /// Writes when keys were last used, as far as it is time. Returns how many were written.
+    ///
+    /// # Errors
+    /// The store failed; what was not written is written next time.
+    pub async fn write_usage(&self) -> Result<usize, KeyError> {
+        let due: Vec<_> = {
+            let snapshot = self.0.snapshot.load();
+            let used = |(id, key): (&IdBytes, &Known)| Some((key_id(id)?, Arc::clone(&key.usage), key.usage.due()?));
+            snapshot.keys.iter().filter_map(used).collect()
+        };
+        for (id, usage, at) in &due {
+            usage.write(self.store(), id.as_str(), *at).await?;
         }
+        Ok(due.len())
     }
 
     /// Whether the store has been silent for so long that nobody is verified.
@@ -245,67 +254,117 @@ impl KeyRing {
             || inner.started.elapsed().saturating_sub(since) > inner.stale_after
     }
 
-    /// Who presents this key. Never waits, never allocates on success.
+    /// Who presents this generated key from this address. Never waits, never allocates on success.
     ///
     /// An id that does not exist costs the same hash and the same comparison as a wrong secret and is refused with
-    /// the same reason. Expiry and revocation are told only to somebody who has the whole key.
-    pub fn verify(&self, presented: &str) -> Result<Arc<Principal>, IdentityRefusal> {
+    /// the same reason. Expiry, revocation and networks are told only to somebody who has the whole key.
+    ///
+    /// # Errors
+    /// Why nobody is let in.
+    pub fn verify(&self, presented: &str, from: Option<IpAddr>) -> Result<Arc<Principal>, IdentityRefusal> {
         let text = KeyText::parse(presented).ok_or_else(|| IdentityRefusal::new(RefusalReason::Malformed))?;
         if self.is_stale() {
             return Err(IdentityRefusal::new(RefusalReason::StoreUnreachable));
         }
+        let now = self.now();
         let presented = self.hash(text.hashed);
         let snapshot = self.0.snapshot.load();
         let known = snapshot.keys.get(&text.id);
-        let expected = known.map_or(&[0; 32], |k| &k.hash);
         #[cfg(test)]
         self.0.comparisons.fetch_add(1, Ordering::Relaxed);
-        let matches = presented.as_bytes().ct_eq(expected) & Choice::from(u8::from(known.is_some()));
-        let Some(known) = known.filter(|_| bool::from(matches)) else {
-            return Err(IdentityRefusal::new(RefusalReason::UnknownKey));
-        };
-        let refused = |reason| Err(IdentityRefusal::of_key(reason, key_id(&text.id)));
-        if known.revoked {
-            return refused(RefusalReason::Revoked);
+        // Always one comparison, so that a key without a generated secret looks like no key.
+        let mut matches = presented.as_bytes().ct_eq(&[0; 32]) & Choice::from(0);
+        for secret in known.iter().flat_map(|key| &key.keyed) {
+            let fits = presented.as_bytes().ct_eq(&secret.value);
+            matches |= fits & Choice::from(u8::from(!secret.is_over(now)));
         }
-        if known.expires_at.is_some_and(|at| at <= self.0.clock.now()) {
-            return refused(RefusalReason::Expired);
+        match known.filter(|_| bool::from(matches)) {
+            Some(known) => known.admit(&text.id, from, now),
+            None => Err(IdentityRefusal::new(RefusalReason::UnknownKey)),
         }
-        Ok(Arc::clone(&known.principal))
     }
 
-    fn hash(&self, text: &[u8]) -> blake3::Hash {
+    /// Who presents this key with a chosen secret from this address. Waits for its turn to verify, unless the same was
+    /// right in the last minutes. Everything else as in [`KeyRing::verify`].
+    ///
+    /// # Errors
+    /// Why nobody is let in.
+    pub async fn verify_chosen(&self, presented: &str, from: Option<IpAddr>) -> Result<Arc<Principal>, IdentityRefusal> {
+        let text = ChosenText::parse(presented).ok_or_else(|| IdentityRefusal::new(RefusalReason::Malformed))?;
+        if self.is_stale() {
+            return Err(IdentityRefusal::new(RefusalReason::StoreUnreachable));
+        }
+        let hashes: Vec<SecretHash> = {
+            let (snapshot, now) = (self.0.snapshot.load(), self.now());
+            let secrets = snapshot.keys.get(&text.id).into_iter().flat_map(|key| &key.chosen);
+            secrets.filter(|secret| !secret.is_over(now)).map(|secret| secret.value.clone()).collect()
+        };
+        let fits = self.0.passwords.verify(&hashes, text.secret).await;
+        if !fits.map_err(|_| IdentityRefusal::new(RefusalReason::Busy))? {
+            return Err(IdentityRefusal::new(RefusalReason::UnknownKey));
+        }
+        // Asked anew: the key may have been taken back while we waited.
+        match self.0.snapshot.load().keys.get(&text.id) {
+            Some(known) => known.admit(&text.id, from, self.now()),
+            None => Err(IdentityRefusal::new(RefusalReason::UnknownKey)),
+        }
+    }
+
+    pub(crate) fn hash(&self, text: &[u8]) -> blake3::Hash {
         blake3::keyed_hash(&self.0.hash_key, text)
     }
 
-    async fn read(&self, id: &str) -> Result<(u64, Result<StoredKey, String>), KeyError> {
-        let shaped = KeyId::new(id).map_err(|_| KeyError::NotFound(id.chars().take(40).filter(|c| !c.is_control()).collect()))?;
-        let entry = self.0.store.get(NAMESPACE, shaped.as_str()).await?;
-        let entry = entry.ok_or_else(|| KeyError::NotFound(id.to_owned()))?;
-        Ok((entry.version, StoredKey::decode(&entry.key, &entry.value)))
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.0.store
     }
 
-    async fn each(&self, mut take: impl FnMut(&str, Result<StoredKey, String>) -> Result<(), KeyError>) -> Result<(), KeyError> {
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.0.store.list_after(NAMESPACE, "", after.as_deref(), PAGE).await?;
-            for entry in &page.entries {
-                take(&entry.key, StoredKey::decode(&entry.key, &entry.value))?;
-            }
-            after = page.entries.last().map(|e| e.key.clone());
-            if !page.more {
-                return Ok(());
-            }
-        }
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    /// What verifies chosen secrets; shared, so that the bound is one for all.
+    pub(crate) fn passwords(&self) -> &Arc<Passwords> {
+        &self.0.passwords
     }
 }
 
-fn known(stored: &StoredKey) -> Result<(IdBytes, Known), String> {
+impl Known {
+    /// What is left to check once the secret is proven.
+    fn admit(&self, id: &IdBytes, from: Option<IpAddr>, now: Timestamp) -> Result<Arc<Principal>, IdentityRefusal> {
+        let refused = |reason| Err(IdentityRefusal::of_key(reason, key_id(id)));
+        if self.revoked {
+            return refused(RefusalReason::Revoked);
+        }
+        if self.expires_at.is_some_and(|at| at <= now) {
+            return refused(RefusalReason::Expired);
+        }
+        // An address that is not known is in no network.
+        let near = |address: IpAddr| self.from.iter().any(|network| network.contains(&address.to_canonical()));
+        if !self.from.is_empty() && !from.is_some_and(near) {
+            return refused(RefusalReason::WrongAddress);
+        }
+        self.usage.note(now);
+        Ok(Arc::clone(&self.principal))
+    }
+}
+
+fn known(stored: &StoredKey, before: &Snapshot) -> Result<(IdBytes, Known), String> {
     let record = &stored.record;
-    let id = record.id.as_str().as_bytes().try_into().map_err(|_| "its id has the wrong length".to_owned())?;
+    let id: IdBytes = record.id.as_str().as_bytes().try_into().map_err(|_| "its id has the wrong length".to_owned())?;
     let principal = record.principal().ok_or("its id does not make a principal")?;
+    let (mut keyed, mut chosen) = (Vec::new(), Vec::new());
+    for secret in &stored.secrets {
+        let ends_at = secret.ends_at;
+        match secret.comparable()? {
+            Comparable::Keyed(value) => keyed.push(Ending { value, ends_at }),
+            Comparable::Chosen(value) => chosen.push(Ending { value, ends_at }),
+        }
+    }
     let key = Known {
-        hash: *stored.hash()?.as_bytes(),
+        keyed,
+        chosen,
+        from: record.from.iter().copied().collect(),
+        usage: before.keys.get(&id).map(|key| Arc::clone(&key.usage)).unwrap_or_default(),
         expires_at: record.expires_at,
         revoked: record.revoked_at.is_some(),
         principal: Arc::new(principal),
@@ -323,18 +382,26 @@ mod tests {
     async fn an_unknown_id_takes_the_road_of_a_wrong_secret() {
         let clock = Arc::new(SystemClock);
         let ring = KeyRing::open(Arc::new(MemoryStore::new(clock.clone())), clock, Pepper::in_memory().unwrap()).await.unwrap();
-        let stranger = generate().unwrap().1;
-        let unknown = ring.verify(stranger.expose()).unwrap_err();
+        let stranger = crate::format::generate(b"abcdefghij").unwrap();
+        let unknown = ring.verify(stranger.expose(), None).unwrap_err();
         assert_eq!(ring.0.comparisons.load(Ordering::Relaxed), 1);
-        ring.create(KeyRequest::new("x", "reader", TenantId::default_tenant())).await.unwrap();
+        ring.create(crate::KeyRequest::new("x", "reader", TenantId::default_tenant())).await.unwrap();
         let mut snapshot = Snapshot::default();
         let id = KeyText::parse(stranger.expose()).unwrap().id;
         let stored = ring.0.snapshot.load_full();
         let some = stored.keys.values().next().unwrap();
-        let other = Known { hash: some.hash, expires_at: None, revoked: false, principal: some.principal.clone() };
+        let other = Known {
+            keyed: vec![Ending { value: some.keyed[0].value, ends_at: None }],
+            chosen: Vec::new(),
+            from: Vec::new(),
+            usage: Arc::default(),
+            expires_at: None,
+            revoked: false,
+            principal: some.principal.clone(),
+        };
         snapshot.keys.insert(id, other);
         ring.0.snapshot.store(Arc::new(snapshot));
-        let wrong_secret = ring.verify(stranger.expose()).unwrap_err();
+        let wrong_secret = ring.verify(stranger.expose(), None).unwrap_err();
         assert_eq!(ring.0.comparisons.load(Ordering::Relaxed), 2);
         assert_eq!(unknown, wrong_secret, "the caller cannot tell which it was");
     }

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use base64::Engine as _;
 use portcullis_identity::{
-    DEFAULT_LOCAL_ROLE, Door, Identity, KeyError, KeyRequest, KeyRing, KeyStatus, Pepper, Presented, RefusalReason,
-    local_principal,
+    ClientCertificate, DEFAULT_LOCAL_ROLE, Door, Identity, IdentityRefusal, IdentitySettings, KeyError, KeyRequest, KeyRing,
+    KeyStatus, Pepper, Presented, RefusalReason, Rotation, SanName, SecretHash, TokenVerifier, local_principal, networks,
 };
-use portcullis_model::{CredentialKind, FaultCode, ManualClock, NameSet, TenantId, Timestamp};
+use portcullis_model::{CredentialKind, FaultCode, ManualClock, NameSet, Principal, Secret, TenantId, Timestamp};
 use portcullis_state::{MemoryStore, SqliteStore, Store};
 
 fn clock() -> ManualClock {
@@ -35,7 +37,7 @@ fn request() -> KeyRequest {
 }
 
 fn reason(ring: &KeyRing, key: &str) -> RefusalReason {
-    ring.verify(key).unwrap_err().reason
+    ring.verify(key, None).unwrap_err().reason
 }
 
 #[tokio::test]
@@ -45,7 +47,7 @@ async fn a_key_is_shown_once_hashed_at_rest_and_opens_its_door() {
     wanted.tenant = TenantId::new("shop").unwrap();
     wanted.services = NameSet::only(["cart"]);
     let created = house.ring.create(wanted).await.unwrap();
-    let principal = house.ring.verify(created.secret.expose()).unwrap();
+    let principal = house.ring.verify(created.secret.expose(), None).unwrap();
     assert_eq!(principal.id.as_str(), format!("key:{}", created.record.id));
     assert_eq!(principal.credential, CredentialKind::ApiKey { id: created.record.id.clone() });
     assert_eq!(principal.tenant.as_str(), "shop");
@@ -96,9 +98,9 @@ async fn a_key_ends_at_its_expiry() {
     wanted.expires_in = Some(Duration::from_secs(3));
     let created = house.ring.create(wanted).await.unwrap();
     house.clock.advance(Duration::from_millis(2_999));
-    assert!(house.ring.verify(created.secret.expose()).is_ok());
+    assert!(house.ring.verify(created.secret.expose(), None).is_ok());
     house.clock.advance(Duration::from_millis(1));
-    let refusal = house.ring.verify(created.secret.expose()).unwrap_err();
+    let refusal = house.ring.verify(created.secret.expose(), None).unwrap_err();
     assert_eq!(refusal.reason, RefusalReason::Expired);
     assert_eq!(refusal.key.as_ref(), Some(&created.record.id));
     assert!(refusal.www_authenticate.unwrap().contains("expired"));
@@ -120,7 +122,7 @@ async fn revocation_in_another_process_is_seen_at_the_next_refresh() {
     let created = command_line.create(request()).await.unwrap();
     assert_eq!(reason(&server, created.secret.expose()), RefusalReason::UnknownKey);
     assert!(server.refresh().await.unwrap().changed);
-    assert!(server.verify(created.secret.expose()).is_ok());
+    assert!(server.verify(created.secret.expose(), None).is_ok());
     assert!(!server.refresh().await.unwrap().changed);
 
     let id = created.record.id.as_str();
@@ -153,10 +155,10 @@ async fn keep_fresh_makes_a_revocation_effective_within_a_second() {
     let server = rings[1].clone();
     let fresh = tokio::spawn(server.clone().keep_fresh(Duration::from_millis(500), |_| {}));
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert!(server.verify(created.secret.expose()).is_ok());
+    assert!(server.verify(created.secret.expose(), None).is_ok());
     rings[0].revoke(created.record.id.as_str()).await.unwrap();
     let start = std::time::Instant::now();
-    while server.verify(created.secret.expose()).is_ok() {
+    while server.verify(created.secret.expose(), None).is_ok() {
         assert!(start.elapsed() < Duration::from_secs(1), "revocation took longer than a second");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -170,10 +172,10 @@ async fn an_unreachable_store_fails_closed_and_recovers() {
     house.store.set_unreachable(true);
     house.clock.advance(Duration::from_secs(5));
     assert!(house.ring.refresh().await.is_err());
-    assert!(house.ring.verify(created.secret.expose()).is_ok(), "five seconds are still trusted");
+    assert!(house.ring.verify(created.secret.expose(), None).is_ok(), "five seconds are still trusted");
     house.clock.advance(Duration::from_millis(1));
     assert!(house.ring.refresh().await.is_err());
-    let refusal = house.ring.verify(created.secret.expose()).unwrap_err();
+    let refusal = house.ring.verify(created.secret.expose(), None).unwrap_err();
     assert_eq!(
         (refusal.reason, refusal.code(), refusal.http_status()),
         (RefusalReason::StoreUnreachable, FaultCode::Unavailable, 503)
@@ -181,7 +183,7 @@ async fn an_unreachable_store_fails_closed_and_recovers() {
     assert_eq!(refusal.www_authenticate, None, "the credential is not to blame");
     house.store.set_unreachable(false);
     house.ring.refresh().await.unwrap();
-    assert!(house.ring.verify(created.secret.expose()).is_ok());
+    assert!(house.ring.verify(created.secret.expose(), None).is_ok());
 }
 
 #[tokio::test]
@@ -229,7 +231,7 @@ async fn stdio_is_the_local_user_and_http_needs_a_credential() {
     let header = format!("Bearer {}", created.secret.expose());
     assert_eq!(identity.identify(&http(Some(&header), FAR)).await.unwrap().roles.iter().next().unwrap().as_ref(), "reader");
     let basic = identity.identify(&http(Some("Basic dXNlcjpwYXNz"), FAR)).await.unwrap_err();
-    assert_eq!((basic.reason, basic.http_status()), (RefusalReason::UnsupportedScheme, 401));
+    assert_eq!((basic.reason, basic.http_status()), (RefusalReason::NotAcceptedHere, 401), "there are no users");
     let ringless = Identity::new(None, (*local).clone(), Arc::new(house.clock.clone()));
     assert_eq!(ringless.identify(&http(Some(&header), FAR)).await.unwrap_err().reason, RefusalReason::NoKeyRing);
 }
@@ -282,12 +284,274 @@ async fn an_address_that_keeps_failing_has_to_wait() {
         assert!(identity.identify(&http(None, FAR)).await.is_err());
         assert!(identity.identify(&http(Some(&header), FAR)).await.is_ok());
     }
-    for _ in 0..20 {
+    for _ in 0..21 {
         assert_eq!(identity.identify(&http(Some("Bearer wrong"), FAR)).await.unwrap_err().reason, RefusalReason::Malformed);
     }
     let refusal = identity.identify(&http(Some(&header), FAR)).await.unwrap_err();
-    assert_eq!((refusal.reason, refusal.http_status(), refusal.retry_after_seconds), (RefusalReason::RateLimited, 429, Some(3)));
+    assert_eq!((refusal.reason, refusal.http_status(), refusal.retry_after_seconds), (RefusalReason::Locked, 429, Some(3)));
     assert!(identity.identify(&http(Some(&header), "192.0.2.8:1")).await.is_ok(), "other addresses are not touched");
     house.clock.advance(Duration::from_secs(3));
     assert!(identity.identify(&http(Some(&header), FAR)).await.is_ok());
+}
+
+/// Time passes, and the ring hears from its store.
+async fn later(house: &House, passed: Duration) {
+    house.clock.advance(passed);
+    house.ring.refresh().await.unwrap();
+}
+
+const CHOSEN: &str = "Kq7#vLp2xWm9zR!d";
+
+#[tokio::test]
+async fn a_rotated_key_overlaps_and_keeps_its_principal() {
+    let house = house().await;
+    let created = house.ring.create(request()).await.unwrap();
+    let id = created.record.id.as_str();
+    let hour = Duration::from_hours(1);
+    let rotation = |overlap| Rotation { overlap, ..Rotation::default() };
+    let rotated = house.ring.rotate(id, &rotation(hour)).await.unwrap();
+    let new = rotated.secret.unwrap();
+    let principals = [created.secret.expose(), new.expose()].map(|key| house.ring.verify(key, None).unwrap());
+    assert_eq!(principals[0], principals[1]);
+    later(&house, hour - Duration::from_millis(1)).await;
+    assert!(house.ring.verify(created.secret.expose(), None).is_ok());
+    later(&house, Duration::from_millis(1)).await;
+    assert_eq!(reason(&house.ring, created.secret.expose()), RefusalReason::UnknownKey);
+    assert!(house.ring.verify(new.expose(), None).is_ok());
+
+    // A later rotation never makes an earlier secret live longer.
+    let second = house.ring.rotate(id, &rotation(hour)).await.unwrap().secret.unwrap();
+    house.ring.rotate(id, &rotation(hour * 10)).await.unwrap();
+    later(&house, hour).await;
+    assert_eq!(reason(&house.ring, new.expose()), RefusalReason::UnknownKey);
+    assert!(house.ring.verify(second.expose(), None).is_ok());
+    house.ring.rotate(id, &rotation(hour)).await.unwrap();
+    house.ring.rotate(id, &rotation(hour)).await.unwrap();
+    let many = house.ring.rotate(id, &rotation(hour)).await.unwrap_err();
+    assert!(many.to_string().contains("overlap of 0s"), "{many}");
+    let last = house.ring.rotate(id, &rotation(Duration::ZERO)).await.unwrap().secret.unwrap();
+    assert_eq!(reason(&house.ring, second.expose()), RefusalReason::UnknownKey, "every earlier secret ended");
+    assert!(house.ring.verify(last.expose(), None).is_ok());
+
+    house.ring.revoke(id).await.unwrap();
+    assert!(house.ring.rotate(id, &Rotation::default()).await.unwrap_err().to_string().contains("revoked"));
+}
+
+#[tokio::test]
+async fn an_expired_key_rotates_only_with_a_new_validity_and_old_secrets_are_reminded_of() {
+    let house = house().await;
+    let day = Duration::from_hours(24);
+    let mut wanted = request();
+    wanted.expires_in = Some(day * 10);
+    let short = house.ring.create(wanted).await.unwrap().record.id;
+    let long = house.ring.create(request()).await.unwrap().record.id;
+    assert!(house.ring.aging(clock_now(&house.clock)).await.unwrap().is_empty());
+    house.clock.advance(day * 90);
+    let aging = house.ring.aging(clock_now(&house.clock)).await.unwrap();
+    assert_eq!(aging.iter().map(|r| &r.id).collect::<Vec<_>>(), [&long], "the expired one needs nobody's care");
+    let error = house.ring.rotate(short.as_str(), &Rotation::default()).await.unwrap_err();
+    assert!(error.to_string().contains("new validity"), "{error}");
+    let renewed = Rotation { expires_in: Some(day), ..Rotation::default() };
+    let key = house.ring.rotate(short.as_str(), &renewed).await.unwrap().secret.unwrap();
+    assert!(house.ring.verify(key.expose(), None).is_ok());
+    house.ring.rotate(long.as_str(), &Rotation::default()).await.unwrap();
+    assert!(house.ring.aging(clock_now(&house.clock)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_chosen_secret_is_hashed_found_by_id_and_can_be_replaced() {
+    let house = house().await;
+    let weak = house.ring.import(request(), &Secret::new("Password12345678!")).await.unwrap_err();
+    assert!(matches!(&weak, KeyError::Request(why) if why.contains("well-known")), "{weak}");
+    let whole = house.ring.import(request(), &Secret::new("pcl_Kq7#vLp2xWm9zR!d")).await.unwrap_err();
+    assert!(whole.to_string().contains("only the secret"), "{whole}");
+    let record = house.ring.import(request(), &Secret::new(CHOSEN)).await.unwrap();
+    let entry = house.store.get("identity.api_keys", record.id.as_str()).await.unwrap().unwrap();
+    let stored = String::from_utf8(entry.value).unwrap();
+    assert!(stored.contains("$argon2id$v=19$m=19456,t=2,p=1$") && !stored.contains(CHOSEN), "{stored}");
+    let key = format!("pcli_{}_{CHOSEN}", record.id);
+    assert_eq!(house.ring.verify_chosen(&key, None).await.unwrap().id.as_str(), format!("key:{}", record.id));
+    for wrong in [format!("{key}x"), format!("pcli_0000000000_{CHOSEN}")] {
+        assert_eq!(house.ring.verify_chosen(&wrong, None).await.unwrap_err(), IdentityRefusal::new(RefusalReason::UnknownKey));
+    }
+    let rotated = house.ring.rotate(record.id.as_str(), &Rotation::default()).await.unwrap();
+    let generated = rotated.secret.unwrap();
+    assert!(house.ring.verify(generated.expose(), None).is_ok());
+    let old = house.ring.verify_chosen(&key, None).await.unwrap_err();
+    assert_eq!(old.reason, RefusalReason::UnknownKey, "remembered, but its time is over");
+    house.ring.revoke(record.id.as_str()).await.unwrap();
+    assert_eq!(reason(&house.ring, generated.expose()), RefusalReason::Revoked);
+}
+
+#[tokio::test]
+async fn a_key_of_some_networks_is_good_only_from_there() {
+    let house = house().await;
+    let mut wanted = request();
+    wanted.from = networks(["10.0.0.0/8", "2001:db8::/32"]).unwrap();
+    let key = house.ring.create(wanted).await.unwrap().secret;
+    for (from, good) in [
+        ("10.1.2.3", true),
+        ("::ffff:10.1.2.3", true),
+        ("2001:db8::1", true),
+        ("11.0.0.1", false),
+        ("::ffff:11.0.0.1", false),
+        ("::10.1.2.3", false),
+        ("2001:db9::1", false),
+    ] {
+        let verified = house.ring.verify(key.expose(), Some(from.parse().unwrap()));
+        assert_eq!(verified.is_ok(), good, "{from}");
+    }
+    let unknown = house.ring.verify(key.expose(), None).unwrap_err();
+    assert_eq!((unknown.reason, unknown.http_status()), (RefusalReason::WrongAddress, 403));
+    let identity = identity(&house);
+    let header = format!("Bearer {}", key.expose());
+    assert!(identity.identify(&http(Some(&header), "10.1.2.3:1")).await.is_ok());
+    let forwarded = Presented { forwarded: true, ..http(Some(&header), "10.1.2.3:1") };
+    assert_eq!(identity.identify(&forwarded).await.unwrap_err().reason, RefusalReason::WrongAddress);
+}
+
+#[tokio::test]
+async fn a_use_is_noted_in_the_background() {
+    let house = house().await;
+    let created = house.ring.create(request()).await.unwrap();
+    assert_eq!(house.ring.write_usage().await.unwrap(), 0);
+    house.ring.verify(created.secret.expose(), None).unwrap();
+    assert_eq!(house.ring.last_used(&created.record.id).await.unwrap(), None, "a call writes nothing");
+    let counter = house.store.change_counter("identity.api_keys").await.unwrap();
+    assert_eq!(house.ring.write_usage().await.unwrap(), 1);
+    assert_eq!(house.ring.last_used(&created.record.id).await.unwrap(), Some(clock_now(&house.clock)));
+    assert_eq!(house.store.change_counter("identity.api_keys").await.unwrap(), counter, "a use is no change of the keys");
+    later(&house, Duration::from_secs(59)).await;
+    house.ring.verify(created.secret.expose(), None).unwrap();
+    house.ring.create(request()).await.unwrap();
+    assert_eq!(house.ring.write_usage().await.unwrap(), 0, "once a minute, also after the keys were loaded anew");
+    house.store.set_unreachable(true);
+    assert!(house.ring.verify(created.secret.expose(), None).is_ok());
+}
+
+fn basic(name: &str, password: &str) -> String {
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}")))
+}
+
+fn settings(value: serde_json::Value) -> IdentitySettings {
+    serde_json::from_value(value).unwrap()
+}
+
+fn ana() -> serde_json::Value {
+    let hash = SecretHash::of(&Secret::new(CHOSEN)).unwrap();
+    serde_json::json!({"name": "ana", "password_hash": hash.as_str(), "roles": ["reader"], "tenant": "shop"})
+}
+
+fn certificate(name: &str) -> ClientCertificate {
+    ClientCertificate {
+        subject_alternative_names: vec![SanName::Dns(name.to_owned())],
+        not_after: Timestamp::from_seconds(1_900_000_000),
+        fingerprint_sha256: [1; 32],
+    }
+}
+
+#[derive(Debug)]
+struct OneToken;
+
+#[async_trait]
+impl TokenVerifier for OneToken {
+    async fn verify(&self, token: &str) -> Result<Arc<Principal>, IdentityRefusal> {
+        let refused = || IdentityRefusal::new(RefusalReason::Malformed);
+        (token == "a.b.c").then(|| Arc::new(local_principal("token", "reader").unwrap())).ok_or_else(refused)
+    }
+
+    fn looks_like(&self, token: &str) -> bool {
+        token.matches('.').count() == 2
+    }
+}
+
+#[tokio::test]
+async fn each_listener_accepts_the_kinds_it_was_told_to() {
+    let house = house().await;
+    let mut wanted = request();
+    wanted.doors = [Door::Mcp, Door::Ingest].into();
+    let key = format!("Bearer {}", house.ring.create(wanted).await.unwrap().secret.expose());
+    let password = basic("ana", CHOSEN);
+    let certificate = certificate("agent.example");
+    let rule =
+        serde_json::json!({"name": "agent", "san": {"dns": "agent.example"}, "roles": ["reader"], "doors": ["mcp", "ingest"]});
+    for (kind, header) in
+        [("key", Some(key.as_str())), ("basic", Some(password.as_str())), ("token", Some("Bearer a.b.c")), ("certificate", None)]
+    {
+        for accepted in ["key", "basic", "token", "certificate"] {
+            let only: serde_json::Map<_, _> =
+                ["key", "basic", "token", "certificate"].map(|k| (k.to_owned(), (k == accepted).into())).into_iter().collect();
+            let settings = settings(serde_json::json!({"mcp": only, "users": [ana()], "certificates": [rule]}));
+            let identity = identity(&house).with_settings(&settings).unwrap().with_token_verifier(Arc::new(OneToken));
+            let presented = Presented { certificate: header.is_none().then_some(&certificate), ..http(header, FAR) };
+            let verified = identity.identify(&presented).await;
+            assert_eq!(verified.is_ok(), kind == accepted, "{kind} where {accepted} is accepted: {verified:?}");
+            if kind == "certificate" || kind == "key" {
+                assert!(identity.identify_ingest(&presented).await.is_ok(), "the other listener is not touched");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_header_decides_and_with_binding_both_must_be_accepted() {
+    let house = house().await;
+    let key = format!("Bearer {}", house.ring.create(request()).await.unwrap().secret.expose());
+    let rule = serde_json::json!({"name": "agent", "san": {"dns": "agent.example"}, "roles": ["reader"]});
+    let (known, stranger) = (certificate("agent.example"), certificate("other.example"));
+    let ask = async |binding: bool, header: Option<&str>, certificate: Option<&ClientCertificate>| {
+        let settings = settings(serde_json::json!({"require_certificate_binding": binding, "certificates": [rule]}));
+        let identity = identity(&house).with_settings(&settings).unwrap();
+        let verified = identity.identify(&Presented { certificate, ..http(header, FAR) }).await;
+        verified.map(|principal| principal.id.to_string()).map_err(|refusal| refusal.reason)
+    };
+    let by_key = format!("key:{}", house.ring.list().await.unwrap()[0].id);
+    for (header, certificate, loose, bound) in [
+        (Some(key.as_str()), None, Ok(by_key.clone()), Err(RefusalReason::CertificateRequired)),
+        (Some(key.as_str()), Some(&known), Ok(by_key.clone()), Ok(by_key.clone())),
+        (Some(key.as_str()), Some(&stranger), Ok(by_key.clone()), Err(RefusalReason::NoCertificateRule)),
+        (Some("Bearer wrong"), Some(&known), Err(RefusalReason::Malformed), Err(RefusalReason::Malformed)),
+        (None, Some(&known), Ok("cert:agent".to_owned()), Ok("cert:agent".to_owned())),
+        (None, Some(&stranger), Err(RefusalReason::NoCertificateRule), Err(RefusalReason::NoCertificateRule)),
+        (None, None, Err(RefusalReason::NoCredential), Err(RefusalReason::NoCredential)),
+    ] {
+        assert_eq!(ask(false, header, certificate).await, loose, "{certificate:?}");
+        assert_eq!(ask(true, header, certificate).await, bound, "{certificate:?}");
+    }
+}
+
+#[tokio::test]
+async fn guessing_at_a_name_waits_there_and_nowhere_else() {
+    let house = house().await;
+    let identity = identity(&house).with_settings(&settings(serde_json::json!({"users": [ana()]}))).unwrap();
+    let (right, wrong, stranger) = (basic("ana", CHOSEN), basic("ana", "wrong"), basic("bob", "wrong"));
+    assert_eq!(identity.identify(&http(Some(&right), FAR)).await.unwrap().id.as_str(), "user:ana");
+    for _ in 0..6 {
+        let refusal = identity.identify(&http(Some(&wrong), FAR)).await.unwrap_err();
+        assert_eq!((refusal.reason, refusal.http_status()), (RefusalReason::WrongPassword, 401));
+    }
+    let locked = identity.identify(&http(Some(&right), FAR)).await.unwrap_err();
+    assert_eq!((locked.reason, locked.http_status(), locked.retry_after_seconds), (RefusalReason::Locked, 429, Some(1)));
+    assert!(identity.identify(&http(Some(&right), "192.0.2.8:1")).await.is_ok(), "ana is let in from elsewhere");
+    let other = identity.identify(&http(Some(&stranger), FAR)).await.unwrap_err();
+    assert_eq!(other.reason, RefusalReason::WrongPassword, "other names are not touched");
+    // A proxy's word does not make another address of it.
+    let forwarded = Presented { forwarded: true, ..http(Some(&right), FAR) };
+    assert_eq!(identity.identify(&forwarded).await.unwrap_err().reason, RefusalReason::Locked);
+    house.clock.advance(Duration::from_secs(1));
+    assert!(identity.identify(&http(Some(&right), FAR)).await.is_ok());
+    assert_eq!(identity.identify(&http(Some(&wrong), FAR)).await.unwrap_err().reason, RefusalReason::WrongPassword);
+    assert!(identity.identify(&http(Some(&right), FAR)).await.is_ok(), "the right password made the count start anew");
+}
+
+#[tokio::test]
+async fn a_credential_in_the_url_is_refused_even_with_a_good_header() {
+    let house = house().await;
+    let identity = identity(&house).with_anonymous_loopback("reader").unwrap();
+    let header = format!("Bearer {}", house.ring.create(request()).await.unwrap().secret.expose());
+    for header in [None, Some(header.as_str())] {
+        let refusal = identity.identify(&Presented { query: Some("api_key=x"), ..http(header, NEAR) }).await.unwrap_err();
+        assert_eq!((refusal.reason, refusal.http_status()), (RefusalReason::CredentialInUrl, 400));
+        assert!(identity.identify(&Presented { query: Some("page=2"), ..http(header, NEAR) }).await.is_ok());
+    }
 }
