@@ -127,16 +127,6 @@ impl ToolShape {
         let Some(start) = start else { return UNREADABLE };
         i64::try_from(now.since(start).as_nanos().div_ceil(1_000_000_000)).unwrap_or(UNREADABLE)
     }
-
-    /// The sources the call asks: those it names, or all of `reachable` when it names none.
-    pub(crate) fn sources(&self, arguments: &Map<String, Value>, reachable: &BTreeSet<String>) -> BTreeSet<String> {
-        let named: BTreeSet<String> = match (arguments.get("source"), arguments.get("sources")) {
-            (Some(Value::String(one)), _) => [one.clone()].into(),
-            (_, Some(Value::Array(several))) => several.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-            _ => BTreeSet::new(),
-        };
-        if named.is_empty() { reachable.clone() } else { named }
-    }
 }
 
 impl ArgumentShape {
@@ -207,6 +197,16 @@ impl ArgumentShape {
             ArgumentKind::Opaque => RestrictedExpression::new_record([]).ok()?,
         })
     }
+}
+
+/// The sources the call asks: those it names, or all of `reachable` when it names none.
+pub(crate) fn sources_asked(arguments: &Map<String, Value>, reachable: &BTreeSet<String>) -> BTreeSet<String> {
+    let named: BTreeSet<String> = match (arguments.get("source"), arguments.get("sources")) {
+        (Some(Value::String(one)), _) => [one.clone()].into(),
+        (_, Some(Value::Array(several))) => several.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => BTreeSet::new(),
+    };
+    if named.is_empty() { reachable.clone() } else { named }
 }
 
 /// A whole number; `5.0` is one, as in JSON Schema.
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn a_call_that_names_no_source_asks_all() {
         let all: BTreeSet<String> = ["a".to_owned(), "b".to_owned()].into();
-        assert_eq!(shape().sources(&map(&json!({})), &all), all);
-        assert_eq!(shape().sources(&map(&json!({"source": "b"})), &all), BTreeSet::from(["b".to_owned()]));
+        assert_eq!(sources_asked(&map(&json!({})), &all), all);
+        assert_eq!(sources_asked(&map(&json!({"source": "b"})), &all), BTreeSet::from(["b".to_owned()]));
     }
 }

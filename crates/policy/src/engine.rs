@@ -16,6 +16,7 @@ use portcullis_model::{Clock, Principal, PrincipalId, RiskClass, SystemClock, Te
 use portcullis_model::{CredentialKind, Timestamp};
 use serde_json::{Map, Value};
 
+use crate::arguments::sources_asked;
 use crate::check::WEEKDAYS;
 use crate::compile::{Compiled, Ruleset, compile};
 use crate::error::{PolicyError, Refusal};
@@ -539,7 +540,7 @@ impl Policies {
             if shape.asks_sources {
                 let reachable: BTreeSet<String> =
                     self.sources.iter().filter(|s| principal.scope.sources.contains(s)).cloned().collect();
-                let asked = shape.sources(arguments, &reachable).into_iter().map(RestrictedExpression::new_string);
+                let asked = sources_asked(arguments, &reachable).into_iter().map(RestrictedExpression::new_string);
                 pairs.push(("sources".to_owned(), RestrictedExpression::new_set(asked)));
             }
         }

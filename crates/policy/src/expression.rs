@@ -69,10 +69,7 @@ impl Uses {
         {
             let full: Vec<String> = base.into_iter().chain(attrs.iter().map(ToString::to_string)).collect();
             match full.get(1).map(String::as_str) {
-                Some("arguments") => match full.get(2) {
-                    Some(name) => drop(self.guarded.insert(name.clone())),
-                    None => {}
-                },
+                Some("arguments") => self.guarded.extend(full.get(2).cloned()),
                 Some(name) => drop(self.context.insert(name.to_owned())),
                 None => self.whole = true,
             }

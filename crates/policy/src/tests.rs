@@ -176,7 +176,7 @@ fn a_rule_about_arguments_is_checked_against_the_tool() {
         ("query_logs", r#"context.argument.service == "a""#, "did you mean 'arguments'"),
         ("query_logs", r#"context.arguments.labels == "a""#, "only ask whether it is there"),
         ("query_logs", r#"context.arguments == {"service": "a"}"#, "as a whole"),
-        ("query_logs", r#"context.arguments.raw && !context.arguments.raw"#, "true and false"),
+        ("query_logs", "context.arguments.raw && !context.arguments.raw", "true and false"),
         ("list_sources", "context.look_back_seconds > 60", "takes a window of time"),
         ("list_sources", r#"context.sources.contains("lab")"#, "takes a source"),
         ("query_logs", r#"principal.kind == "api_key""#, "did you mean 'api-key'"),
