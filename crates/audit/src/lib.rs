@@ -11,12 +11,32 @@
 //! | `<chain>.jsonl.1`, `.2`, … | earlier parts, oldest first |
 //! | `<chain>.head` | sequence number and hash of the last record known to be on disk, and whether the chain was closed |
 //! | `<chain>.lock` | locked by the process that writes |
+//! | `<chain>.checkpoints` | signed checkpoints, one per line |
+//! | `<chain>.base` | signed: where the chain begins, after retention removed older parts |
 //! | `<chain>.torn-<n>` | what a crash left of a line, moved aside before record `n` |
 //!
+//! and for all chains `audit.key` (the secret for fingerprints and signatures), `audit.pub` (the public key), and
+//! `erase.lock` and `erase.pending` (an erasure at work).
+//!
 //! # Checking a chain without this program
-//! A line is `{"seq":…,"time":…,"prev":"<hex>",…,"hash":"<hex>"}`. Its hash is BLAKE3 over the 32 bytes of `prev`
-//! followed by the bytes of the line before `,"hash":`. `prev` is the hash of the record before, 32 zero bytes for
-//! the first. Sequence numbers start at 1 and rise by one through all parts.
+//! A line is `{"seq":…,"time":…,"prev":"<hex>",…,"hash":"<hex>"}`, or with personal text
+//! `{"seq":…,…,"sealed":{…},"hash":"<hex>","open":{…}}`. Its hash is BLAKE3 over the 32 bytes of `prev` followed by the
+//! bytes of the line before `,"hash":`. `prev` is the hash of the record before, 32 zero bytes for the first. Sequence
+//! numbers start at 1 and rise by one through all parts.
+//!
+//! `sealed` has a commitment for each of `who`, `about` and `note` that the record has: BLAKE3 over the group's name, a
+//! zero byte, the 16 bytes of the salt, and the bytes of the clear text. `open` has `["<salt>",{clear text}]` for each,
+//! or after an erasure the name of that erasure. Fingerprints of arguments are HMAC-SHA-256 over their canonical form
+//! (RFC 8785) under a key derived from `audit.key`.
+//!
+//! A checkpoint is an Ed25519 signature (RFC 8032) over the lines `portcullis audit checkpoint v1`, chain, sequence
+//! number, hash and time, each ended by a line feed. The signature of a head is over `portcullis audit head v1`, chain,
+//! part, sequence number, hash, and whether it was closed.
+//!
+//! # What cannot be found
+//! Records cut off after the last signed head, which is written once a second; an older state of all files put back as a
+//! whole; and anything done by somebody who holds `audit.key`. Keep the public key (`portcullis audit public-key`) on
+//! another machine, and the key file on another volume where that matters.
 
 mod anchors;
 mod erase;
