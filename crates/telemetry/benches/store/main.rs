@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)] // a benchmark ends where it fails, and prints
 
 mod data;
+mod figures;
 mod queries;
 
 use std::fs::File;
@@ -15,11 +16,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use figures::Figures;
 use portcullis_model::{SystemClock, TenantId};
 use portcullis_telemetry::{Encoding, IngestError, OtlpSignal, Store, StoreError, StoreSettings};
 
 /// Senders at once.
 const SENDERS: usize = 4;
+/// After this long without work the process is idle.
+const REST: Duration = Duration::from_secs(10);
+/// Names the directory of a store that a second process opens and leaves alone.
+const IDLE: &str = "STORE_BENCH_IDLE";
 
 fn main() {
     // Test runners pass flags such as `--test`; a benchmark has nothing to say to them.
@@ -27,7 +33,10 @@ fn main() {
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(run());
+    match std::env::var_os(IDLE) {
+        Some(directory) => runtime.block_on(rest(Path::new(&directory))),
+        None => runtime.block_on(run()),
+    }
 }
 
 fn size(name: &str, default: usize) -> usize {
@@ -44,12 +53,14 @@ async fn run() {
     println!("store benchmark: {logs} log records, {spans} spans, {series} metric series over one hour");
     println!("empty: RSS {} MB", resident("VmRSS"));
     let input = data::write_all(root, logs, spans, series);
-    let store = Store::open(StoreSettings::new(root.join("store")), Arc::new(SystemClock)).unwrap();
+    let place = root.join("store");
+    let store = Store::open(StoreSettings::new(&place), Arc::new(SystemClock)).unwrap();
+    let mut figures = Figures::default();
 
-    for (name, signal, file, count) in [
-        ("log records", OtlpSignal::Logs, &input.logs, logs),
-        ("spans", OtlpSignal::Traces, &input.spans, spans),
-        ("metric points", OtlpSignal::Metrics, &input.metrics, input.points),
+    for (name, signal, file, count, aim) in [
+        ("log records", OtlpSignal::Logs, &input.logs, logs, Some(200_000.0)),
+        ("spans", OtlpSignal::Traces, &input.spans, spans, Some(120_000.0)),
+        ("metric points", OtlpSignal::Metrics, &input.metrics, input.points, None),
     ] {
         let started = Instant::now();
         send_all(&store, signal, file).await;
@@ -64,6 +75,9 @@ async fn run() {
             resident("VmRSS"),
             resident("VmHWM"),
         );
+        if let Some(aim) = aim {
+            figures.at_least(&format!("{name} per second, durable"), count as f64 / acknowledged.as_secs_f64(), aim);
+        }
     }
     let started = Instant::now();
     store.maintain().await.unwrap();
@@ -75,9 +89,33 @@ async fn run() {
             stats.segments,
             stats.bytes as f64 / stats.rows as f64
         );
+        if table == "otel_logs" {
+            figures.at_most("bytes per log record", stats.bytes as f64 / stats.rows as f64, 60.0);
+        }
     }
-    queries::run(&store, &input).await;
+    queries::run(&store, &input, &mut figures).await;
     println!("after queries: RSS {} MB, peak {} MB", resident("VmRSS"), resident("VmHWM"));
+    figures.at_most("peak RSS, MB", resident("VmHWM") as f64, 500.0);
+    tokio::time::sleep(REST).await;
+    let idle = resident("VmRSS");
+    println!("idle, {} s after the last question: RSS {idle} MB", REST.as_secs());
+    figures.at_most("RSS idle in the process that did all this, MB", idle as f64, 60.0);
+    store.close().await.unwrap();
+    drop(store);
+    // Close to the start of a server on a full directory: what the data at rest costs, without what the allocator keeps.
+    let child = std::process::Command::new(std::env::current_exe().unwrap()).env(IDLE, &place).output().unwrap();
+    let said = String::from_utf8(child.stdout).unwrap();
+    print!("{said}");
+    let opened = said.split_whitespace().rev().nth(1).and_then(|n| n.parse().ok()).unwrap();
+    figures.at_most("RSS idle after a start on the same data, MB", opened, 60.0);
+    figures.print();
+}
+
+/// Opens a store with data and leaves it alone.
+async fn rest(directory: &Path) {
+    let store = Store::open(StoreSettings::new(directory), Arc::new(SystemClock)).unwrap();
+    tokio::time::sleep(REST).await;
+    println!("idle, {} rows at rest, started {} s ago: RSS {} MB", store.stats().rows(), REST.as_secs(), resident("VmRSS"));
     store.close().await.unwrap();
 }
 

@@ -12,6 +12,7 @@ use portcullis_ports::{
 use portcullis_telemetry::{EmbeddedSource, Store};
 
 use crate::data::Input;
+use crate::figures::Figures;
 
 fn permit() -> Permit {
     let texts: [PolicyText; 0] = [];
@@ -27,7 +28,7 @@ fn permit() -> Permit {
 }
 
 /// Asks and prints.
-pub(crate) async fn run(store: &Store, input: &Input) {
+pub(crate) async fn run(store: &Store, input: &Input, figures: &mut Figures) {
     let source = EmbeddedSource::new(SourceName::new("store").unwrap(), store.clone());
     let window =
         TimeWindow { start: Timestamp::from_nanos(input.window.0 as i64), end: Timestamp::from_nanos(input.window.1 as i64) };
@@ -41,7 +42,7 @@ pub(crate) async fn run(store: &Store, input: &Input) {
     };
     let logs = |filter: &LogFilter| LogRequest { filter: filter.clone(), limit: 100, newest_first: true, after: None };
     let rare = logs(&filter);
-    timed("logs: service + text, exact total", || async {
+    let text = timed("logs: service + text, exact total", || async {
         let answer = source.logs(&permit(), &rare).await.unwrap();
         format!("{} records of {:?}", answer.records.len(), answer.total)
     })
@@ -73,7 +74,7 @@ pub(crate) async fn run(store: &Store, input: &Input) {
         format!("{:?}", source.log_counts(&permit(), &counts).await.unwrap().total)
     })
     .await;
-    timed("trace by id", || async {
+    let by_id = timed("trace by id", || async {
         format!("{} spans", source.trace(&permit(), &input.trace_id).await.unwrap().map_or(0, |t| t.spans.len()))
     })
     .await;
@@ -102,7 +103,7 @@ pub(crate) async fn run(store: &Store, input: &Input) {
         aggregation: None,
         max_series: 2_000,
     };
-    timed("metric range: one hour, every series", || async {
+    let range = timed("metric range: one hour, every series", || async {
         let answer = source.metrics(&permit(), &metric).await.unwrap();
         format!("{} series, {} samples", answer.series.len(), answer.series.iter().map(|s| s.samples.len()).sum::<usize>())
     })
@@ -119,9 +120,13 @@ pub(crate) async fn run(store: &Store, input: &Input) {
         "SELECT ServiceName, count(*) AS n FROM otel_logs WHERE SeverityNumber >= 17 GROUP BY ServiceName ORDER BY n DESC";
     let sql = SqlRequest { statement: statement.into(), max_rows: 100 };
     timed("sql: errors by service", || async { format!("{} rows", source.sql(&permit(), &sql).await.unwrap().rows.len()) }).await;
+    figures.at_most("service + text over one hour, ms", text, 200.0);
+    figures.at_most("trace by id, ms", by_id, 30.0);
+    figures.at_most("metric range, one hour, 1,000 series, ms", range, 150.0);
 }
 
-async fn timed<F: Future<Output = String>>(name: &str, ask: impl Fn() -> F) {
+/// Asks and prints; returns the median in milliseconds.
+async fn timed<F: Future<Output = String>>(name: &str, ask: impl Fn() -> F) -> f64 {
     let first = Instant::now();
     let answer = ask().await;
     let first = first.elapsed();
@@ -132,5 +137,7 @@ async fn timed<F: Future<Output = String>>(name: &str, ask: impl Fn() -> F) {
         times.push(started.elapsed());
     }
     times.sort();
-    println!("query {name}: {:.1} ms (first {:.1} ms) — {answer}", times[2].as_secs_f64() * 1e3, first.as_secs_f64() * 1e3);
+    let median = times[2].as_secs_f64() * 1e3;
+    println!("query {name}: {median:.1} ms (first {:.1} ms) — {answer}", first.as_secs_f64() * 1e3);
+    median
 }
