@@ -24,6 +24,8 @@ pub(crate) struct Anchors {
     in_chain: bool,
 }
 
+/// First and last record, and groups as bits.
+type Spans = Vec<(u64, u64, u8)>;
 type Problems = Vec<(String, Option<u64>, Problem, String)>;
 
 impl Anchors {
@@ -164,7 +166,7 @@ impl Erasures {
 
     /// Compares the two. Records of an erasure may be in any chain.
     pub(crate) fn check(self, key: Option<&PublicKey>, report: &mut VerifyReport) {
-        let mut spans: BTreeMap<(String, String), Vec<(u64, u64, u8)>> = BTreeMap::new();
+        let mut spans: BTreeMap<(String, String), Spans> = BTreeMap::new();
         for erasure in self.recorded {
             // Anybody can append a line; only the key can permit to take personal text away.
             if key.is_some_and(|key| !erasure.is_signed(key)) {

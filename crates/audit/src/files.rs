@@ -239,8 +239,11 @@ pub(crate) fn append_checkpoint(paths: &ChainPaths, checkpoint: &Checkpoint) -> 
     file.write_all(&line).and_then(|()| file.sync_data()).map_err(AuditError::file(&path, "written"))
 }
 
+/// A line of the file with checkpoints: its number, and what it holds or why that cannot be read.
+pub(crate) type CheckpointLine = (u64, Result<Checkpoint, String>);
+
 /// The checkpoints in the file beside the chain, by line from 1; an empty list when there is no such file.
-pub(crate) fn read_checkpoints(paths: &ChainPaths) -> Result<Vec<(u64, Result<Checkpoint, String>)>, String> {
+pub(crate) fn read_checkpoints(paths: &ChainPaths) -> Result<Vec<CheckpointLine>, String> {
     let text = match fs::read(paths.checkpoints()) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

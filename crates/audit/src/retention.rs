@@ -107,8 +107,8 @@ pub(crate) fn remove_old(
         }
     }
     for (name, (paths, first_part)) in first_left {
-        let _lock = if name == own.name { None } else { try_lock(&paths.lock(), false)? };
-        if name == own.name || _lock.is_some() {
+        let lock = if name == own.name { None } else { try_lock(&paths.lock(), false)? };
+        if name == own.name || lock.is_some() {
             removed.extend(remove_before(&paths, first_part, now, signer)?);
         }
     }
