@@ -3,13 +3,19 @@
 //! [`Released`] is the type of everything that may be sent to a client. Only this crate makes one, so a
 //! result form that skips redaction does not compile. Pure: no sockets, no runtime.
 
+mod clean;
+mod envelope;
 mod redact;
 mod release;
-mod rules;
+mod sanitize;
 mod strict;
 mod validate;
 
-pub use redact::{Redactions, Redactor};
-pub use release::{ClientFault, Notice, Progress, Released, Releaser};
+pub use redact::{
+    ALLOW_SECRETS, AddressMode, ExtraPattern, PersonalSettings, RedactionFault, RedactionSettings, Redactions, Redactor, Switch,
+    TenantRedactor,
+};
+pub use release::{ClientFault, META_UNTRUSTED, Notice, Progress, ReleaseSettings, Released, Releaser, Signs};
+pub use sanitize::{INJECTION_SEQUENCES, SanitizeMode, SanitizeSettings, Sanitizer, TextKind, TextRule};
 pub use strict::{StrictFault, StrictLimits, check_strict, check_strict_str};
 pub use validate::{ArgumentSchema, SchemaFault};

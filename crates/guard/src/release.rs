@@ -1,13 +1,26 @@
-//! Release: the only way out. Everything a client is sent is a [`Released`], and only this file makes one.
+//! Release: the only way out. Everything a client is sent is a [`Released`], and only this file makes one. Every form takes
+//! the same three steps, in this order: hidden characters out, secrets and personal data out, frame around it.
 
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use portcullis_model::{Fault, FaultCode};
 use portcullis_policy::Permit;
 use portcullis_ports::{
     Content, EmbeddedResource, InputRequest, NoticeLevel, Outcome, Output, PromptMessage, PromptOutput, ResourceOutput,
 };
-use serde_json::Value;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
+use crate::clean::clean;
+use crate::envelope::{Suspicion, frame, nonce};
+use crate::redact::Switch;
 use crate::{Redactions, Redactor};
+
+/// Key in `_meta` of a result that says its text is data from production and what was seen in it.
+pub const META_UNTRUSTED: &str = "portcullis/untrusted";
 
 /// Something that may be sent to a client: redacted, within budget.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +28,20 @@ pub struct Released<T> {
     inner: T,
     redactions: Redactions,
     bytes: u64,
+    signs: Signs,
+}
+
+/// What was seen in untrusted text besides secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Signs {
+    /// The number in the frames of this answer; absent when nothing is framed.
+    pub nonce: Option<String>,
+    /// Hidden characters that were taken out.
+    pub hidden_characters: u64,
+    /// Places that read like instructions to a model. They are still there.
+    pub suspicious_texts: u64,
+    /// Released without redaction, to a principal with that grant.
+    pub unredacted: bool,
 }
 
 impl<T> Released<T> {
@@ -36,6 +63,29 @@ impl<T> Released<T> {
     /// Bytes of text and JSON in it, for budgets and audit.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// What was seen in untrusted text.
+    pub fn signs(&self) -> &Signs {
+        &self.signs
+    }
+
+    /// The member of `_meta` ([`META_UNTRUSTED`]) that says so; `None` when there is nothing to say.
+    pub fn untrusted_meta(&self) -> Option<Value> {
+        let Signs { nonce, hidden_characters, suspicious_texts, unredacted } = &self.signs;
+        let mut said = Map::new();
+        if let Some(nonce) = nonce {
+            said.insert("nonce".into(), json!(nonce));
+        }
+        for (name, count) in [("hiddenCharactersRemoved", *hidden_characters), ("textsLikeInstructions", *suspicious_texts)] {
+            if count > 0 {
+                said.insert(name.into(), json!(count));
+            }
+        }
+        if *unredacted {
+            said.insert("unredacted".into(), json!(true));
+        }
+        (!said.is_empty()).then_some(Value::Object(said))
     }
 }
 
@@ -74,19 +124,41 @@ pub struct Notice {
     pub data: Value,
 }
 
-/// Releases outputs: redacts every form, enforces the answer budget of the permit.
+/// How answers are released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReleaseSettings {
+    /// Whether the text of tool results and text resources is framed as untrusted data. Costs about 30 tokens an answer.
+    pub frame: Switch,
+}
+
+/// Releases outputs: cleans, redacts and frames every form, enforces the answer budget of the permit.
 #[derive(Debug, Clone)]
 pub struct Releaser {
     redactor: Redactor,
+    framed: bool,
+    /// `None` when the built-in list did not compile: then every framed text is called suspicious.
+    suspicion: Option<Suspicion>,
 }
 
 /// Base64 media is not text: it is bounded by its own limit, not by the text budget.
 const MEDIA_BYTES: u64 = 8 << 20;
+/// Bytes of a compressed resource that are looked at.
+const UNZIPPED: u64 = 8 << 20;
 
 impl Releaser {
-    /// A releaser with `redactor`.
+    /// A releaser without frames, for houses whose tools say only what their operator wrote (conformance suites, tests).
+    /// Servers that show telemetry use [`Releaser::with_settings`].
     pub fn new(redactor: Redactor) -> Self {
-        Self { redactor }
+        Self { redactor, framed: false, suspicion: Suspicion::new().ok() }
+    }
+
+    /// A releaser with the operator's settings; by default text is framed.
+    ///
+    /// # Errors
+    /// When a built-in list does not compile: a defect of this build, reported instead of ignored.
+    pub fn with_settings(redactor: Redactor, settings: ReleaseSettings) -> Result<Self, String> {
+        Ok(Self { redactor, framed: settings.frame == Switch::On, suspicion: Some(Suspicion::new()?) })
     }
 
     /// Releases the outcome of a tool.
@@ -94,7 +166,27 @@ impl Releaser {
     /// # Errors
     /// [`FaultCode::TooLarge`] when it exceeds the permit's answer budget: nothing is cut silently.
     pub fn outcome(&self, permit: &Permit, outcome: Outcome) -> Result<Released<Outcome>, Fault> {
-        let mut work = Work::new(&self.redactor);
+        self.released_outcome(permit, outcome, true)
+    }
+
+    /// Releases the outcome of a tool with its secrets and personal data in it. Cleaned, framed and bounded all the same;
+    /// [`Signs::unredacted`] is set. The gate records the wish before the run and the release after it.
+    ///
+    /// # Errors
+    /// [`FaultCode::Forbidden`] for a permit without that grant; otherwise as [`Releaser::outcome`].
+    pub fn outcome_unredacted(&self, permit: &Permit, outcome: Outcome) -> Result<Released<Outcome>, Fault> {
+        if !permit.may_see_unredacted() {
+            return Err(Fault::new(FaultCode::Forbidden, "you may not see unredacted answers")
+                .with_hint("leave the wish for an unredacted answer out; values show as [redacted:kind]"));
+        }
+        self.released_outcome(permit, outcome, false)
+    }
+
+    fn released_outcome(&self, permit: &Permit, outcome: Outcome, redact: bool) -> Result<Released<Outcome>, Fault> {
+        let mut work = Work::new(self, permit.principal().tenant.as_str());
+        work.redact = redact;
+        work.signs.unredacted = !redact;
+        work.draw()?;
         let inner = match outcome {
             Outcome::Complete(output) => Outcome::Complete(work.output(output)),
             Outcome::NeedsInput { requests, state } => Outcome::NeedsInput { requests: work.requests(requests), state },
@@ -107,7 +199,8 @@ impl Releaser {
     /// # Errors
     /// As [`Releaser::outcome`].
     pub fn resource(&self, permit: &Permit, output: ResourceOutput) -> Result<Released<ResourceOutput>, Fault> {
-        let mut work = Work::new(&self.redactor);
+        let mut work = Work::new(self, permit.principal().tenant.as_str());
+        work.draw()?;
         let inner = match output {
             ResourceOutput::Contents(contents) => {
                 ResourceOutput::Contents(contents.into_iter().map(|c| work.resource(c)).collect())
@@ -119,18 +212,19 @@ impl Releaser {
         work.finish(permit, inner)
     }
 
-    /// Releases a rendered prompt.
+    /// Releases a rendered prompt. Its messages are the operator's words and not framed; resources in it are.
     ///
     /// # Errors
     /// As [`Releaser::outcome`].
     pub fn prompt(&self, permit: &Permit, output: PromptOutput) -> Result<Released<PromptOutput>, Fault> {
-        let mut work = Work::new(&self.redactor);
+        let mut work = Work::new(self, permit.principal().tenant.as_str());
+        work.draw()?;
         let inner = match output {
             PromptOutput::Messages { description, messages } => PromptOutput::Messages {
                 description: description.map(|d| work.text(d)),
                 messages: messages
                     .into_iter()
-                    .map(|m| PromptMessage { role: m.role, content: work.content(m.content) })
+                    .map(|m| PromptMessage { role: m.role, content: work.content(m.content, false) })
                     .collect(),
             },
             PromptOutput::NeedsInput { requests, state } => PromptOutput::NeedsInput { requests: work.requests(requests), state },
@@ -143,71 +237,115 @@ impl Releaser {
     /// # Errors
     /// As [`Releaser::outcome`].
     pub fn values(&self, permit: &Permit, values: Vec<String>) -> Result<Released<Vec<String>>, Fault> {
-        let mut work = Work::new(&self.redactor);
+        let mut work = Work::new(self, permit.principal().tenant.as_str());
         let inner = values.into_iter().map(|v| work.text(v)).collect();
         work.finish(permit, inner)
     }
 
     /// Releases a progress report.
-    pub fn progress(&self, _permit: &Permit, done: f64, total: Option<f64>, message: &str) -> Released<Progress> {
-        let mut work = Work::new(&self.redactor);
-        let message = work.text(bounded(message, 2_000));
+    pub fn progress(&self, permit: &Permit, done: f64, total: Option<f64>, message: &str) -> Released<Progress> {
+        let mut work = Work::new(self, permit.principal().tenant.as_str());
+        let message = work.bounded(message, 2_000);
         work.released(Progress { done, total, message })
     }
 
     /// Releases a log message.
-    pub fn notice(&self, _permit: &Permit, level: NoticeLevel, logger: &str, data: Value) -> Released<Notice> {
-        let mut work = Work::new(&self.redactor);
-        let logger = work.text(bounded(logger, 200));
+    pub fn notice(&self, permit: &Permit, level: NoticeLevel, logger: &str, data: Value) -> Released<Notice> {
+        let mut work = Work::new(self, permit.principal().tenant.as_str());
+        let logger = work.bounded(logger, 200);
         let data = work.value(data);
         work.released(Notice { level, logger, data })
     }
 
     /// Releases a fault. Needs no permit: refusals happen before there is one.
     pub fn fault(&self, fault: &Fault) -> Released<ClientFault> {
-        let mut work = Work::new(&self.redactor);
-        let message = work.text(bounded(fault.message(), 2_000));
-        let hint = fault.hint().map(|h| work.text(bounded(h, 2_000)));
+        let mut work = Work::new(self, "");
+        let message = work.bounded(fault.message(), 2_000);
+        let hint = fault.hint().map(|h| work.bounded(h, 2_000));
         work.released(ClientFault { code: fault.code(), message, hint, retry_after_seconds: fault.retry_after_seconds() })
     }
 
     /// Releases a listing of the catalogue: the operator's own words, shown only to those who may use them.
     pub fn listing<T>(&self, entries: Vec<T>) -> Released<Vec<T>> {
-        Work::new(&self.redactor).released(entries)
+        Work::new(self, "").released(entries)
     }
-}
-
-fn bounded(text: &str, most: usize) -> String {
-    if text.len() <= most {
-        return text.to_owned();
-    }
-    let end = (0..=most).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
-    format!("{}… [{} bytes more]", &text[..end], text.len() - end)
 }
 
 struct Work<'r> {
-    redactor: &'r Redactor,
+    releaser: &'r Releaser,
+    tenant: &'r str,
+    redact: bool,
     found: Redactions,
     bytes: u64,
     media: u64,
+    signs: Signs,
 }
 
 impl<'r> Work<'r> {
-    fn new(redactor: &'r Redactor) -> Self {
-        Self { redactor, found: Redactions::default(), bytes: 0, media: 0 }
+    fn new(releaser: &'r Releaser, tenant: &'r str) -> Self {
+        Self { releaser, tenant, redact: true, found: Redactions::default(), bytes: 0, media: 0, signs: Signs::default() }
+    }
+
+    /// Draws the number of this answer's frames.
+    fn draw(&mut self) -> Result<(), Fault> {
+        if self.releaser.framed {
+            let drawn =
+                nonce().map_err(|e| Fault::new(FaultCode::Unavailable, "the answer cannot be framed now").with_internal(e))?;
+            self.signs.nonce = Some(drawn);
+        }
+        Ok(())
+    }
+
+    /// Cleans and redacts one text. Cleaning comes first, so that a hidden character cannot split a secret.
+    fn purify(&mut self, text: String) -> String {
+        let visible = match clean(&text, &mut self.signs.hidden_characters) {
+            Cow::Owned(visible) => visible,
+            Cow::Borrowed(_) => text,
+        };
+        if !self.redact {
+            return visible;
+        }
+        match self.releaser.redactor.for_tenant(self.tenant).text(&visible, &mut self.found) {
+            Cow::Owned(clean) => clean,
+            Cow::Borrowed(_) => visible,
+        }
     }
 
     fn text(&mut self, text: String) -> String {
-        let clean = match self.redactor.text(&text, &mut self.found) {
-            std::borrow::Cow::Owned(clean) => clean,
-            std::borrow::Cow::Borrowed(_) => text,
-        };
+        let clean = self.purify(text);
         self.bytes += clean.len() as u64;
         clean
     }
 
+    /// A text of at most `most` bytes. It is redacted whole and cut then, so that half a secret never looks like none.
+    fn bounded(&mut self, text: &str, most: usize) -> String {
+        let looked = &text[..boundary(text, LOOKED_AT.max(most))];
+        let clean = self.purify(looked.to_owned());
+        let end = boundary(&clean, most);
+        let left = clean.len() - end + (text.len() - looked.len());
+        let cut = if left == 0 { clean } else { format!("{}… [{left} bytes more]", &clean[..end]) };
+        self.bytes += cut.len() as u64;
+        cut
+    }
+
+    /// Text from production: framed, with a word in front about what it holds.
+    fn untrusted(&mut self, text: String) -> String {
+        let Some(nonce) = self.signs.nonce.clone() else { return self.text(text) };
+        let before = self.signs.hidden_characters;
+        let clean = self.purify(text);
+        let removed = self.signs.hidden_characters - before;
+        let suspicious = self.releaser.suspicion.as_ref().map_or(1, |s| s.count(&clean));
+        self.signs.suspicious_texts += suspicious;
+        let framed = frame(&clean, &nonce, suspicious, removed);
+        self.bytes += framed.len() as u64;
+        framed
+    }
+
     fn value(&mut self, mut value: Value) -> Value {
-        self.redactor.value(&mut value, &mut self.found);
+        visible(&mut value, &mut self.signs.hidden_characters);
+        if self.redact {
+            self.releaser.redactor.for_tenant(self.tenant).value(&mut value, &mut self.found);
+        }
         self.bytes += json_bytes(&value);
         value
     }
@@ -221,24 +359,19 @@ impl<'r> Work<'r> {
 
     fn output(&mut self, output: Output) -> Output {
         Output {
-            content: output.content.into_iter().map(|c| self.content(c)).collect(),
+            content: output.content.into_iter().map(|c| self.content(c, true)).collect(),
             structured: output.structured.map(|v| self.value(v)),
             failed: output.failed,
             sources: output.sources,
         }
     }
 
-    fn content(&mut self, content: Content) -> Content {
+    fn content(&mut self, content: Content, untrusted: bool) -> Content {
         match content {
+            Content::Text(text) if untrusted => Content::Text(self.untrusted(text)),
             Content::Text(text) => Content::Text(self.text(text)),
-            Content::Image { data, mime_type } => {
-                self.media += data.len() as u64;
-                Content::Image { data, mime_type }
-            }
-            Content::Audio { data, mime_type } => {
-                self.media += data.len() as u64;
-                Content::Audio { data, mime_type }
-            }
+            Content::Image { data, mime_type } => Content::Image { data: self.binary(data), mime_type: self.text(mime_type) },
+            Content::Audio { data, mime_type } => Content::Audio { data: self.binary(data), mime_type: self.text(mime_type) },
             Content::Resource(resource) => Content::Resource(self.resource(resource)),
         }
     }
@@ -246,16 +379,69 @@ impl<'r> Work<'r> {
     fn resource(&mut self, resource: EmbeddedResource) -> EmbeddedResource {
         let EmbeddedResource { uri, mime_type, data, binary } = resource;
         let data = if binary {
-            self.media += data.len() as u64;
-            data
+            self.binary(data)
+        } else if mime_type.as_deref().is_some_and(|m| m.contains("json")) {
+            self.document(data)
+        } else if mime_type.as_deref().is_none_or(|m| m.starts_with("text/plain") || m.starts_with("text/markdown")) {
+            self.untrusted(data)
         } else {
+            // Other formats would not survive a frame.
             self.text(data)
         };
-        EmbeddedResource { uri: self.text(uri), mime_type, data, binary }
+        EmbeddedResource { uri: self.text(uri), mime_type: mime_type.map(|m| self.text(m)), data, binary }
+    }
+
+    /// A JSON document as text: redacted by its structure, so that it stays JSON.
+    fn document(&mut self, data: String) -> String {
+        match serde_json::from_str::<Value>(&data) {
+            Ok(parsed) => {
+                let before = parsed.clone();
+                let bytes = self.bytes;
+                let clean = self.value(parsed);
+                self.bytes = bytes;
+                let text = if clean == before { data } else { clean.to_string() };
+                self.bytes += text.len() as u64;
+                text
+            }
+            Err(_) => self.text(data),
+        }
+    }
+
+    /// Base64 of bytes. What is text inside is redacted as text; compressed and other bytes with a secret in them go whole.
+    fn binary(&mut self, data: String) -> String {
+        let clean = if self.redact { self.redacted_binary(&data) } else { None };
+        let data = clean.unwrap_or(data);
+        self.media += data.len() as u64;
+        data
+    }
+
+    fn redacted_binary(&mut self, data: &str) -> Option<String> {
+        let redactor = self.releaser.redactor.for_tenant(self.tenant);
+        let compact: String = data.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        let Ok(bytes) = STANDARD.decode(&compact) else {
+            // Not base64 after all: looked at as the text it is.
+            return match redactor.text(data, &mut self.found) {
+                Cow::Owned(clean) => Some(STANDARD.encode(clean)),
+                Cow::Borrowed(_) => None,
+            };
+        };
+        if let Ok(text) = std::str::from_utf8(&bytes) {
+            return match redactor.text(text, &mut self.found) {
+                Cow::Owned(clean) => Some(STANDARD.encode(clean)),
+                Cow::Borrowed(_) => None,
+            };
+        }
+        let unzipped = crate::redact::unzip(&bytes, UNZIPPED);
+        let text = String::from_utf8_lossy(unzipped.as_deref().unwrap_or(&bytes));
+        if !redactor.holds_a_secret(&text, unzipped.is_some()) {
+            return None;
+        }
+        self.found.add("encoded-secret");
+        Some(STANDARD.encode("[redacted:encoded-secret]"))
     }
 
     fn released<T>(self, inner: T) -> Released<T> {
-        Released { inner, redactions: self.found, bytes: self.bytes + self.media }
+        Released { inner, redactions: self.found, bytes: self.bytes + self.media, signs: self.signs }
     }
 
     fn finish<T>(self, permit: &Permit, inner: T) -> Result<Released<T>, Fault> {
@@ -268,6 +454,40 @@ impl<'r> Work<'r> {
             .with_hint("narrow the question: a shorter window, one service, a filter, or a smaller limit"));
         }
         Ok(self.released(inner))
+    }
+}
+
+/// Bytes of a bounded text that are looked at before it is cut.
+const LOOKED_AT: usize = 64 << 10;
+
+/// The last character boundary of `text` at or before `most`.
+fn boundary(text: &str, most: usize) -> usize {
+    if text.len() <= most { text.len() } else { (0..=most).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0) }
+}
+
+/// Takes hidden characters out of every string and key of a JSON value.
+fn visible(value: &mut Value, removed: &mut u64) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(clean) = clean(text, removed) {
+                *text = clean;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| visible(item, removed)),
+        Value::Object(members) => {
+            let dirty = members.keys().any(|key| matches!(clean(key, &mut 0), Cow::Owned(_)));
+            if dirty {
+                for (key, member) in std::mem::take(members) {
+                    let mut name = clean(&key, removed).into_owned();
+                    while members.contains_key(&name) {
+                        name.push('_');
+                    }
+                    members.insert(name, member);
+                }
+            }
+            members.values_mut().for_each(|member| visible(member, removed));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

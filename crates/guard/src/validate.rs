@@ -1,8 +1,16 @@
-//! Arguments against the tool's schema. Unknown arguments are refused, and the error says what would be right.
+//! Arguments against the tool's schema, and their texts against the rules of their kind. Unknown arguments are refused, and
+//! the error says what would be right.
+
+use std::borrow::Cow;
 
 use jsonschema::Validator;
 use portcullis_model::Fault;
 use serde_json::{Map, Value};
+
+use crate::{Sanitizer, TextKind};
+
+/// Keyword of a property that says what its text is.
+const KIND: &str = "x-portcullis-kind";
 
 /// A tool schema that cannot be used: whoever registers the tool must fix it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,15 +25,27 @@ pub struct SchemaFault {
 pub struct ArgumentSchema {
     validator: Validator,
     properties: Vec<String>,
+    /// What texts are, by the name of the argument.
+    kinds: Map<String, Value>,
+    sanitizer: Sanitizer,
 }
 
 impl ArgumentSchema {
-    /// Compiles `schema` (draft 2020-12, an object schema). Where it does not speak about further properties,
+    /// As [`ArgumentSchema::compile_with`], with the default rules for texts.
+    ///
+    /// # Errors
+    /// As [`ArgumentSchema::compile_with`].
+    pub fn compile(tool: &str, schema: &Value) -> Result<Self, SchemaFault> {
+        Self::compile_with(tool, schema, Sanitizer::default())
+    }
+
+    /// Compiles `schema` (draft 2020-12, an object schema). A property's `x-portcullis-kind` says what its texts are
+    /// ([`TextKind`]); without it they are free text. Where it does not speak about further properties,
     /// they are refused. Remote references are never followed.
     ///
     /// # Errors
-    /// When it is not an object schema, or refers to something outside of itself.
-    pub fn compile(tool: &str, schema: &Value) -> Result<Self, SchemaFault> {
+    /// When it is not an object schema, refers to something outside of itself, or names a kind that does not exist.
+    pub fn compile_with(tool: &str, schema: &Value, sanitizer: Sanitizer) -> Result<Self, SchemaFault> {
         let fault = |reason: String| SchemaFault { tool: tool.to_owned(), reason };
         let mut closed: Map<String, Value> =
             schema.as_object().cloned().ok_or_else(|| fault("it must be a JSON object".into()))?;
@@ -38,10 +58,18 @@ impl ArgumentSchema {
             let keyword = if composed { "unevaluatedProperties" } else { "additionalProperties" };
             closed.insert(keyword.into(), Value::Bool(false));
         }
-        let properties =
-            closed.get("properties").and_then(Value::as_object).map(|p| p.keys().cloned().collect()).unwrap_or_default();
+        let described = closed.get("properties").and_then(Value::as_object);
+        let properties = described.map(|p| p.keys().cloned().collect()).unwrap_or_default();
+        let mut kinds = Map::new();
+        for (name, property) in described.into_iter().flatten() {
+            let Some(kind) = property.get(KIND).or_else(|| property.get("items")?.get(KIND)) else { continue };
+            if kind.as_str().and_then(TextKind::parse).is_none() {
+                return Err(fault(format!("{KIND} of '{name}' is {kind}, which is no kind of text")));
+            }
+            kinds.insert(name.clone(), kind.clone());
+        }
         let validator = jsonschema::draft202012::options().build(&Value::Object(closed)).map_err(|e| fault(e.to_string()))?;
-        Ok(Self { validator, properties })
+        Ok(Self { validator, properties, kinds, sanitizer })
     }
 
     /// Checks arguments.
@@ -49,6 +77,71 @@ impl ArgumentSchema {
     /// # Errors
     /// [`FaultCode::InvalidArgument`](portcullis_model::FaultCode) naming up to three problems, each with its place.
     pub fn check(&self, arguments: &Value) -> Result<(), Fault> {
+        self.check_schema(arguments)?;
+        self.sanitize(arguments).map(drop)
+    }
+
+    /// Checks the texts of arguments by their kinds, and gives the arguments back, stripped where a rule says so.
+    ///
+    /// # Errors
+    /// [`FaultCode::InvalidArgument`](portcullis_model::FaultCode) naming the argument, what is wrong and what would be right.
+    pub fn sanitize<'v>(&self, arguments: &'v Value) -> Result<Cow<'v, Value>, Fault> {
+        let Some(members) = arguments.as_object() else { return Ok(Cow::Borrowed(arguments)) };
+        let mut clean: Option<Value> = None;
+        for (name, member) in members {
+            let kind = self.kinds.get(name).and_then(Value::as_str).and_then(TextKind::parse).unwrap_or(TextKind::FreeText);
+            let mut stripped = Cow::Borrowed(member);
+            self.texts(kind, &mut stripped, 0).map_err(|fault| named(name, &fault))?;
+            if let Cow::Owned(stripped) = stripped
+                && let Some(place) = clean.get_or_insert_with(|| arguments.clone()).get_mut(name)
+            {
+                *place = stripped;
+            }
+        }
+        Ok(clean.map_or(Cow::Borrowed(arguments), Cow::Owned))
+    }
+
+    /// Checks every string inside one argument.
+    fn texts(&self, kind: TextKind, value: &mut Cow<'_, Value>, depth: usize) -> Result<(), Fault> {
+        match value.as_ref() {
+            Value::String(text) => {
+                if let Cow::Owned(clean) = self.sanitizer.check(kind, text)? {
+                    *value = Cow::Owned(Value::String(clean));
+                }
+            }
+            Value::Array(items) if depth < MAX_DEPTH => {
+                for index in 0..items.len() {
+                    let mut item: Cow<'_, Value> = Cow::Owned(value.get(index).cloned().unwrap_or_default());
+                    let before = item.clone();
+                    self.texts(kind, &mut item, depth + 1)?;
+                    if item != before
+                        && let Some(place) = value.to_mut().get_mut(index)
+                    {
+                        *place = item.into_owned();
+                    }
+                }
+            }
+            Value::Object(members) if depth < MAX_DEPTH => {
+                let names: Vec<String> = members.keys().cloned().collect();
+                for name in names {
+                    self.sanitizer.check(TextKind::FreeText, &name)?;
+                    let mut item: Cow<'_, Value> = Cow::Owned(value.get(&name).cloned().unwrap_or_default());
+                    let before = item.clone();
+                    self.texts(kind, &mut item, depth + 1)?;
+                    if item != before
+                        && let Some(place) = value.to_mut().get_mut(&name)
+                    {
+                        *place = item.into_owned();
+                    }
+                }
+            }
+            Value::Array(_) | Value::Object(_) => return Err(Fault::invalid(format!("nested deeper than {MAX_DEPTH} levels"))),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+        Ok(())
+    }
+
+    fn check_schema(&self, arguments: &Value) -> Result<(), Fault> {
         if self.validator.is_valid(arguments) {
             return Ok(());
         }
@@ -70,6 +163,17 @@ impl ArgumentSchema {
         } else {
             fault.with_hint(format!("arguments are: {}", self.properties.join(", ")))
         })
+    }
+}
+
+/// Deepest nesting of arguments whose texts are checked; the strict reader of messages allows no more.
+const MAX_DEPTH: usize = 32;
+
+fn named(argument: &str, fault: &Fault) -> Fault {
+    let named = Fault::invalid(format!("{argument}: {}", fault.message()));
+    match fault.hint() {
+        Some(hint) => named.with_hint(hint),
+        None => named,
     }
 }
 
@@ -120,5 +224,44 @@ mod tests {
         assert!(ArgumentSchema::compile("t", &remote).is_err());
         assert!(ArgumentSchema::compile("t", &json!(true)).is_err());
         assert!(ArgumentSchema::compile("t", &json!({"type": "string"})).is_err());
+    }
+
+    #[test]
+    fn texts_are_checked_by_their_kind() {
+        let described = json!({"type": "object", "properties": {
+            "url": {"type": "string", "x-portcullis-kind": "url"},
+            "matchers": {"type": "array", "items": {"type": "string", "x-portcullis-kind": "filter_value"}},
+            "note": {"type": "string"}, "deep": {"type": "object"}}});
+        let schema = ArgumentSchema::compile("t", &described).unwrap();
+        schema.check(&json!({"url": "https://a/b", "matchers": ["a=~\".*\""], "note": "x; y -- 'z'"})).unwrap();
+        for (bad, word) in [
+            (json!({"url": "file:///etc/passwd"}), "url: this URL scheme"),
+            (json!({"note": "a\u{202e}b"}), "note: a text must not hold the character U+202E"),
+            (json!({"matchers": ["ok", "a\u{0}"]}), "matchers: a filter value must not hold the character U+0000"),
+            (json!({"deep": {"a": [{"b": "\u{e0041}"}]}}), "deep: "),
+        ] {
+            let fault = schema.check(&bad).unwrap_err();
+            assert!(fault.message().contains(word), "{}", fault.message());
+        }
+        let strange = json!({"type": "object", "properties": {"a": {"type": "string", "x-portcullis-kind": "sql"}}});
+        assert!(ArgumentSchema::compile("t", &strange).unwrap_err().to_string().contains("no kind of text"));
+    }
+
+    #[test]
+    fn stripping_gives_back_clean_arguments() {
+        let settings = crate::SanitizeSettings {
+            free_text: crate::TextRule { mode: crate::SanitizeMode::Strip, ..crate::TextRule::default() },
+            ..crate::SanitizeSettings::default()
+        };
+        let schema = ArgumentSchema::compile_with(
+            "t",
+            &json!({"type": "object", "additionalProperties": true}),
+            Sanitizer::new(settings).unwrap(),
+        )
+        .unwrap();
+        let given = json!({"a": "x\u{200b}y", "b": [{"c": "\u{7}z"}], "n": 1});
+        assert_eq!(*schema.sanitize(&given).unwrap(), json!({"a": "xy", "b": [{"c": "z"}], "n": 1}));
+        let fine = json!({"a": "xy"});
+        assert!(matches!(schema.sanitize(&fine).unwrap(), Cow::Borrowed(_)));
     }
 }

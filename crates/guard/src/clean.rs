@@ -1,0 +1,172 @@
+//! Characters nobody sees: terminal sequences, controls, bidirectional overrides, zero-width and tag characters. They hide
+//! text from a person and show it to a model, or the other way round, so they are taken out and counted.
+
+use std::borrow::Cow;
+
+/// What became of one character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Keep,
+    Drop,
+    /// Line and paragraph separators become a line break.
+    Break,
+}
+
+fn fate(character: char) -> Fate {
+    match character {
+        '\n' | '\t' | ' '..='~' => Fate::Keep,
+        '\u{2028}' | '\u{2029}' | '\u{85}' => Fate::Break,
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => Fate::Drop,
+        // Soft hyphen, combining grapheme joiner, Arabic letter mark, Hangul fillers, Khmer inherent vowels, Mongolian
+        // selectors and vowel separator.
+        '\u{ad}'
+        | '\u{34f}'
+        | '\u{61c}'
+        | '\u{115f}'
+        | '\u{1160}'
+        | '\u{17b4}'
+        | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}'
+        | '\u{3164}'
+        | '\u{ffa0}' => Fate::Drop,
+        // Zero width, directional marks, embeddings and overrides, invisible operators, isolates, deprecated formats.
+        '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => Fate::Drop,
+        // Variation selectors; the sixteenth (emoji presentation) is ordinary text.
+        '\u{fe00}'..='\u{fe0e}' | '\u{e0100}'..='\u{e01ef}' => Fate::Drop,
+        // Interlinear annotation, musical formats, tags, noncharacters.
+        '\u{fff9}'..='\u{fffb}'
+        | '\u{fff0}'..='\u{fff8}'
+        | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e007f}'
+        | '\u{fdd0}'..='\u{fdef}' => Fate::Drop,
+        c if (c as u32) & 0xfffe == 0xfffe => Fate::Drop,
+        _ => Fate::Keep,
+    }
+}
+
+/// Whether a character is one of those that are taken out of answers and refused in arguments.
+pub(crate) fn is_hidden(character: char) -> bool {
+    fate(character) != Fate::Keep
+}
+
+/// Takes hidden characters and terminal sequences out of `text` and adds to `removed` how many characters went.
+pub(crate) fn clean<'t>(text: &'t str, removed: &mut u64) -> Cow<'t, str> {
+    // Nearly every text is ASCII without controls, and that is seen a word at a time.
+    if text.bytes().all(|b| (b' '..0x7f).contains(&b) || b == b'\n' || b == b'\t') {
+        return Cow::Borrowed(text);
+    }
+    let mut characters = text.chars().peekable();
+    let mut clean = String::with_capacity(text.len());
+    let mut selectors = 0_u32;
+    while let Some(character) = characters.next() {
+        if character == '\u{1b}' || character == '\u{9b}' || character == '\u{9d}' {
+            *removed += 1 + sequence(character, &mut characters);
+            continue;
+        }
+        // A row of selectors behind one character can carry a hidden message.
+        selectors = if character == '\u{fe0f}' { selectors + 1 } else { 0 };
+        if selectors > 1 {
+            *removed += 1;
+            continue;
+        }
+        match (character, characters.peek()) {
+            // The two bytes of a line break are one.
+            ('\r', Some('\n')) => {}
+            ('\r', _) => {
+                *removed += 1;
+                clean.push('\n');
+            }
+            _ => match fate(character) {
+                Fate::Keep => clean.push(character),
+                Fate::Break => clean.push('\n'),
+                Fate::Drop => *removed += 1,
+            },
+        }
+    }
+    if clean == text { Cow::Borrowed(text) } else { Cow::Owned(clean) }
+}
+
+/// Skips a terminal sequence (ECMA-48, section 5.4: CSI; 5.6: OSC and other strings) and says how many characters it had.
+fn sequence(first: char, characters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> u64 {
+    let mut skipped = 0;
+    let introducer = match first {
+        '\u{9b}' => '[',
+        '\u{9d}' => ']',
+        _ => match characters.next_if(|c| (' '..='~').contains(c)) {
+            Some(character) => {
+                skipped += 1;
+                character
+            }
+            None => return skipped,
+        },
+    };
+    match introducer {
+        '[' => {
+            // Parameters and intermediates, then one final byte. Longer than any real sequence: what follows is text.
+            while skipped < 64 && characters.next_if(|c| (' '..='?').contains(c)).is_some() {
+                skipped += 1;
+            }
+            skipped += u64::from(characters.next_if(|c| ('@'..='~').contains(c)).is_some());
+        }
+        ']' | 'P' | '^' | '_' | 'X' => {
+            // A string up to BEL or ST. A line break ends it too, so that an open one does not swallow the rest.
+            while skipped < 4_096 {
+                match characters.peek() {
+                    Some('\u{7}' | '\u{9c}') => {
+                        characters.next();
+                        skipped += 1;
+                        break;
+                    }
+                    None | Some('\n' | '\u{1b}') => break,
+                    Some(_) => {
+                        characters.next();
+                        skipped += 1;
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+    skipped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cleaned(text: &str) -> (String, u64) {
+        let mut removed = 0;
+        (clean(text, &mut removed).into_owned(), removed)
+    }
+
+    #[test]
+    fn hidden_characters_go_and_are_counted() {
+        assert_eq!(cleaned("a\u{1b}[31mred\u{1b}[0m b"), ("ared b".into(), 9));
+        assert_eq!(cleaned("x\u{1b}]8;;http://evil\u{7}link\u{1b}]8;;\u{7}y"), ("xlinky".into(), 23));
+        assert_eq!(cleaned("pass\u{200b}word\u{202e}x\u{2066}"), ("passwordx".into(), 3));
+        let tags: String = "ignore".chars().filter_map(|c| char::from_u32(0xe0000 + c as u32)).collect();
+        assert_eq!(cleaned(&format!("a{tags}b")), ("ab".into(), 6));
+        assert_eq!(cleaned("a\u{0}b\u{8}c\u{9b}2Jd"), ("abcd".into(), 5));
+        assert_eq!(cleaned("one\r\ntwo\rthree"), ("one\ntwo\nthree".into(), 1));
+        assert_eq!(cleaned("a\u{e0100}b\u{fe0f}\u{fe0f}"), ("ab\u{fe0f}".into(), 2));
+    }
+
+    #[test]
+    fn visible_text_is_untouched() {
+        for text in ["plain\ttext\n", "Grüße, 世界, שלום, привет", "❤️ ok", "a – b … “c”"] {
+            assert_eq!(cleaned(text), (text.into(), 0));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn cleaning_twice_is_cleaning_once(text in "\\PC{0,40}[\\x00-\\x20\\x1b\\u{200b}-\\u{202f}\\u{e0000}-\\u{e0040}\\[\\]a-z;0-9\r\n]{0,60}") {
+            let (once, _) = cleaned(&text);
+            let (twice, more) = cleaned(&once);
+            proptest::prop_assert_eq!(&once, &twice);
+            proptest::prop_assert_eq!(more, 0);
+            proptest::prop_assert!(once.len() <= text.len() + 2);
+            proptest::prop_assert!(!once.chars().any(is_hidden));
+        }
+    }
+}

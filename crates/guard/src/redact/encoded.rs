@@ -1,0 +1,351 @@
+//! Strings that are no words: base64 of text (looked into once, within bounds), compressed Helm releases, bare private keys,
+//! and random strings. Guards against eating ids: trace and span ids, UUIDs, digests and commit hashes are hexadecimal and
+//! never touched; what follows a name such as `digest=` or `request_id:` is not either.
+
+use std::io::Read as _;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true),
+);
+
+/// Shortest and longest run the measure of randomness is applied to. Longer runs are files, not keys.
+const SHORTEST_RANDOM: usize = 24;
+const LONGEST_RANDOM: usize = 512;
+
+/// Least share of neighbours that differ in class (small, capital, digit). Random base-62 text has 0.62 on average,
+/// identifiers such as `AbstractBeanFactory2` 0.1 to 0.3; `measured_threshold` in the corpus test prints the distances.
+pub(super) const LEAST_CHANGES: f64 = 0.38;
+/// Least Shannon entropy per byte, in bits.
+pub(super) const LEAST_ENTROPY: f64 = 3.6;
+
+/// Bytes a base64 or dotted run is made of.
+pub(super) const IN_RUN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_usize;
+    while byte < 256 {
+        let b = byte as u8;
+        table[byte] = b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'_' | b'-' | b'.' | b'~');
+        byte += 1;
+    }
+    table
+};
+
+/// Decodes base64 of either alphabet, with or without padding; at most `most` bytes of the text are looked at.
+pub(super) fn decode(text: &[u8], most: usize) -> Option<Vec<u8>> {
+    let unpadded = text.len() - text.iter().rev().take_while(|b| **b == b'=').count();
+    let mut length = unpadded.min(most / 4 * 4);
+    if length % 4 == 1 {
+        length -= 1;
+    }
+    let standard: Vec<u8> = text[..length]
+        .iter()
+        .map(|b| match b {
+            b'-' => b'+',
+            b'_' => b'/',
+            other => *other,
+        })
+        .collect();
+    LENIENT.decode(standard).ok()
+}
+
+/// Decoded bytes as text, if that is what they are.
+pub(super) fn readable(bytes: &[u8]) -> Option<&str> {
+    // A bounded decode may end inside a character.
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(e) if bytes.len() - e.valid_up_to() < 4 => std::str::from_utf8(&bytes[..e.valid_up_to()]).ok()?,
+        Err(_) => return None,
+    };
+    let odd = text.chars().filter(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')).count();
+    (text.len() >= 4 && odd * 50 <= text.len()).then_some(text)
+}
+
+/// Whether a run is the start of a gzip stream in base64, once or twice encoded: how Helm keeps releases in Secrets.
+pub(super) fn is_helm_release(run: &[u8]) -> bool {
+    run.len() >= 40 && (run.starts_with(b"H4sI") || run.starts_with(b"SDRzSU"))
+}
+
+/// Whether a run is a private key in DER (PKCS #1, PKCS #8, SEC 1) without its PEM lines. A certificate is not:
+/// its first element is a sequence, a key's is the version number.
+pub(super) fn is_private_der(run: &[u8]) -> bool {
+    if run.len() < 60 || run[0] != b'M' {
+        return false;
+    }
+    let Some(der) = decode(&run[..24], 24) else { return false };
+    let body = match der.as_slice() {
+        [0x30, 0x82, _, _, rest @ ..] | [0x30, 0x81, _, rest @ ..] => rest,
+        [0x30, length, rest @ ..] if *length < 0x80 => rest,
+        _ => return false,
+    };
+    body.starts_with(&[2, 1, 0]) || body.starts_with(&[2, 1, 1, 4])
+}
+
+/// What a gzip stream holds, at most `most` bytes of it.
+pub(crate) fn unzip(bytes: &[u8], most: u64) -> Option<Vec<u8>> {
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return None;
+    }
+    let mut plain = Vec::new();
+    // What was read before the stream broke off is looked at all the same.
+    let _ = flate2::read::MultiGzDecoder::new(bytes).take(most).read_to_end(&mut plain);
+    Some(plain)
+}
+
+/// Share of changes of class and entropy of a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Measure {
+    pub(super) changes: f64,
+    pub(super) entropy: f64,
+}
+
+/// Measures a run.
+pub(super) fn measure(run: &[u8]) -> Measure {
+    let class = |b: u8| -> u8 {
+        match b {
+            b'a'..=b'z' => 0,
+            b'A'..=b'Z' => 1,
+            b'0'..=b'9' => 2,
+            _ => 3,
+        }
+    };
+    let mut counts = [0_u16; 128];
+    for byte in run {
+        counts[usize::from(byte & 0x7f)] += 1;
+    }
+    let total = run.len() as f64;
+    let entropy = counts
+        .iter()
+        .filter(|n| **n > 0)
+        .map(|n| {
+            let share = f64::from(*n) / total;
+            -share * share.log2()
+        })
+        .sum();
+    let changes = run.windows(2).filter(|w| class(w[0]) != class(w[1])).count() as f64 / (total - 1.0);
+    Measure { changes, entropy }
+}
+
+/// Whether a run looks like drawn by chance from capitals, small letters and digits.
+pub(super) fn is_random(run: &[u8]) -> bool {
+    let run = &run[..run.len() - run.iter().rev().take_while(|b| **b == b'=').count()];
+    if !(SHORTEST_RANDOM..=LONGEST_RANDOM).contains(&run.len()) || is_known_id(run) {
+        return false;
+    }
+    let kinds: [fn(&u8) -> bool; 3] = [u8::is_ascii_lowercase, u8::is_ascii_uppercase, u8::is_ascii_digit];
+    if !kinds.iter().all(|kind| run.iter().any(kind)) {
+        return false;
+    }
+    let signs = run.iter().filter(|b| !b.is_ascii_alphanumeric()).count();
+    let longest = run.split(|b| !b.is_ascii_alphanumeric()).map(<[u8]>::len).max().unwrap_or(0);
+    // Paths, names with hyphens and identifiers with underscores have a sign every few letters.
+    if signs * 8 > run.len() || longest < 10 {
+        return false;
+    }
+    let measured = measure(run);
+    measured.changes >= LEAST_CHANGES && measured.entropy >= LEAST_ENTROPY
+}
+
+/// Ids that are random by design and open to everybody: integrity hashes and the object ids of well-known APIs.
+fn is_known_id(run: &[u8]) -> bool {
+    const STARTS: &[&[u8]] = &[
+        b"sha1-",
+        b"sha256-",
+        b"sha384-",
+        b"sha512-",
+        b"req_",
+        b"evt_",
+        b"cus_",
+        b"msg_",
+        b"txn_",
+        b"run_",
+        b"job_",
+        b"pi_",
+        b"ch_",
+        b"sub_",
+        b"in_",
+        b"file-",
+        b"chatcmpl-",
+        b"thread_",
+        b"asst_",
+        b"AAAAB3NzaC1",
+        b"AAAAC3NzaC1",
+        b"AAAAE2VjZHNh",
+        b"Root=",
+    ];
+    STARTS.iter().any(|start| run.starts_with(start)) || run.iter().all(|b| b.is_ascii_hexdigit() || *b == b'-')
+}
+
+/// Whether a name says that its value is an id or a digest and no secret.
+pub(super) fn names_an_id(name: &[u8]) -> bool {
+    const ENDINGS: &[&str] = &[
+        "id",
+        "digest",
+        "hash",
+        "sum",
+        "fingerprint",
+        "thumbprint",
+        "etag",
+        "integrity",
+        "cursor",
+        "next",
+        "sha1",
+        "sha256",
+        "sha384",
+        "sha512",
+        "md5",
+        "revision",
+        "commit",
+        "certificate",
+        "cert",
+        "crt",
+        "cadata",
+        "cabundle",
+        "authoritydata",
+        "certificatedata",
+        "publickey",
+        "pubkey",
+        "traceparent",
+        "tracestate",
+        "id2",
+    ];
+    let lower: Vec<u8> = name
+        .iter()
+        .rev()
+        .filter(|b| b.is_ascii_alphanumeric())
+        .take(24)
+        .map(u8::to_ascii_lowercase)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect();
+    ENDINGS.iter().any(|ending| lower.ends_with(ending.as_bytes()))
+}
+
+/// A second reading of text with its escapes undone, and where each byte came from.
+#[derive(Debug)]
+pub(super) struct Plain {
+    pub(super) text: String,
+    origins: Vec<u32>,
+}
+
+impl Plain {
+    /// The stretch of the original that `from..to` of the plain text came from.
+    pub(super) fn origin(&self, from: usize, to: usize) -> Option<(usize, usize)> {
+        Some((*self.origins.get(from)? as usize, *self.origins.get(to)? as usize))
+    }
+}
+
+/// Whether a text has backslashes that hide the structure of what is inside: line breaks, quotes, cell borders.
+pub(super) fn has_lines(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'\\', bytes).any(|at| matches!(bytes.get(at + 1), Some(b'n' | b't' | b'"' | b'|' | b'\\')))
+}
+
+/// Whether a text has percent signs, `\u` or HTML escapes that could hide something.
+pub(super) fn has_escapes(bytes: &[u8]) -> bool {
+    memchr::memchr3_iter(b'%', b'\\', b'&', bytes).any(|at| escape_at(bytes, at, false).is_some())
+}
+
+/// Undoes JSON, percent and HTML escapes of printable ASCII. With `lines`, also those of line breaks, tabs,
+/// quotes, backslashes and the borders of table cells.
+pub(super) fn plain(text: &str, lines: bool) -> Option<Plain> {
+    if u32::try_from(text.len()).is_err() {
+        return None;
+    }
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut origins = Vec::with_capacity(bytes.len() + 1);
+    let mut at = 0;
+    while at < bytes.len() {
+        let (byte, length) = escape_at(bytes, at, lines).unwrap_or((bytes[at], 1));
+        decoded.push(byte);
+        origins.push(at as u32);
+        at += length;
+    }
+    origins.push(bytes.len() as u32);
+    // Only ASCII was put in and only ASCII taken out, so it stays UTF-8.
+    String::from_utf8(decoded).ok().map(|text| Plain { text, origins })
+}
+
+/// The byte an escape at `at` stands for, and how long the escape is.
+fn escape_at(bytes: &[u8], at: usize, lines: bool) -> Option<(u8, usize)> {
+    let printable = |b: u8| (b' '..0x7f).contains(&b).then_some(b);
+    match bytes[at] {
+        b'%' => printable(hex(bytes.get(at + 1..at + 3)?)?).map(|b| (b, 3)),
+        b'\\' => match bytes.get(at + 1)? {
+            b'u' if bytes.get(at + 2..at + 4)? == b"00" => printable(hex(bytes.get(at + 4..at + 6)?)?).map(|b| (b, 6)),
+            b'x' => printable(hex(bytes.get(at + 2..at + 4)?)?).map(|b| (b, 4)),
+            b'n' if lines => Some((b'\n', 2)),
+            b't' if lines => Some((b'\t', 2)),
+            b'"' if lines => Some((b'"', 2)),
+            b'|' if lines => Some((b'|', 2)),
+            b'\\' if lines => Some((b'\\', 2)),
+            _ => None,
+        },
+        b'&' => {
+            const NAMED: &[(&[u8], u8)] = &[
+                (b"&quot;", b'"'),
+                (b"&#34;", b'"'),
+                (b"&#39;", b'\''),
+                (b"&apos;", b'\''),
+                (b"&amp;", b'&'),
+                (b"&#x2F;", b'/'),
+            ];
+            NAMED.iter().find(|(name, _)| bytes[at..].starts_with(name)).map(|(name, byte)| (*byte, name.len()))
+        }
+        _ => None,
+    }
+}
+
+fn hex(digits: &[u8]) -> Option<u8> {
+    let text = std::str::from_utf8(digits).ok()?;
+    digits.iter().all(u8::is_ascii_hexdigit).then(|| u8::from_str_radix(text, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_is_told_from_named() {
+        for run in
+            ["aB3xK9mQ2pL7vR4nT8wZ1cY6", "Zx9Qw3Er7Ty1Ui5Op2As4Df6Gh8Jk0Lz3Xc5Vb7", "wJ4lrXUtnFEMIaK7MDENGabPxRfiCYq9TzKEYd2h"]
+        {
+            assert!(is_random(run.as_bytes()), "{run}: {:?}", measure(run.as_bytes()));
+        }
+        for run in [
+            "AbstractAutowireCapableBeanFactory2",
+            "4bf92f3577b34da6a3ce929d0e0e4736",
+            "2CF24DBA5FB0A30E26E83B2AC5B9E29E1B161E5C1FA7425E73043362938B9824",
+            "123e4567-e89b-12d3-a456-426614174000",
+            "/usr/lib/Python3/site-packages/Foo",
+            "sha512-Zx9Qw3Er7Ty1Ui5Op2As4Df6Gh8Jk0Lz3Xc5Vb7",
+            "checkout-7d9f8b6c5d-x2x9z-long-name",
+            "Microsoft-Windows-Security-Auditing-4625",
+        ] {
+            assert!(!is_random(run.as_bytes()), "{run}: {:?}", measure(run.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn keys_in_der_and_certificates_are_told_apart() {
+        let key = LENIENT.encode([&[0x30, 0x82, 4, 0xbd, 2, 1, 0, 0x30, 0x0d][..], &[7; 60]].concat());
+        let certificate = LENIENT.encode([&[0x30, 0x82, 4, 0xbd, 0x30, 0x82, 3, 0xa5][..], &[7; 60]].concat());
+        assert!(is_private_der(key.as_bytes()));
+        assert!(!is_private_der(certificate.as_bytes()));
+    }
+
+    #[test]
+    fn escapes_are_undone_and_mapped_back() {
+        let text = r"a\u0070b%70c&quot;d";
+        let plain = plain(text, false).unwrap();
+        assert_eq!(plain.text, "apbpc\"d");
+        assert_eq!(plain.origin(1, 2), Some((1, 7)));
+        assert_eq!(plain.origin(3, 4), Some((8, 11)));
+        assert!(has_escapes(text.as_bytes()) && !has_escapes(b"100% of a\\b & c"));
+    }
+}

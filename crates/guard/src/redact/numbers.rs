@@ -1,0 +1,91 @@
+//! Numbers of people in text: where runs of digits are looked for, and IPv4 addresses.
+
+use super::personal::{self, Personal};
+use super::scan::Scan;
+use super::settings::Switch;
+
+/// Shortest run of digits and their separators that can hold a number of a person.
+const DIGITS: usize = 10;
+
+impl Scan<'_> {
+    pub(super) fn dots(&mut self) {
+        let bytes = self.bytes;
+        let mode = self.look.settings.pii.ip;
+        let mut floor = 0;
+        for at in memchr::memchr_iter(b'.', bytes) {
+            if at < floor || at == 0 || !bytes[at - 1].is_ascii_digit() || !bytes.get(at + 1).is_some_and(u8::is_ascii_digit) {
+                continue;
+            }
+            if let Some((start, end, address)) = personal::ipv4(bytes, at) {
+                floor = end;
+                if personal::hidden(mode, address.into()) {
+                    self.person(start, end, Personal::Ip);
+                }
+            } else {
+                // Not to be taken for the first dot of another address.
+                floor = at + 1 + bytes[at + 1..].iter().take_while(|b| b.is_ascii_digit()).count();
+                floor += usize::from(bytes.get(floor) == Some(&b'.'));
+            }
+        }
+    }
+
+    pub(super) fn digits(&mut self) {
+        let bytes = self.bytes;
+        let inside = |b: u8| b.is_ascii_digit() || matches!(b, b' ' | b'-' | b'(' | b')' | b'+');
+        let mut probe = DIGITS - 1;
+        let mut floor = 0;
+        while probe < bytes.len() {
+            if !inside(bytes[probe]) {
+                probe += DIGITS;
+                continue;
+            }
+            let start = probe - bytes[floor..probe].iter().rev().take_while(|b| inside(**b)).count();
+            let end = probe + bytes[probe..].iter().take_while(|b| inside(**b)).count();
+            if end - start >= DIGITS && bytes[start..end].iter().filter(|b| b.is_ascii_digit()).count() >= 8 {
+                self.numbers(start, end);
+            }
+            floor = end;
+            probe = end + DIGITS;
+        }
+    }
+
+    fn numbers(&mut self, start: usize, end: usize) {
+        let bytes = self.bytes;
+        let pii = self.look.settings.pii;
+        if pii.iban == Switch::On
+            && let Some((a, b)) = spaced_iban(bytes, start)
+        {
+            return self.person(a, b, Personal::Iban);
+        }
+        let mut at = start;
+        while at < end {
+            let first = at == start || !bytes[at - 1].is_ascii_digit();
+            let card = || personal::card(bytes, at);
+            if pii.card == Switch::On
+                && first
+                && bytes[at].is_ascii_digit()
+                && let Some(to) = card()
+            {
+                self.person(at, to, Personal::Card);
+                at = to;
+            } else if pii.phone == Switch::On
+                && first
+                && !matches!(bytes[at], b' ' | b'-' | b')')
+                && let Some(to) = personal::phone(bytes, at)
+            {
+                self.person(at, to, Personal::Phone);
+                at = to;
+            } else {
+                at += 1;
+            }
+        }
+    }
+}
+
+/// An account number in groups, some of whose digits start at `digits`.
+fn spaced_iban(bytes: &[u8], digits: usize) -> Option<(usize, usize)> {
+    let floor = digits.saturating_sub(16);
+    (floor..=digits)
+        .filter(|at| bytes.get(*at).is_some_and(u8::is_ascii_uppercase) && bytes.get(at + 1).is_some_and(u8::is_ascii_uppercase))
+        .find_map(|at| personal::iban(bytes, at).map(|to| (at, to)))
+}

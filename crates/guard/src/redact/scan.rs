@@ -1,0 +1,682 @@
+//! One look at a text: where something has to go. Each pass jumps from one telling byte to the next (`=`, `:`, `@`, a dot
+//! between digits, a long run), so ordinary text costs little. Every pass is linear in the text.
+
+use std::ops::ControlFlow;
+
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
+
+use super::encoded::{self, IN_RUN};
+use super::fields::{self, Name, Place, Strength};
+use super::manifest;
+use super::personal::{self, Personal};
+use super::places;
+use super::settings::{AddressMode, RedactionSettings, Switch};
+use super::tokens::{SHAPES, starts_word};
+
+/// What a stretch of text is replaced by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// `[redacted:kind]`
+    Secret(&'static str),
+    /// `[redacted:name]` of an operator's pattern, by its index.
+    Extra(usize),
+    /// A pseudonym.
+    Personal(Personal),
+}
+
+/// A stretch of text that goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) mark: Mark,
+    /// Which mark stays where two stretches are the same or cross.
+    pub(super) rank: u16,
+}
+
+const RANK_PERSONAL: u16 = 0;
+pub(super) const RANK_RANDOM: u16 = 10;
+pub(super) const RANK_FIELD: u16 = 20;
+const RANK_PLACE: u16 = 30;
+const RANK_SHAPE: u16 = 100;
+const RANK_BLOCK: u16 = 200;
+
+/// Shortest run a provider's credential can be; runs are looked for in steps of this length.
+const RUN: usize = 15;
+/// How often escapes are undone: JSON in JSON in JSON.
+const UNESCAPED: u8 = 3;
+/// Bytes of one encoded run that are decoded.
+const DECODED: usize = 256 << 10;
+
+/// What does not depend on the text.
+#[derive(Debug, Clone)]
+pub(super) struct Tables {
+    shapes: AhoCorasick,
+    literals: AhoCorasick,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Literal {
+    Begin,
+    End,
+    Bearer,
+    Basic,
+    Hash,
+}
+
+const LITERALS: &[(&str, Literal)] = &[
+    ("-----BEGIN ", Literal::Begin),
+    ("-----END ", Literal::End),
+    ("Bearer ", Literal::Bearer),
+    ("bearer ", Literal::Bearer),
+    ("BEARER ", Literal::Bearer),
+    ("Basic ", Literal::Basic),
+    ("basic ", Literal::Basic),
+    ("BASIC ", Literal::Basic),
+    ("$2a$", Literal::Hash),
+    ("$2b$", Literal::Hash),
+    ("$2y$", Literal::Hash),
+    ("$argon2", Literal::Hash),
+    ("$5$", Literal::Hash),
+    ("$6$", Literal::Hash),
+    ("$scrypt$", Literal::Hash),
+];
+
+impl Tables {
+    /// Builds the searchers.
+    ///
+    /// # Errors
+    /// When a built-in table does not compile: a defect of this build, reported instead of ignored.
+    pub(super) fn new() -> Result<Self, String> {
+        // The literals of the formats, then that of the JWT.
+        let shapes = AhoCorasickBuilder::new()
+            .match_kind(MatchKind::Standard)
+            .kind(Some(AhoCorasickKind::DFA))
+            .build(SHAPES.iter().map(|shape| shape.literal).chain(["eyJ"]))
+            .map_err(|e| e.to_string())?;
+        let literals = AhoCorasickBuilder::new()
+            .match_kind(MatchKind::LeftmostFirst)
+            .build(LITERALS.iter().map(|(text, _)| text))
+            .map_err(|e| e.to_string())?;
+        Ok(Self { shapes, literals })
+    }
+}
+
+/// How a text is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look<'s> {
+    pub(super) tables: &'s Tables,
+    pub(super) settings: &'s RedactionSettings,
+    /// Whether random strings count; not where the field's name says it is an id.
+    pub(super) random: bool,
+    /// Whether this text was decoded from another already: then nothing in it is decoded again.
+    pub(super) decoded: bool,
+    /// How often its escapes were undone already.
+    pub(super) unescaped: u8,
+}
+
+/// Finds what has to go in `text`.
+pub(super) fn find(look: Look<'_>, text: &str) -> Vec<Span> {
+    let mut scan = Scan { look, bytes: text.as_bytes(), spans: Vec::new(), manifest: false, user_info: usize::MAX };
+    scan.run(text);
+    scan.spans
+}
+
+pub(super) struct Scan<'s> {
+    pub(super) look: Look<'s>,
+    pub(super) bytes: &'s [u8],
+    spans: Vec<Span>,
+    manifest: bool,
+    /// The `@` of the last URL with credentials: no mail address.
+    user_info: usize,
+}
+
+impl Scan<'_> {
+    fn run(&mut self, text: &str) {
+        let pii = self.look.settings.pii;
+        if self.look.settings.secrets_go() {
+            self.literals();
+            self.flags();
+            self.cells();
+        }
+        self.separators();
+        self.runs();
+        if pii.ip != AddressMode::Off {
+            self.dots();
+        }
+        if [pii.card, pii.iban, pii.phone].contains(&Switch::On) {
+            self.digits();
+        }
+        if self.manifest {
+            let bytes = self.bytes;
+            manifest::values(bytes, |start, end| {
+                if !fields::harmless(&bytes[start..end]) {
+                    self.spans.push(Span { start, end, mark: Mark::Secret("kubernetes-secret"), rank: RANK_BLOCK });
+                }
+            });
+        }
+        if self.look.unescaped < UNESCAPED {
+            self.escapes(text);
+        }
+    }
+
+    pub(super) fn secret(&mut self, start: usize, end: usize, kind: &'static str, rank: u16) {
+        if start < end {
+            self.spans.push(Span { start, end, mark: Mark::Secret(kind), rank });
+        }
+    }
+
+    pub(super) fn person(&mut self, start: usize, end: usize, kind: Personal) {
+        self.spans.push(Span { start, end, mark: Mark::Personal(kind), rank: RANK_PERSONAL });
+    }
+
+    // ---- literals: PEM, schemes, password hashes, command-line flags
+
+    fn literals(&mut self) {
+        let tables = self.look.tables;
+        let mut floor = 0;
+        for hit in tables.literals.find_iter(self.bytes) {
+            if hit.start() < floor {
+                continue;
+            }
+            let literal = LITERALS[hit.pattern().as_usize()].1;
+            match literal {
+                Literal::Begin => floor = self.pem(hit.start(), hit.end()).unwrap_or(floor),
+                Literal::End => self.pem_tail(hit.start(), hit.end(), floor),
+                Literal::Bearer if starts_word(self.bytes, hit.start()) => {
+                    if let Some(place) = places::bearer(self.bytes, hit.end()) {
+                        self.secret(place.start, place.end, "authorization", RANK_PLACE);
+                    }
+                }
+                Literal::Basic if starts_word(self.bytes, hit.start()) => {
+                    if let Some(place) = places::basic(self.bytes, hit.end()) {
+                        self.secret(place.start, place.end, "authorization", RANK_PLACE);
+                    }
+                }
+                Literal::Hash => {
+                    let rest = &self.bytes[hit.end()..];
+                    let length = rest
+                        .iter()
+                        .take_while(|b| b.is_ascii_alphanumeric() || matches!(**b, b'$' | b'.' | b'/' | b'+' | b'=' | b','))
+                        .count();
+                    if length >= 30 {
+                        self.secret(hit.start(), hit.end() + length, "password-hash", RANK_SHAPE);
+                    }
+                }
+                Literal::Bearer | Literal::Basic => {}
+            }
+        }
+    }
+
+    /// A private key from its BEGIN line to its END line, or to the end of what is there (RFC 7468).
+    fn pem(&mut self, start: usize, label: usize) -> Option<usize> {
+        let (body, kind) = self.private_label(label)?;
+        let end = memchr::memmem::find(&self.bytes[body..], b"-----END ").map(|n| body + n);
+        let end = end.map_or(self.bytes.len(), |end| {
+            let line = &self.bytes[end + 9..];
+            memchr::memmem::find(&line[..line.len().min(64)], b"-----").map_or(end + 9, |n| end + 9 + n + 5)
+        });
+        self.secret(start, end, kind, RANK_BLOCK);
+        Some(end)
+    }
+
+    /// The rest of a private key whose beginning is elsewhere: the base64 lines in front of its END line.
+    fn pem_tail(&mut self, end_line: usize, label: usize, floor: usize) {
+        let Some((end, kind)) = self.private_label(label) else { return };
+        let line = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'\n' | b'\r' | b'\\');
+        let before = self.bytes[floor..end_line].iter().rev().take_while(|b| line(**b)).count();
+        self.secret(end_line - before, end, kind, RANK_BLOCK);
+    }
+
+    /// Whether the label at `at` is that of a private key, and where its line ends.
+    fn private_label(&self, at: usize) -> Option<(usize, &'static str)> {
+        let rest = &self.bytes[at..self.bytes.len().min(at + 64)];
+        let dashes = memchr::memmem::find(rest, b"-----")?;
+        let label = &rest[..dashes];
+        memchr::memmem::find(label, b"PRIVATE KEY").map(|_| (at + dashes + 5, "private-key"))
+    }
+
+    fn flags(&mut self) {
+        for at in memchr::memmem::find_iter(self.bytes, b"--") {
+            let before = at.checked_sub(1).map_or(b' ', |i| self.bytes[i]);
+            if before != b'-' && self.bytes.get(at + 2).is_some_and(u8::is_ascii_alphabetic) {
+                self.flag(at + 2);
+            }
+        }
+    }
+
+    /// `--password hunter2`
+    fn flag(&mut self, at: usize) {
+        let length = self.bytes[at..].iter().take(64).take_while(|b| fields::in_name(**b)).count();
+        let end = at + length;
+        if self.bytes.get(end) != Some(&b' ') || self.bytes.get(end + 1).is_none_or(|b| matches!(b, b'-' | b' ')) {
+            return;
+        }
+        if let Some(strength) = fields::strength(&self.bytes[at..end]) {
+            self.field_value(Name { strength, start: at, end }, end, false);
+        }
+    }
+
+    // ---- `=`, `:` and `@`: fields, URLs, mail and IPv6 addresses
+
+    fn separators(&mut self) {
+        let bytes = self.bytes;
+        let secrets = self.look.settings.secrets_go();
+        let mail = self.look.settings.pii.email == Switch::On;
+        let ip = self.look.settings.pii.ip;
+        let mut colons = 0;
+        for at in memchr::memchr3_iter(b'=', b':', b'@', bytes) {
+            match bytes[at] {
+                b'@' => {
+                    if secrets && let Some(place) = places::driver_password(bytes, at) {
+                        self.secret(place.start, place.end, "url-credentials", RANK_PLACE);
+                        self.user_info = at;
+                    }
+                    if mail
+                        && at != self.user_info
+                        && let Some((start, end)) = personal::email(bytes, at)
+                    {
+                        self.person(start, end, Personal::Email);
+                    }
+                }
+                b':' => {
+                    if bytes[at..].starts_with(b"://") {
+                        if secrets && let Some(found) = places::user_info(bytes, at) {
+                            self.user_info = found.at;
+                            self.secret(found.secret.start, found.secret.end, "url-credentials", RANK_PLACE);
+                        }
+                        continue;
+                    }
+                    if secrets {
+                        self.separator(at);
+                    }
+                    if ip != AddressMode::Off && at >= colons {
+                        colons = self.colon(at, ip);
+                    }
+                }
+                _ if secrets => self.separator(at),
+                _ => {}
+            }
+        }
+    }
+
+    fn colon(&mut self, at: usize, mode: AddressMode) -> usize {
+        let next = self.bytes.get(at + 1).copied().unwrap_or(b' ');
+        if !(next == b':' || next.is_ascii_hexdigit()) {
+            return 0;
+        }
+        match personal::ipv6(self.bytes, at) {
+            Ok((start, end, address)) => {
+                if personal::hidden(mode, address.into()) {
+                    self.person(start, end, Personal::Ip);
+                }
+                end
+            }
+            Err(end) => end,
+        }
+    }
+
+    /// A field whose name ends in front of the separator at `at`.
+    fn separator(&mut self, at: usize) {
+        let bytes = self.bytes;
+        // `::` is a path in a program, `==` and `=>` are separators of two bytes.
+        let before = at.checked_sub(1).map_or(b' ', |i| bytes[i]);
+        if !(before.is_ascii_alphanumeric() || matches!(before, b'"' | b'\'' | b'`' | b' ' | b']')) {
+            return;
+        }
+        let mut behind = at + 1;
+        match (bytes[at], bytes.get(behind)) {
+            (b':', Some(b':')) => return,
+            (b':' | b'=', Some(b'=')) | (b'=', Some(b'>')) => behind += 1,
+            _ => {}
+        }
+        if before == b'd' || matches!(before, b'"' | b'\'' | b' ') {
+            self.manifest |= bytes[at] == b':' && manifest::says_secret(bytes, at);
+        }
+        if let Some(name) = fields::name_before(bytes, at) {
+            self.field_value(name, behind, bytes[at] == b':');
+            return;
+        }
+        let Some((start, end)) = fields::word_before(bytes, at) else { return };
+        let word = &bytes[start..end];
+        match word {
+            b"name" | b"key" | b"Name" | b"Key" => self.pair(behind),
+            _ if bytes[at] == b'=' && places::signs(word) && places::in_query(bytes, start) => {
+                if let Some(place) = fields::bare_at(bytes, behind).filter(|p| p.end - p.start >= 6) {
+                    self.secret(place.start, place.end, "signed-url", RANK_PLACE);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes out the value of a secret's field whose separator ends at `behind`.
+    fn field_value(&mut self, name: Name, behind: usize, colon: bool) {
+        let bytes = self.bytes;
+        let Some(place) = fields::value_after(bytes, behind) else {
+            self.structured_value(name, behind);
+            return;
+        };
+        let value = &bytes[place.start..place.end];
+        if fields::harmless(value) && !matches!(name.strength, Strength::Authorization | Strength::Cookie) {
+            return;
+        }
+        match name.strength {
+            Strength::Authorization => {
+                if let Some(place) = places::authorization(bytes, place) {
+                    if !fields::prose(bytes, place) {
+                        self.secret(place.start, place.end, "authorization", RANK_PLACE);
+                    }
+                }
+            }
+            Strength::Cookie => {
+                let place = places::cookie(bytes, place);
+                let value = &bytes[place.start..place.end];
+                if value.len() >= 4 && !fields::harmless(value) && (value.contains(&b'=') || fields::secretish(value)) {
+                    self.secret(place.start, place.end, "cookie", RANK_BLOCK);
+                }
+            }
+            Strength::Weak if !fields::secretish(value) => {}
+            Strength::Password | Strength::Strong | Strength::Weak => self.plain_value(name, place, colon),
+        }
+    }
+
+    fn plain_value(&mut self, name: Name, mut place: Place, colon: bool) {
+        let bytes = self.bytes;
+        let value = &bytes[place.start..place.end];
+        let number = value.iter().all(|b| b.is_ascii_digit() || *b == b'.');
+        if number && (name.strength != Strength::Password || value.len() < 3) {
+            return;
+        }
+        // `pwd=/var/lib` is a working directory.
+        if value[0] == b'/' && bytes[name.start..name.end].to_ascii_lowercase().ends_with(b"pwd") {
+            return;
+        }
+        if !place.quoted {
+            // `token: Bearer abc`: the scheme is not the secret, the word behind it is.
+            let scheme = value.eq_ignore_ascii_case(b"bearer") || value.eq_ignore_ascii_case(b"basic");
+            if scheme && let Some(next) = fields::value_after(bytes, place.end) {
+                place = next;
+            } else if (colon && fields::prose(bytes, place)) || (value.len() < 3 && name.strength != Strength::Password) {
+                return;
+            } else if !colon && fields::prose(bytes, Place { end: place.end, ..place }) && value.len() <= 16 && is_status(value) {
+                return;
+            }
+        }
+        self.secret(place.start, place.end, "secret-value", RANK_FIELD);
+    }
+
+    /// Values that are lists, blocks or in brackets.
+    fn structured_value(&mut self, name: Name, behind: usize) {
+        let bytes = self.bytes;
+        let start = behind + bytes[behind..].iter().take(4).take_while(|b| **b == b' ').count();
+        match bytes.get(start) {
+            Some(b'[') if !fields::is_marker(&bytes[start..]) => self.list(name, start + 1),
+            Some(b'|' | b'>') => self.block(name, start),
+            _ => {}
+        }
+    }
+
+    /// Every string of a list, or the bare word in brackets.
+    fn list(&mut self, name: Name, from: usize) {
+        let bytes = self.bytes;
+        let mut at = from;
+        while let Some(byte) = bytes.get(at) {
+            match byte {
+                b']' | b'\n' => return,
+                b' ' | b',' => at += 1,
+                _ => {
+                    let Some(place) = fields::quoted_at(bytes, at).or_else(|| fields::bare_at(bytes, at)) else { return };
+                    let value = &bytes[place.start..place.end];
+                    let bare = !place.quoted && !fields::secretish(value);
+                    if !bare && !fields::harmless(value) && name.strength != Strength::Weak {
+                        self.secret(place.start, place.end, "secret-value", RANK_FIELD);
+                    }
+                    at = place.end.max(at) + usize::from(place.quoted).max(1);
+                }
+            }
+        }
+    }
+
+    /// A YAML block: the deeper lines below a `password: |`.
+    fn block(&mut self, name: Name, at: usize) {
+        let bytes = self.bytes;
+        let header = bytes[at + 1..].iter().take(3).take_while(|b| matches!(**b, b'-' | b'+' | b'0'..=b'9')).count();
+        let newline = at + 1 + header;
+        if bytes.get(newline) != Some(&b'\n') {
+            return;
+        }
+        let line = memchr::memrchr(b'\n', &bytes[..name.start]).map_or(0, |n| n + 1);
+        let indent = bytes[line..].iter().take_while(|b| matches!(**b, b' ' | b'-')).count();
+        let mut from = newline + 1;
+        while from < bytes.len() {
+            let end = memchr::memchr(b'\n', &bytes[from..]).map_or(bytes.len(), |n| from + n);
+            let deep = bytes[from..end].iter().take_while(|b| **b == b' ').count();
+            if from + deep < end {
+                if deep <= indent {
+                    return;
+                }
+                if !fields::harmless(&bytes[from + deep..end]) {
+                    self.secret(from + deep, end, "secret-value", RANK_FIELD);
+                }
+            }
+            from = end + 1;
+        }
+    }
+
+    /// `name: DB_PASSWORD` with `value: x` behind it (Kubernetes environment), `"key":"password","value":{"stringValue":"x"}` (OTLP).
+    fn pair(&mut self, behind: usize) {
+        let bytes = self.bytes;
+        let Some(name) = fields::value_after(bytes, behind) else { return };
+        let Some(strength) = fields::strength(&bytes[name.start..name.end]) else { return };
+        let mut at = name.end;
+        let mut nested = 0;
+        loop {
+            let gap = |b: u8| b.is_ascii_whitespace() || matches!(b, b'"' | b'\'' | b'\\' | b',' | b'{' | b'-' | b'`');
+            let skipped = bytes[at..].iter().take(64).take_while(|b| gap(**b)).count();
+            // `\n` of an escaped text ends in a letter.
+            let at_word = at + skipped;
+            let at_word = if bytes[..at_word].ends_with(b"\\") && bytes.get(at_word) == Some(&b'n') {
+                at_word + 1 + bytes[at_word + 1..].iter().take(64).take_while(|b| gap(**b)).count()
+            } else {
+                at_word
+            };
+            let word = bytes[at_word..].iter().take(16).take_while(|b| b.is_ascii_alphanumeric()).count();
+            if !matches!(&bytes[at_word..at_word + word], b"value" | b"Value" | b"stringValue" | b"string_value") {
+                return;
+            }
+            let mut separator = at_word + word;
+            separator += bytes[separator..].iter().take(8).take_while(|b| matches!(**b, b'"' | b'\'' | b'\\' | b' ')).count();
+            if !matches!(bytes.get(separator), Some(b':' | b'=')) {
+                return;
+            }
+            let behind = separator + 1 + bytes[separator + 1..].iter().take(4).take_while(|b| **b == b' ').count();
+            if bytes.get(behind) == Some(&b'{') && nested == 0 {
+                nested = 1;
+                at = behind;
+                continue;
+            }
+            self.field_value(Name { strength, start: name.start, end: name.end }, separator + 1, false);
+            return;
+        }
+    }
+
+    // ---- long runs: provider formats, JWT, encoded and random text, account numbers in one run
+
+    fn runs(&mut self) {
+        let bytes = self.bytes;
+        let mut probe = RUN - 1;
+        let mut floor = 0;
+        while probe < bytes.len() {
+            if !IN_RUN[usize::from(bytes[probe])] {
+                probe += RUN;
+                continue;
+            }
+            let mut start = probe - bytes[floor..probe].iter().rev().take_while(|b| IN_RUN[usize::from(**b)]).count();
+            // The letter of an escape such as `\n` is no part of the run.
+            if start > 0 && bytes[start - 1] == b'\\' && matches!(bytes[start], b'n' | b't' | b'r') {
+                start += 1;
+            }
+            let end = probe + bytes[probe..].iter().take_while(|b| IN_RUN[usize::from(**b)]).count();
+            if end - start >= RUN {
+                self.run_of(start, end);
+            }
+            floor = end;
+            probe = end + RUN;
+        }
+    }
+
+    fn run_of(&mut self, start: usize, end: usize) {
+        let bytes = self.bytes;
+        let run = &bytes[start..end];
+        let tables = self.look.tables;
+        if self.look.settings.secrets_go() {
+            for hit in tables.shapes.find_overlapping_iter(run) {
+                let (index, at) = (hit.pattern().as_usize(), start + hit.start());
+                match SHAPES.get(index) {
+                    Some(shape) => {
+                        if let Some((a, b)) = shape.matches(bytes, at) {
+                            self.secret(a, b, shape.kind, RANK_SHAPE + shape.literal.len() as u16);
+                        }
+                    }
+                    None => self.jwt(at),
+                }
+            }
+        }
+        let iban = self.look.settings.pii.iban == Switch::On;
+        if iban && let Some((a, b)) = iban_in(bytes, start, end) {
+            self.person(a, b, Personal::Iban);
+        }
+        if end - start >= 24 {
+            self.opaque_parts(start, end);
+        }
+    }
+
+    /// Three or five parts of base64url, the first a JSON object (RFC 7519, RFC 7516).
+    fn jwt(&mut self, at: usize) {
+        if !starts_word(self.bytes, at) {
+            return;
+        }
+        let part = |from: usize| {
+            self.bytes[from..].iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(**b, b'-' | b'_')).count()
+        };
+        let header = part(at);
+        let mut end = at + header;
+        let mut parts = 1;
+        while parts < 5 && self.bytes.get(end) == Some(&b'.') {
+            end += 1 + part(end + 1);
+            parts += 1;
+        }
+        if header >= 10 && parts >= 2 && end - at - header >= 10 {
+            self.secret(at, end, "jwt", RANK_SHAPE + 8);
+        }
+    }
+
+    /// The stretches of a run between dots and equals signs.
+    fn opaque_parts(&mut self, start: usize, end: usize) {
+        let bytes = self.bytes;
+        let mut from = start;
+        while from < end {
+            let length = bytes[from..end].iter().take_while(|b| !matches!(**b, b'.' | b'=' | b'~')).count();
+            let mut to = from + length;
+            if length >= 24 {
+                let sign = |b: &u8| matches!(b, b'/' | b'-' | b'_' | b'+');
+                from += bytes[from..to].iter().take_while(|b| sign(b)).count();
+                to += bytes[to..end].iter().take(2).take_while(|b| **b == b'=').count();
+                self.opaque(from, to);
+            }
+            from = to.max(from + length) + 1;
+        }
+    }
+
+    fn opaque(&mut self, start: usize, end: usize) {
+        let run = &self.bytes[start..end];
+        let mut classes = [false; 3];
+        for byte in run {
+            match byte {
+                b'a'..=b'z' => classes[0] = true,
+                b'A'..=b'Z' => classes[1] = true,
+                b'0'..=b'9' => classes[2] = true,
+                _ => {}
+            }
+        }
+        if classes != [true; 3] {
+            return;
+        }
+        let secrets = self.look.settings.secrets_go();
+        if secrets && encoded::is_helm_release(run) {
+            return self.secret(start, end, "helm-release", RANK_BLOCK);
+        }
+        if secrets && encoded::is_private_der(run) {
+            return self.secret(start, end, "private-key", RANK_BLOCK);
+        }
+        if !self.look.decoded
+            && let ControlFlow::Break(kind) = self.inside(run)
+        {
+            if let Some(kind) = kind {
+                self.secret(start, end, kind, RANK_BLOCK);
+            }
+            return;
+        }
+        if secrets && self.look.random && encoded::is_random(run) && !self.is_named_id(start) {
+            self.secret(start, end, "high-entropy", RANK_RANDOM);
+        }
+    }
+
+    /// Looks into base64 of text. Break: it is text, and what it holds.
+    fn inside(&self, run: &[u8]) -> ControlFlow<Option<&'static str>> {
+        let Some(decoded) = encoded::decode(run, DECODED) else { return ControlFlow::Continue(()) };
+        let Some(text) = encoded::readable(&decoded) else { return ControlFlow::Continue(()) };
+        let found = find(Look { decoded: true, ..self.look }, text);
+        ControlFlow::Break(match found.iter().map(|span| span.mark).max_by_key(|mark| matches!(mark, Mark::Secret(_))) {
+            Some(Mark::Secret(_) | Mark::Extra(_)) => Some("encoded-secret"),
+            Some(Mark::Personal(_)) => Some("encoded-personal-data"),
+            None => None,
+        })
+    }
+
+    /// Whether the field in front says that this is an id, a digest or a cursor.
+    fn is_named_id(&self, start: usize) -> bool {
+        let bytes = self.bytes;
+        let mut at = start;
+        while at > 0 && matches!(bytes[at - 1], b'"' | b'\'' | b'\\' | b' ') && start - at < 5 {
+            at -= 1;
+        }
+        if at == 0 || !matches!(bytes[at - 1], b'=' | b':') {
+            return false;
+        }
+        fields::word_before(bytes, at - 1).is_some_and(|(a, b)| encoded::names_an_id(&bytes[a..b]))
+    }
+
+    // ---- escapes
+
+    /// Reads the text once more with its escapes undone, and maps what is found back.
+    fn escapes(&mut self, text: &str) {
+        let lines = encoded::has_lines(self.bytes);
+        if !lines && !encoded::has_escapes(self.bytes) {
+            return;
+        }
+        let Some(plain) = encoded::plain(text, lines) else { return };
+        for span in find(Look { decoded: true, unescaped: self.look.unescaped + 1, ..self.look }, &plain.text) {
+            if let Some((start, end)) = plain.origin(span.start, span.end) {
+                self.spans.push(Span { start, end, ..span });
+            }
+        }
+    }
+}
+
+/// Words that say how a credential fared, after `token=` or `auth=`.
+fn is_status(value: &[u8]) -> bool {
+    const WORDS: &[&str] = &[
+        "invalid", "expired", "missing", "denied", "failed", "ok", "valid", "unknown", "rejected", "accepted", "disabled",
+        "enabled", "required", "success",
+    ];
+    WORDS.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// An account number that starts a word of a run.
+fn iban_in(bytes: &[u8], start: usize, end: usize) -> Option<(usize, usize)> {
+    (start..end.saturating_sub(14))
+        .filter(|at| bytes[*at].is_ascii_uppercase() && bytes[*at + 1].is_ascii_uppercase() && bytes[*at + 2].is_ascii_digit())
+        .find_map(|at| personal::iban(bytes, at).map(|to| (at, to)))
+}

@@ -1,0 +1,263 @@
+//! What the credentials of known providers look like: a literal that starts them, an alphabet and a length. Formats are
+//! those the providers document for secret scanning. Matching needs no regular expression.
+
+/// Alphabet of the part behind the literal.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Alphabet {
+    Alnum,
+    Upper,
+    Hex,
+    Word,
+    Base64Url,
+    Base64,
+    Dotted,
+    Path,
+}
+
+impl Alphabet {
+    fn has(self, byte: u8) -> bool {
+        match self {
+            Self::Alnum => byte.is_ascii_alphanumeric(),
+            Self::Upper => byte.is_ascii_uppercase() || byte.is_ascii_digit(),
+            Self::Hex => byte.is_ascii_hexdigit(),
+            Self::Word => byte.is_ascii_alphanumeric() || byte == b'_',
+            Self::Base64Url => byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'),
+            Self::Base64 => byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'_' | b'-'),
+            Self::Dotted => byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'~'),
+            Self::Path => byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-'),
+        }
+    }
+}
+
+/// One format.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    /// Name in `[redacted:name]`.
+    pub(super) kind: &'static str,
+    /// The literal. Case counts.
+    pub(super) literal: &'static str,
+    alphabet: Alphabet,
+    /// Least and most bytes behind the literal.
+    least: usize,
+    most: usize,
+    /// Bytes in front of the literal that belong to the credential.
+    before: usize,
+    /// Bytes of the literal that stay readable (a host name).
+    keep: usize,
+    /// Whether the part behind needs a digit, because without one it may be words.
+    digit: bool,
+}
+
+const ANY: usize = 4_096;
+
+const fn shape(kind: &'static str, literal: &'static str, alphabet: Alphabet, least: usize, most: usize) -> Shape {
+    Shape { kind, literal, alphabet, least, most, before: 0, keep: 0, digit: false }
+}
+
+const fn with_digit(kind: &'static str, literal: &'static str, alphabet: Alphabet, least: usize) -> Shape {
+    Shape { kind, literal, alphabet, least, most: ANY, before: 0, keep: 0, digit: true }
+}
+
+use Alphabet::{Alnum, Base64, Base64Url, Dotted, Hex, Path, Upper, Word};
+
+/// The formats, in no order: what starts with the longer literal wins where two start at the same place.
+pub(super) const SHAPES: &[Shape] = &[
+    shape("portcullis-key", "pcl_", Word, 40, 80),
+    shape("aws-key", "AKIA", Upper, 16, 16),
+    shape("aws-key", "ASIA", Upper, 16, 16),
+    shape("aws-key", "ABIA", Upper, 16, 16),
+    shape("aws-key", "ACCA", Upper, 16, 16),
+    shape("aws-session-token", "IQoJb3JpZ2lu", Base64, 80, ANY),
+    shape("aws-session-token", "FwoGZXIvYXdz", Base64, 80, ANY),
+    shape("gcp-key", "AIza", Base64Url, 35, 40),
+    shape("gcp-token", "ya29.", Dotted, 20, ANY),
+    shape("gcp-token", "GOCSPX-", Base64Url, 20, ANY),
+    shape("gcp-token", "1//0", Base64Url, 30, ANY),
+    Shape { kind: "azure-key", literal: "8Q~", alphabet: Dotted, least: 30, most: 40, before: 3, keep: 0, digit: false },
+    Shape { kind: "azure-key", literal: "7Q~", alphabet: Dotted, least: 30, most: 40, before: 3, keep: 0, digit: false },
+    shape("github-token", "ghp_", Alnum, 30, 255),
+    shape("github-token", "gho_", Alnum, 30, 255),
+    shape("github-token", "ghu_", Alnum, 30, 255),
+    shape("github-token", "ghs_", Alnum, 30, 255),
+    shape("github-token", "ghr_", Alnum, 30, 255),
+    shape("github-token", "github_pat_", Word, 40, 255),
+    shape("gitlab-token", "glpat-", Dotted, 20, 300),
+    shape("gitlab-token", "gldt-", Dotted, 20, 300),
+    shape("gitlab-token", "glrt-", Dotted, 20, 300),
+    shape("gitlab-token", "glptt-", Dotted, 20, 300),
+    shape("gitlab-token", "glcbt-", Dotted, 16, 300),
+    shape("gitlab-token", "glft-", Dotted, 20, 300),
+    shape("gitlab-token", "glagent-", Dotted, 20, 300),
+    shape("gitlab-token", "glsoat-", Dotted, 20, 300),
+    shape("slack-token", "xoxb-", Base64Url, 10, ANY),
+    shape("slack-token", "xoxp-", Base64Url, 10, ANY),
+    shape("slack-token", "xoxa-", Base64Url, 10, ANY),
+    shape("slack-token", "xoxr-", Base64Url, 10, ANY),
+    shape("slack-token", "xoxs-", Base64Url, 10, ANY),
+    shape("slack-token", "xoxe-", Base64Url, 10, ANY),
+    shape("slack-token", "xoxe.xoxp-", Base64Url, 10, ANY),
+    shape("slack-token", "xapp-", Base64Url, 10, ANY),
+    Shape {
+        kind: "slack-webhook",
+        literal: "hooks.slack.com/services/",
+        alphabet: Path,
+        least: 20,
+        most: 200,
+        before: 0,
+        keep: 25,
+        digit: false,
+    },
+    Shape {
+        kind: "discord-webhook",
+        literal: "discord.com/api/webhooks/",
+        alphabet: Path,
+        least: 30,
+        most: 200,
+        before: 0,
+        keep: 25,
+        digit: false,
+    },
+    shape("stripe-key", "sk_live_", Alnum, 16, 255),
+    shape("stripe-key", "sk_test_", Alnum, 16, 255),
+    shape("stripe-key", "rk_live_", Alnum, 16, 255),
+    shape("stripe-key", "rk_test_", Alnum, 16, 255),
+    shape("stripe-key", "whsec_", Base64, 20, 255),
+    shape("openai-key", "sk-proj-", Base64Url, 20, 300),
+    shape("openai-key", "sk-svcacct-", Base64Url, 20, 300),
+    shape("openai-key", "sk-admin-", Base64Url, 20, 300),
+    with_digit("model-provider-key", "sk-", Base64Url, 24),
+    shape("anthropic-key", "sk-ant-", Base64Url, 20, 300),
+    shape("model-provider-key", "sk-or-", Base64Url, 20, 300),
+    shape("model-provider-key", "hf_", Alnum, 30, 64),
+    shape("model-provider-key", "gsk_", Alnum, 40, 80),
+    shape("model-provider-key", "xai-", Alnum, 40, 120),
+    shape("model-provider-key", "pplx-", Alnum, 30, 80),
+    shape("model-provider-key", "r8_", Alnum, 30, 60),
+    shape("npm-token", "npm_", Alnum, 36, 36),
+    shape("pypi-token", "pypi-", Base64Url, 50, 400),
+    shape("package-token", "rubygems_", Hex, 40, 64),
+    shape("package-token", "dckr_pat_", Base64Url, 20, 80),
+    shape("package-token", "dckr_oat_", Base64Url, 20, 80),
+    with_digit("package-token", "cio", Alnum, 32),
+    shape("package-token", "oy2", Alnum, 43, 43),
+    shape("digitalocean-token", "dop_v1_", Hex, 40, 80),
+    shape("digitalocean-token", "doo_v1_", Hex, 40, 80),
+    shape("digitalocean-token", "dor_v1_", Hex, 40, 80),
+    shape("vault-token", "hvs.", Base64Url, 20, 300),
+    shape("vault-token", "hvb.", Base64Url, 20, 300),
+    shape("vault-token", "hvr.", Base64Url, 20, 300),
+    Shape {
+        kind: "terraform-token",
+        literal: ".atlasv1.",
+        alphabet: Base64Url,
+        least: 40,
+        most: 120,
+        before: 14,
+        keep: 0,
+        digit: false,
+    },
+    shape("grafana-token", "glsa_", Word, 32, 64),
+    shape("grafana-token", "glc_", Base64, 30, 400),
+    shape("grafana-token", "eyJrIjoi", Base64, 40, 400),
+    shape("newrelic-key", "NRAK-", Upper, 20, 40),
+    shape("newrelic-key", "NRII-", Base64Url, 20, 60),
+    shape("newrelic-key", "NRJS-", Hex, 16, 40),
+    shape("datadog-key", "ddapp_", Alnum, 30, 64),
+    shape("dynatrace-token", "dt0c01.", Dotted, 60, 120),
+    shape("dynatrace-token", "dt0s01.", Dotted, 60, 120),
+    shape("honeycomb-key", "hcaik_", Word, 40, 90),
+    shape("sentry-token", "sntrys_", Base64, 40, 300),
+    shape("sentry-token", "sntryu_", Hex, 40, 80),
+    shape("databricks-token", "dapi", Hex, 32, 32),
+    shape("cloud-token", "dp.pt.", Alnum, 40, 60),
+    shape("cloud-token", "dp.st.", Dotted, 40, 80),
+    shape("cloud-token", "pul-", Hex, 40, 40),
+    shape("cloud-token", "HRKU-", Base64Url, 36, 80),
+    shape("cloud-token", "fo1_", Base64Url, 40, 60),
+    shape("cloud-token", "nfp_", Alnum, 36, 60),
+    shape("cloud-token", "sbp_", Hex, 40, 40),
+    shape("cloud-token", "pscale_tkn_", Dotted, 32, 80),
+    shape("cloud-token", "pscale_pw_", Dotted, 32, 80),
+    shape("mail-key", "SG.", Dotted, 40, 100),
+    shape("mail-key", "key-", Hex, 32, 32),
+    shape("twilio-key", "SK", Hex, 32, 32),
+    shape("shopify-token", "shpat_", Hex, 32, 32),
+    shape("shopify-token", "shpss_", Hex, 32, 32),
+    shape("shopify-token", "shppa_", Hex, 32, 32),
+    shape("shopify-token", "shpca_", Hex, 32, 32),
+    shape("payment-key", "sq0atp-", Base64Url, 22, 60),
+    shape("payment-key", "sq0csp-", Base64Url, 40, 60),
+    shape("atlassian-token", "ATATT3", Base64, 60, 300),
+    shape("atlassian-token", "ATCTT3", Base64, 60, 300),
+    shape("service-token", "lin_api_", Alnum, 30, 60),
+    shape("service-token", "ntn_", Alnum, 40, 60),
+    shape("service-token", "figd_", Base64Url, 38, 60),
+    shape("service-token", "PMAK-", Base64Url, 50, 80),
+    shape("service-token", "CCIPAT_", Word, 40, 90),
+    shape("service-token", "squ_", Hex, 40, 40),
+    shape("service-token", "sqp_", Hex, 40, 40),
+    shape("service-token", "sqa_", Hex, 40, 40),
+    shape("service-token", "AKCp", Alnum, 60, 90),
+    shape("age-key", "AGE-SECRET-KEY-1", Upper, 50, 64),
+];
+
+impl Shape {
+    /// The credential around the literal found at `at`: what goes, from and to.
+    pub(super) fn matches(&self, bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+        let body = at + self.literal.len();
+        let start = at.checked_sub(self.before)?;
+        if self.before > 0 && !bytes[start..at].iter().all(|b| self.alphabet.has(*b)) {
+            return None;
+        }
+        if !starts_word(bytes, start) {
+            return None;
+        }
+        let rest = &bytes[body..];
+        let length = rest.iter().take(self.most + 1).take_while(|b| self.alphabet.has(**b)).count();
+        // Longer than the format allows and still going: something else that starts alike.
+        if length < self.least || (length > self.most && self.most < ANY) {
+            return None;
+        }
+        let next = rest.get(length);
+        if matches!(self.alphabet, Upper | Hex | Alnum) && next.is_some_and(u8::is_ascii_alphanumeric) {
+            return None;
+        }
+        let secret = &rest[..length];
+        if self.digit && !secret.iter().any(u8::is_ascii_digit) {
+            return None;
+        }
+        let trimmed = secret.iter().rev().take_while(|b| **b == b'.').count();
+        Some((start + self.keep, body + length - trimmed))
+    }
+}
+
+/// Whether a word can start at `at`: nothing alphanumeric in front, except the letter of an escape such as `\n`.
+pub(super) fn starts_word(bytes: &[u8], at: usize) -> bool {
+    let Some(before) = at.checked_sub(1).map(|i| bytes[i]) else { return true };
+    if !before.is_ascii_alphanumeric() {
+        return true;
+    }
+    matches!(before, b'n' | b't' | b'r') && at >= 2 && bytes[at - 2] == b'\\'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_have_bounds() {
+        for (index, shape) in SHAPES.iter().enumerate() {
+            assert!(shape.least <= shape.most && shape.literal.len() + shape.least + shape.before >= 15, "{}", shape.literal);
+            assert!(SHAPES[..index].iter().all(|s| s.literal != shape.literal), "{} is listed twice", shape.literal);
+        }
+    }
+
+    #[test]
+    fn words_start_after_escapes_too() {
+        assert!(starts_word(b"x", 0));
+        assert!(starts_word(b"=x", 1));
+        assert!(starts_word(b"\\nx", 2));
+        assert!(!starts_word(b"nx", 1));
+        assert!(!starts_word(b"ax", 1));
+    }
+}

@@ -1,0 +1,265 @@
+//! Redaction of JSON as a structure: what only the shape tells. A field's name judges its value, a Kubernetes Secret its
+//! data, a table's heading its column, and one member of a pair the other.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::fields::{self, Strength};
+use super::{Redactions, TenantRedactor, encoded, personal};
+
+/// Members of an object under a secret's name that say where the secret is and not what it is.
+const REFERENCES: &[&str] = &[
+    "name",
+    "secretname",
+    "key",
+    "namespace",
+    "kind",
+    "type",
+    "optional",
+    "path",
+    "mode",
+    "defaultmode",
+    "ref",
+    "id",
+    "version",
+];
+
+fn secrets_strength(name: &str) -> Option<Strength> {
+    if name.len() > 256 { None } else { fields::strength(name.as_bytes()) }
+}
+
+fn marked(kind: &str) -> Value {
+    Value::String(format!("[redacted:{kind}]"))
+}
+
+impl TenantRedactor<'_> {
+    pub(super) fn json(&self, value: &mut Value, found: &mut Redactions) {
+        self.walk(value, true, found);
+    }
+
+    fn secrets(&self) -> bool {
+        self.redactor.inner.settings.secrets_go()
+    }
+
+    fn walk(&self, value: &mut Value, random: bool, found: &mut Redactions) {
+        match value {
+            Value::String(text) => {
+                if let Cow::Owned(clean) = self.scrub(text, random, found) {
+                    *text = clean;
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.walk(item, random, found)),
+            Value::Object(members) => self.object(members, found),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    fn object(&self, members: &mut Map<String, Value>, found: &mut Redactions) {
+        self.keys(members, found);
+        if self.secrets() {
+            self.kubernetes(members, found);
+            self.pair(members, found);
+            self.columns(members, found);
+        }
+        for (name, member) in members.iter_mut() {
+            let strength = if self.secrets() { secrets_strength(name) } else { None };
+            let hidden = strength.is_some_and(|strength| self.field(member, strength, found));
+            if hidden {
+                continue;
+            }
+            if is_cursor(name, member) {
+                self.cursor(member, found);
+            } else if !self.card_number(name, member, found) {
+                self.walk(member, !encoded::names_an_id(name.as_bytes()), found);
+            }
+        }
+    }
+
+    /// A key can be a secret itself. Its place among the others stays.
+    fn keys(&self, members: &mut Map<String, Value>, found: &mut Redactions) {
+        let dirty = members.keys().any(|key| matches!(self.scrub(key, true, &mut Redactions::default()), Cow::Owned(_)));
+        if !dirty {
+            return;
+        }
+        let old = std::mem::take(members);
+        for (key, member) in old {
+            let mut name = self.scrub(&key, true, found).into_owned();
+            // Two secrets of one kind as keys: both entries stay.
+            let mut copy = 2;
+            while members.contains_key(&name) {
+                name = format!(
+                    "{} ({copy})",
+                    name.trim_end_matches(|c: char| c == ')' || c == '(' || c == ' ' || c.is_ascii_digit())
+                );
+                copy += 1;
+                if copy > 1_000 {
+                    break;
+                }
+            }
+            members.insert(name, member);
+        }
+    }
+
+    /// The values of a Secret, of the entries of a list of them, and of a Secret that came without its kind.
+    fn kubernetes(&self, members: &mut Map<String, Value>, found: &mut Redactions) {
+        let kind = members.get("kind").and_then(Value::as_str);
+        let typed = members
+            .get("type")
+            .and_then(Value::as_str)
+            .is_some_and(|t| t == "Opaque" || t.starts_with("kubernetes.io/") || t.starts_with("helm.sh/"));
+        if kind == Some("SecretList") {
+            if let Some(Value::Array(items)) = members.get_mut("items") {
+                for item in items.iter_mut().filter_map(Value::as_object_mut) {
+                    blank_data(item, found);
+                }
+            }
+        } else if kind == Some("Secret") || (typed && kind.is_none()) || members.contains_key("stringData") {
+            blank_data(members, found);
+        }
+    }
+
+    /// `{"name": "DB_PASSWORD", "value": "x"}` (Kubernetes), `{"key": "password", "value": {"stringValue": "x"}}` (OTLP).
+    fn pair(&self, members: &mut Map<String, Value>, found: &mut Redactions) {
+        let name = ["name", "key", "Name", "Key"].iter().find_map(|k| members.get(*k).and_then(Value::as_str));
+        let Some(strength) = name.and_then(secrets_strength) else { return };
+        for key in ["value", "Value"] {
+            match members.get_mut(key) {
+                Some(Value::Object(typed)) => {
+                    for member in typed.values_mut() {
+                        self.field(member, strength, found);
+                    }
+                }
+                Some(member) => {
+                    self.field(member, strength, found);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// `{"columns": ["user", "password"], "rows": [["ana", "x"]]}`: headings as texts or as objects with a name.
+    fn columns(&self, members: &mut Map<String, Value>, found: &mut Redactions) {
+        let Some(Value::Array(headings)) = members.get("columns") else { return };
+        let secret: Vec<(usize, Strength)> = headings
+            .iter()
+            .enumerate()
+            .filter_map(|(index, heading)| {
+                let name = heading.as_str().or_else(|| heading.get("name").and_then(Value::as_str))?;
+                Some((index, secrets_strength(name)?))
+            })
+            .collect();
+        if secret.is_empty() {
+            return;
+        }
+        for key in ["rows", "values", "data"] {
+            let Some(Value::Array(rows)) = members.get_mut(key) else { continue };
+            for row in rows.iter_mut().filter_map(Value::as_array_mut) {
+                for (index, strength) in &secret {
+                    if let Some(cell) = row.get_mut(*index) {
+                        self.field(cell, *strength, found);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes out the value of a field whose name says it is a secret. False when there is nothing to take out.
+    fn field(&self, member: &mut Value, strength: Strength, found: &mut Redactions) -> bool {
+        match member {
+            Value::String(text) => {
+                let plain =
+                    fields::harmless(text.as_bytes()) || (strength == Strength::Weak && !fields::secretish(text.as_bytes()));
+                if plain {
+                    return false;
+                }
+                found.add("secret-field");
+                *member = marked("secret-field");
+                true
+            }
+            // A number under `password` is one; under `token` it is a count.
+            Value::Number(_) if strength == Strength::Password => {
+                found.add("secret-field");
+                *member = marked("secret-field");
+                true
+            }
+            Value::Array(items) if strength != Strength::Weak => {
+                for item in items.iter_mut() {
+                    if !self.field(item, strength, found) {
+                        self.walk(item, true, found);
+                    }
+                }
+                true
+            }
+            Value::Object(inner) if strength != Strength::Weak => {
+                for (name, item) in inner.iter_mut() {
+                    let reference = REFERENCES.iter().any(|r| name.eq_ignore_ascii_case(r));
+                    let under = if strength == Strength::Password { Strength::Strong } else { strength };
+                    if reference || !self.field(item, under, found) {
+                        self.walk(item, true, found);
+                    }
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A card number kept as a number under a name that says so.
+    fn card_number(&self, name: &str, member: &mut Value, found: &mut Redactions) -> bool {
+        if self.redactor.inner.settings.pii.card == super::Switch::Off {
+            return false;
+        }
+        let Value::Number(number) = &*member else { return false };
+        let lower = name.to_ascii_lowercase();
+        let named =
+            ["card", "pan", "cardnumber", "card_number", "ccnumber", "cc_number", "ccnum"].iter().any(|n| lower.ends_with(n));
+        let text = number.to_string();
+        if !named || !text.bytes().all(|b| b.is_ascii_digit()) || !personal::is_card(text.as_bytes()) {
+            return false;
+        }
+        *member = Value::String(self.scrub(&text, false, found).into_owned());
+        true
+    }
+
+    /// Our own positions in lists are opaque to everybody: only a credential of a known format goes.
+    fn cursor(&self, member: &mut Value, found: &mut Redactions) {
+        let Value::String(text) = member else { return };
+        let mut inside = Redactions::default();
+        let clean = self.scrub(text, false, &mut inside).into_owned();
+        let known = inside
+            .counts()
+            .any(|(kind, _)| !kind.starts_with("encoded-") && !matches!(kind, "card" | "iban" | "phone" | "high-entropy"));
+        if known {
+            found.merge(&inside);
+            *text = clean;
+        }
+    }
+}
+
+fn is_cursor(name: &str, member: &Value) -> bool {
+    let opaque = |text: &str| text.len() <= 4_096 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    matches!(name, "next" | "cursor" | "next_cursor" | "nextCursor") && member.as_str().is_some_and(opaque)
+}
+
+/// Takes every value out of `data` and `stringData`; the names of the entries stay.
+fn blank_data(members: &mut Map<String, Value>, found: &mut Redactions) {
+    for key in ["data", "stringData"] {
+        match members.get_mut(key) {
+            Some(Value::Object(entries)) => {
+                for entry in entries.values_mut() {
+                    let empty = entry.is_null() || entry.as_str().is_some_and(|text| fields::harmless(text.as_bytes()));
+                    if !empty {
+                        found.add("kubernetes-secret");
+                        *entry = marked("kubernetes-secret");
+                    }
+                }
+            }
+            Some(Value::String(text)) if !fields::harmless(text.as_bytes()) => {
+                found.add("kubernetes-secret");
+                members.insert(key.to_owned(), marked("kubernetes-secret"));
+            }
+            _ => {}
+        }
+    }
+}

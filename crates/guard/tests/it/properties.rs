@@ -1,0 +1,156 @@
+//! What holds for any text: redacting twice is redacting once, nothing panics, structure stays structure, growth is bounded.
+
+use portcullis_guard::{AddressMode, ExtraPattern, PersonalSettings, RedactionSettings, Redactions, Redactor, Switch};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::sync::LazyLock;
+
+use crate::corpus::{benign, labelled};
+
+static REDACTOR: LazyLock<Redactor> =
+    LazyLock::new(|| Redactor::with_settings(&RedactionSettings::default(), b"pepper").expect("built-in tables compile"));
+
+fn once(text: &str) -> String {
+    REDACTOR.text(text, &mut Redactions::default()).into_owned()
+}
+
+/// Most bytes a text may grow by: a mark of at most 33 bytes for a value of at least one.
+fn bound(text: &str) -> usize {
+    34 * text.len() + 34
+}
+
+/// Pieces that mean something to the redactor, in any order.
+fn pieces() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        3 => prop::sample::select(vec![
+            "password", "token", "=", ":", " ", "\"", "'", "\\", "\\\"", "\n", "|", "\t", "  ", "{", "}", "[", "]", ",", ";", "&", "?", "@", "://", "/", "<", ">",
+            "Bearer ", "Basic ", "Authorization", "Cookie", "-----BEGIN ", "PRIVATE KEY", "-----", "-----END ", "kind: Secret", "\"kind\":\"Secret\"", "data:", "\"data\":{",
+            "stringData:", "name", "value", "%3D", "\\u0070", "&quot;", " --", "$2b$", "eyJ", ".", "..", "::", "+", "(", ")", "-", "[redacted:", "[ip:1a2b3c4d]", "null", "pwd",
+            "hunter2", "203.0.113.9", "2001:db8::1", "ana@example.com", "4111111111111111", "DE89370400440532013000", "+4930123456789", "auth", "sig", "key",
+        ]).prop_map(str::to_owned),
+        1 => "[A-Za-z0-9+/=_.-]{1,50}",
+        1 => "[0-9 -]{1,24}",
+        1 => "\\PC{0,6}",
+    ];
+    prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+}
+
+fn tree() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        pieces().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from)
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        let key = prop_oneof![
+            prop::sample::select(vec![
+                "password",
+                "token",
+                "data",
+                "stringData",
+                "kind",
+                "type",
+                "name",
+                "value",
+                "columns",
+                "rows",
+                "next",
+                "card",
+                "items",
+                "id"
+            ])
+            .prop_map(str::to_owned),
+            pieces(),
+        ];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((key, inner), 0..4).prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+#[test]
+fn the_corpus_is_redacted_in_one_go() {
+    for line in labelled().iter().chain(&benign()) {
+        let clean = once(&line.text);
+        assert_eq!(once(&clean), clean, "from {}", line.text);
+    }
+}
+
+#[test]
+fn settings_switch_what_they_name() {
+    let text = "password=hunter2 ana@example.com 203.0.113.9 10.0.0.1 ORD-123456";
+    let with = |settings: RedactionSettings| {
+        let redactor = Redactor::with_settings(&settings, b"pepper").unwrap();
+        let mut found = Redactions::default();
+        let clean = redactor.text(text, &mut found).into_owned();
+        (clean, found.counts().map(|(kind, _)| kind).collect::<Vec<_>>())
+    };
+    let off =
+        PersonalSettings { email: Switch::Off, ip: AddressMode::Off, card: Switch::Off, iban: Switch::Off, phone: Switch::Off };
+    let (clean, kinds) = with(RedactionSettings { pii: off, ..RedactionSettings::default() });
+    assert_eq!(
+        (clean.as_str(), kinds),
+        ("password=[redacted:secret-value] ana@example.com 203.0.113.9 10.0.0.1 ORD-123456", vec!["secret-value"])
+    );
+    let (clean, kinds) =
+        with(RedactionSettings { pii: PersonalSettings { ip: AddressMode::All, ..off }, ..RedactionSettings::default() });
+    assert!(!clean.contains("10.0.0.1") && kinds == ["ip", "secret-value"], "{clean}");
+    let order = ExtraPattern { name: "order".into(), regex: r"ORD-(?P<v>\d{6})".into() };
+    let (clean, kinds) = with(RedactionSettings { extra_patterns: vec![order], ..RedactionSettings::default() });
+    assert!(clean.ends_with("ORD-[redacted:order]") && kinds.contains(&"extra-pattern"), "{clean}");
+    let named =
+        RedactionSettings { secrets: Switch::Off, allow_secrets: Some("i-understand".into()), ..RedactionSettings::default() };
+    let (clean, _) = with(named);
+    assert!(clean.contains("hunter2") && !clean.contains("ana@"), "{clean}");
+    assert!(
+        Redactor::with_settings(&RedactionSettings { secrets: Switch::Off, ..RedactionSettings::default() }, b"")
+            .unwrap_err()
+            .contains("i-understand")
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn pieces_are_redacted_in_one_go(text in pieces()) {
+        let clean = once(&text);
+        prop_assert_eq!(once(&clean), clean.clone());
+        prop_assert!(clean.len() <= bound(&text));
+    }
+
+    #[test]
+    fn any_text_is_survived(text in any::<String>()) {
+        let clean = once(&text);
+        prop_assert!(clean.len() <= bound(&text));
+    }
+
+    #[test]
+    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let text = String::from_utf8_lossy(&bytes);
+        prop_assert!(once(&text).len() <= bound(&text));
+    }
+
+    #[test]
+    fn structure_stays_structure(value in tree()) {
+        let mut clean = value.clone();
+        REDACTOR.value(&mut clean, &mut Redactions::default());
+        let text = clean.to_string();
+        let parsed: Value = serde_json::from_str(&text).unwrap();
+        prop_assert_eq!(&parsed, &clean);
+        prop_assert!(text.len() <= bound(&value.to_string()));
+        let mut twice = clean.clone();
+        REDACTOR.value(&mut twice, &mut Redactions::default());
+        prop_assert_eq!(twice, clean);
+    }
+
+    #[test]
+    fn a_field_keeps_its_name_and_loses_its_value(value in "[a-z]{3}[0-9]{3}[A-Za-z0-9!#]{0,20}", field in prop::sample::select(vec!["password", "db.password", "API_KEY", "clientSecret"])) {
+        for text in [format!("{field}={value}"), format!("x {field}: \"{value}\" y"), json!({ field: value }).to_string(), json!(json!({ field: value }).to_string()).to_string()] {
+            let clean = once(&text);
+            prop_assert!(clean.contains(field) && !clean.contains(value.as_str()), "{}", clean);
+        }
+    }
+}
