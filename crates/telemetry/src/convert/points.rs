@@ -81,14 +81,15 @@ struct Kinds {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", default, bound(deserialize = "T: Record"))]
 struct Points<T> {
-    data_points: Readable<T>,
+    #[serde(rename = "dataPoints")]
+    readable: Readable<T>,
     aggregation_temporality: i32,
     is_monotonic: bool,
 }
 
 impl<T> Default for Points<T> {
     fn default() -> Self {
-        Self { data_points: Readable::default(), aggregation_temporality: 0, is_monotonic: false }
+        Self { readable: Readable::default(), aggregation_temporality: 0, is_monotonic: false }
     }
 }
 
@@ -138,31 +139,31 @@ fn read_metric(raw: &RawValue, unread: &mut Unread) -> Option<Metric> {
         }
     };
     let data = if let Some(points) = kinds.gauge {
-        unread.absorb(points.data_points.unread);
-        Some(metric::Data::Gauge(Gauge { data_points: points.data_points.list }))
+        unread.absorb(points.readable.unread);
+        Some(metric::Data::Gauge(Gauge { data_points: points.readable.list }))
     } else if let Some(points) = kinds.sum {
-        unread.absorb(points.data_points.unread);
+        unread.absorb(points.readable.unread);
         Some(metric::Data::Sum(Sum {
-            data_points: points.data_points.list,
+            data_points: points.readable.list,
             aggregation_temporality: points.aggregation_temporality,
             is_monotonic: points.is_monotonic,
         }))
     } else if let Some(points) = kinds.histogram {
-        unread.absorb(points.data_points.unread);
+        unread.absorb(points.readable.unread);
         Some(metric::Data::Histogram(Histogram {
-            data_points: points.data_points.list,
+            data_points: points.readable.list,
             aggregation_temporality: points.aggregation_temporality,
         }))
     } else if let Some(points) = kinds.exponential_histogram {
-        unread.absorb(points.data_points.unread);
+        unread.absorb(points.readable.unread);
         Some(metric::Data::ExponentialHistogram(ExponentialHistogram {
-            data_points: points.data_points.list,
+            data_points: points.readable.list,
             aggregation_temporality: points.aggregation_temporality,
         }))
     } else {
         kinds.summary.map(|points| {
-            unread.absorb(points.data_points.unread);
-            metric::Data::Summary(Summary { data_points: points.data_points.list })
+            unread.absorb(points.readable.unread);
+            metric::Data::Summary(Summary { data_points: points.readable.list })
         })
     };
     Some(Metric { name: head.name, description: head.description, unit: head.unit, metadata: head.metadata, data })

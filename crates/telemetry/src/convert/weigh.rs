@@ -244,10 +244,10 @@ mod tests {
         for (number, inner) in [(2_u8, "log records"), (1, "resource")] {
             let mut scope = Vec::new();
             while scope.len() < 8 << 20 {
-                scope.extend_from_slice(&[number << 3 | 2, 0]);
+                scope.extend_from_slice(&[(number << 3) | 2, 0]);
             }
             let wrap = |inner: &[u8], number: u8| {
-                let mut out = vec![number << 3 | 2];
+                let mut out = vec![(number << 3) | 2];
                 prost::encoding::encode_varint(inner.len() as u64, &mut out);
                 out.extend_from_slice(inner);
                 out

@@ -23,7 +23,7 @@ const BODY: usize = (16 << 20) - 4096;
 /// A field of a message inside it.
 fn field(number: u8, inner: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(inner.len() + 6);
-    out.push(number << 3 | 2);
+    out.push((number << 3) | 2);
     prost::encoding::encode_varint(inner.len() as u64, &mut out);
     out.extend_from_slice(inner);
     out
