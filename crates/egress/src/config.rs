@@ -170,6 +170,22 @@ impl EgressConfig {
         Ok(Built { base, headers, http })
     }
 
+    /// What works and is dangerous all the same, for the operator to read at start-up: a credential that travels in clear
+    /// text to another machine.
+    pub fn warnings(&self) -> Vec<String> {
+        let Ok(base) = parse_base(&self.base_url) else { return Vec::new() };
+        let host = base.host_str().unwrap_or_default();
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        let here = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        if base.scheme() == "https" || here || self.authentication == Authentication::None {
+            return Vec::new();
+        }
+        vec![format!(
+            "source '{}': its credential is sent in clear text to {host}, where everybody on the way can read it; write https://",
+            self.name
+        )]
+    }
+
     fn wrong(&self, reason: impl Into<String>) -> EgressConfigError {
         EgressConfigError::Setting { name: self.name.clone(), reason: reason.into() }
     }
@@ -230,6 +246,11 @@ impl EgressConfig {
             .pool_max_idle_per_host(8)
             .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
         if !tls {
+            if self.tls != TlsOptions::default() {
+                return Err(self.wrong(
+                    "its TLS settings cannot take effect, for its URL begins with http://: write https://, or remove tls",
+                ));
+            }
             // Without TLS no trust store is needed; loading the system's costs start-up time and memory.
             let client = builder.tls_certs_only(Vec::<reqwest::Certificate>::new()).build();
             return client.map_err(|e| self.wrong(crate::error::chain(&e)));
@@ -275,6 +296,59 @@ impl EgressConfig {
                 error,
             }),
             (None, None) => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(url: &str) -> EgressConfig {
+        let mut config = EgressConfig::new("prom", url);
+        config.addresses = AddressPolicy::new(["loopback", "private"].map(|range| range.parse().unwrap()));
+        config
+    }
+
+    #[test]
+    fn tls_settings_without_tls_are_refused() {
+        assert!(config("http://10.1.2.3:9090").build().is_ok());
+        let settings: [fn(&mut TlsOptions); 4] = [
+            |tls| tls.ca_pem_file = Some("/nonexistent/ca.pem".into()),
+            |tls| tls.client_certificate_file = Some("/nonexistent/client.pem".into()),
+            |tls| tls.client_key_file = Some("/nonexistent/client.key".into()),
+            |tls| tls.only_tls_13 = true,
+        ];
+        for set in settings {
+            let mut config = config("http://10.1.2.3:9090");
+            set(&mut config.tls);
+            let Err(error) = config.build() else { panic!("{:?} was taken", config.tls) };
+            let text = error.to_string();
+            assert!(text.contains("'prom'") && text.contains("cannot take effect") && text.contains("https://"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_credential_in_clear_text_is_warned_of_unless_it_stays_here() {
+        let warned = |url: &str, authentication: Authentication| {
+            let mut config = config(url);
+            config.authentication = authentication;
+            config.warnings()
+        };
+        let bearer = || Authentication::Bearer(Secret::new("hunter2".to_owned()));
+        let basic = || Authentication::Basic { user: "u".into(), password: Secret::new("hunter2".to_owned()) };
+        for url in
+            ["http://prometheus:9090", "http://10.1.2.3:9090/x", "http://[2001:db8::1]:9090", "http://localhost.example.org"]
+        {
+            for authentication in [bearer(), basic()] {
+                let warnings = warned(url, authentication);
+                assert!(warnings.len() == 1 && warnings[0].contains("clear text") && warnings[0].contains("'prom'"), "{url}");
+                assert!(!warnings[0].contains("hunter2"));
+            }
+            assert!(warned(url, Authentication::None).is_empty());
+        }
+        for url in ["https://prometheus:9090", "http://localhost:9090", "http://127.0.0.2:9090", "http://[::1]:9090"] {
+            assert!(warned(url, bearer()).is_empty(), "{url}");
         }
     }
 }

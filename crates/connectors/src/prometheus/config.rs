@@ -168,6 +168,11 @@ impl PrometheusConfig {
         Ok(labels)
     }
 
+    /// What works and is dangerous all the same, for the operator to read at start-up and in the doctor's report.
+    pub fn warnings(&self, name: &SourceName) -> Vec<String> {
+        self.egress(name).warnings()
+    }
+
     pub(crate) fn egress(&self, name: &SourceName) -> EgressConfig {
         let mut egress = EgressConfig::new(name.as_str(), &self.url);
         egress.authentication = self.auth.clone().map(Into::into).unwrap_or_default();
@@ -208,6 +213,20 @@ mod tests {
         assert!(config.labels(&name).unwrap_err().to_string().contains("service_labels"));
         config.service_labels.clear();
         assert!(config.labels(&name).is_err());
+    }
+
+    #[test]
+    fn settings_that_cannot_take_effect_are_refused_and_dangerous_ones_warned_of() {
+        let name = SourceName::new("p").unwrap();
+        let read = |text: &str| serde_json::from_str::<PrometheusConfig>(text).unwrap();
+        let config = read(r#"{"url":"http://prometheus.example.org:9090","tls":{"ca_file":"/nonexistent/ca.pem"}}"#);
+        let error = crate::PrometheusSource::new(name.clone(), config).unwrap_err().to_string();
+        assert!(error.contains("'p'") && error.contains("https://"), "{error}");
+        let config = read(r#"{"url":"http://prometheus.example.org:9090","auth":{"bearer":"hunter2"}}"#);
+        let warnings = config.warnings(&name);
+        assert!(warnings.len() == 1 && warnings[0].contains("clear text") && !warnings[0].contains("hunter2"), "{warnings:?}");
+        assert!(crate::PrometheusSource::new(name.clone(), config).is_ok(), "a warning refuses nothing");
+        assert!(PrometheusConfig::at("http://prometheus.example.org").warnings(&name).is_empty());
     }
 
     #[test]
