@@ -6,3 +6,4 @@ mod faults;
 mod real;
 mod replay;
 mod support;
+mod victoria;

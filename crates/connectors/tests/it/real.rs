@@ -1,9 +1,8 @@
 //! A real Prometheus (the distribution's package) that scrapes a real node exporter and two instances of a made-up
 //! service, one healthy and one in trouble. Started and stopped here; skipped with a message where it is not installed.
 
-use std::net::TcpListener as StdListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,24 +14,10 @@ use portcullis_ports::{
     MetricRequest, SemanticMetric, Source, Total,
 };
 
-use crate::support::{Server, everything, last, named, permit, raw, response, semantic, serve, source};
+use crate::support::{Process, Server, everything, free_port, last, named, permit, raw, response, semantic, serve, source};
 
 const PROMETHEUS: &str = "/usr/bin/prometheus";
 const NODE_EXPORTER: &str = "/usr/bin/prometheus-node-exporter";
-
-/// A child process that ends with the test.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// How one instance of the made-up service behaves, per second.
 #[derive(Clone, Copy)]

@@ -1,6 +1,8 @@
-//! Permits, questions and a small HTTP server.
+//! Permits, questions, a small HTTP server, and processes that end with their test.
 
 use std::collections::BTreeSet;
+use std::net::TcpListener as StdListener;
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +14,20 @@ use portcullis_policy::{Budget, CharterGrant, Permit, Policies, Vocabulary};
 use portcullis_ports::{MetricRequest, MetricSelector, SemanticMetric};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+/// A child process that ends with the test.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub(crate) fn free_port() -> u16 {
+    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
 
 pub(crate) fn everything() -> Scope {
     Scope::tenant_wide(TenantId::default_tenant())
@@ -148,7 +164,7 @@ pub(crate) async fn read_request(stream: &mut TcpStream) -> Option<Arrived> {
     }
 }
 
-fn decode(form: &str) -> Vec<(String, String)> {
+pub(crate) fn decode(form: &str) -> Vec<(String, String)> {
     let text = |part: &str| {
         let mut out = Vec::new();
         let mut bytes = part.bytes();
