@@ -46,6 +46,13 @@ pub trait ResourceReader: Send + Sync {
     /// Whether `uri` belongs to this reader (fixed or by template).
     fn owns(&self, uri: &str) -> bool;
 
+    /// Whether those who watch `uri` are told of every change of it. True only of what changes with the catalogue and at
+    /// no other time; never of what shows live data.
+    fn announces(&self, uri: &str) -> bool {
+        let _ = uri;
+        false
+    }
+
     /// Reads one. `NotFound` when there is none.
     async fn read(&self, permit: &Permit, uri: &str, exchange: &dyn Exchange) -> Result<ResourceOutput, Fault>;
 }
