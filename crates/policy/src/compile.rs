@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use cedar_policy::pst::{Effect, ResourceConstraint};
+use cedar_policy::pst::{Clause, Effect, ResourceConstraint};
 use cedar_policy::{Policy, PolicySet, ValidationMode, ValidationWarning, Validator};
+use serde_json::{Map, Value};
 
 use crate::BUILT_IN_POLICIES;
 use crate::arguments::{ArgumentKind, ToolShape};
@@ -18,6 +19,7 @@ use crate::expression::{Purpose, Rewriter};
 use crate::rule::{Rule, Target, read};
 use crate::schema;
 use crate::vocabulary::{PolicyText, Vocabulary, did_you_mean};
+use crate::witness::trials;
 
 /// Attributes of the context there are.
 const CONTEXT: [&str; 6] = ["now", "hour", "weekday", "look_back_seconds", "sources", "arguments"];
@@ -33,6 +35,8 @@ pub(crate) struct Ruleset {
     pub(crate) family: Option<PolicySet>,
     /// Rules that only limit.
     pub(crate) limiting: Option<PolicySet>,
+    /// Calls to try, such that if any call could be allowed, one of them is; absent when there is no such set.
+    pub(crate) trials: Option<Vec<Map<String, Value>>>,
     pub(crate) shape: Option<ToolShape>,
     /// Products the tool is in.
     pub(crate) products: BTreeSet<String>,
@@ -87,6 +91,8 @@ struct Bench {
     listing: PolicySet,
     family: PolicySet,
     limiting: PolicySet,
+    /// Conditions of the rules that decide.
+    clauses: Vec<Clause>,
     validator: Option<Validator>,
     /// Rules that can match here, by id.
     live: BTreeSet<Arc<str>>,
@@ -112,6 +118,7 @@ impl<'a> Workshop<'a> {
             listing: PolicySet::new(),
             family: PolicySet::new(),
             limiting: PolicySet::new(),
+            clauses: Vec::new(),
             validator: None,
             live: BTreeSet::new(),
         });
@@ -252,8 +259,12 @@ impl<'a> Workshop<'a> {
     fn finish(self) -> Result<(HashMap<String, Ruleset>, Ruleset, Ruleset), PolicyError> {
         let (mut tools, mut read, mut prompt) = (HashMap::new(), None, None);
         for bench in self.benches {
-            let Bench { target, mut set, listing, family, limiting, .. } = bench;
+            let Bench { target, mut set, listing, family, limiting, clauses, .. } = bench;
             set.listing = set.needs_arguments.then_some(listing);
+            if let (true, Some(shape)) = (set.needs_arguments, &set.shape) {
+                let nothing = BTreeSet::new();
+                set.trials = trials(&clauses, shape, self.vocabulary.sources.as_ref().unwrap_or(&nothing));
+            }
             set.limiting = (!limiting.is_empty()).then_some(limiting);
             match target {
                 Target::Tool(name) => drop(tools.insert(name, set)),
@@ -324,6 +335,7 @@ impl Bench {
             self.limiting.add(call).map_err(broken)?;
             return Ok(None);
         }
+        self.clauses.extend_from_slice(clauses);
         self.set.call.add(call).map_err(broken)?;
         self.listing.add(listing).map_err(broken)?;
         if let Some(family) = family.and_then(|f| as_family(f, rule)) {

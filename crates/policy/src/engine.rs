@@ -453,6 +453,11 @@ impl Policies {
             // The call itself is decided with its arguments, and refused if the rule fails then too.
             return Verdict { decision: Decision { allowed: true, ..decision }, limits: Arc::default() };
         }
+        if let (Act::Listing, true, Some(trials)) = (act, decision.allowed, &rules.trials)
+            && let Some(refusal) = self.none_of(trials, principal, rules, thing)
+        {
+            return refusal;
+        }
         if let (true, Some(limiting)) = (decision.allowed, &rules.limiting) {
             let unknown_arguments = act == Act::Listing && rules.needs_arguments;
             if !unknown_arguments {
@@ -465,6 +470,25 @@ impl Policies {
         }
         let limits = applying.iter().filter_map(|id| self.limits.get(id)).fold(Limits::default(), |all, one| all.and(one));
         Verdict { decision, limits: Arc::new(limits) }
+    }
+
+    /// The refusal of all trials; nothing when one is allowed.
+    fn none_of(
+        &self,
+        trials: &[Map<String, Value>],
+        principal: &Principal,
+        rules: &Ruleset,
+        thing: &Thing<'_>,
+    ) -> Option<Verdict> {
+        let mut refusal = None;
+        for arguments in trials {
+            let verdict = self.evaluate(principal, rules, Act::Call, thing, Some(arguments));
+            if verdict.decision.allowed {
+                return None;
+            }
+            refusal.get_or_insert(verdict);
+        }
+        refusal
     }
 
     /// Asks one set; the second value is the rules that decided.

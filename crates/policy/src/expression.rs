@@ -42,7 +42,7 @@ impl Uses {
         uses
     }
 
-    fn of(expression: &Expr) -> Self {
+    pub(crate) fn of(expression: &Expr) -> Self {
         let mut uses = Self::default();
         uses.add(expression);
         uses

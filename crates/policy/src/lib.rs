@@ -21,6 +21,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
+mod witness;
 
 pub use engine::{Asked, Decision, Policies};
 pub use error::{PolicyError, Refusal};

@@ -474,6 +474,16 @@ const CONDITIONS: [&str; 12] = [
     r#"principal.tenant == "default" && context.arguments.raw"#,
 ];
 
+/// Those of them that the generated arguments tell apart as finely as any arguments could.
+const EXHAUSTIBLE: [&str; 6] = [
+    r#"context.arguments.service == "cart""#,
+    r#"["cart", "payment"].contains(context.arguments.service)"#,
+    r#"context.arguments.level == "debug""#,
+    "context.look_back_seconds > 3600",
+    r#"context.arguments has service && context.arguments.service == "payment""#,
+    "if context.arguments.raw then context.arguments.service == \"cart\" else true",
+];
+
 fn arguments() -> impl Strategy<Value = Map<String, Value>> {
     let pick = |values: Vec<Value>| proptest::option::of(proptest::sample::select(values));
     (
@@ -554,6 +564,26 @@ proptest! {
         let who = principal(if is_permit { "nobody" } else { "reader" });
         let some = tries.iter().any(|given| policies.decide_arguments(&who, &logs(), given).allowed);
         prop_assert_eq!(policies.decide_call(&who, &logs()).allowed, some);
+    }
+
+    /// Several rules whose conditions can be exhausted: listed exactly when some arguments are allowed.
+    #[test]
+    fn with_conditions_that_can_be_exhausted_listing_is_exact(
+        chosen in proptest::collection::vec((proptest::bool::ANY, proptest::bool::ANY, proptest::sample::select(EXHAUSTIBLE.to_vec())), 1..4),
+        tries in proptest::collection::vec(arguments(), 600),
+    ) {
+        let write = |(n, (permit, when, condition)): (usize, &(bool, bool, &str))| {
+            let (effect, clause) = (if *permit { "permit" } else { "forbid" }, if *when { "when" } else { "unless" });
+            format!("@id(\"r{n}\") {effect}(principal, {CALL}, resource == Portcullis::Tool::\"query_logs\") {clause} {{ {condition} }};\n")
+        };
+        let text: String = chosen.iter().enumerate().map(write).collect();
+        let policies = load(&text).map_err(|e| TestCaseError::fail(format!("{text}\n{e}")))?;
+        for role in ["reader", "nobody"] {
+            let who = principal(role);
+            let some = tries.iter().any(|given| policies.decide_arguments(&who, &logs(), given).allowed);
+            let listed = policies.decide_call(&who, &logs()).allowed;
+            prop_assert_eq!(listed, some, "{}\n{}", text, role);
+        }
     }
 
     /// Text from a file never panics the loader.
