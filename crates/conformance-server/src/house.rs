@@ -15,7 +15,7 @@ use portcullis_gateway::{
 use portcullis_guard::{Redactor, Releaser};
 use portcullis_identity::{Identity, local_principal};
 use portcullis_model::SystemClock;
-use portcullis_policy::{Budget, Policies, Vocabulary};
+use portcullis_policy::{Budget, Policies, Products, Vocabulary};
 
 use crate::{lists, questions, tools};
 
@@ -80,10 +80,12 @@ pub(crate) fn build(audit: &Path) -> anyhow::Result<Arc<Gateway>> {
     let gateway = Arc::new(Gateway::new(GatewayParts {
         catalogue,
         policies,
+        products: Products::default(),
         identity: Arc::new(identity),
         admission: Admission::new(limits, Arc::new(TokenLedger::unshared())),
         approvals: Approvals::new(state, clock.clone(), ApprovalSettings::default()),
         profiles: Arc::new(Profiles::off()),
+        external: None,
         releaser: Releaser::new(Redactor::new().map_err(|e| anyhow!(e))?),
         recorder: Arc::new(Audit(AuditLog::open(audit, clock)?)),
         budget: Budget::default(),

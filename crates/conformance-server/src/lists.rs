@@ -21,12 +21,14 @@ const TEMPLATE: &str = "test://template/{id}/data";
 
 /// Three fixed resources and one template.
 pub(crate) struct Resources {
+    /// Of the catalogue they stand in; the watched resource changes with it.
+    version: u64,
     fixed: Vec<Arc<ResourceSpec>>,
     templates: Vec<Arc<ResourceTemplateSpec>>,
 }
 
 impl Resources {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(version: u64) -> Self {
         let fixed =
             [(TEXT, "Static text", "text/plain"), (BINARY, "Static picture", "image/png"), (WATCHED, "Watched", "text/plain")]
                 .into_iter()
@@ -48,7 +50,7 @@ impl Resources {
             mime_type: Some("application/json".into()),
             completions: vec![("id".into(), CompletionKind::Fixed(vec!["1".into(), "12".into(), "123".into()]))],
         };
-        Self { fixed, templates: vec![Arc::new(template)] }
+        Self { version, fixed, templates: vec![Arc::new(template)] }
     }
 }
 
@@ -76,11 +78,15 @@ impl ResourceReader for Resources {
         matches!(uri, TEXT | BINARY | WATCHED) || id_of(uri).is_some()
     }
 
+    fn announces(&self, uri: &str) -> bool {
+        uri == WATCHED
+    }
+
     async fn read(&self, _permit: &Permit, uri: &str, _exchange: &dyn Exchange) -> Result<ResourceOutput, Fault> {
         match uri {
             TEXT => Ok(one(uri, "text/plain", "This is the content of the static text resource.".into(), false)),
             BINARY => Ok(one(uri, "image/png", PNG.into(), true)),
-            WATCHED => Ok(one(uri, "text/plain", "Watched".into(), false)),
+            WATCHED => Ok(one(uri, "text/plain", format!("Version {} of the lists.", self.version), false)),
             _ => match id_of(uri) {
                 Some(id) => {
                     let data = json!({"id": id, "templateTest": true, "data": format!("Data for ID: {id}")});

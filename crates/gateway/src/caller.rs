@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_identity::Transport;
 use portcullis_model::{Principal, PrincipalId, TraceContext};
+use portcullis_policy::{Permit, Product};
 use portcullis_ports::{Answers, Arguments, ClientAbilities};
 
 use crate::RateState;
@@ -20,6 +21,7 @@ pub struct Caller {
     pub(crate) transport: Transport,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) session: Option<Arc<str>>,
+    pub(crate) product: Option<Arc<Product>>,
     pub(crate) meter: Arc<Meter>,
 }
 
@@ -45,7 +47,7 @@ impl Meter {
 
 impl Caller {
     pub(crate) fn new(principal: Arc<Principal>, transport: Transport, peer: Option<SocketAddr>) -> Self {
-        Self { principal, transport, peer, session: None, meter: Arc::default() }
+        Self { principal, transport, peer, session: None, product: None, meter: Arc::default() }
     }
 
     /// What is left of the caller's rate after the last admission of this request; `None` before one.
@@ -61,6 +63,19 @@ impl Caller {
     /// The verified principal.
     pub fn principal(&self) -> &Arc<Principal> {
         &self.principal
+    }
+
+    /// The product the caller came through.
+    pub fn product(&self) -> Option<&Arc<str>> {
+        self.product.as_ref().map(|product| product.name())
+    }
+
+    /// The permit within the product the caller came through.
+    pub(crate) fn confine(&self, permit: Permit) -> Permit {
+        match &self.product {
+            Some(product) => product.narrow(&permit),
+            None => permit,
+        }
     }
 
     /// The same caller within a session of the older protocol eras (for audit only; it authenticates nothing).
@@ -119,6 +134,8 @@ pub struct CallRequest {
     pub answers: Option<Answers>,
     /// What the client can do.
     pub abilities: ClientAbilities,
+    /// Whether the answer is wanted without redaction; refused without the grant for it.
+    pub unredacted: bool,
 }
 
 /// Reading a resource or completing a value.

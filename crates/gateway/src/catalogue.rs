@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use portcullis_guard::{ArgumentSchema, SchemaFault};
+use portcullis_guard::{ArgumentSchema, Sanitizer, SchemaFault};
 use portcullis_model::{PromptSpec, ResourceSpec, ResourceTemplateSpec, ToolSpec};
 use portcullis_ports::{Completer, Prompt, ResourceReader, Tool};
 
@@ -51,6 +51,7 @@ impl std::fmt::Debug for Catalogue {
 #[derive(Default, Debug)]
 pub struct CatalogueBuilder {
     catalogue: Catalogue,
+    sanitizer: Sanitizer,
 }
 
 impl CatalogueBuilder {
@@ -59,13 +60,20 @@ impl CatalogueBuilder {
         Self::default()
     }
 
+    /// Sets the rules for text in arguments; for the tools registered after it.
+    #[must_use]
+    pub fn sanitizer(mut self, sanitizer: Sanitizer) -> Self {
+        self.sanitizer = sanitizer;
+        self
+    }
+
     /// Registers a tool.
     ///
     /// # Errors
     /// When the name is taken or the input schema is not usable.
     pub fn tool(mut self, tool: Arc<dyn Tool>) -> Result<Self, CatalogueError> {
         let spec = tool.spec().clone();
-        let schema = ArgumentSchema::compile(spec.name.as_str(), &spec.input_schema)?;
+        let schema = ArgumentSchema::compile_with(spec.name.as_str(), &spec.input_schema, self.sanitizer.clone())?;
         let name = spec.name.as_str().to_owned();
         if self.catalogue.tools.insert(name.clone(), ToolEntry { tool, schema }).is_some() {
             return Err(CatalogueError::Duplicate { kind: "tool", name });

@@ -12,6 +12,7 @@
 //!
 //! An answer whose record cannot be written is not given.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,10 +20,10 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use portcullis_guard::{ClientFault, Released, Releaser};
 use portcullis_identity::{Identity, Presented};
-use portcullis_model::{
-    CompletionKind, Fault, FaultCode, Principal, PromptSpec, ResourceSpec, ResourceTemplateSpec, RiskClass, ToolSpec, TraceContext,
+use portcullis_model::{Clock, CompletionKind, Fault, FaultCode, PromptSpec, RiskClass, SystemClock, ToolSpec, TraceContext};
+use portcullis_policy::{
+    Asked, Budget, Decision, EXTERNAL_RULE, ExternalDecision, ExternalInput, ExternalPolicy, Permit, Policies, Products, Refusal,
 };
-use portcullis_policy::{Asked, Budget, Permit, Policies, Refusal};
 use portcullis_ports::{Answers, Arguments, ClientAbilities, Outcome, PromptOutput, ResourceOutput};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -42,6 +43,8 @@ pub struct GatewayParts {
     pub catalogue: Catalogue,
     /// Who may do what.
     pub policies: Policies,
+    /// Named bundles.
+    pub products: Products,
     /// Who is who.
     pub identity: Arc<Identity>,
     /// How much.
@@ -50,6 +53,8 @@ pub struct GatewayParts {
     pub approvals: Approvals,
     /// What each principal usually does.
     pub profiles: Arc<Profiles>,
+    /// Who else is asked before a call runs.
+    pub external: Option<Arc<dyn ExternalPolicy>>,
     /// What goes out.
     pub releaser: Releaser,
     /// What is remembered.
@@ -60,26 +65,39 @@ pub struct GatewayParts {
 
 /// The gate and what it guards.
 pub struct Gateway {
-    house: ArcSwap<House>,
+    pub(crate) house: ArcSwap<House>,
     identity: Arc<Identity>,
-    admission: Admission,
+    pub(crate) admission: Admission,
     approvals: Approvals,
     profiles: Arc<Profiles>,
+    external: Option<Arc<dyn ExternalPolicy>>,
     acquaintances: Acquaintances,
-    releaser: Releaser,
+    pub(crate) releaser: Releaser,
     recorder: Arc<dyn Recorder>,
     budget: Budget,
     changed: watch::Sender<u64>,
 }
 
-/// Catalogue and policies change together, so that a rule never meets a catalogue it was not checked against.
-struct House {
-    catalogue: Catalogue,
-    policies: Policies,
+/// Catalogue, policies and products change together, so that a rule never meets a catalogue it was not checked against.
+pub(crate) struct House {
+    pub catalogue: Catalogue,
+    pub policies: Policies,
+    products: Products,
+}
+
+impl House {
+    /// Whether the caller could call this tool with some arguments: the question of listing and calling alike.
+    pub(crate) fn visible(&self, caller: &Caller, tool: &ToolSpec) -> bool {
+        self.decide(caller, tool).allowed
+    }
+
+    fn decide(&self, caller: &Caller, tool: &ToolSpec) -> Decision {
+        self.policies.decide_call_within(caller.product.as_deref(), &caller.principal, tool)
+    }
 }
 
 /// Why a journey ends early.
-enum Stop {
+pub(crate) enum Stop {
     /// The gate refuses, by a rule.
     Refused(Arc<str>, Fault),
     /// The work was let through and failed.
@@ -104,17 +122,30 @@ pub type Answer<T> = Result<Released<T>, Released<ClientFault>>;
 impl Gateway {
     /// Puts the gate together.
     pub fn new(parts: GatewayParts) -> Self {
-        let GatewayParts { catalogue, policies, identity, admission, approvals, profiles, releaser, recorder, budget } = parts;
-        let (changed, _) = watch::channel(policies.version());
-        let house = ArcSwap::from_pointee(House { catalogue, policies });
-        let acquaintances = Acquaintances::default();
-        Self { house, identity, admission, approvals, profiles, acquaintances, releaser, recorder, budget, changed }
+        let (changed, _) = watch::channel(parts.policies.version());
+        Self {
+            house: ArcSwap::from_pointee(House {
+                catalogue: parts.catalogue,
+                policies: parts.policies,
+                products: parts.products,
+            }),
+            identity: parts.identity,
+            admission: parts.admission,
+            approvals: parts.approvals,
+            profiles: parts.profiles,
+            external: parts.external,
+            acquaintances: Acquaintances::default(),
+            releaser: parts.releaser,
+            recorder: parts.recorder,
+            budget: parts.budget,
+            changed,
+        }
     }
 
-    /// Installs a new catalogue and the policies checked against it, and tells listeners.
-    pub fn install(&self, catalogue: Catalogue, policies: Policies) {
+    /// Installs a new catalogue with the policies and products checked against it, and tells listeners.
+    pub fn install(&self, catalogue: Catalogue, policies: Policies, products: Products) {
         let version = policies.version();
-        self.house.store(Arc::new(House { catalogue, policies }));
+        self.house.store(Arc::new(House { catalogue, policies, products }));
         self.changed.send_replace(version);
     }
 
@@ -167,6 +198,17 @@ impl Gateway {
         Ok(caller)
     }
 
+    /// The caller within a product: its tools, its data, its limits.
+    ///
+    /// # Errors
+    /// One refusal, whether there is no such product or it is not for this caller.
+    pub fn within_product(&self, caller: Caller, name: &str) -> Result<Caller, Released<ClientFault>> {
+        match self.house.load().products.open(name, &caller.principal) {
+            Ok(product) => Ok(Caller { product: Some(product), ..caller }),
+            Err(Refusal { rule }) => Err(self.refuse_request(&caller, "product", &rule, unknown("product", name))),
+        }
+    }
+
     /// Records that somebody unknown was refused.
     fn stranger(&self, presented: &Presented<'_>, rule: &str, fault: &Fault) -> Released<ClientFault> {
         let end = RoadEnd::of_stranger(presented.transport, presented.peer, rule, fault);
@@ -174,101 +216,6 @@ impl Gateway {
             tracing::error!(%reason, "the audit record of a failed authentication could not be written");
         }
         self.releaser.fault(fault)
-    }
-
-    /// The tools this caller may call: exactly those, for listing and calling ask the same question.
-    ///
-    /// # Errors
-    /// When the caller asks too often, or the record of it cannot be written.
-    pub fn tools(&self, caller: &Caller) -> Answer<Vec<Arc<ToolSpec>>> {
-        self.list(caller, "tools/list", |house| {
-            let allowed = |spec: &&Arc<ToolSpec>| house.policies.decide_call(&caller.principal, spec).allowed;
-            house.catalogue.tool_specs().filter(allowed).cloned().collect()
-        })
-    }
-
-    /// The resources this caller may read.
-    ///
-    /// # Errors
-    /// As [`Gateway::tools`].
-    pub fn resources(&self, caller: &Caller) -> Answer<Vec<Arc<ResourceSpec>>> {
-        self.list(caller, "resources/list", |house| {
-            let mut all = house.catalogue.resources();
-            all.retain(|r| house.policies.decide_read(&caller.principal, &r.uri).allowed);
-            all
-        })
-    }
-
-    /// The families of resources this caller may read.
-    ///
-    /// # Errors
-    /// As [`Gateway::tools`].
-    pub fn templates(&self, caller: &Caller) -> Answer<Vec<Arc<ResourceTemplateSpec>>> {
-        self.list(caller, "resources/templates/list", |house| {
-            let mut all = house.catalogue.templates();
-            all.retain(|t| house.policies.decide_family(&caller.principal, &t.uri_template).allowed);
-            all
-        })
-    }
-
-    /// The prompts this caller may use.
-    ///
-    /// # Errors
-    /// As [`Gateway::tools`].
-    pub fn prompts(&self, caller: &Caller) -> Answer<Vec<Arc<PromptSpec>>> {
-        self.list(caller, "prompts/list", |house| {
-            let allowed = |spec: &&Arc<PromptSpec>| house.policies.decide_prompt(&caller.principal, &spec.name).allowed;
-            house.catalogue.prompt_specs().filter(allowed).cloned().collect()
-        })
-    }
-
-    /// A listing walks the road too: admitted, confined to what the principal may use, released, recorded.
-    fn list<T>(&self, caller: &Caller, method: &'static str, entries: impl FnOnce(&House) -> Vec<T>) -> Answer<Vec<T>> {
-        let mut journey = self.begin(caller, method, "", &TraceContext::default());
-        let admitted = self.admission.admit_now(&caller.principal.id);
-        let listed = self.note_rate(caller, admitted).map(|_place| {
-            journey.note(|end| {
-                end.allowed = true;
-                end.rule = Arc::from("own-catalogue");
-            });
-            self.releaser.listing(entries(&self.house.load()))
-        });
-        self.end(caller, journey, listed)
-    }
-
-    /// Whether this caller may call `name` (for matching mirrored headers, which call nothing themselves).
-    pub fn may_call(&self, caller: &Caller, name: &str) -> bool {
-        let house = self.house.load();
-        house.catalogue.tool(name).is_some_and(|t| house.policies.decide_call(&caller.principal, t.tool.spec()).allowed)
-    }
-
-    /// Whether somebody may call a tool, by the question listing and calling ask. No permit comes of it: a face uses it to
-    /// say which scope a client lacks.
-    pub fn would_allow(&self, principal: &Principal, tool: &str) -> bool {
-        let house = self.house.load();
-        house.catalogue.tool(tool).is_some_and(|entry| house.policies.decide_call(principal, entry.tool.spec()).allowed)
-    }
-
-    /// Whether any resource can be watched: where none can, subscriptions are not offered.
-    pub fn offers_watching(&self) -> bool {
-        self.house.load().catalogue.announces()
-    }
-
-    /// Whether this caller may read `uri` and is told when it changes.
-    pub fn may_watch(&self, caller: &Caller, uri: &str) -> bool {
-        let announced = self.house.load().catalogue.reader(uri).is_some_and(|reader| reader.announces(uri));
-        announced && self.may_read(caller, uri)
-    }
-
-    /// Whether this caller may read `uri` (for subscriptions, which read nothing themselves).
-    pub fn may_read(&self, caller: &Caller, uri: &str) -> bool {
-        let house = self.house.load();
-        house.catalogue.reader(uri).is_some() && house.policies.decide_read(&caller.principal, uri).allowed
-    }
-
-    /// A tool's own description, whoever asks: only for checking mirrored headers against its schema.
-    pub fn tool_spec(&self, name: &str) -> Option<Arc<ToolSpec>> {
-        self.house.load().catalogue.tool(name).map(|entry| entry.tool.spec().clone())
     }
 
     /// Calls a tool.
@@ -286,7 +233,7 @@ impl Gateway {
     async fn walk(
         &self,
         caller: &Caller,
-        request: CallRequest,
+        mut request: CallRequest,
         arguments: &Value,
         voice: &Arc<dyn Voice>,
         journey: &mut Journey,
@@ -295,7 +242,7 @@ impl Gateway {
         let house = self.house.load_full();
         // 2. Find. What the principal may not call does not exist for it.
         let found = house.catalogue.tool(&request.tool);
-        let decision = found.map(|entry| house.policies.decide_call(principal, entry.tool.spec()));
+        let decision = found.map(|entry| house.decide(caller, entry.tool.spec()));
         // 3. Admit, also those who ask for what does not exist.
         let _place = self.note_rate(caller, self.admission.admit(&principal.id).await)?;
         let unknown = || unknown("tool", &request.tool);
@@ -308,16 +255,22 @@ impl Gateway {
         let spec = entry.tool.spec();
         self.admission.admit_tool(&principal.id, spec.name.as_str(), spec.risk)?;
         // 4. Validate.
-        entry.schema.check(arguments).map_err(|fault| Stop::refused("argument-schema", fault))?;
+        let checked = entry.schema.accept(arguments).map_err(|fault| Stop::refused("argument-schema", fault))?;
+        if let Cow::Owned(Value::Object(cleaned)) = checked {
+            request.arguments = Arguments(cleaned);
+        }
         // 5. Authorize.
         let deadline = Instant::now() + self.admission.settings().deadline;
-        let asked = Asked { principal, tool: spec, arguments: &request.arguments.0, product: None };
+        let product = caller.product.as_deref();
+        let asked = Asked { principal, tool: spec, arguments: &request.arguments.0, product };
         let permit =
             house.policies.authorize_call(asked, deadline, self.budget, request.trace.clone()).map_err(|Refusal { rule }| {
                 let fault = not_like_this(&rule);
                 Stop::Refused(rule, fault)
             })?;
         let permit = self.fits_profile(permit, spec.name.as_str(), &request.arguments, journey)?;
+        self.ask_outside(&permit, spec, &request.arguments).await?;
+        let bare = self.wants_unredacted(&permit, &request, journey)?;
         // 6. Run.
         let ran = match self.approve(&permit, entry, &request, journey).await? {
             Approval::Ask(outcome) => Ok(outcome),
@@ -342,7 +295,58 @@ impl Gateway {
                 end.code = failed.then_some(FaultCode::BackendFailed);
             });
         }
-        ran.and_then(|outcome| self.releaser.outcome(&permit, outcome)).map_err(Stop::Failed)
+        let released = if bare {
+            ran.and_then(|outcome| self.releaser.outcome_unredacted(&permit, outcome))
+        } else {
+            ran.and_then(|outcome| self.releaser.outcome(&permit, outcome))
+        };
+        released.map_err(Stop::Failed)
+    }
+
+    /// Asks the external policy, where there is one: it can only refuse, and so does everything but a clear answer of it.
+    async fn ask_outside(&self, permit: &Permit, spec: &ToolSpec, arguments: &Arguments) -> Result<(), Stop> {
+        let Some(external) = &self.external else { return Ok(()) };
+        let input = ExternalInput::of_call(permit, spec, &arguments.0, SystemClock.now());
+        let decision = tokio::time::timeout_at(permit.deadline().into(), external.decide(permit, &input)).await;
+        let refused = |code, message: &str, internal: String| {
+            Err(Stop::refused(EXTERNAL_RULE, Fault::new(code, message).with_internal(format!("{}: {internal}", external.name()))))
+        };
+        match decision {
+            Ok(ExternalDecision::Allow) => Ok(()),
+            Ok(ExternalDecision::Deny { reason }) => refused(FaultCode::Forbidden, "a policy forbids this call", reason),
+            Ok(ExternalDecision::Unavailable { reason }) => {
+                refused(FaultCode::Unavailable, "the policy service gave no answer, so this call is refused", reason)
+            }
+            Err(_elapsed) => refused(
+                FaultCode::Unavailable,
+                "the policy service gave no answer in time, so this call is refused",
+                "deadline".into(),
+            ),
+        }
+    }
+
+    /// Whether this call asks for its answer without redaction. The wish is recorded on its own before anything runs, the
+    /// release again with the call; without the grant it is refused.
+    fn wants_unredacted(&self, permit: &Permit, request: &CallRequest, journey: &mut Journey) -> Result<bool, Stop> {
+        if !request.unredacted {
+            return Ok(false);
+        }
+        if !permit.may_see_unredacted() {
+            let fault = Fault::new(FaultCode::Forbidden, "you may not see unredacted answers")
+                .with_hint("leave the wish for an unredacted answer out; values show as [redacted:kind]");
+            return Err(Stop::refused("unredacted", fault));
+        }
+        let wish = journey.beside("bypass", |end| {
+            end.allowed = true;
+            end.rule = permit.rule().clone();
+            end.note = Some("an unredacted answer was asked for".into());
+        });
+        if let Err(reason) = wish {
+            let fault = Fault::new(FaultCode::Unavailable, "the audit log cannot be written, so nothing is shown unredacted");
+            return Err(Stop::refused("unredacted", fault.with_internal(reason).with_retry_after(5)));
+        }
+        journey.note(|end| end.note = Some("released without redaction".into()));
+        Ok(true)
     }
 
     /// Whether the call is like what its principal usually does; the permit is confined to what that is.
@@ -368,7 +372,7 @@ impl Gateway {
         journey: &mut Journey,
     ) -> Result<Approval, Stop> {
         let spec = entry.tool.spec();
-        if spec.risk != RiskClass::Destructive {
+        if spec.risk != RiskClass::Destructive && !permit.needs_approval() {
             return Ok(Approval::Go(request.answers.clone()));
         }
         let rendered = Value::Object(request.arguments.0.clone()).to_string();
@@ -433,6 +437,7 @@ impl Gateway {
                 return self.end(caller, journey, Err(Stop::Refused(rule, unknown("resource", &request.uri))));
             }
         };
+        let permit = caller.confine(permit);
         let exchange = self.exchange(&permit, &voice, request.answers, request.abilities);
         let ran = self.within(&permit, &mut journey, reader.read(&permit, &request.uri, &exchange)).await;
         let released = ran.and_then(|output| self.releaser.resource(&permit, output));
@@ -466,6 +471,7 @@ impl Gateway {
                 return self.end(caller, journey, Err(Stop::Refused(rule, unknown("prompt", &request.name))));
             }
         };
+        let permit = caller.confine(permit);
         let exchange = self.exchange(&permit, &voice, request.answers, request.abilities);
         let ran = self.within(&permit, &mut journey, prompt.render(&permit, request.arguments, &exchange)).await;
         let released = ran.and_then(|output| self.releaser.prompt(&permit, output));
@@ -510,6 +516,7 @@ impl Gateway {
             Ok(permit) => permit,
             Err(Refusal { rule }) => return self.end(caller, journey, Err(Stop::Refused(rule, unknown(kind_word, name)))),
         };
+        let permit = caller.confine(permit);
         let ran = match (&kind, house.catalogue.completer()) {
             (None, _) | (_, None) => Ok(Vec::new()),
             (Some(CompletionKind::Fixed(values)), _) => {
@@ -533,7 +540,7 @@ impl Gateway {
         self.releaser.fault(fault)
     }
 
-    fn begin(&self, caller: &Caller, method: &'static str, target: &str, trace: &TraceContext) -> Journey {
+    pub(crate) fn begin(&self, caller: &Caller, method: &'static str, target: &str, trace: &TraceContext) -> Journey {
         let mut journey = Journey::begin(&self.recorder, caller, method, target);
         journey.note(|end| end.trace_id = trace.trace_id().map(str::to_owned));
         journey
@@ -571,14 +578,14 @@ impl Gateway {
     }
 
     /// What is left of the principal's rate goes to the face with the answer, whatever the answer is.
-    fn note_rate(&self, caller: &Caller, admitted: Result<Admitted, Turned>) -> Result<Admitted, Stop> {
+    pub(crate) fn note_rate(&self, caller: &Caller, admitted: Result<Admitted, Turned>) -> Result<Admitted, Stop> {
         let admitted = admitted?;
         caller.meter.set_rate(admitted.rate);
         Ok(admitted)
     }
 
     /// 8. Audit.
-    fn end<T>(&self, caller: &Caller, journey: Journey, walked: Result<Released<T>, Stop>) -> Answer<T> {
+    pub(crate) fn end<T>(&self, caller: &Caller, journey: Journey, walked: Result<Released<T>, Stop>) -> Answer<T> {
         match walked {
             Ok(released) => self.settle(caller, journey, Ok(released)),
             Err(Stop::Failed(fault)) => self.settle(caller, journey, Err(fault)),

@@ -8,6 +8,7 @@ mod caller;
 mod catalogue;
 mod exchange;
 pub mod gate;
+mod lists;
 mod profiles;
 mod record;
 

@@ -117,6 +117,14 @@ impl Journey {
         }
     }
 
+    /// Writes a record of something beside the road's end, with what is known of the journey so far.
+    pub(crate) fn beside(&self, method: &'static str, change: impl FnOnce(&mut RoadEnd)) -> Result<(), String> {
+        let Some(end) = &self.end else { return Ok(()) };
+        let mut record = RoadEnd { method, ..end.clone() };
+        change(&mut record);
+        self.recorder.record(&record)
+    }
+
     /// Ends it and writes the record.
     pub(crate) fn finish(mut self, change: impl FnOnce(&mut RoadEnd)) -> Result<(), String> {
         self.note(change);

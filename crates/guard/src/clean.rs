@@ -16,10 +16,12 @@ fn fate(character: char) -> Fate {
     match character {
         '\n' | '\t' | ' '..='~' => Fate::Keep,
         '\u{2028}' | '\u{2029}' | '\u{85}' => Fate::Break,
-        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => Fate::Drop,
-        // Soft hyphen, combining grapheme joiner, Arabic letter mark, Hangul fillers, Khmer inherent vowels, Mongolian
-        // selectors and vowel separator.
-        '\u{ad}'
+        // Controls. Soft hyphen, grapheme joiner, Arabic letter mark, Hangul fillers, Khmer inherent vowels, Mongolian
+        // selectors. Zero width, directional marks, embeddings, overrides and isolates, invisible operators. Variation
+        // selectors but the sixteenth (emoji presentation). Interlinear annotation, musical formats, tags, noncharacters.
+        '\0'..='\u{1f}'
+        | '\u{7f}'..='\u{9f}'
+        | '\u{ad}'
         | '\u{34f}'
         | '\u{61c}'
         | '\u{115f}'
@@ -28,13 +30,14 @@ fn fate(character: char) -> Fate {
         | '\u{17b5}'
         | '\u{180b}'..='\u{180f}'
         | '\u{3164}'
-        | '\u{ffa0}' => Fate::Drop,
-        // Zero width, directional marks, embeddings and overrides, invisible operators, isolates, deprecated formats.
-        '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => Fate::Drop,
-        // Variation selectors; the sixteenth (emoji presentation) is ordinary text.
-        '\u{fe00}'..='\u{fe0e}' | '\u{e0100}'..='\u{e01ef}' => Fate::Drop,
-        // Interlinear annotation, musical formats, tags, noncharacters.
-        '\u{fff9}'..='\u{fffb}'
+        | '\u{ffa0}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}'
+        | '\u{fe00}'..='\u{fe0e}'
+        | '\u{e0100}'..='\u{e01ef}'
+        | '\u{fff9}'..='\u{fffb}'
         | '\u{fff0}'..='\u{fff8}'
         | '\u{1d173}'..='\u{1d17a}'
         | '\u{e0000}'..='\u{e007f}'

@@ -422,7 +422,7 @@ mod tests {
             Just(r#"sum by (le) (rate(http_requests_total{job=~"api|web",code!="200"}[5m])) > 0.5"#.to_owned()),
             Just(r#"{app="shop"} |= `panic: "x"` | json | line_format "{{.msg}}" != "--"#.to_owned()),
             Just("SELECT \"a\", 'it''s' FROM t WHERE x <> 1 AND y LIKE '%;--/*%' /* why */ -- end\n".to_owned()),
-            Just(r#"^(?:[\w.+-]+@[a-z]{2,}|\$\d+\.\d{2})$"#.to_owned()),
+            Just(r"^(?:[\w.+-]+@[a-z]{2,}|\$\d+\.\d{2})$".to_owned()),
             Just("{ span.http.status_code >= 500 && duration > 1s } | select(name)".to_owned()),
             Just("status:>=500 AND NOT path:\"/a b\" OR \\\"q\\\"".to_owned()),
             Just("<script>alert(1)</script> && $(x) `y`; DROP TABLE z".to_owned()),

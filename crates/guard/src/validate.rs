@@ -81,6 +81,15 @@ impl ArgumentSchema {
         self.sanitize(arguments).map(drop)
     }
 
+    /// Checks arguments, and gives them back as a tool may have them: stripped where a rule says so.
+    ///
+    /// # Errors
+    /// As [`ArgumentSchema::check`].
+    pub fn accept<'v>(&self, arguments: &'v Value) -> Result<Cow<'v, Value>, Fault> {
+        self.check_schema(arguments)?;
+        self.sanitize(arguments)
+    }
+
     /// Checks the texts of arguments by their kinds, and gives the arguments back, stripped where a rule says so.
     ///
     /// # Errors

@@ -1,8 +1,14 @@
 //! The command line: what a person types. Parsing only; the work is in `commands`.
 
+mod gate;
+mod policy;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use gate::{ApprovalAction, ProfileAction};
+pub use policy::{AccessAction, DryRunArgs, ExplainArgs, PolicyAction, WhoArgs};
 
 /// An MCP server and gateway through which agents see production, and touch it only when a human raised the gate.
 #[derive(Debug, Parser)]
@@ -43,6 +49,30 @@ pub enum Command {
         /// What to do with the log.
         #[command(subcommand)]
         action: AuditAction,
+    },
+    /// The policies.
+    Policy {
+        /// What to do with the policies.
+        #[command(subcommand)]
+        action: PolicyAction,
+    },
+    /// Calls that wait for a person's approval.
+    Approvals {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: ApprovalAction,
+    },
+    /// Behaviour profiles: what each caller usually does.
+    Profile {
+        /// What to do with profiles.
+        #[command(subcommand)]
+        action: ProfileAction,
+    },
+    /// Who has access to what.
+    Access {
+        /// What to do with access.
+        #[command(subcommand)]
+        action: AccessAction,
     },
     /// The configuration.
     Config {
@@ -116,18 +146,76 @@ pub enum DoorArg {
 pub enum KeyAction {
     /// Make a key. The secret is shown once and never again.
     Create(KeyCreateArgs),
-    /// List keys.
+    /// Make a key with a secret of your choice, read from standard input or a file, never from the command line.
+    Import(KeyImportArgs),
+    /// List keys, with a reminder for secrets older than 90 days.
     List(OutputArgs),
+    /// Show one key.
+    Show {
+        /// The key's id, as `list` shows it.
+        id: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give a key a new secret; the old one stays valid for the overlap.
+    Rotate(KeyRotateArgs),
     /// Revoke a key; running servers refuse it within a second.
     Revoke {
         /// The key's id, as `list` shows it.
         id: String,
     },
+    /// Hash a password for a user in the configuration; read from standard input, or asked for twice at a terminal.
+    HashPassword,
 }
 
 /// Options of `key create`.
 #[derive(Debug, Args)]
 pub struct KeyCreateArgs {
+    /// What it is and may do.
+    #[command(flatten)]
+    pub grant: KeyGrantArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `key import`.
+#[derive(Debug, Args)]
+pub struct KeyImportArgs {
+    /// What it is and may do.
+    #[command(flatten)]
+    pub grant: KeyGrantArgs,
+    /// File with the secret; standard input when absent. At least 16 characters of 3 of 4 classes.
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `key rotate`.
+#[derive(Debug, Args)]
+pub struct KeyRotateArgs {
+    /// The key's id, as `list` shows it.
+    pub id: String,
+    /// How long the old secret stays valid; 0s ends it now.
+    #[arg(long, default_value = "24h")]
+    pub overlap: String,
+    /// New validity of the key from now, such as 90d; the old end stays when absent.
+    #[arg(long)]
+    pub expires: Option<String>,
+    /// Take a secret of your choice from this file, `-` for standard input, instead of generating one.
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a key is and may do.
+#[derive(Debug, Args)]
+pub struct KeyGrantArgs {
     /// Who or what the key is for.
     #[arg(long)]
     pub label: String,
@@ -155,16 +243,16 @@ pub struct KeyCreateArgs {
     /// When the key ends, such as 90d.
     #[arg(long, default_value = "90d")]
     pub expires: String,
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
+    /// Only from this network, such as 10.0.0.0/8 (repeat); from anywhere when absent.
+    #[arg(long = "from", value_name = "NETWORK")]
+    pub from: Vec<String>,
 }
 
 /// What to do with the audit log.
 #[derive(Debug, Subcommand)]
 pub enum AuditAction {
-    /// Check the hash chain of every file: finds edits, deletions, reordering and truncation.
-    Verify(OutputArgs),
+    /// Check every hash and signature: finds edits, deletions, reordering and truncation.
+    Verify(VerifyArgs),
     /// Print the newest records.
     Tail {
         /// How many.
@@ -174,6 +262,139 @@ pub enum AuditAction {
         #[arg(long)]
         json: bool,
     },
+    /// Search the records, oldest first.
+    Query(QueryArgs),
+    /// Count records by principal, tool, decision and code, with latencies and sizes.
+    Stats {
+        /// Which records.
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// How to print.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Write the records for another program.
+    Export(ExportArgs),
+    /// Pseudonymise a subject in every record; hashes and signatures still fit. Needs the server to be stopped.
+    Erase(EraseArgs),
+    /// Print the public key that checks the log's signatures; keep a copy on another machine.
+    PublicKey,
+}
+
+/// Options of `audit verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Public key that must have signed, as digits or as a file; the log's own when absent.
+    #[arg(long, value_name = "FILE|HEX")]
+    pub public_key: Option<String>,
+    /// Accept a log from before signatures existed.
+    #[arg(long)]
+    pub accept_unsigned: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which audit records.
+#[derive(Debug, Args)]
+pub struct FilterArgs {
+    /// Not before this: RFC 3339, now-1h, or 1h.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Before this.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Who acted, such as key:abc.
+    #[arg(long)]
+    pub principal: Option<String>,
+    /// Tool, prompt or resource.
+    #[arg(long)]
+    pub tool: Option<String>,
+    /// allow or deny.
+    #[arg(long)]
+    pub decision: Option<String>,
+    /// How it ended.
+    #[arg(long, value_enum)]
+    pub outcome: Option<OutcomeArg>,
+    /// Error code, such as forbidden.
+    #[arg(long)]
+    pub code: Option<String>,
+    /// Kind of record (repeat), such as call, refused, authentication.
+    #[arg(long)]
+    pub kind: Vec<String>,
+    /// Whose data.
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Session.
+    #[arg(long)]
+    pub session: Option<String>,
+    /// This text anywhere in the record.
+    #[arg(long)]
+    pub text: Option<String>,
+}
+
+/// How something ended.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum OutcomeArg {
+    /// Well.
+    Ok,
+    /// Let through, and failed.
+    Failed,
+    /// Not let through.
+    Refused,
+}
+
+/// Options of `audit query`.
+#[derive(Debug, Args)]
+pub struct QueryArgs {
+    /// Which records.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Most records printed; what is cut is said.
+    #[arg(long, default_value_t = 100)]
+    pub limit: usize,
+    /// Go on after this record, as an earlier query named it.
+    #[arg(long, value_name = "LOG/NUMBER")]
+    pub cursor: Option<String>,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Formats of `audit export`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ExportFormat {
+    /// One JSON object per line.
+    Json,
+    /// A table for a spreadsheet; nothing in it is taken for a formula.
+    Csv,
+    /// One event of the Open Cybersecurity Schema Framework per line.
+    Ocsf,
+}
+
+/// Options of `audit export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Which records.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Format.
+    #[arg(long, value_enum, default_value = "json")]
+    pub format: ExportFormat,
+    /// File to write, mode 0600; standard output when absent.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Options of `audit erase`.
+#[derive(Debug, Args)]
+pub struct EraseArgs {
+    /// The principal, such as key:abc or user:anna.
+    #[arg(long, value_name = "PRINCIPAL")]
+    pub subject: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What to do with the configuration.

@@ -13,10 +13,12 @@ use portcullis_gateway::{
     Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, ProfileMode, Profiles, Rate,
     TokenLedger,
 };
-use portcullis_guard::{Redactor, Releaser};
+use portcullis_guard::{Redactor, Releaser, Sanitizer};
+use portcullis_identity::token::Verifier;
 use portcullis_identity::{Identity, KeyRing, Pepper, local_principal, local_user};
 use portcullis_model::{Clock, KeyId, Scope, SourceName, SystemClock, TenantId, ToolSpec, WriteCategory};
-use portcullis_policy::{BUILT_IN_ROLES, Budget, Charter, CharterGrant, Policies, PolicyText, Vocabulary};
+use portcullis_policy::{BUILT_IN_ROLES, Budget, Charter, CharterGrant, Policies, PolicyText, Products, Vocabulary};
+use zeroize::Zeroizing;
 use portcullis_ports::Source;
 use portcullis_state::SqliteStore;
 use portcullis_telemetry::{EmbeddedSource, Store, StoreError};
@@ -36,6 +38,8 @@ pub struct Foundations {
     /// The audit log.
     pub audit: Arc<AuditLog>,
     state: Arc<SqliteStore>,
+    /// Key of the pseudonyms in answers.
+    pseudonyms: Zeroizing<[u8; 32]>,
 }
 
 impl Foundations {
@@ -48,6 +52,7 @@ impl Foundations {
             .with_context(|| format!("opening the state in {}", config.data.display()))?;
         let state = Arc::new(state);
         let pepper = Pepper::load_or_create(&config.data.join("pepper"))?;
+        let pseudonyms = Zeroizing::new(*pepper.expose());
         let keys = KeyRing::open(state.clone(), clock.clone(), pepper).await?;
         keys.refresh().await?;
         let directory = audit_directory(config);
@@ -55,7 +60,7 @@ impl Foundations {
         let options = AuditOptions { rotate_at_bytes: config.audit.rotate.0, ..AuditOptions::default() };
         let audit = AuditLog::open_with(&directory, clock, options)
             .with_context(|| format!("opening the audit log in {}", directory.display()))?;
-        Ok(Self { keys, audit: Arc::new(audit), state })
+        Ok(Self { keys, audit: Arc::new(audit), state, pseudonyms })
     }
 
     /// Records something done to a key by the local user.
@@ -112,6 +117,8 @@ pub struct House {
     pub ledger: Arc<TokenLedger>,
     /// Behaviour profiles.
     pub profiles: Arc<Profiles>,
+    /// The verifier of access tokens, where issuers are configured.
+    pub tokens: Option<Arc<Verifier>>,
     /// The embedded store, when it is on and ours.
     pub store: Option<Store>,
     /// The sources in use.
@@ -127,28 +134,25 @@ impl House {
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let foundations = Foundations::open(config).await?;
-        let local = local_principal(&local_user(), &config.stdio.role).context("stdio.role")?;
-        let mut identity = Identity::new(Some(foundations.keys.clone()), local, clock.clone())
-            .with_open_ingest_on_loopback(config.ingest.loopback_without_key);
-        if let Some(role) = &config.listen.anonymous_role {
-            identity = identity.with_anonymous_loopback(role).context("listen.anonymous_role")?;
-        }
-        let identity = Arc::new(identity);
         let (store, embedded) = open_store(config, &clock)?;
         let sources = Arc::new(Sources::new(all_sources(config, embedded)?)?);
-        let catalogue = catalogue(&sources, &clock)?;
-        let policies = load_policies(config, &catalogue, 1)?;
+        let catalogue = catalogue(config, &sources, &clock)?;
+        let (policies, products) = load_policies(config, &catalogue, 1)?;
+        let (identity, tokens) = crate::identify::identity(config, foundations.keys.clone(), &policies, &clock)?;
+        let identity = Arc::new(identity);
         let health = health_charter(config, &policies)?;
         let ledger = Arc::new(TokenLedger::shared(foundations.state.clone(), clock.clone()));
         let profiles = Arc::new(foundations.profiles(config).await?);
         let gateway = Gateway::new(GatewayParts {
             catalogue,
             policies,
+            products,
             identity: identity.clone(),
             admission: Admission::new(limits(config)?, ledger.clone()),
             approvals: foundations.approvals(config),
             profiles: profiles.clone(),
-            releaser: Releaser::new(Redactor::new().map_err(anyhow::Error::msg)?),
+            external: None,
+            releaser: releaser(config, &foundations.pseudonyms[..])?,
             recorder: Arc::new(AuditRecorder(foundations.audit.clone())),
             budget: Budget {
                 backend_bytes: config.limits.backend_answer.0,
@@ -157,7 +161,7 @@ impl House {
             },
         });
         let gateway = Arc::new(gateway);
-        Ok(Self { foundations, gateway, identity, ledger, profiles, store, sources, health, clock, version: AtomicU64::new(1) })
+        Ok(Self { foundations, gateway, identity, tokens, ledger, profiles, store, sources, health, clock, version: AtomicU64::new(1) })
     }
 
     /// Takes over what can change while running: sources, policies, roles, enabled writes. All or nothing.
@@ -165,10 +169,10 @@ impl House {
         let embedded: Option<Arc<dyn Source>> = self.sources.all().iter().find(|s| s.name().as_str() == EMBEDDED).cloned();
         let replacement = all_sources(config, embedded)?;
         let version = self.version.fetch_add(1, Ordering::SeqCst) + 1;
-        let catalogue = catalogue(&self.sources, &self.clock)?;
-        let policies = load_policies(config, &catalogue, version)?;
+        let catalogue = catalogue(config, &self.sources, &self.clock)?;
+        let (policies, products) = load_policies(config, &catalogue, version)?;
         self.sources.replace(replacement)?;
-        self.gateway.install(catalogue, policies);
+        self.gateway.install(catalogue, policies, products);
         Ok(())
     }
 
@@ -209,8 +213,11 @@ impl House {
 pub fn check(config: &Config) -> anyhow::Result<String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let sources = Arc::new(Sources::new(all_sources(config, None)?)?);
-    let catalogue = catalogue(&sources, &clock)?;
-    load_policies(config, &catalogue, 1)?;
+    let catalogue = catalogue(config, &sources, &clock)?;
+    let (policies, _products) = load_policies(config, &catalogue, 1)?;
+    releaser(config, &[])?;
+    config.identity.check().context("identity")?;
+    crate::identify::verifier(config, &policies, &clock)?;
     limits(config)?;
     refuse_open_doors(config)?;
     tracing_subscriber::EnvFilter::try_new(&config.log.level).context("log.level")?;
@@ -263,6 +270,12 @@ fn limits(config: &Config) -> anyhow::Result<LimitSettings> {
     })
 }
 
+/// What goes out, by the operator's settings. `key` makes the pseudonyms of this installation.
+fn releaser(config: &Config, key: &[u8]) -> anyhow::Result<Releaser> {
+    let redactor = Redactor::with_settings(&config.redaction, key).map_err(anyhow::Error::msg).context("redaction")?;
+    Releaser::with_settings(redactor, config.release).map_err(anyhow::Error::msg).context("release")
+}
+
 fn profile_mode(config: &Config) -> ProfileMode {
     match config.profiles.mode {
         portcullis_config::ProfileMode::Off => ProfileMode::Off,
@@ -308,8 +321,10 @@ fn all_sources(config: &Config, embedded: Option<Arc<dyn Source>>) -> anyhow::Re
     Ok(sources)
 }
 
-fn catalogue(sources: &Arc<Sources>, clock: &Arc<dyn Clock>) -> anyhow::Result<Catalogue> {
+fn catalogue(config: &Config, sources: &Arc<Sources>, clock: &Arc<dyn Clock>) -> anyhow::Result<Catalogue> {
+    let sanitizer = Sanitizer::new(config.sanitize.clone()).map_err(anyhow::Error::msg).context("sanitize")?;
     let mut builder = CatalogueBuilder::new()
+        .sanitizer(sanitizer)
         .resources(Arc::new(Library::new(sources.clone(), clock.clone())))
         .completer(Arc::new(SourceCompleter::new(sources.clone(), clock.clone())))
         .instructions(INSTRUCTIONS);
@@ -322,13 +337,16 @@ fn catalogue(sources: &Arc<Sources>, clock: &Arc<dyn Clock>) -> anyhow::Result<C
     Ok(builder.build())
 }
 
-fn load_policies(config: &Config, catalogue: &Catalogue, version: u64) -> anyhow::Result<Policies> {
+fn load_policies(config: &Config, catalogue: &Catalogue, version: u64) -> anyhow::Result<(Policies, Products)> {
     let mut texts = Vec::new();
     for path in &config.policies {
         let text = std::fs::read_to_string(path).with_context(|| format!("reading the policy file {}", path.display()))?;
         texts.push(PolicyText { origin: path.display().to_string(), text });
     }
-    Ok(Policies::load(&texts, &vocabulary(config, catalogue), version)?)
+    let mut vocabulary = vocabulary(config, catalogue);
+    let products = Products::load(&config.products, &vocabulary).context("products")?;
+    vocabulary.products = products.tools();
+    Ok((Policies::load(&texts, &vocabulary, version)?, products))
 }
 
 /// The tools and the rules about them, without anything opened: for looking at rules.
@@ -344,9 +362,9 @@ impl Rulebook {
     pub fn open(config: &Config, files: &[PathBuf]) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let sources = Arc::new(Sources::new(all_sources(config, None)?)?);
-        let catalogue = catalogue(&sources, &clock)?;
+        let catalogue = catalogue(config, &sources, &clock)?;
         let config = Config { policies: files.to_vec(), ..config.clone() };
-        let policies = load_policies(&config, &catalogue, 1)?;
+        let (policies, _products) = load_policies(&config, &catalogue, 1)?;
         Ok(Self { tools: catalogue.tool_specs().cloned().collect(), policies })
     }
 

@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod demo;
 mod house;
+mod identify;
 mod record;
 mod settings;
 mod shutdown;
@@ -57,6 +58,10 @@ async fn run(cli: Cli, loaded: LoadedConfig) -> anyhow::Result<()> {
         Command::Tools(output) => commands::tools::run(config, &output).await,
         Command::Key { action } => commands::key::run(config, action).await,
         Command::Audit { action } => commands::audit::run(config, &action),
+        Command::Policy { action } => commands::policy::run(config, action).await,
+        Command::Approvals { action } => commands::approvals::run(config, action).await,
+        Command::Profile { action } => commands::profile::run(config, action).await,
+        Command::Access { action } => commands::access::run(config, action).await,
         Command::Config { action } => commands::config::run(&loaded, &action),
         Command::Doctor(output) => commands::doctor::run(config, &output).await,
         Command::Completions { .. } => Ok(()),

@@ -22,6 +22,7 @@ impl AuditRecorder {
     fn event(&self, end: &RoadEnd) -> AuditEvent {
         let kind = match (end.method, end.allowed, end.code) {
             ("authenticate", ..) => EventKind::Authentication,
+            ("bypass", ..) => EventKind::Bypass,
             (_, false, Some(FaultCode::Cancelled)) | (_, true, Some(_)) => EventKind::Failed,
             (_, false, _) => EventKind::Refused,
             ("tools/call", true, None) => EventKind::Call,

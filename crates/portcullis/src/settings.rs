@@ -9,7 +9,10 @@ use portcullis_config::{
     ProfileSettings, StdioSettings, StoreSettings, WriteSettings,
 };
 use portcullis_connectors::prometheus::PrometheusConfig;
+use portcullis_guard::{RedactionSettings, ReleaseSettings, SanitizeSettings};
+use portcullis_identity::IdentitySettings;
 use portcullis_model::SourceName;
+use portcullis_policy::ProductSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -99,6 +102,8 @@ pub struct Config {
     pub listen: ListenSettings,
     /// MCP over standard input and output.
     pub stdio: StdioSettings,
+    /// Who may come in, beside the holders of API keys.
+    pub identity: IdentitySettings,
     /// The OTLP listeners.
     pub ingest: IngestSettings,
     /// The embedded store.
@@ -109,6 +114,14 @@ pub struct Config {
     pub policies: Vec<PathBuf>,
     /// Role names beyond the built-in ones that keys may carry.
     pub roles: Vec<String>,
+    /// Named bundles of tools, sources, services and limits, each at `/mcp/<name>`.
+    pub products: Vec<ProductSettings>,
+    /// What is taken out of every answer.
+    pub redaction: RedactionSettings,
+    /// How answers are handed over.
+    pub release: ReleaseSettings,
+    /// What text in arguments may hold.
+    pub sanitize: SanitizeSettings,
     /// What may write.
     pub write: WriteSettings,
     /// Approval of calls that can destroy something, or that a policy marks.
@@ -129,11 +142,16 @@ impl Default for Config {
             data: PathBuf::from("portcullis-data"),
             listen: ListenSettings::default(),
             stdio: StdioSettings::default(),
+            identity: IdentitySettings::default(),
             ingest: IngestSettings::default(),
             store: StoreSettings::default(),
             sources: Vec::new(),
             policies: Vec::new(),
             roles: Vec::new(),
+            products: Vec::new(),
+            redaction: RedactionSettings::default(),
+            release: ReleaseSettings::default(),
+            sanitize: SanitizeSettings::default(),
             write: WriteSettings::default(),
             approvals: ApprovalSettings::default(),
             profiles: ProfileSettings::default(),
@@ -157,7 +175,7 @@ const DEFAULT_FILE: &str = "portcullis.yaml";
 pub fn read(path: Option<&Path>, data: Option<PathBuf>) -> Result<LoadedConfig, ConfigError> {
     let default = Path::new(DEFAULT_FILE);
     let path = path.or_else(|| default.exists().then_some(default));
-    let mut loaded = portcullis_config::load(path)?;
+    let mut loaded: LoadedConfig = portcullis_config::load(path)?;
     if let Some(data) = data {
         loaded.settings.data = data;
     }

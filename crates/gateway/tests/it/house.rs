@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use portcullis_gateway::{
-    Admission, ApprovalSettings, Approvals, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, ProfileMode, Profiles, Recorder,
-    RoadEnd, TokenLedger,
+    Admission, ApprovalSettings, Approvals, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, ProfileMode, Profiles,
+    Recorder, RoadEnd, TokenLedger,
 };
 use portcullis_guard::{Redactor, Releaser};
 use portcullis_identity::{Identity, KeyRequest, KeyRing, Pepper, Presented, local_principal};
 use portcullis_model::{Fault, RiskClass, SystemClock, TenantId, ToolName, ToolSpec, WriteCategory};
-use portcullis_policy::{Budget, Permit, Policies, Vocabulary};
+use portcullis_policy::{Budget, Permit, Policies, Products, Vocabulary};
 use portcullis_ports::{Arguments, Exchange, Outcome, Output, Tool};
 use portcullis_state::MemoryStore;
 use serde_json::json;
@@ -124,10 +124,12 @@ pub(crate) async fn watched_house(limits: LimitSettings, enabled: &[&str], mode:
     let gateway = Arc::new(Gateway::new(GatewayParts {
         catalogue,
         policies: Policies::load(&[], &vocabulary, 1).unwrap(),
+        products: Products::default(),
         identity: Arc::new(Identity::new(Some(keys), local, clock)),
         admission: Admission::new(limits, Arc::new(TokenLedger::shared(store, Arc::new(SystemClock)))),
         approvals: approvals.clone(),
         profiles: profiles.clone(),
+        external: None,
         releaser: Releaser::new(Redactor::new().unwrap()),
         recorder: memory.clone(),
         budget: Budget::default(),

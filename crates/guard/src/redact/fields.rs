@@ -334,13 +334,51 @@ fn field_follows(bytes: &[u8], at: usize) -> bool {
     for (offset, byte) in bytes[at..].iter().take(64).enumerate() {
         match byte {
             b'=' | b':' => return true,
-            b' ' | b'\n' | b'\r' | b'\t' | b'"' | b'\'' | b'[' | b'{' | b'(' => return offset == 0,
-            b',' | b';' | b'&' | b')' | b']' | b'}' | b'<' | b'>' | b'|' | b'\\' => return offset == 0,
+            b' ' | b'\n' | b'\r' | b'\t' | b'"' | b'\'' | b'[' | b']' | b'{' | b'}' | b'(' | b')' | b',' | b';' | b'&' | b'<'
+            | b'>' | b'|' | b'\\' => return offset == 0,
             _ => {}
         }
     }
     at >= bytes.len()
 }
+
+/// Words that stand where a secret could, and say that there is none.
+const PLACEHOLDERS: &[&str] = &[
+    "null",
+    "none",
+    "true",
+    "false",
+    "undefined",
+    "nil",
+    "empty",
+    "string",
+    "bool",
+    "boolean",
+    "int",
+    "integer",
+    "object",
+    "bytes",
+    "redacted",
+    "masked",
+    "hidden",
+    "removed",
+    "filtered",
+    "optional",
+    "required",
+    "missing",
+    "unset",
+    "n/a",
+    "no",
+    "yes",
+    "on",
+    "off",
+    "?",
+    "-",
+    "%s",
+    "%v",
+    "%d",
+    "%q",
+];
 
 /// Values that are plainly no secrets: already replaced, placeholders, words like `null`.
 pub(super) fn harmless(value: &[u8]) -> bool {
@@ -358,43 +396,7 @@ pub(super) fn harmless(value: &[u8]) -> bool {
     if value.len() >= 3 && value.iter().all(|b| matches!(b, b'x' | b'X' | b'*')) {
         return true;
     }
-    const WORDS: &[&str] = &[
-        "null",
-        "none",
-        "true",
-        "false",
-        "undefined",
-        "nil",
-        "empty",
-        "string",
-        "bool",
-        "boolean",
-        "int",
-        "integer",
-        "object",
-        "bytes",
-        "redacted",
-        "masked",
-        "hidden",
-        "removed",
-        "filtered",
-        "optional",
-        "required",
-        "missing",
-        "unset",
-        "n/a",
-        "no",
-        "yes",
-        "on",
-        "off",
-        "?",
-        "-",
-        "%s",
-        "%v",
-        "%d",
-        "%q",
-    ];
-    value.len() <= 10 && WORDS.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()))
+    value.len() <= 10 && PLACEHOLDERS.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// Whether text starts with a marker this crate writes.

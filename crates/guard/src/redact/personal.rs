@@ -169,7 +169,7 @@ pub(super) fn ipv6(bytes: &[u8], at: usize) -> Result<(usize, usize, Ipv6Addr), 
         end -= 1;
     }
     let run = &bytes[start..end];
-    let colons = run.iter().filter(|b| **b == b':').count();
+    let colons = memchr::memchr_iter(b':', run).count();
     let compressed = run.windows(2).any(|w| w == b"::");
     let bounded = !start.checked_sub(1).is_some_and(|i| bytes[i].is_ascii_alphanumeric() || bytes[i] == b'_')
         && !bytes.get(end).is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
@@ -258,7 +258,7 @@ pub(super) fn card(bytes: &[u8], at: usize) -> Option<usize> {
         }
         cursor += 1;
     }
-    let shaped = group == 0 || matches!(groups[..=group], [4, 4, 4, 4] | [4, 4, 4, 4, 3] | [4, 6, 5] | [4, 6, 4]);
+    let shaped = group == 0 || matches!(groups[..=group], [4, 4, 4, 4] | [4, 4, 4, 4, 3] | [4, 6, 5 | 4]);
     let after = bytes.get(cursor);
     let open = after.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_')
         || (after == Some(&b'.') && bytes.get(cursor + 1).is_some_and(u8::is_ascii_digit));

@@ -125,12 +125,14 @@ pub(super) fn basic(bytes: &[u8], at: usize) -> Option<Place> {
     (token.len() >= 4 && (decoded || shaped)).then_some(Place { start, end: start + length, quoted: false })
 }
 
+/// Schemes of the Authorization header, registered (IANA) and in use.
+const SCHEMES: &[&str] =
+    &["bearer", "basic", "bot", "token", "apikey", "negotiate", "ntlm", "digest", "aws4-hmac-sha256", "genericaccess"];
+
 /// The value of an Authorization header behind its separator: scheme stays, the rest goes.
 pub(super) fn authorization(bytes: &[u8], place: Place) -> Option<Place> {
     let value = &bytes[place.start..place.end];
     let word = value.iter().take_while(|b| in_name(**b)).count();
-    const SCHEMES: &[&str] =
-        &["bearer", "basic", "bot", "token", "apikey", "negotiate", "ntlm", "digest", "aws4-hmac-sha256", "genericaccess"];
     let known = SCHEMES.iter().any(|s| value[..word].eq_ignore_ascii_case(s.as_bytes()));
     if !known {
         let plausible = place.quoted || value.iter().any(u8::is_ascii_digit) || value.len() >= 20;

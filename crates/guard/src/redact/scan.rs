@@ -363,10 +363,8 @@ impl Scan<'_> {
         }
         match name.strength {
             Strength::Authorization => {
-                if let Some(place) = places::authorization(bytes, place) {
-                    if !fields::prose(bytes, place) {
-                        self.secret(place.start, place.end, "authorization", RANK_PLACE);
-                    }
+                if let Some(place) = places::authorization(bytes, place).filter(|place| !fields::prose(bytes, *place)) {
+                    self.secret(place.start, place.end, "authorization", RANK_PLACE);
                 }
             }
             Strength::Cookie => {
@@ -397,10 +395,12 @@ impl Scan<'_> {
             let scheme = value.eq_ignore_ascii_case(b"bearer") || value.eq_ignore_ascii_case(b"basic");
             if scheme && let Some(next) = fields::value_after(bytes, place.end) {
                 place = next;
-            } else if (colon && fields::prose(bytes, place)) || (value.len() < 3 && name.strength != Strength::Password) {
-                return;
-            } else if !colon && fields::prose(bytes, Place { end: place.end, ..place }) && value.len() <= 16 && is_status(value) {
-                return;
+            } else {
+                let short = value.len() < 3 && name.strength != Strength::Password;
+                let prose = fields::prose(bytes, place) && (colon || (value.len() <= 16 && is_status(value)));
+                if short || prose {
+                    return;
+                }
             }
         }
         self.secret(place.start, place.end, "secret-value", RANK_FIELD);

@@ -58,7 +58,7 @@ impl TenantRedactor<'_> {
     fn object(&self, members: &mut Map<String, Value>, found: &mut Redactions) {
         self.keys(members, found);
         if self.secrets() {
-            self.kubernetes(members, found);
+            Self::kubernetes(members, found);
             self.pair(members, found);
             self.columns(members, found);
         }
@@ -102,7 +102,7 @@ impl TenantRedactor<'_> {
     }
 
     /// The values of a Secret, of the entries of a list of them, and of a Secret that came without its kind.
-    fn kubernetes(&self, members: &mut Map<String, Value>, found: &mut Redactions) {
+    fn kubernetes(members: &mut Map<String, Value>, found: &mut Redactions) {
         let kind = members.get("kind").and_then(Value::as_str);
         let typed = members
             .get("type")

@@ -1,20 +1,22 @@
 //! A small house behind the face: fakes of every kind, two readers and an operator, and a recorder that remembers.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portcullis_gateway::{Admission, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, Recorder, RoadEnd};
+use portcullis_gateway::{
+    Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, Profiles, Rate, Recorder,
+    RoadEnd, TokenLedger,
+};
 use portcullis_guard::{Redactor, Releaser};
 use portcullis_identity::{Identity, KeyRequest, KeyRing, Pepper, local_principal};
-use portcullis_mcp::{HttpSettings, router, serve};
+use portcullis_mcp::{ConnectionSettings, HttpSettings, router, serve_with};
 use portcullis_model::{
     Fault, FaultCode, ResourceSpec, ResourceTemplateSpec, RiskClass, SystemClock, TenantId, ToolName, ToolSpec, WriteCategory,
 };
-use portcullis_policy::{Budget, Permit, Policies, Vocabulary};
+use portcullis_policy::{Budget, Permit, Policies, Products, Vocabulary};
 use portcullis_ports::{
     Arguments, EmbeddedResource, Exchange, InputRequest, NoticeLevel, Outcome, Output, ResourceOutput, ResourceReader, Tool,
 };
@@ -154,6 +156,9 @@ impl ResourceReader for Shelf {
     fn owns(&self, uri: &str) -> bool {
         uri.starts_with("house://")
     }
+    fn announces(&self, uri: &str) -> bool {
+        uri == "house://book"
+    }
     async fn read(&self, _permit: &Permit, uri: &str, _exchange: &dyn Exchange) -> Result<ResourceOutput, Fault> {
         if !self.0.iter().any(|r| &*r.uri == uri) {
             return Err(Fault::new(FaultCode::NotFound, "no such book"));
@@ -207,7 +212,7 @@ pub(crate) struct House {
 pub(crate) async fn house(many: usize) -> House {
     let clock = Arc::new(SystemClock);
     let store = Arc::new(MemoryStore::new(clock.clone()));
-    let keys = KeyRing::open(store, clock.clone(), Pepper::in_memory().unwrap()).await.unwrap();
+    let keys = KeyRing::open(store.clone(), clock.clone(), Pepper::in_memory().unwrap()).await.unwrap();
     let mut made = Vec::new();
     for name in ["one", "two"] {
         let key = keys.create(KeyRequest::new(name, "reader", TenantId::default_tenant())).await.unwrap();
@@ -217,12 +222,17 @@ pub(crate) async fn house(many: usize) -> House {
     let sleepers = Arc::new(Sleepers::default());
     let (catalogue, policies) = furnish(&sleepers, many, 1);
     let memory = Arc::new(Memory::default());
-    let plenty = NonZeroU32::new(10_000).unwrap();
+    let plenty = Rate::new(10_000, 10_000);
+    let limits = LimitSettings { address: plenty, principal: plenty, tool: plenty, write: plenty, global: plenty, ..LimitSettings::default() };
     let gateway = Arc::new(Gateway::new(GatewayParts {
         catalogue,
         policies,
+        products: Products::default(),
         identity: Arc::new(Identity::new(Some(keys.clone()), local_principal("tester", "reader").unwrap(), clock)),
-        admission: Admission::new(LimitSettings { calls_per_second: plenty, burst: plenty, ..LimitSettings::default() }),
+        admission: Admission::new(limits, Arc::new(TokenLedger::unshared())),
+        approvals: Approvals::new(store, Arc::new(SystemClock), ApprovalSettings::default()),
+        profiles: Arc::new(Profiles::off()),
+        external: None,
         releaser: Releaser::new(Redactor::new().unwrap()),
         recorder: memory.clone(),
         budget: Budget::default(),
@@ -244,10 +254,15 @@ pub(crate) async fn served(settings: HttpSettings) -> Served {
 }
 
 pub(crate) async fn served_with(house: House, settings: HttpSettings) -> Served {
+    served_over(house, settings, ConnectionSettings::default()).await
+}
+
+pub(crate) async fn served_over(house: House, settings: HttpSettings, connections: ConnectionSettings) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let closing = settings.closing.clone();
-    let serving = tokio::spawn(serve(listener, router(house.gateway.clone(), settings), closing.clone()));
+    let router = router(house.gateway.clone(), settings);
+    let serving = tokio::spawn(serve_with(listener, router, closing.clone(), connections));
     Served { house, address, closing, serving }
 }
 

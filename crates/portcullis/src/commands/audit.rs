@@ -1,12 +1,25 @@
-//! `portcullis audit`: check the chain, read the newest records. Opens nothing for writing.
+//! `portcullis audit`: check the chain, search, count, export, and erase a subject. Only `erase` writes.
 
-use anyhow::bail;
-use portcullis_audit::{AuditFilter, tail, verify};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::cli::AuditAction;
+use anyhow::{Context, bail};
+use portcullis_audit::{
+    AuditFilter, AuditOptions, CsvExport, Outcome, Outcomes, PublicKey, Record, Statistics, Unreadable, VerifyOptions, erase,
+    public_key, query, tail, to_ocsf, verify_with,
+};
+use portcullis_identity::{local_principal, local_user};
+use portcullis_model::{Clock, PrincipalId, SystemClock, parse_instant};
+use serde_json::Value;
+
+use crate::cli::{AuditAction, EraseArgs, ExportArgs, ExportFormat, FilterArgs, OutcomeArg, QueryArgs, VerifyArgs};
 use crate::house::audit_directory;
 use crate::settings::Config;
 use crate::terminal::{paint, say, say_json, table};
+
+/// Most names per group in the table of `stats`; `--json` has all.
+const NAMES_SHOWN: usize = 10;
 
 /// Runs `portcullis audit …`.
 pub fn run(config: &Config, action: &AuditAction) -> anyhow::Result<()> {
@@ -15,56 +28,319 @@ pub fn run(config: &Config, action: &AuditAction) -> anyhow::Result<()> {
         bail!("there is no audit log yet in {}", directory.display());
     }
     match action {
-        AuditAction::Verify(output) => {
-            let report = verify(&directory)?;
-            if output.json {
-                say_json(&serde_json::to_value(&report)?);
-            } else {
-                for chain in &report.chains {
-                    let state = if chain.live { "being written" } else { "at rest" };
-                    say(format!("{}: {} records in {} files, {state}", chain.chain, chain.records, chain.files));
-                }
-                for finding in &report.findings {
-                    let line = finding.line.map(|l| format!(" line {l}")).unwrap_or_default();
-                    say(format!("{} {}{line}: {}", paint::bad("broken"), finding.file, finding.detail));
-                }
-            }
-            if !report.is_intact() {
-                bail!("the audit log is not as it was written");
-            }
-            if !output.json {
-                say(format!("{}: {} records, every hash fits", paint::good("intact"), report.records()));
-            }
+        AuditAction::Verify(args) => check(&directory, args),
+        AuditAction::Tail { lines, json } => newest(&directory, *lines, *json),
+        AuditAction::Query(args) => search(&directory, args),
+        AuditAction::Stats { filter, output } => count(&directory, filter, output.json),
+        AuditAction::Export(args) => export(&directory, args),
+        AuditAction::Erase(args) => forget(&directory, args),
+        AuditAction::PublicKey => {
+            let key = public_key(&directory, None)?;
+            let key = key.context("this audit log was never signed; it gets its key when Portcullis starts")?;
+            say(key.to_hex());
             Ok(())
         }
-        AuditAction::Tail { lines, json } => {
-            let newest = tail(&directory, *lines, &AuditFilter::default())?;
-            if *json {
-                for record in &newest.records {
-                    say(&record.line);
-                }
-            } else {
-                let rows = newest.records.iter().map(|r| {
-                    let e = &r.event;
-                    let text = |t: Option<&str>| t.unwrap_or("").to_owned();
-                    let kind = serde_json::to_value(e.kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-                    let end = e.code.map_or_else(|| paint::good("ok"), |c| paint::bad(c.as_str()));
-                    [
-                        r.time.to_string(),
-                        kind,
-                        e.principal.as_ref().map(ToString::to_string).unwrap_or_default(),
-                        text(e.tool.as_deref().or(e.method.as_deref())),
-                        text(e.rule.as_deref()),
-                        end,
-                        e.latency_us.map(|us| format!("{:.1} ms", us as f64 / 1000.0)).unwrap_or_default(),
-                    ]
-                });
-                say(table(["time", "kind", "principal", "what", "rule", "end", "took"], rows));
+    }
+}
+
+fn check(directory: &Path, args: &VerifyArgs) -> anyhow::Result<()> {
+    let key = args.public_key.as_deref().map(given_key).transpose()?;
+    let options = VerifyOptions { public_key: key, accept_unsigned: args.accept_unsigned, ..VerifyOptions::default() };
+    let report = verify_with(directory, &options)?;
+    if args.json {
+        say_json(&serde_json::to_value(&report)?);
+    } else {
+        for chain in &report.chains {
+            let state = if chain.live { "being written" } else { "at rest" };
+            let mut line = format!("{}: {} records in {} files, {state}", chain.chain, chain.records, chain.files);
+            if chain.begins_at > 1 {
+                line.push_str(&format!(", begins at record {} after retention", chain.begins_at));
             }
-            for unreadable in &newest.unreadable {
-                say(format!("{} {}: {}", paint::bad("unreadable"), unreadable.file, unreadable.detail));
+            if report.public_key.is_some() {
+                line.push_str(&format!(", signed up to record {} of {}", chain.signed_to, chain.last_sequence));
             }
-            Ok(())
+            if chain.erased > 0 {
+                line.push_str(&format!(", {} pseudonymised", chain.erased));
+            }
+            say(line);
+        }
+        for finding in &report.findings {
+            let line = finding.line.map(|l| format!(" line {l}")).unwrap_or_default();
+            say(format!("{} {}{line}: {}", paint::bad("broken"), finding.file, finding.detail));
+        }
+        if report.more_findings > 0 {
+            say(format!("and {} findings more", report.more_findings));
+        }
+    }
+    if !report.is_intact() {
+        bail!("the audit log is not as it was written");
+    }
+    if !args.json {
+        let signed =
+            if report.public_key.is_some() { "every hash and signature fits" } else { "every hash fits, nothing is signed" };
+        say(format!("{}: {} records, {signed}", paint::good("intact"), report.records()));
+    }
+    Ok(())
+}
+
+/// A public key as digits or as the name of a file that holds them.
+fn given_key(text: &str) -> anyhow::Result<PublicKey> {
+    let path = PathBuf::from(text);
+    if path.is_file() {
+        return PublicKey::from_file(&path).with_context(|| format!("reading {}", path.display()));
+    }
+    Ok(PublicKey::from_hex(text)?)
+}
+
+fn newest(directory: &Path, lines: usize, json: bool) -> anyhow::Result<()> {
+    let newest = tail(directory, lines, &AuditFilter::default())?;
+    if json {
+        for record in &newest.records {
+            say(record.to_json());
+        }
+    } else {
+        say(rows(&newest.records));
+    }
+    warn(&newest.unreadable);
+    Ok(())
+}
+
+/// What could not be read goes to standard error, so that JSON on standard output stays JSON.
+fn warn(unreadable: &[Unreadable]) {
+    for one in unreadable {
+        anstream::eprintln!("{} {}: {}", paint::bad("unreadable"), one.file, one.detail);
+    }
+}
+
+fn rows(records: &[Record]) -> comfy_table::Table {
+    let cells = records.iter().map(|r| {
+        let e = &r.event;
+        let text = |t: Option<&str>| t.unwrap_or("").to_owned();
+        let end = match r.outcome() {
+            Outcome::Ok => paint::good("ok"),
+            _ => paint::bad(e.code.map_or("refused", portcullis_model::FaultCode::as_str)),
+        };
+        [
+            r.time.to_string(),
+            e.kind.as_str().to_owned(),
+            e.principal.as_ref().map(ToString::to_string).unwrap_or_default(),
+            text(e.tool.as_deref().or(e.target.as_deref()).or(e.method.as_deref())),
+            text(e.rule.as_deref()),
+            end,
+            e.latency_us.map(milliseconds).unwrap_or_default(),
+        ]
+    });
+    table(["time", "kind", "principal", "what", "rule", "end", "took"], cells)
+}
+
+fn milliseconds(micros: u64) -> String {
+    format!("{:.1} ms", micros as f64 / 1000.0)
+}
+
+fn filter(args: &FilterArgs) -> anyhow::Result<AuditFilter> {
+    let now = SystemClock.now();
+    // `1h` reads as well as `now-1h` when one thinks of the past.
+    let instant =
+        |text: &str| parse_instant(text, now).or_else(|error| parse_instant(&format!("now-{text}"), now).map_err(|_| error));
+    let named = |name: &str, what: &str, all: &str| -> anyhow::Result<Value> {
+        let value = Value::String(name.to_owned());
+        if all.split(", ").any(|one| one == name) { Ok(value) } else { bail!("there is no {what} '{name}'; there are {all}") }
+    };
+    let kinds =
+        args.kind.iter().map(|kind| Ok(serde_json::from_value(named(kind, "kind", KINDS)?)?)).collect::<anyhow::Result<_>>()?;
+    let codes = portcullis_model::FaultCode::ALL.map(portcullis_model::FaultCode::as_str).join(", ");
+    let code = args.code.as_deref().map(|code| named(code, "code", &codes)).transpose()?;
+    let decision = args.decision.as_deref().map(|decision| named(decision, "decision", "allow, deny")).transpose()?;
+    Ok(AuditFilter {
+        since: args.since.as_deref().map(instant).transpose().context("--since")?,
+        until: args.until.as_deref().map(instant).transpose().context("--until")?,
+        kinds,
+        principal: args.principal.clone(),
+        tenant: args.tenant.clone(),
+        tool: args.tool.clone(),
+        session: args.session.clone(),
+        decision: decision.map(serde_json::from_value).transpose()?,
+        code: code.map(serde_json::from_value).transpose()?,
+        outcome: args.outcome.map(|outcome| match outcome {
+            OutcomeArg::Ok => Outcome::Ok,
+            OutcomeArg::Failed => Outcome::Failed,
+            OutcomeArg::Refused => Outcome::Refused,
+        }),
+        text: args.text.clone(),
+    })
+}
+
+const KINDS: &str = "call, refused, failed, lookup, authentication, key, config, start, stop, ingest, charter, approval, policy, \
+    secret, plugin, bypass, lockout, error, sink, retention, erased, checkpoint, opened, continued, recovered, closed";
+
+/// The newest records that fit, or with a cursor those that follow it.
+fn search(directory: &Path, args: &QueryArgs) -> anyhow::Result<()> {
+    let wanted = filter(&args.filter)?;
+    let (mut found, mut unreadable, mut more) = (Vec::new(), Vec::new(), false);
+    let mut waiting = args.cursor.is_some();
+    // The cursor names a record by its place, so everything is read until there, whether it fits or not.
+    for item in query(directory, AuditFilter::default())? {
+        match item {
+            Err(problem) => unreadable.push(problem),
+            Ok(record) if waiting => waiting = args.cursor.as_deref() != Some(record.position().as_str()),
+            Ok(record) if !wanted.matches(&record) => {}
+            Ok(record) if found.len() < args.limit => found.push(record),
+            Ok(_) => {
+                more = true;
+                break;
+            }
+        }
+    }
+    if waiting {
+        bail!("the record of --cursor is not there any more (retention may have removed it); begin again with --since");
+    }
+    if args.json {
+        for record in &found {
+            say(record.to_json());
+        }
+    } else if found.is_empty() {
+        say("No record fits.");
+    } else {
+        say(rows(&found));
+    }
+    if let (true, Some(last)) = (more, found.last()) {
+        let position = last.position();
+        // JSON lines stay records only: what is about them goes to standard error.
+        let text = format!("There are more records than {}; go on with --cursor {position}", args.limit);
+        if args.json {
+            anstream::eprintln!("{text}");
+        } else {
+            say(paint::warn(&text));
+        }
+    }
+    warn(&unreadable);
+    Ok(())
+}
+
+fn count(directory: &Path, args: &FilterArgs, json: bool) -> anyhow::Result<()> {
+    let mut counted = Statistics::default();
+    for item in query(directory, filter(args)?)? {
+        match item {
+            Ok(record) => counted.add(&record),
+            Err(_) => counted.add_unreadable(),
+        }
+    }
+    let counted = counted.finished();
+    if json {
+        say_json(&serde_json::to_value(&counted)?);
+        return Ok(());
+    }
+    let all = counted.all;
+    say(format!("{} records: {} ok, {} failed, {} refused", all.records, all.ok, all.failed, all.refused));
+    if let (Some(p50), Some(p95)) = (counted.latency_p50_us, counted.latency_p95_us) {
+        say(format!("latency: median {}, 95 % within {}", milliseconds(p50), milliseconds(p95)));
+    }
+    say(format!(
+        "released: {} bytes, about {} tokens; {} values redacted",
+        counted.bytes_out, counted.tokens_out, counted.redactions
+    ));
+    for (what, group) in [("principal", &counted.principals), ("tool", &counted.tools)] {
+        say(outcomes(what, group));
+    }
+    for (what, group) in [("decision", &counted.decisions), ("code", &counted.codes), ("kind", &counted.kinds)] {
+        say(table([what, "records"], group.iter().map(|(name, count)| [name.clone(), count.to_string()])));
+    }
+    if counted.unreadable > 0 {
+        say(format!("{} {} lines; run 'portcullis audit verify'", paint::bad("unreadable"), counted.unreadable));
+    }
+    Ok(())
+}
+
+fn outcomes(what: &str, group: &std::collections::BTreeMap<String, Outcomes>) -> String {
+    let mut names: Vec<_> = group.iter().collect();
+    names.sort_by(|a, b| (b.1.records, a.0).cmp(&(a.1.records, b.0)));
+    let hidden = names.len().saturating_sub(NAMES_SHOWN);
+    let cells = names.into_iter().take(NAMES_SHOWN).map(|(name, o)| {
+        let name = if name.is_empty() { "(none)".to_owned() } else { name.clone() };
+        [name, o.records.to_string(), o.ok.to_string(), o.failed.to_string(), o.refused.to_string()]
+    });
+    let mut text = table([what, "records", "ok", "failed", "refused"], cells).to_string();
+    if hidden > 0 {
+        text.push_str(&format!("\nand {hidden} more; --json has all"));
+    }
+    text
+}
+
+fn export(directory: &Path, args: &ExportArgs) -> anyhow::Result<()> {
+    let records = query(directory, filter(&args.filter)?)?;
+    let mut out: Box<dyn std::io::Write> = match &args.output {
+        None => Box::new(std::io::BufWriter::new(std::io::stdout())),
+        Some(path) => {
+            use std::os::unix::fs::OpenOptionsExt;
+            let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+            Box::new(std::io::BufWriter::new(file.with_context(|| format!("writing {}", path.display()))?))
+        }
+    };
+    let mut unreadable = Vec::new();
+    let mut keep = |item: Result<Record, Unreadable>| item.map_err(|problem| unreadable.push(problem)).ok();
+    match args.format {
+        ExportFormat::Csv => {
+            let mut csv = CsvExport::new(&mut out)?;
+            for record in records.filter_map(&mut keep) {
+                csv.write(&record)?;
+            }
+            csv.finish()?;
+        }
+        ExportFormat::Json => {
+            for record in records.filter_map(&mut keep) {
+                writeln!(out, "{}", record.to_json())?;
+            }
+        }
+        ExportFormat::Ocsf => {
+            for record in records.filter_map(&mut keep) {
+                writeln!(out, "{}", to_ocsf(&record))?;
+            }
+        }
+    }
+    out.flush()?;
+    warn(&unreadable);
+    if !unreadable.is_empty() {
+        bail!("{} lines could not be read and are not in the export; run 'portcullis audit verify'", unreadable.len());
+    }
+    Ok(())
+}
+
+fn forget(directory: &Path, args: &EraseArgs) -> anyhow::Result<()> {
+    let subject = PrincipalId::new(&args.subject)?;
+    let by = local_principal(&local_user(), "admin")?;
+    let report = erase(directory, &subject, &by.id, Arc::new(SystemClock), &AuditOptions::default())?;
+    if args.json {
+        say_json(&serde_json::to_value(&report)?);
+    } else {
+        if report.finished_earlier {
+            say("An erasure that was interrupted earlier is finished.");
+        }
+        match report.pseudonym.as_str() {
+            "" => say("No record speaks of this subject."),
+            name => say(format!("{} records now speak of {name}; the chain still verifies.", report.records)),
+        }
+        if report.removed_files > 0 {
+            say(format!("{} files with incomplete records that named the subject are removed.", report.removed_files));
+        }
+    }
+    if report.left > 0 {
+        bail!(
+            "{} records from before personal text was sealed name the subject in hashed bytes and cannot be changed; retention removes them",
+            report.left
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_that_is_offered_exists() {
+        for kind in KINDS.split(", ") {
+            let read: portcullis_audit::EventKind = serde_json::from_value(serde_json::json!(kind)).unwrap();
+            assert_eq!(read.as_str(), kind);
         }
     }
 }

@@ -61,7 +61,7 @@ async fn call(house: &House, tool: String, arguments: Arguments, json: bool) -> 
 }
 
 /// `key=value`; JSON values are taken as JSON, everything else as text.
-fn read_arguments(pairs: &[String]) -> anyhow::Result<Map<String, Value>> {
+pub(super) fn read_arguments(pairs: &[String]) -> anyhow::Result<Map<String, Value>> {
     let mut map = Map::new();
     for pair in pairs {
         let Some((key, value)) = pair.split_once('=') else {

@@ -1,20 +1,32 @@
-//! `portcullis key`: make, list and revoke API keys. A secret is printed once, at its making.
+//! `portcullis key`: make, import, list, rotate and revoke API keys, and hash passwords. A generated secret is printed once,
+//! at its making; a chosen one is read from standard input or a file and never printed.
 
 use std::collections::BTreeSet;
+use std::io::{IsTerminal, Read};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use portcullis_identity::{Door, KeyRequest, KeyStatus};
-use portcullis_model::{Clock, NameSet, SystemClock, TenantId, parse_duration};
-use serde_json::json;
+use portcullis_identity::{
+    CHOSEN_KEY_PREFIX, Door, KeyRecord, KeyRequest, KeyStatus, Rotation, SecretHash, SecretUse, check_strength, networks,
+};
+use portcullis_model::{Clock, NameSet, Secret, SystemClock, TenantId, Timestamp, parse_duration};
+use serde_json::{Value, json};
 
-use crate::cli::{DoorArg, KeyAction, KeyCreateArgs};
+use crate::cli::{DoorArg, KeyAction, KeyCreateArgs, KeyGrantArgs, KeyImportArgs, KeyRotateArgs};
 use crate::house::{Foundations, known_roles};
 use crate::settings::Config;
 use crate::terminal::{paint, say, say_json, table};
 
+/// Longest secret that is read, bytes; what is longer is refused by the check, not cut.
+const LONGEST_INPUT: u64 = 4096;
+
 /// Runs `portcullis key …`.
 pub async fn run(config: &Config, action: KeyAction) -> anyhow::Result<()> {
+    if matches!(action, KeyAction::HashPassword) {
+        return hash_password();
+    }
     let foundations = Foundations::open(config).await?;
     let outcome = act(&foundations, config, action).await;
     foundations.close().await;
@@ -25,41 +37,209 @@ async fn act(foundations: &Foundations, config: &Config, action: KeyAction) -> a
     let keys = &foundations.keys;
     match action {
         KeyAction::Create(args) => create(foundations, config, args).await,
-        KeyAction::List(output) => {
-            let now = SystemClock.now();
-            let records = keys.list().await?;
-            if output.json {
-                say_json(&serde_json::to_value(&records)?);
-                return Ok(());
-            }
-            if records.is_empty() {
-                say("There are no keys yet. Make one with: portcullis key create --label NAME");
-                return Ok(());
-            }
-            let rows = records.iter().map(|r| {
-                let status = match r.status(now) {
-                    KeyStatus::Active => paint::good("active"),
-                    KeyStatus::Expired => paint::warn("expired"),
-                    KeyStatus::Revoked => paint::bad("revoked"),
-                };
-                let expires = r.expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
-                [r.id.to_string(), r.label.clone(), join(&r.roles), join_doors(&r.doors), r.tenant.to_string(), status, expires]
-            });
-            say(table(["id", "label", "roles", "scopes", "tenant", "status", "expires"], rows));
-            Ok(())
-        }
+        KeyAction::Import(args) => import(foundations, config, args).await,
+        KeyAction::List(output) => list(foundations, output.json).await,
+        KeyAction::Show { id, json } => show(foundations, &id, json).await,
+        KeyAction::Rotate(args) => rotate(foundations, args).await,
         KeyAction::Revoke { id } => match keys.revoke(&id).await? {
             Some(record) => {
                 foundations.audit_key("key.revoke", &record.id)?;
                 say(format!("Key {} ({}) is revoked. Running servers refuse it within a second.", record.id, record.label));
                 Ok(())
             }
-            None => bail!("there is no key with id '{id}'; `portcullis key list` shows them"),
+            None => {
+                say(format!("The record of key '{id}' could not be read and was removed. Running servers refuse the key."));
+                Ok(())
+            }
         },
+        KeyAction::HashPassword => hash_password(),
     }
 }
 
+async fn list(foundations: &Foundations, as_json: bool) -> anyhow::Result<()> {
+    let now = SystemClock.now();
+    let mut listed = Vec::new();
+    for record in foundations.keys.list().await? {
+        let used = foundations.keys.last_used(&record.id).await?;
+        listed.push((record, used));
+    }
+    if as_json {
+        let values: anyhow::Result<Vec<Value>> = listed.iter().map(|(record, used)| described(record, *used, now)).collect();
+        say_json(&Value::Array(values?));
+        return Ok(());
+    }
+    if listed.is_empty() {
+        say("There are no keys yet. Make one with: portcullis key create --label NAME");
+        return Ok(());
+    }
+    let rows = listed.iter().map(|(r, used)| {
+        [
+            r.id.to_string(),
+            r.label.clone(),
+            join(&r.roles),
+            join_doors(&r.doors),
+            r.tenant.to_string(),
+            status(r, now),
+            r.expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string()),
+            used.map_or_else(|| "never".to_owned(), |at| at.to_string()),
+        ]
+    });
+    say(table(["id", "label", "roles", "scopes", "tenant", "status", "expires", "last used"], rows));
+    let aging: Vec<&str> = listed.iter().filter(|(r, _)| r.is_aging(now)).map(|(r, _)| r.id.as_str()).collect();
+    if !aging.is_empty() {
+        let what = if aging.len() == 1 { "secret is" } else { "secrets are" };
+        say(paint::warn(&format!(
+            "{} {what} older than 90 days: {}. Replace with: portcullis key rotate ID",
+            aging.len(),
+            aging.join(", ")
+        )));
+    }
+    Ok(())
+}
+
+async fn show(foundations: &Foundations, id: &str, as_json: bool) -> anyhow::Result<()> {
+    let now = SystemClock.now();
+    let record = foundations.keys.show(id).await?;
+    let used = foundations.keys.last_used(&record.id).await?;
+    if as_json {
+        say_json(&described(&record, used, now)?);
+        return Ok(());
+    }
+    let names =
+        |set: &NameSet| set.names().map_or_else(|| "all".to_owned(), |n| n.iter().cloned().collect::<Vec<_>>().join(", "));
+    let at = |at: Option<Timestamp>| at.map_or_else(|| "never".to_owned(), |at| at.to_string());
+    let from = record.from.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let rows = [
+        ("id", record.id.to_string()),
+        ("label", record.label.clone()),
+        ("status", status(&record, now)),
+        ("roles", join(&record.roles)),
+        ("scopes", join_doors(&record.doors)),
+        ("tenant", record.tenant.to_string()),
+        ("sources", names(&record.sources)),
+        ("services", names(&record.services)),
+        ("namespaces", names(&record.namespaces)),
+        ("look-back", record.look_back_seconds.map_or_else(|| "all".to_owned(), |s| format!("{s}s"))),
+        ("from", if from.is_empty() { "anywhere".to_owned() } else { from }),
+        ("created", record.created_at.to_string()),
+        ("secret made", record.secret_made_at.to_string()),
+        ("expires", at(record.expires_at)),
+        ("revoked", at(record.revoked_at)),
+        ("last used", at(used)),
+    ];
+    say(table(["key", ""], rows.map(|(name, value)| [name.to_owned(), value])));
+    if record.is_aging(now) {
+        say(paint::warn(&format!("Its secret is older than 90 days. Replace it with: portcullis key rotate {}", record.id)));
+    }
+    Ok(())
+}
+
 async fn create(foundations: &Foundations, config: &Config, args: KeyCreateArgs) -> anyhow::Result<()> {
+    let created = foundations.keys.create(request(config, args.grant)?).await?;
+    foundations.audit_key("key.create", &created.record.id)?;
+    if args.json {
+        say_json(&with(described(&created.record, None, SystemClock.now())?, "key", json!(created.secret.expose())));
+        return Ok(());
+    }
+    say(format!("Key {} for '{}', valid until {}:", created.record.id, created.record.label, end(&created.record)));
+    shown_once(&created.secret);
+    Ok(())
+}
+
+async fn import(foundations: &Foundations, config: &Config, args: KeyImportArgs) -> anyhow::Result<()> {
+    let request = request(config, args.grant)?;
+    let secret = chosen_secret(args.secret_file.as_deref())?;
+    let record = foundations.keys.import(request, &secret).await?;
+    foundations.audit_key("key.import", &record.id)?;
+    let form = format!("{CHOSEN_KEY_PREFIX}{}_", record.id);
+    if args.json {
+        say_json(&with(described(&record, None, SystemClock.now())?, "key_prefix", json!(form)));
+        return Ok(());
+    }
+    say(format!("Key {} for '{}', valid until {}.", record.id, record.label, end(&record)));
+    say(format!("Send it as: Authorization: Bearer {form}<your secret>"));
+    Ok(())
+}
+
+async fn rotate(foundations: &Foundations, args: KeyRotateArgs) -> anyhow::Result<()> {
+    let overlap = match args.overlap.as_str() {
+        "0" | "0s" => Duration::ZERO,
+        text => parse_duration(text).context("--overlap")?,
+    };
+    let expires_in = args.expires.as_deref().map(parse_duration).transpose().context("--expires")?;
+    let secret = args.secret_file.as_deref().map(|file| chosen_secret(Some(file))).transpose()?;
+    let rotated = foundations.keys.rotate(&args.id, &Rotation { overlap, expires_in, secret }).await?;
+    foundations.audit_key("key.rotate", &rotated.record.id)?;
+    if args.json {
+        let mut value = described(&rotated.record, None, SystemClock.now())?;
+        value = with(value, "old_ends_at", json!(rotated.old_ends_at.to_string()));
+        if let Some(secret) = &rotated.secret {
+            value = with(value, "key", json!(secret.expose()));
+        }
+        say_json(&value);
+        return Ok(());
+    }
+    let record = &rotated.record;
+    let old = if overlap.is_zero() { "ends now".to_owned() } else { format!("ends at {}", rotated.old_ends_at) };
+    say(format!("Key {} for '{}' has a new secret, valid until {}; the old one {old}.", record.id, record.label, end(record)));
+    match &rotated.secret {
+        Some(secret) => shown_once(secret),
+        None => say(format!("Send it as: Authorization: Bearer {CHOSEN_KEY_PREFIX}{}_<your secret>", record.id)),
+    }
+    Ok(())
+}
+
+/// Reads a password and prints its hash for the configuration.
+fn hash_password() -> anyhow::Result<()> {
+    let password = if std::io::stdin().is_terminal() {
+        let terminal = console::Term::stderr();
+        let ask = |prompt: &str| -> anyhow::Result<Secret> {
+            terminal.write_str(prompt)?;
+            Ok(Secret::new(terminal.read_secure_line()?))
+        };
+        let (first, second) = (ask("Password: ")?, ask("Once more: ")?);
+        if first != second {
+            bail!("the two passwords differ: nothing was hashed");
+        }
+        first
+    } else {
+        read_secret(std::io::stdin().lock())?
+    };
+    check_strength(password.expose(), SecretUse::Password)?;
+    say(SecretHash::of(&password)?.as_str());
+    Ok(())
+}
+
+/// A secret from a file, or from standard input for `-` or no file.
+fn chosen_secret(file: Option<&Path>) -> anyhow::Result<Secret> {
+    match file.filter(|path| *path != Path::new("-")) {
+        Some(path) => {
+            let opened = std::fs::File::open(path).with_context(|| format!("opening {}", path.display()))?;
+            read_secret(opened).with_context(|| format!("reading {}", path.display()))
+        }
+        None if std::io::stdin().is_terminal() => {
+            let terminal = console::Term::stderr();
+            terminal.write_str("Secret: ")?;
+            Ok(Secret::new(terminal.read_secure_line()?))
+        }
+        None => read_secret(std::io::stdin().lock()),
+    }
+}
+
+/// One line: a line end behind it is not part of the secret, anything after that is a mistake.
+fn read_secret(input: impl Read) -> anyhow::Result<Secret> {
+    let mut text = String::new();
+    input.take(LONGEST_INPUT).read_to_string(&mut text).context("the secret is not UTF-8 text")?;
+    let text = Secret::new(text);
+    let line = text.expose().strip_suffix('\n').unwrap_or(text.expose());
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.is_empty() {
+        bail!("no secret was given: pipe it in, or name a file");
+    }
+    Ok(Secret::new(line))
+}
+
+fn request(config: &Config, args: KeyGrantArgs) -> anyhow::Result<KeyRequest> {
     let roles = known_roles(config);
     if let Some(unknown) = args.role.iter().find(|r| !roles.contains(r.as_str())) {
         let known: Vec<&str> = roles.iter().map(String::as_str).collect();
@@ -74,7 +254,7 @@ async fn create(foundations: &Foundations, config: &Config, args: KeyCreateArgs)
             DoorArg::Ingest => Door::Ingest,
         })
         .collect();
-    let request = KeyRequest {
+    Ok(KeyRequest {
         label: args.label,
         roles: if doors.contains(&Door::Mcp) {
             args.role.iter().map(|r| Arc::from(r.as_str())).collect()
@@ -87,23 +267,42 @@ async fn create(foundations: &Foundations, config: &Config, args: KeyCreateArgs)
         services: only(&args.services),
         namespaces: only(&args.namespaces),
         look_back: args.look_back.as_deref().map(parse_duration).transpose().context("--look-back")?,
+        from: networks(&args.from).context("--from")?,
         expires_in: Some(parse_duration(&args.expires).context("--expires")?),
-    };
-    let created = foundations.keys.create(request).await?;
-    foundations.audit_key("key.create", &created.record.id)?;
-    if args.json {
-        let mut value = serde_json::to_value(&created.record)?;
-        if let Some(object) = value.as_object_mut() {
-            object.insert("key".into(), json!(created.secret.expose()));
-        }
-        say_json(&value);
-        return Ok(());
+    })
+}
+
+/// A record with what follows from it, for JSON.
+fn described(record: &KeyRecord, used: Option<Timestamp>, now: Timestamp) -> anyhow::Result<Value> {
+    let value = serde_json::to_value(record)?;
+    let value = with(value, "status", serde_json::to_value(record.status(now))?);
+    let value = with(value, "rotate_now", json!(record.is_aging(now)));
+    Ok(with(value, "last_used_at", json!(used.map(|at| at.to_string()))))
+}
+
+fn with(mut value: Value, name: &str, member: Value) -> Value {
+    if let Some(object) = value.as_object_mut() {
+        object.insert(name.to_owned(), member);
     }
-    let expires = created.record.expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
-    say(format!("Key {} for '{}', valid until {expires}:", created.record.id, created.record.label));
-    say(format!("\n  {}\n", paint::strong(created.secret.expose())));
+    value
+}
+
+fn status(record: &KeyRecord, now: Timestamp) -> String {
+    match record.status(now) {
+        KeyStatus::Active if record.is_aging(now) => paint::warn("rotate"),
+        KeyStatus::Active => paint::good("active"),
+        KeyStatus::Expired => paint::warn("expired"),
+        KeyStatus::Revoked => paint::bad("revoked"),
+    }
+}
+
+fn end(record: &KeyRecord) -> String {
+    record.expires_at.map_or_else(|| "it is revoked".to_owned(), |at| at.to_string())
+}
+
+fn shown_once(key: &Secret) {
+    say(format!("\n  {}\n", paint::strong(key.expose())));
     say("It is shown this once and cannot be had again. Send it as: Authorization: Bearer <key>");
-    Ok(())
 }
 
 fn join(names: &BTreeSet<Arc<str>>) -> String {
@@ -112,4 +311,22 @@ fn join(names: &BTreeSet<Arc<str>>) -> String {
 
 fn join_doors(doors: &BTreeSet<Door>) -> String {
     doors.iter().map(|d| d.as_str().to_owned()).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_is_the_secret() {
+        for (input, secret) in [("abc", "abc"), ("abc\n", "abc"), ("abc\r\n", "abc"), (" a b \n", " a b ")] {
+            assert_eq!(read_secret(input.as_bytes()).unwrap().expose(), secret);
+        }
+        for nothing in ["", "\n"] {
+            assert!(read_secret(nothing.as_bytes()).is_err());
+        }
+        // A second line stays part of it, and the check of characters refuses it.
+        assert_eq!(read_secret(&b"abc\ndef\n"[..]).unwrap().expose(), "abc\ndef");
+        assert!(read_secret(&b"\xff\xfe"[..]).is_err());
+    }
 }

@@ -1,10 +1,14 @@
 //! One file per command. Each takes the loaded settings and prints for a person or a program.
 
+pub mod access;
+pub mod approvals;
 pub mod audit;
 pub mod call;
 pub mod config;
 pub mod doctor;
 pub mod key;
+pub mod policy;
+pub mod profile;
 pub mod serve;
 pub mod stdio;
 pub mod tools;

@@ -108,7 +108,7 @@ pub async fn run_house(
     watched: Option<Watched>,
 ) -> anyhow::Result<()> {
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    let router = portcullis_mcp::router(house.gateway.clone(), http_settings(config, &stop)?);
+    let router = portcullis_mcp::router(house.gateway.clone(), http_settings(config, &house, &stop)?);
     let (mcp, closing) = (listeners.mcp, stop.clone());
     tasks.spawn(async move { portcullis_mcp::serve(mcp, router, closing).await.context("serving MCP over HTTP") });
     if let (Some((http, grpc)), Some(store)) = (listeners.otlp, &house.store) {
@@ -173,7 +173,7 @@ pub async fn run_house(
 }
 
 /// The settings of the HTTP face.
-fn http_settings(config: &Config, stop: &CancellationToken) -> anyhow::Result<HttpSettings> {
+fn http_settings(config: &Config, house: &House, stop: &CancellationToken) -> anyhow::Result<HttpSettings> {
     let hosts = HostPolicy::loopback().with_allowed(&config.listen.allowed_hosts, &config.listen.allowed_origins)?;
     Ok(HttpSettings {
         hosts,
@@ -184,6 +184,7 @@ fn http_settings(config: &Config, stop: &CancellationToken) -> anyhow::Result<Ht
             idle: config.listen.session_ttl.0,
             ..SessionLimits::default()
         },
+        protected_resource: house.tokens.as_ref().map(|tokens| tokens.resource().clone()),
         closing: stop.clone(),
         ..HttpSettings::default()
     })
@@ -191,7 +192,7 @@ fn http_settings(config: &Config, stop: &CancellationToken) -> anyhow::Result<Ht
 
 /// A listener other machines can reach is refused while nobody could authenticate at it.
 async fn refuse_public_without_keys(config: &Config, house: &House) -> anyhow::Result<()> {
-    if config.listen.mcp.ip().is_loopback() {
+    if config.listen.mcp.ip().is_loopback() || house.tokens.is_some() {
         return Ok(());
     }
     let now = SystemClock.now();
@@ -283,8 +284,8 @@ fn reload(house: &House, watched: &Watched) -> anyhow::Result<Config> {
 
 /// Sections whose changes are not taken over while running.
 fn needs_restart(in_force: &Config, next: &Config) -> Vec<&'static str> {
-    const SECTIONS: [&str; 10] =
-        ["data", "listen", "stdio", "ingest", "store", "approvals", "profiles", "limits", "audit", "log"];
+    const SECTIONS: [&str; 11] =
+        ["data", "listen", "stdio", "identity", "ingest", "store", "approvals", "profiles", "limits", "audit", "log"];
     let (Ok(old), Ok(new)) = (serde_json::to_value(in_force), serde_json::to_value(next)) else { return Vec::new() };
     SECTIONS.into_iter().filter(|section| old.get(section) != new.get(section)).collect()
 }

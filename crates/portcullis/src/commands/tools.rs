@@ -12,12 +12,12 @@ use crate::terminal::{paint, say, say_json};
 /// Runs `portcullis tools`.
 pub async fn run(config: &Config, output: &OutputArgs) -> anyhow::Result<()> {
     let house = House::open(config).await?;
-    let listed = list(&house, output);
+    let listed = list(&house, output).await;
     house.close().await;
     listed
 }
 
-fn list(house: &House, output: &OutputArgs) -> anyhow::Result<()> {
+async fn list(house: &House, output: &OutputArgs) -> anyhow::Result<()> {
     let presented = Presented::stdio();
     let caller = match house.gateway.identify(&presented).await {
         Ok(caller) => caller,
