@@ -84,7 +84,7 @@ impl KeySet {
         let mut skipped = Vec::new();
         for (index, value) in set.keys.into_iter().enumerate() {
             let wire = serde_json::from_value::<WireKey>(value).map_err(|_| "it is not a JWK".to_owned());
-            match wire.and_then(|wire| wire.public()) {
+            match wire.and_then(WireKey::public) {
                 Ok(key) => keys.push(key),
                 Err(reason) => skipped.push(format!("key {index}: {reason}")),
             }

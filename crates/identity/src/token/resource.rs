@@ -89,6 +89,11 @@ impl ProtectedResource {
         &self.metadata_url
     }
 
+    /// The path of [`Self::metadata_url`], at which this server must answer too when a proxy sends requests on unchanged.
+    pub fn metadata_path(&self) -> &str {
+        &self.metadata_url[path_at(&self.metadata_url)..]
+    }
+
     /// The metadata document (RFC 9728 section 2).
     pub fn document(&self) -> Value {
         let mut document = json!({
@@ -135,11 +140,15 @@ impl ProtectedResource {
     }
 }
 
+/// Where the path of a URL begins.
+fn path_at(url: &str) -> usize {
+    let host_at = url.find("://").map_or(0, |at| at + 3);
+    url[host_at..].find('/').map_or(url.len(), |at| host_at + at)
+}
+
 /// The well-known part goes between host and path (RFC 9728 section 3.1).
 fn metadata_url(resource: &str) -> String {
-    let host_at = resource.find("://").map_or(0, |at| at + 3);
-    let path_at = resource[host_at..].find('/').map_or(resource.len(), |at| host_at + at);
-    let (root, path) = resource.split_at(path_at);
+    let (root, path) = resource.split_at(path_at(resource));
     format!("{root}{WELL_KNOWN}{}", path.trim_end_matches('/'))
 }
 
@@ -177,6 +186,7 @@ mod tests {
              resource_metadata=\"http://127.0.0.1:7468/.well-known/oauth-protected-resource/mcp\", scope=\"act look\""
         );
         assert_eq!(resource.document()["scopes_supported"], json!(["act", "look"]), "scopes of another door are not for clients");
+        assert_eq!(resource.metadata_path(), "/.well-known/oauth-protected-resource/mcp");
         assert_eq!(resource.document()["authorization_servers"], json!(["https://id.example.com"]));
     }
 

@@ -384,8 +384,10 @@ fn is_scope_byte(byte: u8) -> bool {
 
 /// The canonical URL of this server: http(s), with a host, without user, query and fragment (RFC 9728 section 1.2).
 pub(super) fn check_resource(resource: &str) -> Result<(), String> {
-    let printable = resource.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\'));
-    if !printable || origin_of(resource).is_err() {
+    // Characters that need no escape in a path, and those of `scheme://[host]:port`.
+    let plain = resource.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~/:[]".contains(&b));
+    let path_plain = resource.splitn(4, '/').nth(3).is_none_or(|path| !path.contains([':', '[', ']']));
+    if !plain || !path_plain || origin_of(resource).is_err() {
         return Err(format!(
             "resource '{}' is not usable; write the URL clients use, such as https://mcp.example.com/mcp",
             super::reason::shown(resource)
@@ -458,6 +460,25 @@ mod tests {
             r#"{"name":"c","issuer":"https://i","audience":"x"}"#,
         ] {
             assert!(serde_json::from_str::<TokenIssuer>(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn the_servers_own_url_is_a_plain_one() {
+        for (url, good) in [
+            ("https://mcp.example.com/mcp", true),
+            ("http://[::1]:7468/a/b-c_d.e~f", true),
+            ("https://mcp.example.com", true),
+            ("https://mcp.example.com/a\"b", false),
+            ("https://mcp.example.com/{a}", false),
+            ("https://mcp.example.com/:a", false),
+            ("https://mcp.example.com/*", false),
+            ("https://mcp.example.com/mcp?x=1", false),
+            ("https://user@mcp.example.com/mcp", false),
+            ("mcp.example.com", false),
+            ("", false),
+        ] {
+            assert_eq!(check_resource(url).is_ok(), good, "{url}");
         }
     }
 

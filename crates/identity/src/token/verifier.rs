@@ -60,29 +60,29 @@ impl Verifier {
         for issuer in &settings.issuers {
             fetches.push(Arc::new(EgressFetch::new(issuer, &mut charter)?) as Arc<dyn KeyFetch>);
         }
-        Self::with_fetches(settings, own_resource, &clock, fetches)
+        Self::with_fetches(settings, own_resource, clock, fetches)
     }
 
     /// The same with other ways to the keys, one for each issuer.
     pub(super) fn with_fetches(
         settings: &TokenSettings,
         own_resource: &str,
-        clock: &Arc<dyn Clock>,
+        clock: Arc<dyn Clock>,
         fetches: Vec<Arc<dyn KeyFetch>>,
     ) -> Result<Self, TokenSettingsError> {
         let resource = ProtectedResource::new(settings, own_resource)?;
-        let issuers = settings.issuers.iter().zip(fetches).map(|(issuer, fetch)| Issuer {
+        let issuer = |(issuer, fetch): (&TokenIssuer, _)| Issuer {
             audiences: match issuer.audiences.as_slice() {
                 [] => vec![resource.resource().to_owned()],
                 listed => listed.to_vec(),
             },
             keys: KeyCache::new(Arc::from(issuer.name.as_str()), fetch, clock.clone()),
             settings: issuer.clone(),
-        });
+        };
         Ok(Self {
-            issuers: issuers.collect(),
+            issuers: settings.issuers.iter().zip(fetches).map(issuer).collect(),
             max_bytes: usize::try_from(settings.max_size.0).unwrap_or(usize::MAX),
-            clock: clock.clone(),
+            clock,
             resource: Arc::new(resource),
         })
     }

@@ -19,6 +19,8 @@ use crate::token::{SubjectToken, TokenReason, TokenRefusal, TokenSettings, Verif
 /// What a server answers: status, headers, body.
 type Page = (u16, String, String);
 type Pages = Box<dyn Fn(&str) -> Page + Send>;
+/// A word of the refusal, and what the issuer answers: to its own URL, and whether its keys are asked for.
+type Case = (&'static str, Box<dyn Fn(&str, bool) -> Page + Send>);
 
 /// An HTTP server that answers by the request's first line, and remembers whole requests.
 struct Server {
@@ -153,7 +155,6 @@ async fn keys_from_the_wrong_place_are_not_used() {
     let redirect = format!("Location: {elsewhere}\r\n");
     let giant = format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(300 << 10));
     let named = |url: &str| json!({"issuer": url, "jwks_uri": format!("{url}/keys")});
-    type Case = (&'static str, Box<dyn Fn(&str, bool) -> Page + Send>);
     let cases: Vec<Case> = vec![
         ("of issuer", Box::new(|_, _| page(&json!({"issuer": "https://evil.example", "jwks_uri": "https://evil.example/k"})))),
         ("of issuer", Box::new(|url, _| page(&json!({"issuer": format!("{url}/"), "jwks_uri": format!("{url}/keys")})))),
@@ -277,7 +278,7 @@ async fn a_token_without_a_known_life_is_not_kept_and_a_dead_one_is_not_exchange
         assert_eq!(token.expose(), format!("upstream-{number}"));
     }
     assert!(server.seen.lock().unwrap()[0].contains("client_secret=s3%3Acret%25"));
-    clock.advance(Duration::from_secs(600));
+    clock.advance(Duration::from_mins(10));
     let dead = exchanger.exchange(&permit("ada"), &subject, &target("logs")).await;
     assert_eq!(dead.unwrap_err(), ExchangeError::SubjectExpired);
     let nowhere = Target { resource: None, audience: None, scope: None };

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
-use portcullis_model::{Clock, ManualClock, Timestamp};
+use portcullis_model::{ManualClock, Timestamp};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
 use serde_json::{Value, json};
 
@@ -177,8 +177,7 @@ impl Bench {
         settings.check(&["reader", "operator"].map(str::to_owned).into()).unwrap();
         let clock = ManualClock::new(Timestamp::from_seconds(NOW));
         let fetch = ToldFetch::bringing(&jwks(&KEYS));
-        let shared: Arc<dyn Clock> = Arc::new(clock.clone());
-        let verifier = Verifier::with_fetches(&settings, RESOURCE, &shared, vec![fetch.clone()]).unwrap();
+        let verifier = Verifier::with_fetches(&settings, RESOURCE, Arc::new(clock.clone()), vec![fetch.clone()]).unwrap();
         Self { verifier: Arc::new(verifier), clock, fetch }
     }
 
