@@ -72,6 +72,12 @@ class Keeper {
   codeVerifier() {
     return this.verifier;
   }
+  saveDiscoveryState(state) {
+    this.discovered = state;
+  }
+  discoveryState() {
+    return this.discovered;
+  }
 }
 
 // Runs `step`; when the SDK sends the person to the provider instead, lets the person agree and runs it again.
@@ -118,6 +124,9 @@ async function wholeFlow(label, sdk, url, provider) {
   expect(!result.isError, `${label}: after the step up the call fails: ${JSON.stringify(result.content)}`);
   const asked = keeper.visited.at(-1).searchParams.get('scope').split(' ').sort().join(' ');
   expect(keeper.visited.length === 2 && asked === 'act look', `${label}: the step up asks for '${asked}'`);
+  // A new connection, because a client may keep a list it already has.
+  await client.close();
+  await connect();
   const many = (await client.listTools()).tools.map((tool) => tool.name);
   expect(many.includes('list_sources'), `${label}: after the step up only ${many} are listed`);
   await client.close();

@@ -4,6 +4,7 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
 import { once } from 'node:events';
+import { json } from 'node:stream/consumers';
 
 import Provider, { errors } from 'oidc-provider';
 
@@ -23,6 +24,7 @@ export async function startProvider({ resource, elsewhere, redirectUrl }) {
   const key = { ...privateKey.export({ format: 'jwk' }), use: 'sig', alg: 'ES256', kid: 'test' };
   const provider = new Provider(issuer, {
     jwks: { keys: [key] },
+    scopes: ['openid', ...SCOPES],
     cookies: { keys: ['for this test alone'] },
     findAccount: (_context, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
     clients: [
@@ -51,7 +53,16 @@ export async function startProvider({ resource, elsewhere, redirectUrl }) {
       },
     },
   });
-  server.on('request', provider.callback());
+  // The SDKs register themselves for the scope they were challenged with, and this provider would hold them to it for ever.
+  // A server may register other values than asked for (RFC 7591 section 3.2.1): here, no limit, so that a step up can follow.
+  const callback = provider.callback();
+  server.on('request', async (request, response) => {
+    if (request.method === 'POST' && request.url === '/reg') {
+      const { scope: _, ...metadata } = await json(request);
+      request.body = metadata;
+    }
+    callback(request, response);
+  });
 
   // What a person with a browser does: opens the page, logs in, agrees, and is sent back with a code.
   async function agree(authorizationUrl, login) {
