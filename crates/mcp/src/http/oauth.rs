@@ -5,6 +5,7 @@
 //! whether a call is allowed is asked of the gate, and here only to say what a client could ask its issuer for.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -20,12 +21,14 @@ use serde::Deserialize;
 
 use super::answer::{fault_refusal, request_id};
 
-/// Adds the metadata at the root and at the path of `/mcp`, where clients look for it.
+/// Adds the metadata where clients look for it: at the root, at the path of `/mcp`, and at the path of the URL this server
+/// is known by.
 pub(super) fn with_metadata(routes: Router, resource: Option<&Arc<ProtectedResource>>) -> Router {
     let Some(resource) = resource else { return routes };
     let document = resource.document();
     let answer = move || async move { Json(document) };
-    routes.route(WELL_KNOWN, get(answer.clone())).route(&format!("{WELL_KNOWN}/mcp"), get(answer))
+    let paths = BTreeSet::from([WELL_KNOWN.to_owned(), format!("{WELL_KNOWN}/mcp"), resource.metadata_path().to_owned()]);
+    paths.iter().fold(routes, |routes, path| routes.route(path, get(answer.clone())))
 }
 
 /// Puts the address of the metadata and scopes to ask for into the `Bearer` challenge of a refusal that has one. Other

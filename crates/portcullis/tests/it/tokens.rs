@@ -1,0 +1,299 @@
+//! Access tokens at the real doors: who is let in, what leads a client to its authorization server, what every forgery gets,
+//! and that a caller's token never travels on.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, crypto};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use serde_json::{Value, json};
+
+use crate::server::{Home, Reply, Server, intact, modern, modern_headers, post, read_reply};
+
+/// A web server on loopback that answers by path and remembers whole requests.
+struct Web {
+    url: String,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Web {
+    fn start(answer: impl Fn(&str, &str) -> Value + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (own, remembered) = (url.clone(), seen.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let mut request = Vec::new();
+                let mut chunk = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut chunk) {
+                    request.extend_from_slice(&chunk[..read]);
+                    let text = String::from_utf8_lossy(&request);
+                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                    let length = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+                    if body.len() >= length.unwrap_or(0) {
+                        break;
+                    }
+                }
+                let request = String::from_utf8_lossy(&request).into_owned();
+                let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+                remembered.lock().unwrap().push(request);
+                let body = answer(&own, &path).to_string();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+                // Who hung up does not want the answer.
+                let _ = stream.write_all(format!("{head}Connection: close\r\n\r\n{body}").as_bytes());
+            }
+        });
+        Self { url, seen }
+    }
+
+    fn seen(&self) -> String {
+        self.seen.lock().unwrap().join("\n")
+    }
+}
+
+fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// An issuer with one key, and the server that trusts it.
+struct Bench {
+    server: Server,
+    issuer: Web,
+    key: KeyPair,
+    resource: String,
+}
+
+fn now() -> i64 {
+    i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()).unwrap()
+}
+
+impl Bench {
+    fn start(more: &str) -> Self {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let point = key.public_key_raw().to_vec();
+        let keys = json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "k", "x": b64(&point[1..33]), "y": b64(&point[33..])}]});
+        let issuer = Web::start(move |own, path| match path {
+            "/.well-known/openid-configuration" => json!({"issuer": own, "jwks_uri": format!("{own}/jwks")}),
+            _ => keys.clone(),
+        });
+        let server = Server::start_in(Self::home(&issuer.url, more));
+        let resource = format!("http://{}/mcp", server.mcp);
+        Self { server, issuer, key, resource }
+    }
+
+    fn home(issuer: &str, more: &str) -> Home {
+        Home::new(&format!(
+            "roles: [newcomer]\nidentity:\n  tokens:\n    entry_scopes: [look]\n    issuers:\n      - name: test\n        \
+             issuer: '{issuer}'\n        scopes:\n          look: {{roles: [newcomer]}}\n          act: {{roles: [reader]}}\n          \
+             send: {{doors: [ingest]}}\n{more}"
+        ))
+    }
+
+    fn claims(&self, scope: &str) -> Value {
+        json!({"iss": self.issuer.url, "aud": self.resource, "sub": "ada", "iat": now(), "exp": now() + 300, "scope": scope})
+    }
+
+    fn token(&self, scope: &str) -> String {
+        self.signed(&self.claims(scope))
+    }
+
+    fn signed(&self, claims: &Value) -> String {
+        signed_by(&self.key, &json!({"alg": "ES256", "typ": "at+jwt", "kid": "k"}), claims)
+    }
+
+    fn call(&self, token: &str) -> Reply {
+        self.server.call(Some(token), "list_sources", &json!({}))
+    }
+}
+
+fn signed_by(key: &KeyPair, header: &Value, claims: &Value) -> String {
+    let signed = format!("{}.{}", b64(header.to_string()), b64(claims.to_string()));
+    let key = EncodingKey::from_ec_der(key.serialized_der());
+    format!("{signed}.{}", crypto::sign(signed.as_bytes(), &key, Algorithm::ES256).unwrap())
+}
+
+fn get(server: &Server, path: &str) -> Reply {
+    let mut stream = std::net::TcpStream::connect(server.mcp).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", server.mcp).unwrap();
+    read_reply(stream)
+}
+
+fn challenge(reply: &Reply) -> String {
+    let line =
+        |l: &str| l.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("www-authenticate")).map(|(_, v)| v.to_owned());
+    reply.head.lines().find_map(line).unwrap_or_default()
+}
+
+#[test]
+fn a_client_without_a_token_is_led_to_the_authorization_server() {
+    let bench = Bench::start("");
+    let refused = bench.server.call(None, "list_sources", &json!({}));
+    let metadata = format!("http://{}/.well-known/oauth-protected-resource/mcp", bench.server.mcp);
+    assert_eq!(refused.status, 401);
+    assert_eq!(challenge(&refused), format!("Bearer realm=\"portcullis\", resource_metadata=\"{metadata}\", scope=\"look\""));
+    for path in ["/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/mcp"] {
+        let reply = get(&bench.server, path);
+        assert_eq!(reply.status, 200, "{path}: {}", reply.body);
+        let document = reply.json();
+        assert_eq!(document["resource"], bench.resource);
+        assert_eq!(document["authorization_servers"], json!([bench.issuer.url]));
+        assert_eq!(document["scopes_supported"], json!(["act", "look"]));
+        assert_eq!(document["bearer_methods_supported"], json!(["header"]));
+    }
+    let foreign = [("Host".to_owned(), "evil.example".to_owned())];
+    assert_eq!(
+        post(bench.server.mcp, "/.well-known/oauth-protected-resource", &foreign, b"").status,
+        403,
+        "not on a foreign name"
+    );
+    assert_eq!(get(&Server::start(""), "/.well-known/oauth-protected-resource").status, 404, "without issuers there is nothing");
+}
+
+#[test]
+fn a_good_token_opens_its_own_doors_and_is_named_in_the_audit_log() {
+    let bench = Bench::start("");
+    let token = bench.token("act openid");
+    for _ in 0..3 {
+        let reply = bench.call(&token);
+        assert_eq!(reply.status, 200, "{}", reply.body);
+    }
+    let record = bench.server.home.audited(|r| r["kind"] == "call");
+    assert_eq!((&record["principal"], &record["decision"]), (&json!("token:test/ada"), &json!("allow")));
+    assert_eq!(bench.issuer.seen().matches("GET /jwks").count(), 1, "the keys are fetched once");
+    let headers = |token: &str| {
+        vec![("Content-Type".to_owned(), "application/json".to_owned()), ("Authorization".to_owned(), format!("Bearer {token}"))]
+    };
+    assert_eq!(post(bench.server.otlp, "/v1/logs", &headers(&bench.token("send")), b"{}").status, 200);
+    assert!(matches!(post(bench.server.otlp, "/v1/logs", &headers(&token), b"{}").status, 401 | 403), "not its door");
+    let key = bench.server.home.key(&[]);
+    std::thread::sleep(std::time::Duration::from_millis(900));
+    assert_eq!(bench.call(&key).status, 200, "API keys still open");
+    let written = bench.server.log() + &bench.server.home.run_ok(&["audit", "tail", "-n", "1000", "--json"]);
+    assert!(!written.contains(&token) && !written.contains(token.split('.').nth(2).unwrap()), "the token was written down");
+    assert!(intact(&bench.server.home));
+}
+
+#[test]
+fn every_forgery_is_refused_and_recorded() {
+    let bench = Bench::start("");
+    let good = bench.token("act");
+    let [header, payload, signature]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let with = |change: Value| {
+        let mut claims = bench.claims("act");
+        claims.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        bench.signed(&claims)
+    };
+    let headed = |header: Value| signed_by(&bench.key, &header, &bench.claims("act"));
+    let stranger = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let confused = {
+        let signed = format!("{}.{payload}", b64(json!({"alg": "HS256", "typ": "at+jwt", "kid": "k"}).to_string()));
+        let secret = EncodingKey::from_secret(bench.key.public_key_raw());
+        format!("{signed}.{}", crypto::sign(signed.as_bytes(), &secret, Algorithm::HS256).unwrap())
+    };
+    let none = b64(json!({"alg": "none", "typ": "at+jwt"}).to_string());
+    let table = [
+        ("token_algorithm_refused", format!("{none}.{payload}.")),
+        ("token_algorithm_refused", confused),
+        ("token_signature_invalid", format!("{header}.{payload}.")),
+        ("token_signature_invalid", format!("{header}.{}.{signature}", b64(bench.claims("act send").to_string()))),
+        (
+            "token_signature_invalid",
+            signed_by(&stranger, &json!({"alg": "ES256", "typ": "at+jwt", "kid": "k"}), &bench.claims("act")),
+        ),
+        ("unknown_token_key", headed(json!({"alg": "ES256", "typ": "at+jwt", "kid": "../../etc/passwd"}))),
+        ("token_header_refused", headed(json!({"alg": "ES256", "typ": "at+jwt", "kid": "k", "jku": "http://127.0.0.1:1/jwks"}))),
+        ("token_type_refused", headed(json!({"alg": "ES256", "typ": "JWT", "kid": "k"}))),
+        ("token_expired", with(json!({"exp": now() - 60}))),
+        ("token_not_yet_valid", with(json!({"nbf": now() + 600}))),
+        ("token_lifetime_refused", with(json!({"exp": now() + 10 * 86_400}))),
+        ("token_audience_refused", with(json!({"aud": "https://other.example.com/mcp"}))),
+        ("unknown_token_issuer", with(json!({"iss": "https://evil.example"}))),
+        ("token_claim_missing", with(json!({"sub": ""}))),
+        ("token_sender_constrained", with(json!({"cnf": {"jkt": "x"}}))),
+    ];
+    for (rule, token) in &table {
+        let reply = bench.call(token);
+        assert_eq!(reply.status, 401, "{rule}: {}", reply.body);
+        let said = challenge(&reply);
+        assert!(said.contains("error=\"invalid_token\"") && said.contains("resource_metadata="), "{rule}: {said}");
+        assert!(!reply.body.contains("eyJ") && !said.contains("eyJ"), "{rule}: the token comes back");
+        let record = bench.server.home.audited(|r| r["rule"] == *rule);
+        assert_eq!((&record["decision"], &record["code"]), (&json!("deny"), &json!("unauthenticated")), "{rule}");
+    }
+    assert!(!bench.server.home.audit().iter().any(|r| r["kind"] == "call" && r["decision"] == "allow"));
+    assert_eq!(bench.call(&good).status, 200, "the good one is still good");
+}
+
+#[test]
+fn a_call_beyond_the_scope_asks_for_the_scope_it_needs() {
+    let bench = Bench::start("");
+    let little = bench.token("look");
+    let reply = bench.call(&little);
+    assert_eq!(reply.status, 403, "{}", reply.body);
+    let said = challenge(&reply);
+    assert!(said.contains("error=\"insufficient_scope\"") && said.contains("scope=\"look act\""), "{said}");
+    let record = bench.server.home.audited(|r| r["rule"] == "insufficient-scope");
+    assert_eq!((&record["principal"], &record["decision"]), (&json!("token:test/ada"), &json!("deny")));
+    // What no scope would allow is refused like everything that is not there.
+    let absent = bench.server.call(Some(&little), "delete_everything", &json!({}));
+    assert_eq!((absent.status, absent.json()["error"]["code"].as_i64()), (200, Some(-32602)), "{}", absent.body);
+    let nothing = bench.call(&bench.token("openid"));
+    assert_eq!(nothing.status, 403, "{}", nothing.body);
+    assert!(challenge(&nothing).contains("error=\"insufficient_scope\"") && challenge(&nothing).contains("scope=\"look\""));
+    bench.server.home.audited(|r| r["rule"] == "token_grants_nothing");
+    assert_eq!(bench.call(&bench.token("look act")).status, 200);
+}
+
+#[test]
+fn a_backend_never_sees_the_callers_token() {
+    let backend = Web::start(|_, _| json!({"status": "success", "data": {"resultType": "matrix", "result": []}}));
+    let source = format!("sources: [{{name: prom, kind: prometheus, url: '{}', allow_addresses: [loopback]}}]\n", backend.url);
+    let bench = Bench::start(&source);
+    let token = bench.token("act");
+    for tool in ["query_metrics", "list_services"] {
+        let arguments = if tool == "query_metrics" { json!({"metric": "up", "source": "prom"}) } else { json!({}) };
+        let body = modern(tool, &arguments).to_string();
+        let mut headers = modern_headers(tool);
+        headers.push(("Authorization".into(), format!("Bearer {token}")));
+        headers.push(("Cookie".into(), format!("session={token}")));
+        let reply = post(bench.server.mcp, "/mcp", &headers, body.as_bytes());
+        assert_eq!(reply.status, 200, "{}", reply.body);
+    }
+    let seen = backend.seen();
+    assert!(seen.contains("/api/v1/"), "the backend was asked: {seen}");
+    assert!(!seen.to_ascii_lowercase().contains("authorization:") && !seen.contains("eyJ"), "{seen}");
+    assert!(!bench.issuer.seen().contains("eyJ"), "nor does the issuer: {}", bench.issuer.seen());
+}
+
+#[test]
+fn without_the_issuer_nobody_of_it_comes_in() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let issuer = format!("http://{gone}");
+    let server = Server::start_in(Bench::home(&issuer, ""));
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let claims = json!({"iss": issuer, "aud": format!("http://{}/mcp", server.mcp), "sub": "ada", "iat": now(), "exp": now() + 300, "scope": "act"});
+    let token = signed_by(&key, &json!({"alg": "ES256", "typ": "at+jwt", "kid": "k"}), &claims);
+    let reply = server.call(Some(&token), "list_sources", &json!({}));
+    assert_eq!(reply.status, 503, "{}", reply.body);
+    assert!(reply.head.to_ascii_lowercase().contains("retry-after: "), "{}", reply.head);
+    let record = server.home.audited(|r| r["rule"] == "token_keys_unavailable");
+    assert_eq!(record["decision"], "deny");
+}
+
+#[test]
+fn settings_that_would_trust_too_much_are_refused() {
+    for (issuer, word) in [("http://id.example.com", "use https"), ("https://10.0.0.1", "allow_addresses")] {
+        let output = Bench::home(issuer, "").run(&["serve"]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains(word), "{issuer}: {text}");
+    }
+    let home = Home::new("identity: {tokens: {issuers: [{name: t, issuer: 'https://id.example.com', default_roles: [king]}]}}\n");
+    let output = home.run(&["config", "check"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("no role 'king'"), "{text}");
+}
