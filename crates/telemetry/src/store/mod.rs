@@ -234,7 +234,10 @@ impl Store {
             .await
             .map_err(|_| StoreError::Closed)?;
         // Nothing writes any more; another process may have the directory.
-        lock(&self.inner.directory_lock).take();
+        if let Some(held) = lock(&self.inner.directory_lock).take() {
+            // Closing the file is not enough: a process that is just being started may hold a copy of it until it runs.
+            held.unlock().map_err(|e| StoreError::io("unlock", self.inner.root(), e))?;
+        }
         Ok(())
     }
 
