@@ -243,15 +243,24 @@ impl Forest {
         (name != &*span.service).then(|| Arc::from(name))
     }
 
-    /// Duration less the union of the children's intervals; children of another service that lie outside for want of a
-    /// common clock, but would fit, count by their duration.
+    /// Calls that the same service makes beside this span, under the same parent: in reactive code the span of a handler
+    /// ends with them although it only waits.
+    fn calls_beside(&self, spans: &[Span], index: usize) -> impl Iterator<Item = usize> {
+        let works = spans[index].kind != SpanKind::Client;
+        let siblings = self.parents[index].filter(|_| works).map_or(&[][..], |parent| self.children[parent].as_slice());
+        let own = |sibling: &usize| spans[*sibling].service == spans[index].service && spans[*sibling].kind == SpanKind::Client;
+        siblings.iter().copied().filter(own).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Duration less the union of the intervals of its children and of calls beside it; children of another service that
+    /// lie outside for want of a common clock, but would fit, count by their duration.
     fn exclusive(&self, spans: &[Span], index: usize) -> u64 {
         let span = &spans[index];
         let start = span.start.as_nanos();
         let end = start.saturating_add(i64::try_from(span.duration_nanos).unwrap_or(i64::MAX));
         let mut intervals: Vec<(i64, i64)> = Vec::with_capacity(self.children[index].len());
-        for child in &self.children[index] {
-            let child = &spans[*child];
+        for child in self.children[index].iter().copied().chain(self.calls_beside(spans, index)) {
+            let child = &spans[child];
             let from = child.start.as_nanos();
             let length = i64::try_from(child.duration_nanos).unwrap_or(i64::MAX);
             let outside = from < start || from.saturating_add(length) > end;
@@ -332,6 +341,20 @@ pub(crate) mod tests {
         assert_eq!(work["a"].exclusive_nanos, 40_000_000, "the callee's clock runs five seconds ahead");
         assert_eq!(edges.len(), 1, "an IP address is no service name");
         assert!(CallProfile::from_spans(&[]).is_empty());
+    }
+
+    #[test]
+    fn waiting_for_a_call_beside_it_is_not_the_work_of_a_handler() {
+        use SpanKind::{Client, Internal, Server};
+        let spans = [
+            span("1", "", "gate", Server, 0, 1_000, true),
+            span("2", "1", "gate", Internal, 1, 998, true),
+            span("3", "1", "gate", Client, 20, 970, true),
+            span("4", "3", "shop", Server, 500, 30, true),
+        ];
+        let work = CallProfile::from_spans(&spans).work;
+        assert_eq!(work["gate"].exclusive_nanos, (2 + 998 - 970) * 1_000_000);
+        assert_eq!(work["shop"].exclusive_nanos, 30_000_000);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::calls::CallEdge;
 
-/// Calls needed on both sides to speak of an edge.
+/// Calls needed to speak of one side of an edge.
 const ENOUGH: usize = 3;
 /// Smallest growth that matters, nanoseconds and times the usual gap.
 const LEAST_NANOS: f64 = 10e6;
@@ -45,18 +45,26 @@ fn quantile(ascending: &[u64], share: f64) -> f64 {
     ascending.get(at).map_or(0.0, |nanos| *nanos as f64)
 }
 
-/// The gap now against the usual one, where both are known.
+/// The gap now, in the median, against the usual one.
 ///
-/// What is usual is the lower quartile: queues and retries only ever add to the way there and back, so the low end is what
-/// the network can do (the "base delay" of RFC 6817, section 2), and a baseline that holds some of the same trouble still
-/// has it. What is now is the median.
+/// What is usual is the lower quartile before: queues and retries only ever add to the way there and back, so the low end is
+/// what the network can do (the "base delay" of RFC 6817, section 2), and a baseline that holds some of the same trouble
+/// still has it. Where too few calls were seen before, it is the lowest decile of all that was seen.
 fn growth<'e>(now: &'e CallEdge, before: &[CallEdge]) -> Option<(f64, Grown<'e>)> {
     let key = |edge: &CallEdge| (edge.caller.clone(), edge.callee.clone());
-    let was = before.binary_search_by_key(&key(now), key).ok().map(|at| &before[at])?;
-    if now.gaps_nanos.len() < ENOUGH || was.gaps_nanos.len() < ENOUGH {
+    let was = before.binary_search_by_key(&key(now), key).map_or(&[][..], |at| before[at].gaps_nanos.as_slice());
+    let seen = now.gaps_nanos.len();
+    if seen < ENOUGH || seen + was.len() < 2 * ENOUGH {
         return None;
     }
-    let (current, usual) = (quantile(&now.gaps_nanos, 0.5), quantile(&was.gaps_nanos, 0.25));
+    let usual = if was.len() < ENOUGH {
+        let mut all = [was, &now.gaps_nanos].concat();
+        all.sort_unstable();
+        quantile(&all, 0.1)
+    } else {
+        quantile(was, 0.25)
+    };
+    let current = quantile(&now.gaps_nanos, 0.5);
     let added = if current - usual >= LEAST_NANOS && current >= usual * LEAST_GROWTH { current - usual } else { 0.0 };
     Some((added, Grown { edge: now, now: current / 1e9, usual: usual / 1e9 }))
 }
@@ -167,10 +175,17 @@ mod tests {
         now[0] = edge("cart", "stock", &[8, 9, 8]);
         now[1] = edge("web", "cart", &[500, 600]);
         now.push(edge("web", "zone", &[900; 9]));
+        now.push(edge("web", "zoom", &[2, 2, 900, 900, 900]));
         assert!(delays(&now, &usual()).is_empty());
         // A large gap that is usual.
         let slow = vec![edge("web", "far", &[80, 82, 90, 85])];
         assert!(delays(&[edge("web", "far", &[95, 96, 99])], &slow).is_empty());
+    }
+
+    #[test]
+    fn where_nothing_was_seen_before_the_best_of_now_is_usual() {
+        let now = vec![edge("web", "pay", &[3, 2, 700, 700, 700, 700, 700, 700, 700, 700])];
+        assert_eq!(names(&delays(&now, &[])), ["pay"]);
     }
 
     #[test]

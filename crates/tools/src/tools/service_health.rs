@@ -106,7 +106,7 @@ impl ServiceHealth {
         };
         let mut findings: Vec<Finding> = verdicts.services.iter().flat_map(|judged| judged.findings.clone()).collect();
         let mut suspected = Suspected::default();
-        if !trouble || findings.is_empty() {
+        if !trouble {
             return suspected;
         }
         let frame = asked.frame;
