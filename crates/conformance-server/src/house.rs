@@ -9,13 +9,14 @@ use std::time::Duration;
 use anyhow::anyhow;
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
 use portcullis_gateway::{
-    Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, Profiles, Rate, Recorder,
-    RoadEnd, TokenLedger,
+    Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, Profiles, Rate,
+    Recorder, RoadEnd, TokenLedger,
 };
 use portcullis_guard::{Redactor, Releaser};
 use portcullis_identity::{Identity, local_principal};
 use portcullis_model::SystemClock;
 use portcullis_policy::{Budget, Policies, Products, Vocabulary};
+use portcullis_state::MemoryStore;
 
 use crate::{lists, questions, tools};
 
@@ -35,7 +36,7 @@ impl Changer {
         let gateway = self.gateway.get().and_then(Weak::upgrade).ok_or("there is no gate any more")?;
         let version = self.version.fetch_add(1, Ordering::Relaxed) + 2;
         let (catalogue, policies) = furnish(self, version).map_err(|e| e.to_string())?;
-        gateway.install(catalogue, policies);
+        gateway.install(catalogue, policies, Products::default());
         Ok(())
     }
 }

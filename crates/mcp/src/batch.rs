@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 
 /// Messages in one batch.
 pub(crate) const MOST_MESSAGES: usize = 50;
+/// Messages of one batch being answered at once; the rest follows as these end. Below what one caller may have in
+/// flight by default, so that a batch is not refused for its own length.
+pub(crate) const AT_ONCE: usize = 8;
 /// Refusal of an array outside the one revision that knows batches.
 pub(crate) const NO_BATCHES: &str =
     "batches are served only in a session of protocol version 2025-03-26: send one JSON-RPC message per request";
@@ -108,7 +111,10 @@ mod tests {
     #[test]
     fn an_error_without_an_id_says_null() {
         let error = ErrorData::invalid_request("no", None);
-        assert_eq!(error_message(&error, None), json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32600, "message": "no"}}));
+        assert_eq!(
+            error_message(&error, None),
+            json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32600, "message": "no"}})
+        );
         assert_eq!(error_message(&error, Some(&RequestId::Number(3)))["id"], 3);
     }
 }

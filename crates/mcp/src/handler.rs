@@ -18,7 +18,8 @@ use rmcp::model::{
     InputResponses, JsonObject, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
     LoggingLevel, PaginatedRequestParams, PromptsCapability, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
     Reference, ResourcesCapability, ServerCapabilities, ServerConfig, SetLevelRequestMethod, SetLevelRequestParams,
-    SubscribeRequestMethod, SubscribeRequestParams, SubscriptionFilter, Tool, ToolsCapability, UnsubscribeRequestParams,
+    SubscribeRequestMethod, SubscribeRequestParams, SubscriptionFilter, Tool, ToolsCapability, UnsubscribeRequestMethod,
+    UnsubscribeRequestParams,
 };
 use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{RoleServer, ServerHandler, model as wire};
@@ -173,6 +174,7 @@ impl Handler {
                 trace: turn.trace.clone(),
                 answers,
                 abilities: turn.abilities,
+                ..CallRequest::default()
             };
             gateway.call(caller, call, voice)
         };
@@ -262,7 +264,7 @@ impl ServerHandler for Handler {
         }
         if resources {
             let mut offered = ResourcesCapability::default();
-            offered.subscribe = Some(true);
+            offered.subscribe = gateway.offers_watching().then_some(true);
             offered.list_changed = Some(true);
             capabilities.resources = Some(offered);
         }
@@ -482,7 +484,7 @@ impl ServerHandler for Handler {
 
     async fn subscribe(&self, request: SubscribeRequestParams, context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
         let turn = self.turn(&context).await?;
-        if !self.face.gateway.offers().1 {
+        if !self.face.gateway.offers_watching() {
             return Err(ErrorData::method_not_found::<SubscribeRequestMethod>());
         }
         let refuse = |fault| Err(rpc_error(self.refuse(&turn, "resources/subscribe", "subscription", fault), Asked::Resource));
@@ -492,11 +494,19 @@ impl ServerHandler for Handler {
         if !self.face.gateway.may_read(&turn.caller, &request.uri) {
             return refuse(Fault::new(FaultCode::NotFound, "there is no such resource"));
         }
+        if !self.face.gateway.may_watch(&turn.caller, &request.uri) {
+            return refuse(
+                Fault::invalid("changes of this resource are not announced").with_hint("read it again when you need it"),
+            );
+        }
         self.session().watch(request.uri).or_else(refuse)
     }
 
     async fn unsubscribe(&self, request: UnsubscribeRequestParams, context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
         self.turn(&context).await?;
+        if !self.face.gateway.offers_watching() {
+            return Err(ErrorData::method_not_found::<UnsubscribeRequestMethod>());
+        }
         if let Some(session) = self.session.get() {
             session.unwatch(&request.uri);
         }
@@ -530,6 +540,7 @@ impl ServerHandler for Handler {
         let turn = self.turn(&context).await?;
         let method = request.method;
         let (_, resources, prompts, completions) = self.face.gateway.offers();
+        let watching = !turn.modern && self.face.gateway.offers_watching();
         let params = request.params.unwrap_or_else(|| Value::Object(Map::new()));
         let reason = match method.as_str() {
             "tools/call" => misfit::<CallToolRequestParams>(params),
@@ -538,8 +549,8 @@ impl ServerHandler for Handler {
             "prompts/list" if prompts => misfit::<PaginatedRequestParams>(params),
             "resources/read" if resources => misfit::<ReadResourceRequestParams>(params),
             "resources/list" | "resources/templates/list" if resources => misfit::<PaginatedRequestParams>(params),
-            "resources/subscribe" if resources && !turn.modern => misfit::<SubscribeRequestParams>(params),
-            "resources/unsubscribe" if resources && !turn.modern => misfit::<UnsubscribeRequestParams>(params),
+            "resources/subscribe" if watching => misfit::<SubscribeRequestParams>(params),
+            "resources/unsubscribe" if watching => misfit::<UnsubscribeRequestParams>(params),
             "logging/setLevel" if !turn.modern => misfit::<SetLevelRequestParams>(params),
             "completion/complete" if completions => misfit::<CompleteRequestParams>(params),
             "subscriptions/listen" if turn.modern => misfit::<wire::SubscriptionsListenRequestParams>(params),

@@ -6,8 +6,10 @@
 //! not released cannot be sent. It decides nothing: who may do what is the gate's question, asked on the parsed
 //! body, never on a header.
 //!
-//! JSON-RPC batches, which only 2025-03-26 knew, are refused in every era with a sentence that says so.
+//! JSON-RPC batches, which only 2025-03-26 knew, are served in its sessions, message by message, and refused in every
+//! other era with a sentence that says so.
 
+mod batch;
 mod client;
 mod convert;
 mod face;
@@ -22,7 +24,7 @@ mod voice;
 mod watch;
 
 pub use client::{ListedTool, McpClient, McpClientError, ToolAnswer};
-pub use http::{HostPolicy, HttpSettings, SessionLimits, host_checked, router, serve};
+pub use http::{ConnectionSettings, HostPolicy, HttpSettings, SessionLimits, host_checked, router, serve, serve_with};
 pub use stdio::{StdioEnd, StdioError, serve_stdio, serve_stream};
 
 /// Directive for the log filter: rmcp reports three INFO events per request, which cost more than the request, and a

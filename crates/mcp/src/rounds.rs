@@ -93,14 +93,19 @@ fn digest_map(hasher: &mut blake3::Hasher, map: &Map<String, Value>) {
 /// Seals and opens the states of calls that wait for answers.
 pub(crate) struct Rounds {
     codec: RequestStateCodec,
+    lifetime: Duration,
     used: Mutex<HashMap<u128, Instant>>,
 }
 
 impl Rounds {
     /// With a key that lives as long as this process.
     pub(crate) fn new() -> Self {
+        Self::lasting(LIFETIME)
+    }
+
+    fn lasting(lifetime: Duration) -> Self {
         let key: [u8; 32] = rand::random();
-        Self { codec: RequestStateCodec::new_unchecked(key), used: Mutex::new(HashMap::new()) }
+        Self { codec: RequestStateCodec::new_unchecked(key), lifetime, used: Mutex::new(HashMap::new()) }
     }
 
     /// Seals what a tool wants back.
@@ -112,7 +117,7 @@ impl Rounds {
             return Err(Fault::new(FaultCode::Internal, "the question could not be prepared")
                 .with_internal(format!("the tool's state has {} bytes, at most {STATE_BYTES} may travel", payload.len())));
         }
-        Ok(self.codec.seal_with(&payload, &SealOptions::new().associated_data(&binding.0).ttl(LIFETIME)))
+        Ok(self.codec.seal_with(&payload, &SealOptions::new().associated_data(&binding.0).ttl(self.lifetime)))
     }
 
     /// The answers of a retried call. A state that was changed, is too old, was used before or belongs to another
@@ -151,7 +156,7 @@ impl Rounds {
                 return Err(Fault::new(FaultCode::Unavailable, "too many calls are waiting for answers").with_retry_after(10));
             }
         }
-        match used.insert(opened.nonce, now + LIFETIME) {
+        match used.insert(opened.nonce, now + self.lifetime) {
             None => Ok(opened.state),
             Some(_) => Err(refused("used before".into())),
         }
@@ -259,6 +264,10 @@ mod tests {
             binding("key:b", &arguments),
             binding("key:a", &json!({"a": 1, "b": [true]})),
             Binding::new(&PrincipalId::new("key:a").unwrap(), "prompts/get", "t", arguments.as_object().unwrap()),
+            Binding::new(&PrincipalId::new("key:a").unwrap(), "tools/call", "u", arguments.as_object().unwrap()),
+            binding("key:a", &json!({"a": 1.0, "b": [true, null]})),
+            binding("key:a", &json!({"a": "1", "b": [true, null]})),
+            binding("key:a", &json!({"a": 1, "b": [true, null], "c": null})),
         ] {
             let fault = rounds.open(|| wrong, None, Some(&sealed)).unwrap_err();
             assert_eq!(fault.code(), FaultCode::InvalidArgument);
@@ -270,6 +279,18 @@ mod tests {
         assert!(rounds.open(|| binding("key:a", &arguments), None, Some(&sealed)).is_err(), "used twice");
         assert!(Rounds::new().open(|| binding("key:a", &arguments), None, Some(&sealed)).is_err(), "another process");
         assert_eq!(rounds.open(|| unreachable!(), None, None).unwrap(), None);
+    }
+
+    #[test]
+    fn a_state_expires() {
+        let rounds = Rounds::lasting(Duration::from_millis(1));
+        let arguments = json!({});
+        let sealed = rounds.seal(binding("key:a", &arguments), json!(1)).unwrap();
+        // The seal carries the time of the system, in milliseconds, and asks it again when it is opened.
+        std::thread::sleep(Duration::from_millis(5));
+        let fault = rounds.open(|| binding("key:a", &arguments), None, Some(&sealed)).unwrap_err();
+        assert!(fault.internal().unwrap().contains("expired"), "{fault:?}");
+        assert!(rounds.used.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! MCP over the standard streams of a process: one message per line, nothing else on the output.
 //!
-//! The same strictness as on HTTP: bounded lines, strict JSON, no batches, and an answer that says what was wrong.
+//! The same strictness as on HTTP: bounded lines, strict JSON, batches only where 2025-03-26 was agreed upon, and an
+//! answer that says what was wrong.
 //! The caller is the user who started the process; there is no other credential here.
 
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +14,19 @@ use portcullis_guard::{StrictLimits, check_strict};
 use portcullis_identity::Presented;
 use portcullis_model::FaultCode;
 use rmcp::RoleServer;
-use rmcp::model::{ClientJsonRpcMessage, ErrorData, JsonRpcError, ServerJsonRpcMessage};
+use rmcp::model::{ClientJsonRpcMessage, ClientNotification, ErrorData, JsonRpcError, RequestId, ServerJsonRpcMessage};
 use rmcp::service::{QuitReason, ServerInitializeError, serve_server_with_ct};
 use rmcp::transport::{Transport, stdio_pipes};
 use serde::Serialize;
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::batch::{self, AT_ONCE, MOST_MESSAGES, NO_BATCHES, error_message};
 use crate::face::{Face, StreamLimits};
 use crate::handler::Handler;
-use crate::http::{NO_BATCHES, NOT_RPC, request_id};
+use crate::http::{NOT_RPC, request_id, speaks_batches};
 
 /// Largest message, bytes.
 const LINE_BYTES: usize = 1 << 20;
@@ -110,6 +114,19 @@ struct Lines<R, W> {
     /// The current line is over the limit and thrown away up to its end.
     too_long: bool,
     output: Arc<Mutex<W>>,
+    /// Whether the handshake agreed on 2025-03-26, the one revision with batches.
+    batches: bool,
+    /// Messages of the last batch that were not taken yet.
+    queue: VecDeque<ClientJsonRpcMessage>,
+    /// Batches whose answers are not whole.
+    open: Vec<OpenBatch>,
+}
+
+/// A batch that waits for answers.
+#[derive(Default)]
+struct OpenBatch {
+    waiting: HashSet<RequestId>,
+    answers: Vec<Value>,
 }
 
 /// What stood on one line.
@@ -134,6 +151,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
             partial: Vec::new(),
             too_long: false,
             output: Arc::new(Mutex::new(output)),
+            batches: false,
+            queue: VecDeque::new(),
+            open: Vec::new(),
         }
     }
 
@@ -165,19 +185,85 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
 
     /// Answers in the background, so that reading stays abandonable.
     fn refuse(&self, line: &[u8], error: ErrorData) {
-        let answer = ServerJsonRpcMessage::Error(JsonRpcError::new(request_id(line), error));
+        self.say(ServerJsonRpcMessage::Error(JsonRpcError::new(request_id(line), error)));
+    }
+
+    fn say(&self, message: impl Serialize + Send + Sync + 'static) {
         let output = self.output.clone();
         tokio::spawn(async move {
-            if let Err(error) = write(&output, &answer).await {
+            if let Err(error) = write(&output, &message).await {
                 tracing::debug!(%error, "standard output failed");
             }
         });
     }
 
+    /// Takes a batch apart: its messages are queued, its answers collected.
+    fn unpack(&mut self, text: &[u8]) {
+        let messages = match batch::messages(text) {
+            Ok(messages) => messages,
+            Err(fault) => return self.refuse(b"", ErrorData::invalid_request(fault.to_string(), None)),
+        };
+        let mut group = OpenBatch::default();
+        for message in messages {
+            match serde_json::from_str(message.get()) {
+                Ok(message) => {
+                    if let ClientJsonRpcMessage::Request(request) = &message {
+                        group.waiting.insert(request.id.clone());
+                    }
+                    self.queue.push_back(message);
+                }
+                Err(_) => {
+                    let id = request_id(message.get().as_bytes());
+                    group.answers.push(error_message(&ErrorData::invalid_request(NOT_RPC, None), id.as_ref()));
+                }
+            }
+        }
+        self.open.push(group);
+        if let Some(answers) = self.whole() {
+            self.say(answers);
+        }
+    }
+
+    /// The answers of a batch that waits for nothing any more. One without requests ends without a word.
+    fn whole(&mut self) -> Option<Vec<Value>> {
+        let at = self.open.iter().position(|group| group.waiting.is_empty())?;
+        let answers = self.open.swap_remove(at).answers;
+        (!answers.is_empty()).then_some(answers)
+    }
+
+    /// Requests of batches that were taken and not answered.
+    fn under_way(&self) -> usize {
+        let waiting: usize = self.open.iter().map(|group| group.waiting.len()).sum();
+        let queued = self.queue.iter().filter(|message| matches!(message, ClientJsonRpcMessage::Request(_))).count();
+        waiting.saturating_sub(queued)
+    }
+
+    /// Ends the wait for the answer of this request, when it is part of a batch.
+    fn settled(&mut self, id: &RequestId) -> Option<&mut OpenBatch> {
+        self.open.iter_mut().find_map(|group| group.waiting.remove(id).then_some(group))
+    }
+
+    /// A request that its client cancels gets no answer; its batch must not wait for one.
+    fn forget_cancelled(&mut self, message: &ClientJsonRpcMessage) {
+        let ClientJsonRpcMessage::Notification(notification) = message else { return };
+        let ClientNotification::CancelledNotification(cancelled) = &notification.notification else { return };
+        if cancelled.params.request_id.as_ref().is_some_and(|id| self.settled(id).is_some())
+            && let Some(answers) = self.whole()
+        {
+            self.say(answers);
+        }
+    }
+
     async fn message(&mut self) -> io::Result<Option<ClientJsonRpcMessage>> {
         loop {
+            // Asked again whenever an answer has left, so what is held back here is taken up then.
+            if self.under_way() < AT_ONCE
+                && let Some(message) = self.queue.pop_front()
+            {
+                return Ok(Some(message));
+            }
             let line = match self.line().await? {
-                Line::End => return Ok(None),
+                Line::End => return Ok(self.queue.pop_front()),
                 Line::TooLong => {
                     let text = format!("the message is larger than {LINE_BYTES} bytes");
                     let data = serde_json::json!({"code": FaultCode::TooLarge.as_str()});
@@ -198,7 +284,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
                     ErrorData::invalid_request(sentence, None)
                 };
                 self.refuse(text, error);
-            } else if text.starts_with(b"[") {
+            } else if batch::is_array(text) && self.queue.len() >= MOST_MESSAGES {
+                self.refuse(
+                    b"",
+                    ErrorData::invalid_request("another batch still waits: send this one when it is answered", None),
+                );
+            } else if batch::is_array(text) && self.batches {
+                self.unpack(text);
+            } else if batch::is_array(text) {
                 self.refuse(b"", ErrorData::invalid_request(NO_BATCHES, None));
             } else if let Ok(message) = serde_json::from_slice(text) {
                 return Ok(Some(message));
@@ -217,13 +310,36 @@ where
     type Error = io::Error;
 
     fn send(&mut self, message: ServerJsonRpcMessage) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        self.batches |= speaks_batches(&message);
         let output = self.output.clone();
-        async move { write(&output, &message).await }
+        let id = match &message {
+            ServerJsonRpcMessage::Response(response) => Some(&response.id),
+            ServerJsonRpcMessage::Error(error) => error.id.as_ref(),
+            _ => None,
+        };
+        let mut grouped = None;
+        if let Some(group) = id.and_then(|id| self.settled(id)) {
+            grouped = Some(serde_json::to_value(&message).map(|answer| group.answers.push(answer)));
+        }
+        let whole = grouped.is_some().then(|| self.whole()).flatten();
+        async move {
+            match (grouped, whole) {
+                (None, _) => write(&output, &message).await,
+                (Some(Err(error)), _) => Err(error.into()),
+                (Some(Ok(())), Some(answers)) => write(&output, &answers).await,
+                (Some(Ok(())), None) => Ok(()),
+            }
+        }
     }
 
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
         match self.message().await {
-            Ok(message) => message,
+            Ok(message) => {
+                if let Some(message) = &message {
+                    self.forget_cancelled(message);
+                }
+                message
+            }
             Err(error) => {
                 tracing::debug!(%error, "standard input failed");
                 None

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::request::Parts;
 use portcullis_gateway::{Caller, Gateway};
 use portcullis_identity::Presented;
@@ -51,17 +53,21 @@ impl Turn {
 /// Who sent a message: on HTTP whoever the door identified for this request, on stdio the user of this process.
 pub(crate) async fn caller(gateway: &Gateway, extensions: &Extensions) -> Result<Arc<Caller>, ErrorData> {
     match extensions.get::<Parts>() {
-        Some(parts) => parts
-            .extensions
-            .get::<Arc<Caller>>()
-            .cloned()
-            .ok_or_else(|| ErrorData::internal_error("the request was not identified", None)),
-        None => gateway
-            .identify(&Presented::stdio())
-            .await
-            .map(Arc::new)
-            .map_err(|fault| rpc_error(fault, Asked::Other)),
+        Some(parts) => identified(parts),
+        None => gateway.identify(&Presented::stdio()).await.map(Arc::new).map_err(|fault| rpc_error(fault, Asked::Other)),
     }
+}
+
+/// Headers that hold a credential. The door keeps them; a request that still has one did not pass it as it should.
+const CREDENTIALS: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
+
+/// Whom the door identified for a request over HTTP.
+fn identified(parts: &Parts) -> Result<Arc<Caller>, ErrorData> {
+    if CREDENTIALS.iter().any(|name| parts.headers.contains_key(name)) {
+        return Err(ErrorData::internal_error("the request still holds its credential", None));
+    }
+    let caller = parts.extensions.get::<Arc<Caller>>().cloned();
+    caller.ok_or_else(|| ErrorData::internal_error("the request was not identified", None))
 }
 
 /// What a client declared, as tools ask for it.
@@ -71,5 +77,21 @@ pub(crate) fn abilities(declared: &ClientCapabilities) -> ClientAbilities {
         elicitation: declared.elicitation.as_ref().is_some_and(|e| e.form.is_some() || e.url.is_none()),
         sampling: declared.sampling.is_some(),
         roots: declared.roots.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn a_request_with_a_credential_is_not_served() {
+        for name in CREDENTIALS {
+            let (mut parts, ()) = http::Request::new(()).into_parts();
+            assert_eq!(identified(&parts).unwrap_err().message, "the request was not identified");
+            parts.headers.insert(&name, HeaderValue::from_static("x"));
+            assert_eq!(identified(&parts).unwrap_err().message, "the request still holds its credential", "{name}");
+        }
     }
 }

@@ -103,7 +103,7 @@ async fn tell(face: &Face, caller: &Caller, peer: &Peer<RoleServer>, session: &W
         peer.send_notification(ServerNotification::ResourceListChangedNotification(ResourceListChangedNotification::default()))
             .await?;
         let watched = session.upgrade().map(|s| s.watched()).unwrap_or_default();
-        for uri in watched.into_iter().filter(|uri| face.gateway.may_read(caller, uri)) {
+        for uri in watched.into_iter().filter(|uri| face.gateway.may_watch(caller, uri)) {
             let update = ResourceUpdatedNotification::new(ResourceUpdatedNotificationParam::new(uri));
             peer.send_notification(ServerNotification::ResourceUpdatedNotification(update)).await?;
         }
@@ -111,11 +111,12 @@ async fn tell(face: &Face, caller: &Caller, peer: &Peer<RoleServer>, session: &W
     Ok(())
 }
 
-/// What of a requested subscription is granted: every list, and the resources the caller may read.
+/// What of a requested subscription is granted: every list, and those resources the caller may read whose changes are
+/// announced. What is not granted is missing in the acknowledgement.
 pub(crate) fn granted(face: &Face, caller: Option<&Caller>, requested: &SubscriptionFilter) -> SubscriptionFilter {
     let mut granted = requested.clone();
     if let Some(uris) = &mut granted.resource_subscriptions {
-        uris.retain(|uri| caller.is_some_and(|caller| face.gateway.may_read(caller, uri)));
+        uris.retain(|uri| caller.is_some_and(|caller| face.gateway.may_watch(caller, uri)));
         uris.truncate(WATCHED);
     }
     granted
@@ -161,7 +162,7 @@ async fn notify(face: &Face, caller: &Caller, sink: &SubscriptionSink) -> Result
         sink.notify_resource_list_changed().await?;
     }
     for uri in accepted.resource_subscriptions.iter().flatten() {
-        if face.gateway.may_read(caller, uri) {
+        if face.gateway.may_watch(caller, uri) {
             sink.notify_resource_updated(uri.clone()).await?;
         }
     }

@@ -7,13 +7,12 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use portcullis_guard::{ClientFault, Released};
 use portcullis_model::FaultCode;
-use rmcp::model::{ErrorCode, ErrorData, JsonRpcError, RequestId};
+use rmcp::model::{ErrorCode, ErrorData, RequestId};
 use serde::Deserialize;
 
+use crate::batch::error_message;
 use crate::faults::{data, rpc_code};
 
-/// Refusal of a batch.
-pub(crate) const NO_BATCHES: &str = "batches are not served: send one JSON-RPC message per request";
 /// Refusal of JSON that is no JSON-RPC message.
 pub(crate) const NOT_RPC: &str =
     "the body is not a JSON-RPC 2.0 message: it needs jsonrpc, method and, for requests, an id that is not null";
@@ -29,23 +28,10 @@ pub(crate) fn request_id(body: &[u8]) -> Option<RequestId> {
 
 /// A JSON-RPC error with its HTTP status.
 pub(crate) fn rpc_refusal(status: StatusCode, error: ErrorData, id: Option<RequestId>) -> Response {
-    let body = serde_json::to_vec(&Envelope { jsonrpc: "2.0", error: JsonRpcError::new(id, error) }.flat()).unwrap_or_default();
-    let mut response = Response::new(Body::from(body));
+    let mut response = Response::new(Body::from(error_message(&error, id.as_ref()).to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-struct Envelope {
-    jsonrpc: &'static str,
-    error: JsonRpcError,
-}
-
-impl Envelope {
-    /// The message with its `id`, which is null when unknown (JSON-RPC 2.0, section 5).
-    fn flat(&self) -> serde_json::Value {
-        serde_json::json!({"jsonrpc": self.jsonrpc, "id": self.error.id, "error": self.error.error})
-    }
 }
 
 /// A refusal in the door's own words.

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, ready};
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -14,7 +15,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::{Stream, StreamExt, stream};
+use futures::stream::{self, FuturesOrdered};
+use futures::{Stream, StreamExt};
 use http_body_util::BodyExt;
 use portcullis_gateway::Caller;
 use serde::Deserialize;
@@ -23,9 +25,8 @@ use sse_stream::SseStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::door::Door;
+use crate::batch::AT_ONCE;
 
-/// Messages of one batch being answered at once; the rest follows as these end.
-const AT_ONCE: usize = 8;
 /// Messages of running tools that wait for a slow client.
 const QUEUE: usize = 64;
 
@@ -52,7 +53,7 @@ impl Batch {
     pub(super) async fn serve(self) -> Response {
         let (say, mut heard) = mpsc::channel(QUEUE);
         let hearing = stream::poll_fn(move |context| heard.poll_recv(context));
-        let mut said = Box::pin(beside(hearing, self.run(say)));
+        let mut said = beside(hearing, self.run(say)).boxed();
         match said.next().await {
             None => {
                 let mut response = Response::new(Body::empty());
@@ -76,13 +77,24 @@ impl Batch {
 
     async fn run(self, say: mpsc::Sender<Said>) {
         let Self { door, parts, messages, caller, place } = self;
-        let answers: Vec<String> = stream::iter(messages)
-            .then(|message| door.hand_over(parts.clone(), message, caller.clone()))
-            .map(|response| answer(response, say.clone()))
-            .buffered(AT_ONCE)
-            .filter_map(ready)
-            .collect()
-            .await;
+        let (mut answers, mut waiting) = (Vec::new(), FuturesOrdered::new());
+        for message in messages {
+            if waiting.len() >= AT_ONCE {
+                answers.extend(waiting.next().await.flatten());
+            }
+            // A session hands over and answers in one task: while it takes a message, its answers must be read on.
+            let mut handing = pin!(door.hand_over(parts.clone(), message, caller.clone()));
+            let response = loop {
+                tokio::select! {
+                    response = &mut handing => break response,
+                    Some(answered) = waiting.next(), if !waiting.is_empty() => answers.extend(answered),
+                }
+            };
+            waiting.push_back(answer(response, say.clone()));
+        }
+        while let Some(answered) = waiting.next().await {
+            answers.extend(answered);
+        }
         drop(place);
         if !answers.is_empty() {
             let array = format!("[{}]", answers.join(","));

@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use futures::StreamExt;
@@ -16,11 +17,13 @@ use portcullis_identity::{ClientCertificate, Presented, Transport};
 use portcullis_model::{Fault, FaultCode};
 use rmcp::model::ErrorData;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::answer::{NO_BATCHES, NO_SESSION, challenge, fault_refusal, mended, plain_refusal, request_id, rpc_refusal};
+use super::answer::{NO_SESSION, challenge, fault_refusal, mended, plain_refusal, request_id, rpc_refusal};
+use super::batch::Batch;
 use super::sessions::{SERVING, Serving, Sessions};
-use super::{HttpSettings, quick};
+use super::{HttpSettings, oauth, quick};
+use crate::batch::{self, NO_BATCHES};
 use crate::face::{Face, OpenStream, StreamLimits};
 use crate::handler::Handler;
 use crate::turn::SESSION_HEADER;
@@ -28,6 +31,25 @@ use crate::watch::STREAM_LIFETIME;
 
 /// Headers a proxy adds: then the near end of the connection is the proxy, and nearness grants nothing.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+
+/// Header by which a client says which revision it speaks.
+const VERSION_HEADER: &str = "mcp-protocol-version";
+/// The one revision with batches.
+const BATCH_VERSION: &str = "2025-03-26";
+/// Headers that MCP over HTTP reads; rmcp wants a `Host` as well. Nothing else is handed to rmcp: no credential, no cookie, nothing a proxy added.
+const PROTOCOL_HEADERS: [HeaderName; 9] = [
+    ACCEPT,
+    CONTENT_TYPE,
+    HOST,
+    HeaderName::from_static("last-event-id"),
+    HeaderName::from_static(SESSION_HEADER),
+    HeaderName::from_static(VERSION_HEADER),
+    HeaderName::from_static("mcp-method"),
+    HeaderName::from_static("mcp-name"),
+    HeaderName::from_static("traceparent"),
+];
+/// Headers that mirror arguments (SEP-2243) begin like this.
+const MIRRORED: &str = "mcp-param-";
 
 /// An answer instead of being let in.
 type Refusal = Box<Response>;
@@ -37,7 +59,7 @@ pub(super) struct Door {
     face: Arc<Face>,
     service: StreamableHttpService<Handler, Sessions>,
     sessions: Arc<Sessions>,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     settings: HttpSettings,
 }
 
@@ -58,7 +80,7 @@ impl Door {
             Ok(Handler::new(made_by.clone(), owner))
         };
         let service = StreamableHttpService::new(make, sessions.clone(), config);
-        let places = Semaphore::new(settings.in_flight);
+        let places = Arc::new(Semaphore::new(settings.in_flight));
         Self { face, service, sessions, places, settings }
     }
 
@@ -84,6 +106,7 @@ impl Door {
             transport: Transport::Http,
             authorization,
             certificate: request.extensions().get::<Arc<ClientCertificate>>().map(AsRef::as_ref),
+            query: request.uri().query(),
             peer: request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
             forwarded: FORWARDED.iter().any(|name| headers.contains_key(*name)),
         };
@@ -94,11 +117,11 @@ impl Door {
     }
 
     /// A place among the requests in the house, at once or after a short wait.
-    async fn place(&self, caller: &Caller) -> Result<SemaphorePermit<'_>, Refusal> {
-        if let Ok(place) = self.places.try_acquire() {
+    async fn place(&self, caller: &Caller) -> Result<OwnedSemaphorePermit, Refusal> {
+        if let Ok(place) = self.places.clone().try_acquire_owned() {
             return Ok(place);
         }
-        if let Ok(Ok(place)) = tokio::time::timeout(self.settings.admission_time, self.places.acquire()).await {
+        if let Ok(Ok(place)) = tokio::time::timeout(self.settings.admission_time, self.places.clone().acquire_owned()).await {
             return Ok(place);
         }
         let fault = Fault::new(FaultCode::Unavailable, "the server is at its limit of requests").with_retry_after(1);
@@ -141,7 +164,6 @@ impl Door {
 
     /// Refuses what two readers could understand differently.
     fn check(&self, caller: &Caller, body: &[u8]) -> Result<(), Refusal> {
-        let text = body.trim_ascii_start();
         if let Err(fault) = check_strict(body, StrictLimits::default()) {
             let (syntax, sentence) = (fault.is_syntax(), fault.to_string());
             let released = self.gateway().refuse_request(caller, "unreadable", "strict-json", Fault::invalid(sentence));
@@ -149,13 +171,26 @@ impl Door {
             let error = if syntax { ErrorData::parse_error(message, None) } else { ErrorData::invalid_request(message, None) };
             return Err(Box::new(rpc_refusal(StatusCode::BAD_REQUEST, error, request_id(body))));
         }
-        if text.starts_with(b"[") {
-            return Err(Box::new(plain_refusal(StatusCode::BAD_REQUEST, NO_BATCHES)));
-        }
         Ok(())
     }
 
-    async fn serve(&self, mut request: Request) -> Result<Response, Refusal> {
+    /// The messages of a batch, where one may be sent: in a session of the one revision that knows batches.
+    fn batch(&self, caller: &Caller, headers: &HeaderMap, body: &Bytes) -> Result<Vec<Bytes>, Refusal> {
+        let refuse = |reason: String| {
+            let released = self.gateway().refuse_request(caller, "unreadable", "batch", Fault::invalid(reason));
+            let error = ErrorData::invalid_request(released.into_inner().message, None);
+            Box::new(rpc_refusal(StatusCode::BAD_REQUEST, error, None))
+        };
+        let agreed = headers.get(VERSION_HEADER).is_none_or(|version| version == BATCH_VERSION);
+        let session = headers.get(SESSION_HEADER).and_then(|id| id.to_str().ok());
+        if !agreed || !session.is_some_and(|id| self.sessions.takes_batches(id)) {
+            return Err(refuse(NO_BATCHES.to_owned()));
+        }
+        let messages = batch::messages(body).map_err(|fault| refuse(fault.to_string()))?;
+        Ok(messages.into_iter().map(|message| body.slice_ref(message.get().as_bytes())).collect())
+    }
+
+    async fn serve(self: &Arc<Self>, mut request: Request) -> Result<Response, Refusal> {
         if declared_length(request.headers()).is_some_and(|length| length > self.settings.body_limit as u64) {
             return Err(Box::new(self.too_large()));
         }
@@ -169,7 +204,7 @@ impl Door {
             })?),
             _ => None,
         };
-        let (mut parts, body) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let body = if parts.method == Method::POST {
             if !is_json(&parts.headers) {
                 let sentence = "the Content-Type must be application/json";
@@ -177,27 +212,42 @@ impl Door {
             }
             let body = self.read(body).await?;
             self.check(&caller, &body)?;
+            if let Some(step) = oauth::step_up(self.settings.protected_resource.as_ref(), self.gateway(), &caller, &body) {
+                return Err(Box::new(step));
+            }
             body
         } else {
             Bytes::new()
         };
+        if batch::is_array(&body) {
+            let messages = self.batch(&caller, &parts.headers, &body)?;
+            return Ok(Batch { door: self.clone(), parts, messages, caller, place }.serve().await);
+        }
         if let Some(quick) = quick::read(&self.face, &parts.headers, &body, &caller) {
             return Ok(quick.run(&self.face).await);
         }
-        parts.extensions.insert(caller.clone());
-        let serving = Arc::new(Serving { caller, refused: OnceLock::new() });
-        let request = axum::http::Request::from_parts(parts, Full::new(body.clone()));
-        let response = SERVING.scope(serving.clone(), self.service.handle(request)).await.map(Body::new);
+        let response = self.hand_over(parts, body, caller).await;
         drop(place);
-        if let Some(fault) = serving.refused.get() {
-            let released = self.gateway().refuse_request(&serving.caller, "initialize", "session-limit", fault.clone());
-            return Err(Box::new(fault_refusal(released, request_id(&body))));
-        }
-        let response = mended(response, &body);
         Ok(match stream {
             Some(stream) if response.status().is_success() => self.bounded(response, stream),
             _ => response,
         })
+    }
+
+    /// Gives one message to rmcp, with the headers of the protocol and no other.
+    pub(super) async fn hand_over(&self, mut parts: Parts, body: Bytes, caller: Arc<Caller>) -> Response {
+        parts.headers = protocol_headers(&parts.headers);
+        parts.extensions.insert(caller.clone());
+        let serving = Arc::new(Serving { caller, refused: OnceLock::new() });
+        let request = axum::http::Request::from_parts(parts, Full::new(body.clone()));
+        let response = SERVING.scope(serving.clone(), self.service.handle(request)).await.map(Body::new);
+        match serving.refused.get() {
+            None => mended(response, &body),
+            Some(fault) => {
+                let released = self.gateway().refuse_request(&serving.caller, "initialize", "session-limit", fault.clone());
+                fault_refusal(released, request_id(&body))
+            }
+        }
     }
 
     /// Ends a listening stream when the server stops or its time is over, and gives its place back.
@@ -219,6 +269,12 @@ impl Door {
     }
 }
 
+/// The headers of the protocol, each as often as it was sent.
+fn protocol_headers(headers: &HeaderMap) -> HeaderMap {
+    let read = |name: &HeaderName| PROTOCOL_HEADERS.contains(name) || name.as_str().starts_with(MIRRORED);
+    headers.iter().filter(|(name, _)| read(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -234,6 +290,28 @@ fn is_json(headers: &HeaderMap) -> bool {
 pub(super) async fn enter(State(door): State<Arc<Door>>, request: Request) -> Response {
     match door.serve(request).await {
         Ok(response) => response,
-        Err(refusal) => *refusal,
+        Err(refusal) => oauth::challenged(*refusal, door.settings.protected_resource.as_ref()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn only_headers_of_the_protocol_are_handed_on() {
+        let mut headers = HeaderMap::new();
+        for name in ["authorization", "cookie", "proxy-authorization", "x-api-key", "x-forwarded-for", "mcp-token", "origin"] {
+            headers.insert(name, HeaderValue::from_static("secret"));
+        }
+        assert!(protocol_headers(&headers).is_empty());
+        for name in PROTOCOL_HEADERS.into_iter().chain([HeaderName::from_static("mcp-param-region")]) {
+            headers.append(&name, HeaderValue::from_static("a"));
+            headers.append(&name, HeaderValue::from_static("b"));
+        }
+        let kept = protocol_headers(&headers);
+        assert_eq!(kept.len(), 2 * (PROTOCOL_HEADERS.len() + 1));
+        assert!(kept.values().all(|value| value != "secret"), "a header sent twice stays twice, for rmcp to refuse");
     }
 }

@@ -2,11 +2,14 @@
 //! admission, body within its limit and time, strict JSON, session ownership; only then it is served, by rmcp or the
 //! short way of `quick`.
 //!
-//! The `Authorization` header ends at the identification: nothing behind it sees a credential.
+//! The `Authorization` header ends at the identification, and rmcp gets only the headers of the protocol: nothing behind
+//! the door sees a credential or a cookie.
 
 mod answer;
+mod batch;
 mod door;
 mod hosts;
+mod oauth;
 mod quick;
 mod serve;
 mod sessions;
@@ -21,13 +24,15 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{any, get};
 use portcullis_gateway::Gateway;
+use portcullis_identity::token::ProtectedResource;
 use tokio_util::sync::CancellationToken;
 
 pub use hosts::HostPolicy;
-pub use serve::serve;
+pub use serve::{ConnectionSettings, serve, serve_with};
 pub use sessions::SessionLimits;
 
-pub(crate) use answer::{NO_BATCHES, NOT_RPC, request_id};
+pub(crate) use answer::{NOT_RPC, request_id};
+pub(crate) use sessions::speaks_batches;
 
 /// How the HTTP face behaves. The defaults are those of a server on loopback.
 #[derive(Debug, Clone)]
@@ -51,6 +56,8 @@ pub struct HttpSettings {
     pub streams_per_principal: usize,
     /// Streams open in all.
     pub streams: usize,
+    /// This server as a protected resource: with it, challenges lead clients to their authorization server.
+    pub protected_resource: Option<Arc<ProtectedResource>>,
     /// Cancelled when the server is about to stop: long streams end, calls in flight go on. Give the same token to
     /// [`serve`].
     pub closing: CancellationToken,
@@ -62,24 +69,26 @@ impl Default for HttpSettings {
         Self {
             hosts: HostPolicy::loopback(),
             body_limit: 1 << 20,
-            body_time: Duration::from_secs(10),
+            body_time: Duration::from_secs(30),
             in_flight: (64 * workers).max(128),
             admission_time: Duration::from_secs(2),
             sessions: true,
             session_limits: SessionLimits::default(),
             streams_per_principal: 32,
             streams: 512,
+            protected_resource: None,
             closing: CancellationToken::new(),
         }
     }
 }
 
-/// The HTTP face: `/mcp` and `/healthz`.
+/// The HTTP face: `/mcp` and `/healthz`, and the metadata of a protected resource where there is one.
 pub fn router(gateway: Arc<Gateway>, settings: HttpSettings) -> Router {
     let hosts = settings.hosts.clone();
+    let resource = settings.protected_resource.clone();
     let door = Arc::new(door::Door::new(gateway, settings));
     let routes = Router::new().route("/mcp", any(door::enter)).with_state(door).route("/healthz", get(|| async { "ok" }));
-    host_checked(routes, hosts)
+    host_checked(oauth::with_metadata(routes, resource.as_ref()), hosts)
 }
 
 /// Puts the Host and Origin check and the security headers before every route of `routes`, unknown ones included.

@@ -19,12 +19,26 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
-/// How long a client may take to send its headers.
-const HEADER_TIME: Duration = Duration::from_secs(10);
-/// Connections at once; further ones wait to be accepted.
-const CONNECTIONS: usize = 4_096;
+/// Largest head of a request, and what is read of a body at a time, bytes.
+const BUFFER: usize = 64 * 1024;
 /// How long requests in flight may take to end after a stop was asked for.
 const DRAIN: Duration = Duration::from_millis(4_500);
+
+/// What a connection may cost before a request has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionSettings {
+    /// How long a client may take to send the head of a request, counted from the connection or from the last answer. A
+    /// connection over this time is closed.
+    pub header_time: Duration,
+    /// Connections at once; further ones wait to be accepted.
+    pub connections: usize,
+}
+
+impl Default for ConnectionSettings {
+    fn default() -> Self {
+        Self { header_time: Duration::from_secs(10), connections: 4_096 }
+    }
+}
 
 /// Serves `router` on `listener` until `shutdown` is cancelled; then takes no new connection, lets requests in flight
 /// end, and cuts what is left after 4.5 s.
@@ -32,7 +46,20 @@ const DRAIN: Duration = Duration::from_millis(4_500);
 /// # Errors
 /// When the listener fails for good.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    serve_with(listener, router, shutdown, ConnectionSettings::default()).await
+}
+
+/// The same with other bounds than the default ones.
+///
+/// # Errors
+/// When the listener fails for good.
+pub async fn serve_with(
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+    settings: ConnectionSettings,
+) -> io::Result<()> {
+    let places = Arc::new(Semaphore::new(settings.connections));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
@@ -57,7 +84,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
             }
         };
         let Ok(()) = stream.set_nodelay(true) else { continue };
-        let connection = graceful.watch(connection(stream, peer, router.clone()));
+        let connection = graceful.watch(connection(stream, peer, router.clone(), settings.header_time));
         connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, %peer, "a connection ended early");
@@ -73,14 +100,20 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     Ok(())
 }
 
-fn connection(stream: TcpStream, peer: SocketAddr, router: Router) -> impl GracefulConnection<Error = hyper::Error> + 'static {
+fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    header_time: Duration,
+) -> impl GracefulConnection<Error = hyper::Error> + 'static {
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().call(request)
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
+        .header_read_timeout(header_time)
+        .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), service)
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures::Stream;
 use portcullis_gateway::Caller;
 use portcullis_model::{Fault, FaultCode, PrincipalId};
-use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
+use rmcp::model::{ClientJsonRpcMessage, ProtocolVersion, ServerJsonRpcMessage, ServerResult};
 use rmcp::transport::WorkerTransport;
 use rmcp::transport::streamable_http_server::session::local::{
     LocalSessionManager, LocalSessionManagerError, LocalSessionWorker,
@@ -50,6 +50,14 @@ tokio::task_local! {
 struct Entry {
     owner: PrincipalId,
     seen: Instant,
+    /// Whether it was agreed to speak 2025-03-26, the one revision with batches.
+    batches: bool,
+}
+
+impl Entry {
+    fn of(owner: PrincipalId) -> Self {
+        Self { owner, seen: Instant::now(), batches: false }
+    }
 }
 
 /// All sessions and who they belong to.
@@ -89,6 +97,11 @@ impl Sessions {
         }
     }
 
+    /// Whether batches were agreed upon in the session.
+    pub(crate) fn takes_batches(&self, id: &str) -> bool {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner).get(id).is_some_and(|entry| entry.batches)
+    }
+
     /// Makes sure there is room for one more session of `owner`; may name one of its idle sessions to end instead.
     fn room(&self, owner: &PrincipalId) -> Result<Option<SessionId>, Fault> {
         let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,10 +126,7 @@ impl Sessions {
 
     #[cfg(test)]
     fn enter(&self, id: &str, owner: &PrincipalId) {
-        self.book
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id.into(), Entry { owner: owner.clone(), seen: Instant::now() });
+        self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(id.into(), Entry::of(owner.clone()));
     }
 }
 
@@ -138,8 +148,7 @@ impl SessionManager for Sessions {
             }
         }
         let (id, transport) = self.inner.create_session().await?;
-        let entry = Entry { owner: owner.clone(), seen: Instant::now() };
-        self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), entry);
+        self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), Entry::of(owner.clone()));
         Ok((id, transport))
     }
 
@@ -148,7 +157,13 @@ impl SessionManager for Sessions {
         id: &SessionId,
         message: ClientJsonRpcMessage,
     ) -> Result<ServerJsonRpcMessage, SessionFault> {
-        Ok(self.inner.initialize_session(id, message).await?)
+        let answer = self.inner.initialize_session(id, message).await?;
+        if speaks_batches(&answer)
+            && let Some(entry) = self.book.lock().unwrap_or_else(PoisonError::into_inner).get_mut(id)
+        {
+            entry.batches = true;
+        }
+        Ok(answer)
     }
 
     async fn has_session(&self, id: &SessionId) -> Result<bool, SessionFault> {
@@ -186,6 +201,12 @@ impl SessionManager for Sessions {
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, SessionFault> {
         Ok(self.inner.resume(id, last_event_id).await?)
     }
+}
+
+/// Whether this is the end of a handshake that agreed on the one revision with batches.
+pub(crate) fn speaks_batches(message: &ServerJsonRpcMessage) -> bool {
+    let ServerJsonRpcMessage::Response(response) = message else { return false };
+    matches!(&response.result, ServerResult::InitializeResult(agreed) if agreed.protocol_version == ProtocolVersion::V_2025_03_26)
 }
 
 #[cfg(test)]

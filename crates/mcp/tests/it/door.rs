@@ -104,7 +104,7 @@ async fn what_two_readers_could_understand_differently_is_refused() {
         (r#"{"jsonrpc":"2.0","id":7,"method":"\ud800"}"#, -32700, "not valid JSON"),
         (r#"{"jsonrpc":"2.0","id":7"#, -32700, "not valid JSON"),
         ("", -32700, "not valid JSON"),
-        (r#"[{"jsonrpc":"2.0","id":7,"method":"tools/list"}]"#, -32600, "batches are not served"),
+        (r#"[{"jsonrpc":"2.0","id":7,"method":"tools/list"}]"#, -32600, "batches are served only"),
         (r#"{"jsonrpc":"2.0","id":null,"method":"tools/list"}"#, -32600, "not a JSON-RPC 2.0 message"),
         ("7", -32600, "not a JSON-RPC 2.0 message"),
     ] {

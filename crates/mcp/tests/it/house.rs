@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use portcullis_gateway::{
-    Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, Profiles, Rate, Recorder,
-    RoadEnd, TokenLedger,
+    Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, Profiles, Rate,
+    Recorder, RoadEnd, TokenLedger,
 };
 use portcullis_guard::{Redactor, Releaser};
 use portcullis_identity::{Identity, KeyRequest, KeyRing, Pepper, local_principal};
@@ -223,7 +223,14 @@ pub(crate) async fn house(many: usize) -> House {
     let (catalogue, policies) = furnish(&sleepers, many, 1);
     let memory = Arc::new(Memory::default());
     let plenty = Rate::new(10_000, 10_000);
-    let limits = LimitSettings { address: plenty, principal: plenty, tool: plenty, write: plenty, global: plenty, ..LimitSettings::default() };
+    let limits = LimitSettings {
+        address: plenty,
+        principal: plenty,
+        tool: plenty,
+        write: plenty,
+        global: plenty,
+        ..LimitSettings::default()
+    };
     let gateway = Arc::new(Gateway::new(GatewayParts {
         catalogue,
         policies,

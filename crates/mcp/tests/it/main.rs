@@ -5,10 +5,13 @@
 #![expect(clippy::disallowed_methods, reason = "the client of these tests is a bare socket to a loopback listener")]
 #![expect(clippy::needless_pass_by_value, reason = "JSON is built where it is passed")]
 
+mod batches;
+mod credentials;
 mod door;
 mod house;
 mod http;
 mod modern;
+mod robust;
 mod rounds;
 mod sessions;
 mod stdio;

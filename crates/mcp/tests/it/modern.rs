@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_mcp::HttpSettings;
 use portcullis_model::FaultCode;
+use portcullis_policy::Products;
 use serde_json::{Value, json};
 
 use crate::house::{ACCEPT, JSON, Sleepers, furnish, house, meta, served, served_with};
@@ -251,7 +252,7 @@ async fn subscriptions_acknowledge_filter_and_are_bounded() {
     assert_eq!(first["method"], "notifications/subscriptions/acknowledged");
     assert_eq!(first["params"]["notifications"]["resourceSubscriptions"], json!(["house://book"]));
     let (catalogue, policies) = furnish(&served.house.sleepers, 1, 2);
-    served.house.gateway.install(catalogue, policies);
+    served.house.gateway.install(catalogue, policies, Products::default());
     let mut seen = Vec::new();
     for _ in 0..2 {
         let event = stream.event().await.unwrap();
@@ -272,7 +273,7 @@ async fn subscriptions_acknowledge_filter_and_are_bounded() {
         again.head().await;
         again.event().await.unwrap();
         let (catalogue, policies) = furnish(&served.house.sleepers, 1, 3);
-        served.house.gateway.install(catalogue, policies);
+        served.house.gateway.install(catalogue, policies, Products::default());
         if again.event().await.is_some_and(|e| e["method"] == "notifications/tools/list_changed") {
             break;
         }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_mcp::{HttpSettings, SessionLimits};
 use portcullis_model::FaultCode;
+use portcullis_policy::Products;
 use serde_json::{Value, json};
 
 use crate::house::{ACCEPT, Served, Sleepers, furnish, initialize, request, served};
@@ -100,7 +101,7 @@ async fn changes_reach_the_listening_stream() {
     let mut stream = bare(&served, "GET", &one, &session).await;
     assert_eq!(stream.head().await.status, 200);
     let (catalogue, policies) = furnish(&served.house.sleepers, 1, 2);
-    served.house.gateway.install(catalogue, policies);
+    served.house.gateway.install(catalogue, policies, Products::default());
     let mut seen = Vec::new();
     for _ in 0..3 {
         seen.push(stream.event().await.unwrap()["method"].as_str().unwrap().to_owned());

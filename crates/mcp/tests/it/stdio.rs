@@ -45,8 +45,15 @@ impl Client {
     }
 
     async fn open(&mut self) {
-        self.say(&initialize(json!({}))).await;
-        assert_eq!(self.hear().await["result"]["serverInfo"]["name"], "portcullis");
+        self.open_as("2025-11-25").await;
+    }
+
+    async fn open_as(&mut self, version: &str) {
+        let mut hello = initialize(json!({}));
+        hello["params"]["protocolVersion"] = json!(version);
+        self.say(&hello).await;
+        let result = self.hear().await["result"].clone();
+        assert_eq!((&result["serverInfo"]["name"], &result["protocolVersion"]), (&json!("portcullis"), &json!(version)));
         self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
     }
 }
@@ -85,7 +92,7 @@ async fn refusals_say_what_was_wrong_and_the_conversation_goes_on() {
     for (line, code, word) in [
         ("{not json".to_owned(), -32700, "not valid JSON"),
         (r#"{"jsonrpc":"2.0","id":4,"method":"ping","id":5}"#.to_owned(), -32600, "'id' appears twice"),
-        (r#"[{"jsonrpc":"2.0","id":4,"method":"ping"}]"#.to_owned(), -32600, "batches are not served"),
+        (r#"[{"jsonrpc":"2.0","id":4,"method":"ping"}]"#.to_owned(), -32600, "batches are served only"),
         (format!(r#"{{"jsonrpc":"2.0","id":4,"method":"{}"}}"#, "x".repeat(1 << 20)), -32600, "larger than"),
         (r#"{"id":4}"#.to_owned(), -32600, "not a JSON-RPC 2.0 message"),
     ] {
@@ -112,4 +119,66 @@ async fn cancelling_and_stopping_drop_the_call() {
     client.stop.cancel();
     Sleepers::until(&client.house.sleepers.dropped, 2).await;
     assert_eq!(tokio::time::timeout(Duration::from_secs(5), client.serving).await.unwrap().unwrap().unwrap(), StdioEnd::Stopped);
+}
+
+#[tokio::test]
+async fn batches_are_served_where_they_were_agreed_upon() {
+    let mut client = client().await;
+    client.line(r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#).await;
+    assert_eq!(client.hear().await["error"]["code"], -32600, "not before the handshake");
+    client.open_as("2025-03-26").await;
+    let call = |id: u64, text: &str| request(id, "tools/call", json!({"name": "echo", "arguments": {"text": text}}));
+    let told = json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}});
+    client
+        .say(&json!([call(1, "a"), told, call(2, "b"), {"id": 3}, request(4, "tools/call", json!({"name": "nonesuch"}))]))
+        .await;
+    let mut answers = client.hear().await.as_array().expect("one array").clone();
+    answers.sort_by_key(|answer| answer["id"].as_u64());
+    assert_eq!(answers.iter().map(|a| a["id"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!(answers[0]["result"]["structuredContent"]["text"], "a");
+    assert_eq!(answers[1]["result"]["structuredContent"]["text"], "b");
+    assert!(answers[2]["error"]["message"].as_str().unwrap().contains("not a JSON-RPC 2.0 message"));
+    assert_eq!(answers[3]["error"]["code"], -32602);
+    let targets: Vec<String> = client.house.memory.all().into_iter().map(|end| end.target).collect();
+    assert_eq!(targets.iter().filter(|t| *t == "echo").count(), 2, "each call has its own record");
+    // Notifications alone have no answer: the next line heard is that of the ping.
+    client.say(&json!([told, told])).await;
+    client.say(&request(5, "ping", json!({}))).await;
+    assert_eq!(client.hear().await["id"], 5);
+    for (batch, word) in [
+        (json!([]), "empty"),
+        (Value::Array((0..51).map(|id| request(id, "ping", json!({}))).collect()), "at most 50"),
+        (json!([initialize(json!({}))]), "initialize"),
+        (json!([call(1, "a"), call(1, "a")]), "id 1"),
+    ] {
+        client.say(&batch).await;
+        let answer = client.hear().await;
+        assert_eq!(answer["error"]["code"], -32600, "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(word), "{answer}");
+    }
+    // More than run at once; all are answered, in one array.
+    client.say(&Value::Array((0..50).map(|id| call(id, "x")).collect())).await;
+    let answers = client.hear().await;
+    assert!(answers.as_array().unwrap().iter().all(|a| a["result"]["isError"] == false), "{answers}");
+    assert_eq!(answers.as_array().unwrap().len(), 50);
+}
+
+#[tokio::test]
+async fn a_cancelled_request_does_not_hold_its_batch() {
+    let mut client = client().await;
+    client.open_as("2025-03-26").await;
+    client.say(&json!([request(1, "tools/call", json!({"name": "sleep"})), request(2, "ping", json!({}))])).await;
+    Sleepers::until(&client.house.sleepers.running, 1).await;
+    client.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})).await;
+    assert_eq!(client.hear().await, json!([{"jsonrpc": "2.0", "id": 2, "result": {}}]));
+}
+
+#[tokio::test]
+async fn what_is_piped_in_is_answered_before_the_end() {
+    let mut client = client().await;
+    client.open_as("2025-03-26").await;
+    let batch: Vec<Value> = (1..=20).map(|id| request(id, "tools/call", json!({"name": "echo", "arguments": {}}))).collect();
+    client.say(&Value::Array(batch)).await;
+    client.input.shutdown().await.unwrap();
+    assert_eq!(client.hear().await.as_array().unwrap().len(), 20);
 }
