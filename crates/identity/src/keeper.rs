@@ -47,7 +47,7 @@ impl KeyRing {
     /// See [`KeyError`].
     pub async fn create(&self, request: KeyRequest) -> Result<CreatedKey, KeyError> {
         for _ in 0..ATTEMPTS {
-            let id = generate_id().map_err(|e| KeyError::no_random_numbers(&e))?;
+            let id = generate_id().map_err(KeyError::no_random_numbers)?;
             let (text, secret) = self.new_secret(&id)?;
             if let Some(record) = self.file(&request, &id, secret).await? {
                 return Ok(CreatedKey { record, secret: text });
@@ -63,7 +63,7 @@ impl KeyRing {
     pub async fn import(&self, request: KeyRequest, secret: &Secret) -> Result<KeyRecord, KeyError> {
         let hash = chosen(secret).await?;
         for _ in 0..ATTEMPTS {
-            let id = generate_id().map_err(|e| KeyError::no_random_numbers(&e))?;
+            let id = generate_id().map_err(KeyError::no_random_numbers)?;
             let stored = StoredSecret::chosen(&hash, self.now());
             if let Some(record) = self.file(&request, &id, stored).await? {
                 return Ok(record);
@@ -87,13 +87,12 @@ impl KeyRing {
             let now = self.now();
             stored.record.expires_at = rotation.expires_in.map(|valid| now.plus(valid)).or(stored.record.expires_at);
             rotatable(&stored.record, now)?;
-            let (text, secret) = match &chosen_hash {
-                Some(hash) => (None, StoredSecret::chosen(hash, now)),
-                None => {
-                    let bytes = id.as_bytes().try_into().map_err(|_| KeyError::NotFound(id.to_owned()))?;
-                    let (text, secret) = self.new_secret(bytes)?;
-                    (Some(text), secret)
-                }
+            let (text, secret) = if let Some(hash) = &chosen_hash {
+                (None, StoredSecret::chosen(hash, now))
+            } else {
+                let bytes = id.as_bytes().try_into().map_err(|_| KeyError::NotFound(id.to_owned()))?;
+                let (text, secret) = self.new_secret(bytes)?;
+                (Some(text), secret)
             };
             let old_ends_at = now.plus(rotation.overlap);
             for old in &mut stored.secrets {
@@ -179,7 +178,7 @@ impl KeyRing {
 
     /// A generated key for `id`: its text and what is kept of it.
     fn new_secret(&self, id: &[u8; 10]) -> Result<(Secret, StoredSecret), KeyError> {
-        let text = generate(id).map_err(|e| KeyError::no_random_numbers(&e))?;
+        let text = generate(id).map_err(KeyError::no_random_numbers)?;
         let parsed = KeyText::parse(text.expose())
             .ok_or_else(|| KeyError::Internal("a new key does not have the shape of a key".to_owned()))?;
         let secret = StoredSecret::keyed(&self.hash(parsed.hashed), self.now());

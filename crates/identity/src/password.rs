@@ -79,7 +79,9 @@ impl SecretHash {
             return unusable(format!("m={memory},t={passes},p={lanes} is too dear to verify, use at most m={m},t={t},p={p}"));
         }
         let long = |found: Option<usize>, least: usize| found.is_some_and(|length| length >= least);
-        if !long(hash.salt.as_ref().map(|s| s.len()), SHORTEST.0) || !long(hash.hash.as_ref().map(|h| h.len()), SHORTEST.1) {
+        if !long(hash.salt.as_ref().map(|s| s.len()), SHORTEST.0)
+            || !long(hash.hash.as_ref().map(argon2::password_hash::phc::Output::len), SHORTEST.1)
+        {
             return unusable(format!("it needs a salt of at least {} and a hash of at least {} bytes", SHORTEST.0, SHORTEST.1));
         }
         Ok(Self { phc: Arc::from(phc), cost: u64::from(memory) * u64::from(passes) })

@@ -59,7 +59,7 @@ pub enum KeyError {
 }
 
 impl KeyError {
-    pub(crate) fn no_random_numbers(error: &rand::rngs::SysError) -> Self {
+    pub(crate) fn no_random_numbers(error: rand::rngs::SysError) -> Self {
         Self::Internal(format!("the system gives no random numbers: {error}"))
     }
 
