@@ -64,7 +64,7 @@ fn failures(now: &OwnWork, before: Option<&OwnWork>) -> Option<Failures> {
     let usual = before.and_then(|work| tally(work).rate());
     let share = tally(now).rate()? - usual.unwrap_or(0.0);
     let counts = share >= LEAST_FAILURES && is_more(tally(now), before.map(tally).unwrap_or_default());
-    counts.then(|| Failures { added: share * now.requests as f64, share, usual })
+    counts.then_some(Failures { added: share * now.requests as f64, share, usual })
 }
 
 /// Evidence by service. Without `before` only failures can be spoken of.

@@ -20,9 +20,13 @@ const FAULTS: &str = "2023-01-30-fault_list.json";
 const BATCH: usize = 2_000;
 const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400 * SECOND;
-/// What every fault is asked about: half a minute before the injection until two minutes after, the end of its files.
-const BEFORE: Duration = Duration::from_secs(30);
-const AFTER: Duration = Duration::from_mins(2);
+/// What every fault is asked about, before and after its injection: its files end about two minutes after. What comes before
+/// the window holds earlier faults, some of them on the same service.
+const WINDOWS: [(Duration, Duration); 3] = [
+    (Duration::from_secs(30), Duration::from_mins(2)),
+    (Duration::from_mins(1), Duration::from_secs(90)),
+    (Duration::from_mins(3), Duration::from_mins(2)),
+];
 
 /// Metric columns, as a collector's kubelet receiver names and scales them. The rates are shares of the pod's limits.
 const METRICS: [(&str, &str, &str, f64); 7] = [
@@ -476,13 +480,21 @@ fn metrics_are_found(server: &Server, key: &str, day: &Day) {
     }
 }
 
+/// Where the injected service of every fault stands among the suspects of one window, by kind of fault.
+type Ranks<'d> = BTreeMap<&'d str, Vec<Option<usize>>>;
+
+fn within(ranks: &[Option<usize>], most: usize) -> usize {
+    ranks.iter().flatten().filter(|rank| **rank <= most).count()
+}
+
 /// Asks about every fault without naming a service, and prints where the injected one stands among the suspects.
-fn faults_are_ranked(server: &Server, key: &str, day: &Day) {
+fn ranks<'d>(server: &Server, key: &str, day: &'d Day, (before, after): (Duration, Duration)) -> Ranks<'d> {
+    println!("from {before:?} before the injection to {after:?} after it");
     println!("{:<8} {:<15} {:<29} {:>4}  {:>2} suspects, first", "fault", "type", "injected service", "rank", "of");
-    let mut ranks: BTreeMap<&str, Vec<Option<usize>>> = BTreeMap::new();
+    let mut ranks: Ranks<'d> = BTreeMap::new();
     for fault in &day.faults {
         let moment = Timestamp::from_nanos(fault.at);
-        let asked = window(moment.minus(BEFORE).as_nanos(), moment.plus(AFTER).as_nanos());
+        let asked = window(moment.minus(before).as_nanos(), moment.plus(after).as_nanos());
         let answer = ask(server, key, "get_service_health", &asked);
         let suspects: Vec<&str> =
             answer["suspects"].as_array().into_iter().flatten().map(|suspect| suspect["service"].as_str().unwrap()).collect();
@@ -493,14 +505,24 @@ fn faults_are_ranked(server: &Server, key: &str, day: &Day) {
         ranks.entry(&fault.kind).or_default().push(rank);
     }
     for (kind, ranks) in &ranks {
-        let within = |most: usize| ranks.iter().flatten().filter(|rank| **rank <= most).count();
-        println!("{kind}: {} faults, rank 1: {}, up to 3: {}, shown at all: {}", ranks.len(), within(1), within(3), within(99));
+        let [first, third, any] = [1, 3, 99].map(|most| within(ranks, most));
+        println!("{kind}: {} faults, rank 1: {first}, up to 3: {third}, shown at all: {any}", ranks.len());
     }
-    // A starved processor shows in the spans of the service itself: at least two of the three must be among the first three.
-    // A delay on its network shows only between the caller's span and its own; nothing is claimed about those.
-    let starved = &ranks["cpu_contention"];
-    let named = starved.iter().flatten().filter(|rank| **rank <= 3).count();
-    assert!(starved.len() == 3 && named >= 2, "{starved:?}");
+    ranks
+}
+
+/// A starved processor shows in the spans of the service itself, a delay on its network only between the caller's span and
+/// its own. Measured when this was written: delays first in 13, 9 and 12 of 14 (the misses have a handful of calls, or
+/// nobody in trouble by its figures), starved services first in 3, 2 and 2 of 3. The bounds lie below that.
+fn faults_are_ranked(server: &Server, key: &str, day: &Day) {
+    let all: Vec<Ranks<'_>> = WINDOWS.iter().map(|window| ranks(server, key, day, *window)).collect();
+    for (ranks, (before, _)) in all.iter().zip(WINDOWS) {
+        let (starved, delayed) = (&ranks["cpu_contention"], &ranks["network_delay"]);
+        assert!(starved.len() == 3 && within(starved, 3) >= 2, "{before:?}: {starved:?}");
+        assert!(delayed.len() == 14 && within(delayed, 1) >= 7 && within(delayed, 3) >= 8, "{before:?}: {delayed:?}");
+    }
+    let first: usize = all.iter().map(|ranks| within(&ranks["network_delay"], 1)).sum();
+    assert!(first >= 28 && within(&all[0]["network_delay"], 1) >= 10, "{first} of 42 delays come first: {all:?}");
 }
 
 fn available(program: &str) -> bool {
