@@ -143,7 +143,8 @@ impl Tool for Fake {
     }
 }
 
-struct Shelf(Vec<Arc<ResourceSpec>>);
+/// Resources, and whether changes of the book are announced.
+struct Shelf(Vec<Arc<ResourceSpec>>, bool);
 
 #[async_trait]
 impl ResourceReader for Shelf {
@@ -157,7 +158,7 @@ impl ResourceReader for Shelf {
         uri.starts_with("house://")
     }
     fn announces(&self, uri: &str) -> bool {
-        uri == "house://book"
+        self.1 && uri == "house://book"
     }
     async fn read(&self, _permit: &Permit, uri: &str, _exchange: &dyn Exchange) -> Result<ResourceOutput, Fault> {
         if !self.0.iter().any(|r| &*r.uri == uri) {
@@ -170,6 +171,11 @@ impl ResourceReader for Shelf {
 
 /// What the house offers. `many` adds tools beyond one page.
 pub(crate) fn furnish(sleepers: &Arc<Sleepers>, many: usize, version: u64) -> (Catalogue, Policies) {
+    furnish_with(sleepers, many, version, true)
+}
+
+/// The same, with or without a resource that can be watched.
+pub(crate) fn furnish_with(sleepers: &Arc<Sleepers>, many: usize, version: u64, announced: bool) -> (Catalogue, Policies) {
     let text = json!({"type": "object", "properties": {"text": {"type": "string"}}});
     let mirrored = json!({"type": "object", "properties": {"text": {"type": "string", "x-mcp-header": "Text"}}});
     let code = json!({"type": "object", "properties": {"code": {"type": "string"}}});
@@ -190,7 +196,7 @@ pub(crate) fn furnish(sleepers: &Arc<Sleepers>, many: usize, version: u64) -> (C
         builder = builder.tool(Arc::new(Fake { spec, sleepers: sleepers.clone() })).unwrap();
     }
     let book = ResourceSpec { uri: "house://book".into(), name: "book".into(), title: None, description: None, mime_type: None };
-    let catalogue = builder.resources(Arc::new(Shelf(vec![Arc::new(book)]))).build();
+    let catalogue = builder.resources(Arc::new(Shelf(vec![Arc::new(book)], announced))).build();
     let vocabulary = Vocabulary {
         tools: catalogue.tool_names(),
         enabled_writes: [WriteCategory("workloads".into())].into(),

@@ -7,7 +7,7 @@ use portcullis_model::FaultCode;
 use portcullis_policy::Products;
 use serde_json::{Value, json};
 
-use crate::house::{ACCEPT, Served, Sleepers, furnish, initialize, request, served};
+use crate::house::{ACCEPT, Served, Sleepers, furnish, furnish_with, initialize, request, served};
 use crate::http::Connection;
 
 async fn list(served: &Served, key: &str, session: &str) -> u16 {
@@ -108,6 +108,35 @@ async fn changes_reach_the_listening_stream() {
     }
     let wanted = ["notifications/tools/list_changed", "notifications/resources/list_changed", "notifications/resources/updated"];
     assert_eq!(seen, wanted);
+}
+
+#[tokio::test]
+async fn only_what_is_announced_can_be_watched() {
+    let served = served(HttpSettings::default()).await;
+    let one = served.house.one.clone();
+    let offered =
+        async || served.legacy(&one, None, &initialize(json!({}))).await.messages()[0]["result"]["capabilities"].clone();
+    assert_eq!(offered().await["resources"], json!({"subscribe": true, "listChanged": true}));
+    let session = served.session(&one, json!({})).await;
+    let live = request(2, "resources/subscribe", json!({"uri": "house://live"}));
+    let error = served.legacy(&one, Some(&session), &live).await.messages()[0]["error"].clone();
+    assert_eq!(error["code"], -32602, "{error}");
+    assert!(error["message"].as_str().unwrap().contains("not announced"), "{error}");
+    // Where nothing is announced, subscriptions are neither offered nor served.
+    let (catalogue, policies) = furnish_with(&served.house.sleepers, 0, 2, false);
+    served.house.gateway.install(catalogue, policies, Products::default());
+    assert_eq!(offered().await["resources"], json!({"listChanged": true}));
+    for method in ["resources/subscribe", "resources/unsubscribe"] {
+        let asked = request(3, method, json!({"uri": "house://book"}));
+        assert_eq!(served.legacy(&one, Some(&session), &asked).await.messages()[0]["error"]["code"], -32601, "{method}");
+    }
+    let mut stream = served.connect().await;
+    let filter = json!({"notifications": {"resourceSubscriptions": ["house://book"]}});
+    served.send_modern(&mut stream, &one, "subscriptions/listen", filter).await;
+    stream.head().await;
+    let first = stream.event().await.unwrap();
+    let granted = &first["params"]["notifications"]["resourceSubscriptions"];
+    assert!(granted.is_null() || *granted == json!([]), "{first}");
 }
 
 #[tokio::test]
