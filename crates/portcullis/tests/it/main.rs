@@ -16,6 +16,7 @@ mod crash;
 mod demo;
 mod doors;
 mod ingest;
+mod policies;
 mod server;
 mod stdio;
 mod trainticket;

@@ -1,0 +1,257 @@
+//! Policies over the real doors: an argument value that is refused, a listing that hides, a mistake that stops the start,
+//! and what the commands say about rules.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::server::{BINARY, Home, Server, post};
+
+const RULES: &str = r#"
+@id("no-payment-logs")
+@reason("cardholder data")
+forbid (
+    principal,
+    action == Portcullis::Action::"call",
+    resource == Portcullis::Tool::"query_logs"
+) when { context.arguments.service == "payment" };
+
+@id("interns-look")
+permit (
+    principal in Portcullis::Role::"intern",
+    action == Portcullis::Action::"call",
+    resource
+) when { resource.risk == "read" };
+
+@id("interns-no-sql")
+forbid (
+    principal in Portcullis::Role::"intern",
+    action == Portcullis::Action::"call",
+    resource == Portcullis::Tool::"sql"
+);
+
+@id("interns-an-hour")
+@only_limits("true")
+@max_look_back("1h")
+permit (principal in Portcullis::Role::"intern", action == Portcullis::Action::"call", resource);
+"#;
+
+fn write(home: &Home, name: &str, text: &str) -> PathBuf {
+    let path = home.directory.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// A home whose configuration names a file with these rules.
+fn home_with(rules: &str) -> Home {
+    let home = Home::new("roles: [intern]\n");
+    let path = write(&home, "own.cedar", rules);
+    let text = std::fs::read_to_string(&home.config).unwrap();
+    std::fs::write(&home.config, format!("{text}policies: ['{}']\n", path.display())).unwrap();
+    home
+}
+
+fn listed(server: &Server, key: &str) -> Vec<String> {
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {
+        "_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}}});
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("Accept", "application/json, text/event-stream"),
+        ("MCP-Protocol-Version", "2026-07-28"),
+        ("Mcp-Method", "tools/list"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let headers = [headers.to_vec(), vec![("Authorization".to_owned(), format!("Bearer {key}"))]].concat();
+    let reply = post(server.mcp, "/mcp", &headers, body.to_string().as_bytes()).json();
+    let tools = reply["result"]["tools"].as_array().unwrap_or_else(|| panic!("{reply}"));
+    tools.iter().map(|t| t["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn an_argument_value_is_refused_and_the_record_names_the_rule() {
+    let home = home_with(RULES);
+    let reader = home.key(&["--role", "reader"]);
+    let server = Server::start_in(home);
+    for arguments in [json!({"service": "payment"}), json!({})] {
+        let refused = server.call(Some(&reader), "query_logs", &arguments);
+        assert!(refused.body.contains("no-payment-logs"), "{}", refused.body);
+        let record = server.home.audited(|r| r["tool"] == "query_logs" && r["rule"] == "no-payment-logs");
+        assert_eq!((&record["decision"], &record["code"]), (&json!("deny"), &json!("forbidden")));
+        assert!(record["sources"].as_array().is_none_or(Vec::is_empty), "a source was asked: {record}");
+    }
+    let allowed = server.call(Some(&reader), "query_logs", &json!({"service": "cart"}));
+    assert!(!allowed.body.contains("no-payment-logs"), "{}", allowed.body);
+    server.home.audited(|r| r["tool"] == "query_logs" && r["rule"] == "reader-may-look" && r["decision"] == "allow");
+}
+
+#[test]
+fn a_listing_hides_what_may_not_be_called() {
+    let home = home_with(RULES);
+    let intern = home.key(&["--role", "intern"]);
+    let reader = home.key(&["--role", "reader"]);
+    let server = Server::start_in(home);
+    let (of_intern, of_reader) = (listed(&server, &intern), listed(&server, &reader));
+    // What depends on the arguments is shown; what no argument can make right is not.
+    assert!(of_intern.contains(&"query_logs".to_owned()) && !of_intern.contains(&"sql".to_owned()), "{of_intern:?}");
+    assert!(of_reader.contains(&"sql".to_owned()), "{of_reader:?}");
+    let hidden = server.call(Some(&intern), "sql", &json!({"query": "select 1"})).json();
+    assert_eq!(hidden["error"]["code"], -32602, "{hidden}");
+    assert!(hidden["error"]["message"].as_str().unwrap().contains("unknown tool"), "{hidden}");
+    server.home.audited(|r| r["tool"] == "sql" && r["rule"] == "interns-no-sql" && r["decision"] == "deny");
+    // Every listed tool can be called at all: none is refused as unknown.
+    for tool in &of_intern {
+        let reply = server.call(Some(&intern), tool, &json!({})).body;
+        assert!(!reply.contains("unknown tool"), "{tool}: {reply}");
+    }
+}
+
+#[test]
+fn a_limit_of_a_rule_confines_the_answer() {
+    let home = home_with(RULES);
+    let intern = home.key(&["--role", "intern"]);
+    let server = Server::start_in(home);
+    let reply = server.call(Some(&intern), "query_logs", &json!({"service": "cart", "window": "7d"})).body;
+    assert!(reply.contains("1h"), "the look-back of the rule is not said: {reply}");
+}
+
+#[test]
+fn a_rule_that_can_never_match_stops_the_start_and_says_why() {
+    let rule = |condition: &str| {
+        format!(
+            "@id(\"x\") forbid(principal, action == Portcullis::Action::\"call\", resource == Portcullis::Tool::\"query_logs\") when {{ {condition} }};"
+        )
+    };
+    for (condition, expected) in [
+        ("context.arguments.servce == \"payment\"", "did you mean 'service'"),
+        ("context.arguments.limit > 100000", "never match"),
+        ("context.arguments.level == \"wran\"", "did you mean 'warn'"),
+        ("context.hour > 22 && context.hour < 6", "never match"),
+    ] {
+        let home = home_with(&rule(condition));
+        let log = home.directory.path().join("log");
+        let status = Command::new(BINARY)
+            .args(["--config", &home.config.display().to_string(), "serve"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .status()
+            .unwrap();
+        let said = std::fs::read_to_string(&log).unwrap();
+        assert!(!status.success() && said.contains(expected) && said.contains("own.cedar:1"), "{condition}: {said}");
+        let checked = home.run(&["policy", "check"]);
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert!(!checked.status.success() && said.contains(expected), "{condition}: {said}");
+    }
+    let good = home_with(RULES);
+    let said = good.run_ok(&["policy", "check"]);
+    assert!(said.contains("no-payment-logs") && said.contains("own.cedar:2"), "{said}");
+}
+
+#[test]
+fn explain_names_the_deciding_rule() {
+    let home = home_with(RULES);
+    let explain = |more: &[&str]| -> Value {
+        let arguments = [&["policy", "explain", "--json"], more].concat();
+        serde_json::from_str(&home.run_ok(&arguments)).unwrap()
+    };
+    let refused = explain(&["--role", "reader", "--tool", "query_logs", "--arg", "service=payment"]);
+    assert_eq!((&refused["allowed"], &refused["rule"]), (&json!(false), &json!("no-payment-logs")));
+    let open = explain(&["--role", "reader", "--tool", "query_logs"]);
+    assert_eq!((&open["allowed"], &open["with_arguments"]), (&json!(true), &json!(false)));
+    let intern = explain(&["--role", "intern", "--tool", "query_logs", "--arg", "service=cart"]);
+    assert_eq!(intern["limits"]["look_back"]["secs"], 3600, "{intern}");
+    let all = explain(&["--role", "intern"]);
+    let sql = all["tools"].as_array().unwrap().iter().find(|t| t["tool"] == "sql").unwrap();
+    assert_eq!((&sql["listed"], &sql["rule"]), (&json!(false), &json!("interns-no-sql")));
+    let key = home.key(&["--role", "intern"]);
+    let id = format!("key:{}", key.split('_').nth(1).unwrap());
+    assert_eq!(explain(&["--principal", &id, "--tool", "sql"])["rule"], "interns-no-sql");
+    let words = home.run_ok(&["policy", "explain", "--role", "reader", "--tool", "query_logs", "--arg", "service=payment"]);
+    assert!(words.contains("refused") && words.contains("own.cedar:2"), "{words}");
+    for wrong in [
+        vec!["policy", "explain", "--role", "boss"],
+        vec!["policy", "explain", "--role", "reader", "--tool", "query_log"],
+        vec!["policy", "explain", "--role", "reader", "--tool", "query_logs", "--arg", "servce=x"],
+        vec!["policy", "explain", "--principal", "key:nothere000"],
+    ] {
+        assert!(!home.run(&wrong).status.success(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn expectations_are_tried() {
+    let home = home_with(RULES);
+    let met = write(
+        &home,
+        "met.yaml",
+        "- {role: reader, tool: query_logs, args: {service: payment}, expect: deny, rule: no-payment-logs}\n\
+         - {role: reader, tool: query_logs, args: {service: cart}, expect: allow}\n\
+         - {role: intern, tool: sql, expect: hidden, rule: interns-no-sql}\n\
+         - {role: intern, tool: query_logs, expect: listed}\n",
+    );
+    let said = home.run_ok(&["policy", "test", &met.display().to_string()]);
+    assert!(said.contains("4 of 4"), "{said}");
+    let missed = write(
+        &home,
+        "missed.csv",
+        "role,tool,args,expect,rule\nreader,query_logs,\"{\"\"service\"\": \"\"payment\"\"}\",allow,\nintern,sql,,hidden,interns-no-sql\n",
+    );
+    let output = home.run(&["policy", "test", &missed.display().to_string()]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        !output.status.success() && said.contains("row 1") && said.contains("no-payment-logs") && said.contains("1 of 2"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_dry_run_says_what_would_change() {
+    let home = home_with(RULES);
+    let reader = home.key(&["--role", "reader"]);
+    let server = Server::start_in(home);
+    server.call(Some(&reader), "list_sources", &json!({}));
+    server.call(Some(&reader), "query_metrics", &json!({"metric": "up"}));
+    let home = &server.home;
+    let new = write(
+        home,
+        "new.cedar",
+        "@id(\"no-metrics\") forbid(principal in Portcullis::Role::\"reader\", action == Portcullis::Action::\"call\", resource == Portcullis::Tool::\"query_metrics\");",
+    );
+    let new = new.display().to_string();
+    let over: Value = serde_json::from_str(&home.run_ok(&["policy", "dry-run", &new, "--audit", "--json"])).unwrap();
+    assert_eq!((&over["differing"], &over["would_be_refused"]), (&json!(1), &json!(1)), "{over}");
+    assert_eq!((&over["calls"][0]["tool"], &over["calls"][0]["after"]["rule"]), (&json!("query_metrics"), &json!("no-metrics")));
+    let calls = write(
+        home,
+        "calls.csv",
+        "role,tool,args\nreader,query_logs,\"{\"\"service\"\":\"\"payment\"\"}\"\nreader,list_sources,\n",
+    );
+    let batch: Value =
+        serde_json::from_str(&home.run_ok(&["policy", "dry-run", &new, "--calls", &calls.display().to_string(), "--json"]))
+            .unwrap();
+    assert_eq!((&batch["decided"], &batch["would_be_allowed"]), (&json!(2), &json!(1)), "{batch}");
+    let words = home.run_ok(&["policy", "dry-run", &new, "--audit"]);
+    assert!(words.contains("1 would be refused"), "{words}");
+}
+
+#[test]
+fn access_is_reviewed_and_exported_without_formulas() {
+    let home = home_with(&format!(
+        "{RULES}\n@id(\"=cmd()\") forbid(principal in Portcullis::Role::\"intern\", action == Portcullis::Action::\"call\", resource == Portcullis::Tool::\"list_alerts\");"
+    ));
+    let key = home.key(&["--role", "reader"]);
+    let server = Server::start_in(home);
+    server.call(Some(&key), "list_sources", &json!({}));
+    let home = &server.home;
+    let review: Value = serde_json::from_str(&home.run_ok(&["access", "review", "--all", "--json"])).unwrap();
+    let lines = review["lines"].as_array().unwrap();
+    let id = format!("key:{}", key.split('_').nth(1).unwrap());
+    let used = lines.iter().find(|l| l["principal"] == id && l["tool"] == "list_sources").unwrap();
+    assert!(used["allowed"] == true && used["last_used"].is_string(), "{used}");
+    let unused = lines.iter().find(|l| l["principal"] == id && l["tool"] == "sql").unwrap();
+    assert!(unused["last_used"].is_null(), "{unused}");
+    assert!(lines.iter().any(|l| l["kind"] == "role" && l["roles"] == "intern" && l["tool"] == "sql" && l["allowed"] == false));
+    let exported = home.run_ok(&["access", "review", "--all", "--csv"]);
+    assert!(exported.contains("'=cmd()") && !exported.contains(",=cmd()"), "{exported}");
+}
