@@ -24,7 +24,8 @@ fn soon(server: &Server, key: &str, status: u16) -> Reply {
             return reply;
         }
         assert!(began.elapsed() < WITHIN, "still {} {}", reply.status, reply.body);
-        std::thread::sleep(Duration::from_millis(50));
+        // Slow enough that a key the server does not know yet is not locked out as guessed at.
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 
