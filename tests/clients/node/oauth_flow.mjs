@@ -179,7 +179,8 @@ async function refusals(url, provider, good) {
     expect(answer.status === status && answer.challenge.includes(word) && answer.challenge.includes('resource_metadata='), said);
     expect(!answer.body.includes('eyJ'), `${what}: the answer repeats the token`);
   }
-  expect((await ask(`${url}?access_token=${good}`)).status === 401, 'a token in the URL is accepted');
+  const inUrl = await ask(`${url}?access_token=${good}`);
+  expect([400, 401].includes(inUrl.status), `a token in the URL is answered with ${inUrl.status}: ${inUrl.body}`);
 }
 
 async function main(binary) {
@@ -221,7 +222,7 @@ async function main(binary) {
     expect((await ended) === 0, 'the server did not end in good order');
     const run = (...words) => execFileSync(binary, ['--config', config, ...words], { encoding: 'utf8' });
     const records = run('audit', 'tail', '-n', '1000', '--json').trim().split('\n').map((line) => JSON.parse(line));
-    for (const rule of ['insufficient-scope', 'token_audience_refused', 'token_signature_invalid', 'token_algorithm_refused']) {
+    for (const rule of ['insufficient-scope', 'credential_in_url', 'token_audience_refused', 'token_signature_invalid', 'token_algorithm_refused']) {
       expect(records.some((record) => record.rule === rule && record.decision === 'deny'), `no audit record says ${rule}`);
     }
     const ada = records.filter((record) => record.principal === 'token:test/ada' && record.decision === 'allow');
