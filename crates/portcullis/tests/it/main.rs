@@ -11,6 +11,7 @@
 // The house bans connections outside of `egress`; a test has to knock from outside.
 #![allow(clippy::disallowed_methods, reason = "tests are the outside world")]
 
+mod audit;
 mod command_line;
 mod crash;
 mod demo;
