@@ -43,7 +43,7 @@ impl Default for ApprovalSettings {
 
 /// How a request stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "state")]
+#[serde(rename_all = "snake_case", tag = "is")]
 pub enum ApprovalState {
     /// Nobody has decided.
     Pending,
@@ -91,7 +91,6 @@ pub struct ApprovalRecord {
     /// When it ends.
     pub expires_at: Timestamp,
     /// How it stands.
-    #[serde(flatten)]
     pub state: ApprovalState,
 }
 

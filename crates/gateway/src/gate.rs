@@ -244,7 +244,7 @@ impl Gateway {
         let found = house.catalogue.tool(&request.tool);
         let decision = found.map(|entry| house.decide(caller, entry.tool.spec()));
         // 3. Admit, also those who ask for what does not exist.
-        let _place = self.note_rate(caller, self.admission.admit(&principal.id).await)?;
+        let _place = Self::note_rate(caller, self.admission.admit(&principal.id).await)?;
         let unknown = || unknown("tool", &request.tool);
         let (Some(entry), Some(decision)) = (found, decision) else {
             return Err(Stop::refused("catalogue", unknown()));
@@ -270,7 +270,7 @@ impl Gateway {
             })?;
         let permit = self.fits_profile(permit, spec.name.as_str(), &request.arguments, journey)?;
         self.ask_outside(&permit, spec, &request.arguments).await?;
-        let bare = self.wants_unredacted(&permit, &request, journey)?;
+        let bare = Self::wants_unredacted(&permit, &request, journey)?;
         // 6. Run.
         let ran = match self.approve(&permit, entry, &request, journey).await? {
             Approval::Ask(outcome) => Ok(outcome),
@@ -327,7 +327,7 @@ impl Gateway {
 
     /// Whether this call asks for its answer without redaction. The wish is recorded on its own before anything runs, the
     /// release again with the call; without the grant it is refused.
-    fn wants_unredacted(&self, permit: &Permit, request: &CallRequest, journey: &mut Journey) -> Result<bool, Stop> {
+    fn wants_unredacted(permit: &Permit, request: &CallRequest, journey: &mut Journey) -> Result<bool, Stop> {
         if !request.unredacted {
             return Ok(false);
         }
@@ -422,7 +422,7 @@ impl Gateway {
     pub async fn read(&self, caller: &Caller, request: LookupRequest, voice: Arc<dyn Voice>) -> Answer<ResourceOutput> {
         let mut journey = self.begin(caller, "resources/read", &request.uri, &request.trace);
         let house = self.house.load_full();
-        let _place = match self.note_rate(caller, self.admission.admit(&caller.principal.id).await) {
+        let _place = match Self::note_rate(caller, self.admission.admit(&caller.principal.id).await) {
             Ok(place) => place,
             Err(stop) => return self.end(caller, journey, Err(stop)),
         };
@@ -453,7 +453,7 @@ impl Gateway {
         let arguments = Value::Object(request.arguments.0.clone());
         journey.note(|end| end.arguments = Some(arguments));
         let house = self.house.load_full();
-        let _place = match self.note_rate(caller, self.admission.admit(&caller.principal.id).await) {
+        let _place = match Self::note_rate(caller, self.admission.admit(&caller.principal.id).await) {
             Ok(place) => place,
             Err(stop) => return self.end(caller, journey, Err(stop)),
         };
@@ -495,7 +495,7 @@ impl Gateway {
         };
         let mut journey = self.begin(caller, "completion/complete", name, &TraceContext::default());
         let house = self.house.load_full();
-        let _place = match self.note_rate(caller, self.admission.admit(&caller.principal.id).await) {
+        let _place = match Self::note_rate(caller, self.admission.admit(&caller.principal.id).await) {
             Ok(place) => place,
             Err(stop) => return self.end(caller, journey, Err(stop)),
         };
@@ -530,6 +530,7 @@ impl Gateway {
     }
 
     /// Releases a fault of the face itself (malformed message, unknown session) and records it.
+    #[expect(clippy::needless_pass_by_value, reason = "the fault ends here; a caller has no further use for it")]
     pub fn refuse_request(&self, caller: &Caller, method: &'static str, rule: &str, fault: Fault) -> Released<ClientFault> {
         let journey = self.begin(caller, method, "", &TraceContext::default());
         self.refuse(caller, journey, Arc::from(rule), &fault)
@@ -578,7 +579,7 @@ impl Gateway {
     }
 
     /// What is left of the principal's rate goes to the face with the answer, whatever the answer is.
-    pub(crate) fn note_rate(&self, caller: &Caller, admitted: Result<Admitted, Turned>) -> Result<Admitted, Stop> {
+    pub(crate) fn note_rate(caller: &Caller, admitted: Result<Admitted, Turned>) -> Result<Admitted, Stop> {
         let admitted = admitted?;
         caller.meter.set_rate(admitted.rate);
         Ok(admitted)

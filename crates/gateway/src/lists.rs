@@ -59,7 +59,7 @@ impl Gateway {
     fn list<T>(&self, caller: &Caller, method: &'static str, entries: impl FnOnce(&House) -> Vec<T>) -> Answer<Vec<T>> {
         let mut journey = self.begin(caller, method, "", &TraceContext::default());
         let admitted = self.admission.admit_now(&caller.principal.id);
-        let listed = self.note_rate(caller, admitted).map(|_place| {
+        let listed = Self::note_rate(caller, admitted).map(|_place| {
             journey.note(|end| {
                 end.allowed = true;
                 end.rule = Arc::from("own-catalogue");

@@ -40,6 +40,9 @@ use crate::watch::{self, Session};
 pub(crate) const REVISIONS: &[ProtocolVersion] =
     &[ProtocolVersion::V_2025_03_26, ProtocolVersion::V_2025_06_18, ProtocolVersion::V_2025_11_25, ProtocolVersion::V_2026_07_28];
 
+/// Key in a request's `_meta` that asks for an answer without redaction; refused without the grant for it.
+const UNREDACTED: &str = "portcullis/unredacted";
+
 /// How long a list may be taken as fresh by the one who asked for it.
 const LIST_TTL_MS: u64 = 30_000;
 
@@ -167,14 +170,15 @@ impl Handler {
         let arguments = request.arguments.unwrap_or_default();
         let (gateway, caller, name) = (&self.face.gateway, &turn.caller, request.name.as_ref());
         let retry = Retry { responses: request.input_responses, state: request.request_state };
+        let unredacted = context.is_some_and(|c| c.meta.get(UNREDACTED) == Some(&Value::Bool(true)));
         let run = |answers, voice| {
             let call = CallRequest {
+                unredacted,
                 tool: name.to_owned(),
                 arguments: Arguments(arguments.clone()),
                 trace: turn.trace.clone(),
                 answers,
                 abilities: turn.abilities,
-                ..CallRequest::default()
             };
             gateway.call(caller, call, voice)
         };

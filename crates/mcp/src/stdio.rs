@@ -62,7 +62,7 @@ pub enum StdioEnd {
 /// See [`StdioError`].
 pub async fn serve_stdio(gateway: Arc<Gateway>, stop: CancellationToken) -> Result<StdioEnd, StdioError> {
     let (input, output) = stdio_pipes();
-    serve_stream(gateway, input, output, stop).await
+    Box::pin(serve_stream(gateway, input, output, stop)).await
 }
 
 /// [`serve_stdio`] over any pair of streams.
@@ -205,17 +205,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
         };
         let mut group = OpenBatch::default();
         for message in messages {
-            match serde_json::from_str(message.get()) {
-                Ok(message) => {
-                    if let ClientJsonRpcMessage::Request(request) = &message {
-                        group.waiting.insert(request.id.clone());
-                    }
-                    self.queue.push_back(message);
+            if let Ok(message) = serde_json::from_str(message.get()) {
+                if let ClientJsonRpcMessage::Request(request) = &message {
+                    group.waiting.insert(request.id.clone());
                 }
-                Err(_) => {
-                    let id = request_id(message.get().as_bytes());
-                    group.answers.push(error_message(&ErrorData::invalid_request(NOT_RPC, None), id.as_ref()));
-                }
+                self.queue.push_back(message);
+            } else {
+                let id = request_id(message.get().as_bytes());
+                group.answers.push(error_message(&ErrorData::invalid_request(NOT_RPC, None), id.as_ref()));
             }
         }
         self.open.push(group);

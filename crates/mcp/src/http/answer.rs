@@ -5,6 +5,7 @@ use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use portcullis_gateway::Caller;
 use portcullis_guard::{ClientFault, Released};
 use portcullis_model::FaultCode;
 use rmcp::model::{ErrorCode, ErrorData, RequestId};
@@ -27,6 +28,7 @@ pub(crate) fn request_id(body: &[u8]) -> Option<RequestId> {
 }
 
 /// A JSON-RPC error with its HTTP status.
+#[expect(clippy::needless_pass_by_value, reason = "error and id end here; nearly every caller has just made them")]
 pub(crate) fn rpc_refusal(status: StatusCode, error: ErrorData, id: Option<RequestId>) -> Response {
     let mut response = Response::new(Body::from(error_message(&error, id.as_ref()).to_string()));
     *response.status_mut() = status;
@@ -58,6 +60,28 @@ pub(crate) fn fault_refusal(released: Released<ClientFault>, id: Option<RequestI
     let mut response = rpc_refusal(status, error, id);
     if let Some(seconds) = retry {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// The answer with what is left of the caller's rate, and when to come back after a refusal
+/// (draft-ietf-httpapi-ratelimit-headers-10; `q` calls in `w` seconds, `r` left, full again after `t` seconds).
+pub(crate) fn with_rate(mut response: Response, caller: &Caller) -> Response {
+    let headers = response.headers_mut();
+    if let Some(rate) = caller.rate() {
+        let per_second = rate.per_second.max(1);
+        let window = rate.burst.div_ceil(per_second);
+        let full_after = rate.burst.saturating_sub(rate.remaining).div_ceil(per_second);
+        let policy = format!("\"principal\";q={};w={window}", rate.burst);
+        let state = format!("\"principal\";r={};t={full_after}", rate.remaining);
+        for (name, value) in [("ratelimit-policy", policy), ("ratelimit", state)] {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(name, value);
+            }
+        }
+    }
+    if let Some(seconds) = caller.retry_after() {
+        headers.entry(RETRY_AFTER).or_insert_with(|| HeaderValue::from(seconds));
     }
     response
 }

@@ -19,7 +19,7 @@ use rmcp::model::ErrorData;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::answer::{NO_SESSION, challenge, fault_refusal, mended, plain_refusal, request_id, rpc_refusal};
+use super::answer::{NO_SESSION, challenge, fault_refusal, mended, plain_refusal, request_id, rpc_refusal, with_rate};
 use super::batch::Batch;
 use super::sessions::{SERVING, Serving, Sessions};
 use super::{HttpSettings, oauth, quick};
@@ -49,7 +49,10 @@ const PROTOCOL_HEADERS: [HeaderName; 9] = [
     HeaderName::from_static("traceparent"),
 ];
 /// Headers that mirror arguments (SEP-2243) begin like this.
-const MIRRORED: &str = "mcp-param-";
+pub(super) const MIRRORED: &str = "mcp-param-";
+
+/// What stands before the name of a product in its address.
+const PRODUCTS: &str = "/mcp/";
 
 /// An answer instead of being let in.
 type Refusal = Box<Response>;
@@ -113,7 +116,13 @@ impl Door {
         let identified = self.gateway().identify(&presented).await;
         let caller = identified.map_err(|fault| Box::new(challenge(fault, authorization.is_some())))?;
         request.headers_mut().remove(AUTHORIZATION);
-        Ok(caller)
+        match request.uri().path().strip_prefix(PRODUCTS) {
+            None => Ok(caller),
+            Some(product) => {
+                let within = self.gateway().within_product(caller, product);
+                within.map_err(|fault| Box::new(fault_refusal(fault, None)))
+            }
+        }
     }
 
     /// A place among the requests in the house, at once or after a short wait.
@@ -133,7 +142,7 @@ impl Door {
         let mut given = headers.get_all(SESSION_HEADER).iter();
         let Some(first) = given.next() else { return Ok(None) };
         let id = first.to_str().ok().filter(|_| given.next().is_none());
-        if let Some(id) = id.filter(|id| self.sessions.admits(id, &caller.principal().id)) {
+        if let Some(id) = id.filter(|id| self.sessions.admits(id, &caller.principal().id, caller.product())) {
             return Ok(Some(Arc::from(id)));
         }
         let fault = Fault::new(FaultCode::NotFound, NO_SESSION);
@@ -195,6 +204,14 @@ impl Door {
             return Err(Box::new(self.too_large()));
         }
         let caller = self.identify(&mut request).await?;
+        let told = caller.clone();
+        match self.serve_known(request, caller).await {
+            Ok(response) => Ok(with_rate(response, &told)),
+            Err(refusal) => Err(Box::new(with_rate(*refusal, &told))),
+        }
+    }
+
+    async fn serve_known(self: &Arc<Self>, request: Request, caller: Caller) -> Result<Response, Refusal> {
         let place = self.place(&caller).await?;
         let session = self.session(request.headers(), &caller)?;
         let caller = Arc::new(caller.in_session(session));

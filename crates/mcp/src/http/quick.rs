@@ -87,6 +87,8 @@ struct Meta<'a> {
     level: Option<IgnoredAny>,
     #[serde(rename = "progressToken", default)]
     progress: Option<IgnoredAny>,
+    #[serde(rename = "portcullis/unredacted", default)]
+    unredacted: Option<IgnoredAny>,
     #[serde(default, borrow)]
     traceparent: Option<Cow<'a, str>>,
 }
@@ -114,7 +116,11 @@ pub(super) fn read(face: &Face, headers: &HeaderMap, body: &[u8], caller: &Arc<C
     let Object(Message { jsonrpc, id, method, params: Object(params) }) = serde_json::from_slice(body).ok()?;
     let Params { name, arguments, input_responses, request_state, meta: Object(meta) } = params;
     let agreed = jsonrpc == "2.0" && method == METHOD && meta.version == VERSION && one(headers, "mcp-name", &name);
-    let single = meta.level.is_none() && meta.progress.is_none() && input_responses.is_none() && request_state.is_none();
+    let single = meta.level.is_none()
+        && meta.progress.is_none()
+        && meta.unredacted.is_none()
+        && input_responses.is_none()
+        && request_state.is_none();
     if !agreed || !single || name.starts_with("=?") {
         return None;
     }

@@ -49,14 +49,16 @@ tokio::task_local! {
 
 struct Entry {
     owner: PrincipalId,
+    /// The product it was opened through; through another door it does not exist.
+    product: Option<Arc<str>>,
     seen: Instant,
     /// Whether it was agreed to speak 2025-03-26, the one revision with batches.
     batches: bool,
 }
 
 impl Entry {
-    fn of(owner: PrincipalId) -> Self {
-        Self { owner, seen: Instant::now(), batches: false }
+    fn of(owner: PrincipalId, product: Option<Arc<str>>) -> Self {
+        Self { owner, product, seen: Instant::now(), batches: false }
     }
 }
 
@@ -85,11 +87,11 @@ impl Sessions {
         Self { inner, book: Mutex::default(), limits }
     }
 
-    /// Whether the session exists for this principal. Notes that it was used.
-    pub(crate) fn admits(&self, id: &str, principal: &PrincipalId) -> bool {
+    /// Whether the session exists for this principal through this product. Notes that it was used.
+    pub(crate) fn admits(&self, id: &str, principal: &PrincipalId, product: Option<&Arc<str>>) -> bool {
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         match book.get_mut(id) {
-            Some(entry) if entry.owner == *principal => {
+            Some(entry) if entry.owner == *principal && entry.product.as_ref() == product => {
                 entry.seen = Instant::now();
                 true
             }
@@ -125,8 +127,9 @@ impl Sessions {
     }
 
     #[cfg(test)]
-    fn enter(&self, id: &str, owner: &PrincipalId) {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(id.into(), Entry::of(owner.clone()));
+    fn enter(&self, id: &str, owner: &PrincipalId, product: Option<&str>) {
+        let entry = Entry::of(owner.clone(), product.map(Arc::from));
+        self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(id.into(), entry);
     }
 }
 
@@ -148,7 +151,10 @@ impl SessionManager for Sessions {
             }
         }
         let (id, transport) = self.inner.create_session().await?;
-        self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), Entry::of(owner.clone()));
+        self.book
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id.clone(), Entry::of(owner.clone(), serving.caller.product().cloned()));
         Ok((id, transport))
     }
 
@@ -220,25 +226,30 @@ mod tests {
     #[test]
     fn a_session_exists_for_its_owner_only() {
         let sessions = Sessions::new(SessionLimits::default());
-        sessions.enter("s", &who("key:a"));
-        assert!(sessions.admits("s", &who("key:a")));
-        assert!(!sessions.admits("s", &who("key:b")));
-        assert!(!sessions.admits("t", &who("key:a")));
+        sessions.enter("s", &who("key:a"), None);
+        let product: Arc<str> = Arc::from("oncall");
+        assert!(sessions.admits("s", &who("key:a"), None));
+        assert!(!sessions.admits("s", &who("key:b"), None));
+        assert!(!sessions.admits("t", &who("key:a"), None));
+        assert!(!sessions.admits("s", &who("key:a"), Some(&product)));
+        sessions.enter("p", &who("key:a"), Some("oncall"));
+        assert!(sessions.admits("p", &who("key:a"), Some(&product)));
+        assert!(!sessions.admits("p", &who("key:a"), None));
     }
 
     #[test]
     fn a_full_principal_gives_up_its_own_idle_session_or_is_refused() {
         let limits = SessionLimits { per_principal: 2, in_all: 3, ..SessionLimits::default() };
         let sessions = Sessions::new(limits);
-        sessions.enter("a1", &who("key:a"));
+        sessions.enter("a1", &who("key:a"), None);
         assert!(matches!(sessions.room(&who("key:a")), Ok(None)));
-        sessions.enter("a2", &who("key:a"));
+        sessions.enter("a2", &who("key:a"), None);
         assert_eq!(sessions.room(&who("key:a")).unwrap_err().code(), FaultCode::RateLimited);
-        sessions.enter("b1", &who("key:b"));
+        sessions.enter("b1", &who("key:b"), None);
         assert!(sessions.room(&who("key:c")).is_err(), "full in all, and nothing of another principal is ended");
         let eager = Sessions::new(SessionLimits { replaceable_after: Duration::ZERO, ..limits });
-        eager.enter("a1", &who("key:a"));
-        eager.enter("a2", &who("key:a"));
+        eager.enter("a1", &who("key:a"), None);
+        eager.enter("a2", &who("key:a"), None);
         assert!(eager.room(&who("key:a")).unwrap().is_some());
     }
 }
