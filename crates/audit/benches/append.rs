@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use divan::Bencher;
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
-use portcullis_model::SystemClock;
+use portcullis_model::{PrincipalId, SystemClock};
 
 fn main() {
     divan::main();
 }
 
 fn event() -> AuditEvent {
-    AuditEvent::new(EventKind::Call)
+    let event = AuditEvent::new(EventKind::Call);
+    // Somebody known from somewhere: the part that is sealed.
+    let event = PrincipalId::new("key:7f3a9c21").map(|who| event.clone().principal_id(who)).unwrap_or(event);
+    event
+        .client("192.0.2.7:50000".parse().ok())
         .transport("http")
         .method("tools/call")
         .tool("query_logs")
