@@ -216,10 +216,23 @@ struct IngestDoor {
 #[async_trait]
 impl IngestAuthorizer for IngestDoor {
     async fn authorize(&self, authorization_header: Option<&str>, peer: SocketAddr) -> Result<TenantId, IngestRefusal> {
-        let presented = Presented::http(authorization_header, Some(peer));
-        self.identity.identify_ingest(&presented).await.map_err(|refusal| {
+        self.ask(&Presented::http(authorization_header, Some(peer))).await
+    }
+
+    async fn authorize_forwarded(
+        &self,
+        authorization_header: Option<&str>,
+        proxy: SocketAddr,
+    ) -> Result<TenantId, IngestRefusal> {
+        self.ask(&Presented { forwarded: true, ..Presented::http(authorization_header, Some(proxy)) }).await
+    }
+}
+
+impl IngestDoor {
+    async fn ask(&self, presented: &Presented<'_>) -> Result<TenantId, IngestRefusal> {
+        self.identity.identify_ingest(presented).await.map_err(|refusal| {
             let event = AuditEvent::new(EventKind::Ingest)
-                .client(Some(peer))
+                .client(presented.peer)
                 .transport("otlp")
                 .decided(Decision::Deny, refusal.rule())
                 .code(Some(refusal.code()));
