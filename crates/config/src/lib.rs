@@ -6,10 +6,12 @@ mod load;
 mod settings;
 mod substitute;
 mod units;
+mod wire;
 
 pub use load::{ConfigError, FileStamp, Loaded, explain, load, parse, schema};
 pub use settings::{
-    ApprovalSettings, AuditSettings, IngestSettings, LimitSettings, ListenSettings, LogSettings, ProfileMode, ProfileSettings,
-    RateSettings, Retention, StdioSettings, StoreSettings, WriteSettings,
+    ApprovalSettings, IngestSettings, LimitSettings, ListenSettings, LogSettings, ProfileMode, ProfileSettings, RateSettings,
+    Retention, StdioSettings, StoreSettings, WriteSettings,
 };
 pub use units::{ByteSize, Span};
+pub use wire::{AdminSettings, ClientCertificates, Plaintext, TlsSettings, TlsVersion};

@@ -1,12 +1,11 @@
 //! The sections of the file that belong to no room, with their defaults. The doc comment of a field is its documentation in the generated schema.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, Span};
+use crate::{ByteSize, Plaintext, Span, TlsSettings};
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
@@ -19,11 +18,17 @@ pub struct ListenSettings {
     /// Address and port. Anything but loopback needs at least one API key.
     #[schemars(with = "String")]
     pub mcp: SocketAddr,
+    /// TLS; clear text when absent, which beyond this machine needs `plaintext`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSettings>,
+    /// Clear text on an address other machines can reach.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plaintext: Option<Plaintext>,
     /// Role of callers without a credential. Only accepted on a loopback listener; without it they are refused.
     pub anonymous_role: Option<String>,
     /// Host names accepted in the Host header besides loopback names (`name` or `name:port`).
     pub allowed_hosts: Vec<String>,
-    /// Origins accepted in the Origin header besides loopback ones (`https://console.example.com`).
+    /// Origins of web pages that may use this server, exactly (`https://console.example.com`); all others are refused.
     pub allowed_origins: Vec<String>,
     /// Largest request body.
     pub max_body: ByteSize,
@@ -39,6 +44,8 @@ impl Default for ListenSettings {
     fn default() -> Self {
         Self {
             mcp: loopback(7468),
+            tls: None,
+            plaintext: None,
             anonymous_role: None,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
@@ -76,6 +83,12 @@ pub struct IngestSettings {
     /// OTLP over gRPC.
     #[schemars(with = "String")]
     pub grpc: SocketAddr,
+    /// TLS of both; clear text when absent, which beyond this machine needs `plaintext`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSettings>,
+    /// Clear text on an address other machines can reach.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plaintext: Option<Plaintext>,
     /// Whether senders on this machine need no key. Senders elsewhere always need one of scope `ingest`.
     pub loopback_without_key: bool,
     /// Host names accepted in the Host header besides loopback names.
@@ -90,6 +103,8 @@ impl Default for IngestSettings {
             enabled: true,
             http: loopback(4318),
             grpc: loopback(4317),
+            tls: None,
+            plaintext: None,
             loopback_without_key: true,
             allowed_hosts: Vec::new(),
             max_body: ByteSize(16 << 20),
@@ -248,22 +263,6 @@ impl Default for LimitSettings {
             answer: ByteSize(96 << 10),
             backend_answer: ByteSize(32 << 20),
         }
-    }
-}
-
-/// The audit log.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct AuditSettings {
-    /// Directory; `audit` inside the data directory when absent.
-    pub directory: Option<PathBuf>,
-    /// A file is closed and the next one begun at this size.
-    pub rotate: ByteSize,
-}
-
-impl Default for AuditSettings {
-    fn default() -> Self {
-        Self { directory: None, rotate: ByteSize(256 << 20) }
     }
 }
 

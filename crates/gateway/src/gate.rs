@@ -253,6 +253,7 @@ impl Gateway {
             return Err(Stop::Refused(decision.rule, unknown()));
         }
         let spec = entry.tool.spec();
+        journey.note(|end| end.risk = Some(spec.risk));
         self.admission.admit_tool(&principal.id, spec.name.as_str(), spec.risk)?;
         // 4. Validate.
         let checked = entry.schema.accept(arguments).map_err(|fault| Stop::refused("argument-schema", fault))?;
@@ -271,6 +272,10 @@ impl Gateway {
         let permit = self.fits_profile(permit, spec.name.as_str(), &request.arguments, journey)?;
         self.ask_outside(&permit, spec, &request.arguments).await?;
         let bare = Self::wants_unredacted(&permit, &request, journey)?;
+        self.recorder.may_begin(spec.risk).map_err(|reason| {
+            let fault = Fault::new(FaultCode::Unavailable, "the audit log cannot be written, so no call is made");
+            Stop::refused("audit", fault.with_internal(reason).with_retry_after(5))
+        })?;
         // 6. Run.
         let ran = match self.approve(&permit, entry, &request, journey).await? {
             Approval::Ask(outcome) => Ok(outcome),

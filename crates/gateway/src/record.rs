@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use portcullis_identity::Transport;
-use portcullis_model::{Fault, FaultCode, Principal};
+use portcullis_model::{Fault, FaultCode, Principal, RiskClass};
 use serde_json::Value;
 
 use crate::Caller;
@@ -27,6 +27,8 @@ pub struct RoadEnd {
     pub target: String,
     /// Arguments, to be fingerprinted by the recorder, never stored.
     pub arguments: Option<Value>,
+    /// What the tool can do at worst; absent for what is no tool call.
+    pub risk: Option<RiskClass>,
     /// Whether it was let through.
     pub allowed: bool,
     /// The rule that decided.
@@ -67,6 +69,7 @@ impl RoadEnd {
             method,
             target: String::new(),
             arguments: None,
+            risk: None,
             allowed: false,
             rule: Arc::from("none"),
             code: None,
@@ -87,6 +90,15 @@ pub trait Recorder: Send + Sync {
     /// # Errors
     /// Says, for the operator, why it could not be written.
     fn record(&self, end: &RoadEnd) -> Result<(), String>;
+
+    /// Whether a call of this risk class may begin. Asked before the work, so that nothing is done that cannot be
+    /// recorded.
+    ///
+    /// # Errors
+    /// Says, for the operator, why not.
+    fn may_begin(&self, _risk: RiskClass) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// A journey under way. When it is dropped without having ended (the caller went away), that is recorded too.

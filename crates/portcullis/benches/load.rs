@@ -35,7 +35,9 @@ fn main() {
     let config = home.path().join("portcullis.yaml");
     let text = format!(
         "data: '{}'\nlisten: {{mcp: '{product_address}'}}\nstore: {{enabled: false}}\ningest: {{enabled: false}}\n\
-         limits: {{calls_per_second: 1000000, burst: 1000000, concurrent_per_principal: 1000, concurrent: 1000}}\nlog: {{level: warn}}\n",
+         limits: {{calls_per_second: 1000000, burst: 1000000, concurrent_per_principal: 1000, concurrent: 1000, tokens_per_day: 0, \
+         address: {{per_second: 1000000, burst: 1000000}}, tool: {{per_second: 1000000, burst: 1000000}}, \
+         global: {{per_second: 1000000, burst: 1000000}}}}\nlog: {{level: warn}}\n",
         home.path().join("data").display()
     );
     std::fs::write(&config, text).unwrap();

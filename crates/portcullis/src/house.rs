@@ -6,23 +6,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, bail};
+use portcullis_audit::{AuditEvent, AuditLog, EventKind};
 use portcullis_config::RateSettings;
-use portcullis_audit::{AuditEvent, AuditLog, AuditOptions, EventKind};
 use portcullis_connectors::prometheus::PrometheusSource;
 use portcullis_gateway::{
-    Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, ProfileMode, Profiles, Rate,
-    TokenLedger,
+    Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, ProfileMode,
+    Profiles, Rate, TokenLedger,
 };
 use portcullis_guard::{Redactor, Releaser, Sanitizer};
 use portcullis_identity::token::Verifier;
 use portcullis_identity::{Identity, KeyRing, Pepper, local_principal, local_user};
 use portcullis_model::{Clock, KeyId, Scope, SourceName, SystemClock, TenantId, ToolSpec, WriteCategory};
 use portcullis_policy::{BUILT_IN_ROLES, Budget, Charter, CharterGrant, Policies, PolicyText, Products, Vocabulary};
-use zeroize::Zeroizing;
 use portcullis_ports::Source;
 use portcullis_state::SqliteStore;
 use portcullis_telemetry::{EmbeddedSource, Store, StoreError};
 use portcullis_tools::{INSTRUCTIONS, Library, SourceCompleter, Sources, default_prompts, default_tools};
+use zeroize::Zeroizing;
 
 use crate::record::AuditRecorder;
 use crate::settings::{Config, SourceKind};
@@ -57,7 +57,7 @@ impl Foundations {
         keys.refresh().await?;
         let directory = audit_directory(config);
         private_directory(&directory)?;
-        let options = AuditOptions { rotate_at_bytes: config.audit.rotate.0, ..AuditOptions::default() };
+        let options = config.audit.options().context("audit")?;
         let audit = AuditLog::open_with(&directory, clock, options)
             .with_context(|| format!("opening the audit log in {}", directory.display()))?;
         Ok(Self { keys, audit: Arc::new(audit), state, pseudonyms })
@@ -82,7 +82,9 @@ impl Foundations {
 
     /// The book of behaviour profiles.
     pub async fn profiles(&self, config: &Config) -> anyhow::Result<Profiles> {
-        Profiles::open(self.state.clone(), Arc::new(SystemClock), profile_mode(config)).await.context("reading the behaviour profiles")
+        Profiles::open(self.state.clone(), Arc::new(SystemClock), profile_mode(config))
+            .await
+            .context("reading the behaviour profiles")
     }
 
     /// Closes in good order.
@@ -96,7 +98,7 @@ impl Foundations {
 
 /// Where the audit log is.
 pub fn audit_directory(config: &Config) -> PathBuf {
-    config.audit.directory.clone().unwrap_or_else(|| config.data.join("audit"))
+    config.audit.directory_in(&config.data)
 }
 
 /// Role names keys may carry.
@@ -161,7 +163,19 @@ impl House {
             },
         });
         let gateway = Arc::new(gateway);
-        Ok(Self { foundations, gateway, identity, tokens, ledger, profiles, store, sources, health, clock, version: AtomicU64::new(1) })
+        Ok(Self {
+            foundations,
+            gateway,
+            identity,
+            tokens,
+            ledger,
+            profiles,
+            store,
+            sources,
+            health,
+            clock,
+            version: AtomicU64::new(1),
+        })
     }
 
     /// Takes over what can change while running: sources, policies, roles, enabled writes. All or nothing.
@@ -216,6 +230,7 @@ pub fn check(config: &Config) -> anyhow::Result<String> {
     let catalogue = catalogue(config, &sources, &clock)?;
     let (policies, _products) = load_policies(config, &catalogue, 1)?;
     releaser(config, &[])?;
+    config.audit.options().context("audit")?;
     config.identity.check().context("identity")?;
     crate::identify::verifier(config, &policies, &clock)?;
     limits(config)?;
@@ -310,6 +325,17 @@ fn open_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<OpenedS
     }
 }
 
+/// What is allowed in the sources' settings and should be looked at.
+pub fn source_warnings(config: &Config) -> Vec<String> {
+    config
+        .sources
+        .iter()
+        .flat_map(|s| match &s.kind {
+            SourceKind::Prometheus(p) => p.warnings(&s.name),
+        })
+        .collect()
+}
+
 fn all_sources(config: &Config, embedded: Option<Arc<dyn Source>>) -> anyhow::Result<Vec<Arc<dyn Source>>> {
     let mut sources: Vec<Arc<dyn Source>> = embedded.into_iter().collect();
     for (index, settings) in config.sources.iter().enumerate() {
@@ -346,7 +372,24 @@ fn load_policies(config: &Config, catalogue: &Catalogue, version: u64) -> anyhow
     let mut vocabulary = vocabulary(config, catalogue);
     let products = Products::load(&config.products, &vocabulary).context("products")?;
     vocabulary.products = products.tools();
-    Ok((Policies::load(&texts, &vocabulary, version)?, products))
+    let offset = config.policy_utc_offset.as_deref().map_or(Ok(0), utc_offset).context("policy_utc_offset")?;
+    Ok((Policies::load(&texts, &vocabulary, version)?.with_clock(Arc::new(SystemClock), offset), products))
+}
+
+/// Seconds east of UTC of an offset such as `+02:00` (RFC 3339, `time-numoffset`).
+fn utc_offset(text: &str) -> anyhow::Result<i32> {
+    let read = || {
+        let (sign, rest) = match text.split_at_checked(1)? {
+            ("+", rest) => (1, rest),
+            ("-", rest) => (-1, rest),
+            _ => return None,
+        };
+        let (hours, minutes) = rest.split_once(':')?;
+        let two = |t: &str| if t.len() == 2 { t.parse::<i32>().ok() } else { None };
+        let (hours, minutes) = (two(hours)?, two(minutes)?);
+        ((0..=14).contains(&hours) && (0..60).contains(&minutes)).then_some(sign * (hours * 3_600 + minutes * 60))
+    };
+    read().with_context(|| format!("'{text}' is no offset; use one such as +02:00"))
 }
 
 /// The tools and the rules about them, without anything opened: for looking at rules.

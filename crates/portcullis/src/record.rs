@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
 use portcullis_gateway::{Recorder, RoadEnd};
-use portcullis_model::FaultCode;
+use portcullis_model::{FaultCode, RiskClass};
 
 /// Bytes of answer text that make one token, roughly; for the record's estimate only.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -14,7 +14,11 @@ pub struct AuditRecorder(pub Arc<AuditLog>);
 
 impl Recorder for AuditRecorder {
     fn record(&self, end: &RoadEnd) -> Result<(), String> {
-        self.0.append(self.event(end)).map(|_| ()).map_err(|e| e.to_string())
+        self.0.append_for(end.risk.unwrap_or(RiskClass::Read), self.event(end)).map(|_| ()).map_err(|e| e.to_string())
+    }
+
+    fn may_begin(&self, risk: RiskClass) -> Result<(), String> {
+        self.0.may_begin(risk)
     }
 }
 

@@ -4,9 +4,10 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use portcullis_audit::AuditSettings;
 use portcullis_config::{
-    ApprovalSettings, AuditSettings, ConfigError, IngestSettings, LimitSettings, ListenSettings, Loaded, LogSettings,
-    ProfileSettings, StdioSettings, StoreSettings, WriteSettings,
+    ApprovalSettings, ConfigError, IngestSettings, LimitSettings, ListenSettings, Loaded, LogSettings, ProfileSettings,
+    StdioSettings, StoreSettings, WriteSettings,
 };
 use portcullis_connectors::prometheus::PrometheusConfig;
 use portcullis_guard::{RedactionSettings, ReleaseSettings, SanitizeSettings};
@@ -112,6 +113,8 @@ pub struct Config {
     pub sources: Vec<SourceSettings>,
     /// Files with Cedar policies that are added to the built-in roles.
     pub policies: Vec<PathBuf>,
+    /// Offset of the hours and weekdays rules speak of, such as `+02:00`; UTC when absent.
+    pub policy_utc_offset: Option<String>,
     /// Role names beyond the built-in ones that keys may carry.
     pub roles: Vec<String>,
     /// Named bundles of tools, sources, services and limits, each at `/mcp/<name>`.
@@ -147,6 +150,7 @@ impl Default for Config {
             store: StoreSettings::default(),
             sources: Vec::new(),
             policies: Vec::new(),
+            policy_utc_offset: None,
             roles: Vec::new(),
             products: Vec::new(),
             redaction: RedactionSettings::default(),

@@ -28,7 +28,8 @@ async fn act(foundations: &Foundations, config: &Config, action: ApprovalAction)
     };
     let who = local_principal(&local_user(), "admin")?;
     let (decision, method) = if granted { (Decision::Allow, "approval.grant") } else { (Decision::Deny, "approval.deny") };
-    let event = AuditEvent::new(EventKind::Approval).principal(&who).method(method).decided(decision, "operator").note(id.clone());
+    let event =
+        AuditEvent::new(EventKind::Approval).principal(&who).method(method).decided(decision, "operator").note(id.clone());
     foundations.audit.append(event).context("the decision cannot be recorded, so it is not made")?;
     let record = if granted { book.grant(&id, &who.id).await? } else { book.deny(&id, &who.id).await? };
     let (word, after) = if granted {
@@ -58,7 +59,14 @@ fn list(records: &[ApprovalRecord], output: &OutputArgs) -> anyhow::Result<()> {
             ApprovalState::Used { by, .. } => paint::faint(&format!("used (yes of {by})")),
         };
         let left = r.expires_at.as_nanos().saturating_sub(now.as_nanos()) / 1_000_000_000;
-        [r.id.clone(), state, r.principal.to_string(), format!("{} ({})", r.tool, r.risk.as_str()), r.summary.clone(), format!("{left}s")]
+        [
+            r.id.clone(),
+            state,
+            r.principal.to_string(),
+            format!("{} ({})", r.tool, r.risk.as_str()),
+            r.summary.clone(),
+            format!("{left}s"),
+        ]
     });
     say(table(["id", "state", "who", "tool", "arguments", "ends in"], rows));
     Ok(())

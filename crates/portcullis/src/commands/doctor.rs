@@ -9,7 +9,7 @@ use portcullis_model::{Clock, SystemClock, format_duration};
 use serde::Serialize;
 
 use crate::cli::OutputArgs;
-use crate::house::{House, audit_directory, refuse_open_doors};
+use crate::house::{House, audit_directory, refuse_open_doors, source_warnings};
 use crate::settings::Config;
 use crate::terminal::{paint, say, say_json};
 
@@ -80,6 +80,12 @@ pub async fn report(config: &Config, house: &House) -> String {
 async fn examine(config: &Config, house: &House) -> Vec<Line> {
     let mut lines = controls(config, house).await;
     lines.extend(sources(house).await);
+    lines.extend(source_warnings(config).into_iter().map(|detail| Line {
+        kind: "source",
+        name: "settings".into(),
+        state: State::Attention,
+        detail,
+    }));
     lines
 }
 

@@ -142,7 +142,9 @@ impl People {
             return Ok(local_principal(user, &self.local_role)?);
         }
         if !roles_given {
-            bail!("nothing is known about '{id}'; name its roles with --role, or a key as key:ID (`portcullis key list` shows them)");
+            bail!(
+                "nothing is known about '{id}'; name its roles with --role, or a key as key:ID (`portcullis key list` shows them)"
+            );
         }
         Ok(Principal { id: PrincipalId::new(id)?, ..local_principal("somebody", &self.local_role)? })
     }
@@ -264,7 +266,12 @@ fn explain_all(book: &Rulebook, principal: &Principal, as_json: bool) -> anyhow:
     let rows = decided.iter().map(|(tool, decision)| {
         let listed = if decision.allowed { paint::good("listed") } else { paint::bad("not listed") };
         let depends = book.policies.depends_on_arguments(tool.name.as_str());
-        [tool.name.to_string(), listed, decision.rule.to_string(), if depends { "depends on the arguments".into() } else { String::new() }]
+        [
+            tool.name.to_string(),
+            listed,
+            decision.rule.to_string(),
+            if depends { "depends on the arguments".into() } else { String::new() },
+        ]
     });
     say(table(["tool", "", "rule", ""], rows));
     Ok(())
@@ -357,7 +364,8 @@ async fn test(config: &Config, path: &Path, files: &[PathBuf], as_json: bool) ->
     let people = people(config, rows.iter().filter_map(|r| r.principal.as_deref())).await?;
     let mut results = Vec::new();
     for (index, row) in rows.iter().enumerate() {
-        let expected = row.expect.with_context(|| format!("row {}: expect is missing; write allow, deny, listed or hidden", index + 1))?;
+        let expected =
+            row.expect.with_context(|| format!("row {}: expect is missing; write allow, deny, listed or hidden", index + 1))?;
         let decision = decide(&book, &people, row, matches!(expected, Expected::Listed | Expected::Hidden))
             .with_context(|| format!("row {}", index + 1))?;
         let allowed = matches!(expected, Expected::Allow | Expected::Listed);
@@ -452,8 +460,10 @@ async fn dry_run(config: &Config, args: DryRunArgs) -> anyhow::Result<()> {
             continue;
         }
         let place = || format!("row {}", index + 1);
-        let (was, would) =
-            (decide(&before, &people, row, args.audit).with_context(place)?, decide(&after, &people, row, args.audit).with_context(place)?);
+        let (was, would) = (
+            decide(&before, &people, row, args.audit).with_context(place)?,
+            decide(&after, &people, row, args.audit).with_context(place)?,
+        );
         let depends = args.audit && [&before, &after].iter().any(|b| b.policies.depends_on_arguments(&row.tool));
         let differs = was != would;
         changes.push(Change {
@@ -532,7 +542,8 @@ async fn recorded_calls(config: &Config, since: &str) -> anyhow::Result<(Vec<(Ro
             _ => unreadable += 1,
         }
     }
-    let rows = seen.into_iter().map(|((principal, tool), count)| (Row { principal: Some(principal), tool, ..Row::default() }, count));
+    let rows =
+        seen.into_iter().map(|((principal, tool), count)| (Row { principal: Some(principal), tool, ..Row::default() }, count));
     Ok((rows.collect(), unreadable))
 }
 
@@ -542,7 +553,9 @@ mod tests {
 
     #[test]
     fn tables_are_read_and_mistakes_name_their_row() {
-        let rows = read_csv("role,tool,args,expect,rule\nreader,sql,\"{\"\"query\"\": \"\"x\"\"}\",deny,no-sql\noperator,sql,,allow,\n").unwrap();
+        let rows =
+            read_csv("role,tool,args,expect,rule\nreader,sql,\"{\"\"query\"\": \"\"x\"\"}\",deny,no-sql\noperator,sql,,allow,\n")
+                .unwrap();
         assert_eq!(rows.len(), 2);
         assert_eq!(rows[0].args.as_ref().unwrap()["query"], "x");
         assert_eq!((rows[0].expect, rows[1].rule.clone()), (Some(Expected::Deny), None));

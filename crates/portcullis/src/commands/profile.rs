@@ -38,14 +38,22 @@ async fn act(foundations: &Foundations, config: &Config, action: ProfileAction) 
             let learned = learned(&profiles, &principal).await?;
             record(foundations, "profile.accept", &learned.principal)?;
             profiles.accept(&learned.principal).await?;
-            say(format!("The profile of {principal} is what was seen of it: {} tools in {} calls.", learned.tools.len(), learned.calls));
+            say(format!(
+                "The profile of {principal} is what was seen of it: {} tools in {} calls.",
+                learned.tools.len(),
+                learned.calls
+            ));
             Ok(())
         }
         ProfileAction::Forget { principal } => {
             let id = PrincipalId::new(&principal)?;
             record(foundations, "profile.forget", &id)?;
             let there = profiles.forget(&id).await?;
-            say(if there { format!("Nothing is known of {principal} any more.") } else { format!("Nothing was known of {principal}.") });
+            say(if there {
+                format!("Nothing is known of {principal} any more.")
+            } else {
+                format!("Nothing was known of {principal}.")
+            });
             Ok(())
         }
     }
@@ -69,7 +77,8 @@ async fn learned(profiles: &Profiles, principal: &str) -> anyhow::Result<Behavio
 async fn list(profiles: &Profiles, output: &OutputArgs) -> anyhow::Result<()> {
     let all = profiles.learned().await?;
     if output.json {
-        let rows: Vec<_> = all.iter().map(|b| json!({"learned": b, "accepted": profiles.accepted(&b.principal).is_some()})).collect();
+        let rows: Vec<_> =
+            all.iter().map(|b| json!({"learned": b, "accepted": profiles.accepted(&b.principal).is_some()})).collect();
         say_json(&json!(rows));
         return Ok(());
     }

@@ -80,6 +80,9 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
     if listeners.otlp.is_some() && house.store.is_none() {
         bail!("the embedded store is open in another Portcullis process; stop it, or set `data` to another directory");
     }
+    for warning in crate::house::source_warnings(config) {
+        tracing::warn!(target: "portcullis", "{warning}");
+    }
     house.audit_life(EventKind::Start, format!("serve on {}", config.listen.mcp));
     for line in doctor::report(config, &house).await.lines() {
         tracing::info!(target: "portcullis", "{line}");

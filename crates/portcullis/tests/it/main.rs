@@ -19,6 +19,7 @@ mod doors;
 mod ingest;
 mod keys;
 mod policies;
+mod prometheus;
 mod server;
 mod stdio;
 mod tokens;
