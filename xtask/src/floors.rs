@@ -38,6 +38,7 @@ pub(crate) const HOUSE: &[Place] = &[
     pure(3, "guard"),
     place(3, "egress"),
     place(3, "state"),
+    place(3, "wire"),
     place(4, "telemetry"),
     place(4, "connectors"),
     place(4, "tools"),

@@ -1,4 +1,4 @@
-//! Streamable HTTP at `/mcp`. A request passes, in this order: Host and Origin, declared size, identification,
+//! Streamable HTTP at `/mcp`, and for each product at `/mcp/<product>`. A request passes, in this order: Host and Origin, declared size, identification,
 //! admission, body within its limit and time, strict JSON, session ownership; only then it is served, by rmcp or the
 //! short way of `quick`.
 //!
@@ -8,27 +8,24 @@
 mod answer;
 mod batch;
 mod door;
-mod hosts;
 mod oauth;
 mod quick;
-mod serve;
 mod sessions;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::HeaderValue;
-use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::http::Method;
 use axum::routing::{any, get};
 use portcullis_gateway::Gateway;
 use portcullis_identity::token::ProtectedResource;
+use portcullis_wire::{Pages, Wire, guarded};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use hosts::HostPolicy;
-pub use serve::{ConnectionSettings, serve, serve_with};
+pub use portcullis_wire::{ConnectionSettings, HostPolicy};
 pub use sessions::SessionLimits;
 
 pub(crate) use answer::{NOT_RPC, request_id};
@@ -87,20 +84,55 @@ pub fn router(gateway: Arc<Gateway>, settings: HttpSettings) -> Router {
     let hosts = settings.hosts.clone();
     let resource = settings.protected_resource.clone();
     let door = Arc::new(door::Door::new(gateway, settings));
-    let routes = Router::new().route("/mcp", any(door::enter)).with_state(door).route("/healthz", get(|| async { "ok" }));
+    let routes = Router::new()
+        .route("/mcp", any(door::enter))
+        .route("/mcp/{product}", any(door::enter))
+        .with_state(door)
+        .route("/healthz", get(|| async { "ok" }));
     host_checked(oauth::with_metadata(routes, resource.as_ref()), hosts)
 }
 
-/// Puts the Host and Origin check and the security headers before every route of `routes`, unknown ones included.
-/// Other HTTP faces on the same listener go through it as well.
+/// What pages of allowed origins may do: what a client of MCP in a browser does, and nothing else.
+const PAGES: Pages = Pages {
+    methods: &[Method::POST, Method::GET, Method::DELETE],
+    headers: &[
+        "accept",
+        "authorization",
+        "content-type",
+        "last-event-id",
+        "mcp-method",
+        "mcp-name",
+        "mcp-protocol-version",
+        "mcp-session-id",
+        "traceparent",
+    ],
+    header_prefix: Some(door::MIRRORED),
+    exposed: "Mcp-Session-Id, WWW-Authenticate, Retry-After",
+};
+
+/// Puts the Host and Origin check, the answers to allowed pages and the security headers before every route of `routes`,
+/// unknown ones included.
 pub fn host_checked(routes: Router, hosts: HostPolicy) -> Router {
-    routes.layer(middleware::from_fn_with_state(Arc::new(hosts), hosts::check)).layer(middleware::from_fn(security_headers))
+    guarded(routes, hosts, Some(PAGES), answer::plain_refusal)
 }
 
-async fn security_headers(request: axum::extract::Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+/// Serves `router` in clear text until `shutdown` is cancelled; see [`portcullis_wire::serve`].
+///
+/// # Errors
+/// When the listener fails for good.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+    serve_with(listener, router, shutdown, ConnectionSettings::default()).await
+}
+
+/// The same with other bounds than the default ones.
+///
+/// # Errors
+/// When the listener fails for good.
+pub async fn serve_with(
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+    settings: ConnectionSettings,
+) -> io::Result<()> {
+    portcullis_wire::serve(listener, router, shutdown, settings, Wire::plain()).await
 }

@@ -1,18 +1,89 @@
 //! Which names this server answers to, and which web pages may talk to it: the guard against DNS rebinding and
-//! cross-site requests (MCP, basic/transports, security warning).
+//! cross-site requests (MCP, basic/transports, security warning), and the answers by which a browser lets an allowed page
+//! through (Fetch standard, HTTP-CORS).
 //!
-//! A present and wrong header is always refused. Absent `Origin` is what programs send, absent `Host` is not.
+//! A present and wrong header is always refused. Absent `Origin` is what programs send, absent `Host` is not. No page may
+//! send cookies, and none is allowed by a pattern.
 
 use std::sync::Arc;
 
+use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{HOST, ORIGIN};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
+};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::middleware::Next;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::{self, Next};
 use axum::response::Response;
 
-use super::answer::plain_refusal;
+use crate::headers::with_security_headers;
+
+/// How long a browser may keep the answer to a preflight, seconds.
+const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("600");
+/// Most header names that are looked at in a preflight.
+const MOST_HEADERS: usize = 64;
+
+/// What pages of allowed origins may do.
+#[derive(Debug, Clone, Copy)]
+pub struct Pages {
+    /// Methods.
+    pub methods: &'static [Method],
+    /// Request headers, in lower case.
+    pub headers: &'static [&'static str],
+    /// Request headers that begin like this.
+    pub header_prefix: Option<&'static str>,
+    /// Response headers they may read.
+    pub exposed: &'static str,
+}
+
+impl Pages {
+    fn takes_header(&self, name: &str) -> bool {
+        let known = self.headers.contains(&name) || self.header_prefix.is_some_and(|prefix| name.starts_with(prefix));
+        known && HeaderName::try_from(name).is_ok()
+    }
+
+    /// The answer to a preflight: what was asked for and is allowed, no more.
+    fn preflight(&self, headers: &HeaderMap, asked: &HeaderValue) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        let answer = response.headers_mut();
+        if let Some(method) = self.methods.iter().find(|method| method.as_str().as_bytes() == asked.as_bytes())
+            && let Ok(method) = HeaderValue::from_str(method.as_str())
+        {
+            answer.insert(ACCESS_CONTROL_ALLOW_METHODS, method);
+        }
+        let wanted = headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter().filter_map(|value| value.to_str().ok());
+        let names = wanted.flat_map(|list| list.split(',')).take(MOST_HEADERS).map(|name| name.trim().to_ascii_lowercase());
+        let allowed: Vec<String> = names.filter(|name| self.takes_header(name)).collect();
+        if !allowed.is_empty()
+            && let Ok(allowed) = HeaderValue::from_str(&allowed.join(", "))
+        {
+            answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+        }
+        answer.insert(ACCESS_CONTROL_MAX_AGE, PREFLIGHT_AGE);
+        answer.append(VARY, HeaderValue::from_static("Access-Control-Request-Method, Access-Control-Request-Headers"));
+        response
+    }
+}
+
+/// Writes a refusal in the door's own words.
+pub type Refuse = fn(StatusCode, &'static str) -> Response;
+
+/// Puts the Host and Origin check, the answers to allowed pages and the security headers before every route of `routes`,
+/// unknown ones included. Without `pages` no page of another origin is let through, whatever `hosts` says.
+pub fn guarded(routes: Router, hosts: HostPolicy, pages: Option<Pages>, refuse: Refuse) -> Router {
+    let guard = Arc::new(Guard { hosts, pages, refuse });
+    with_security_headers(routes.layer(middleware::from_fn_with_state(guard, check)))
+}
+
+struct Guard {
+    hosts: HostPolicy,
+    pages: Option<Pages>,
+    refuse: Refuse,
+}
 
 /// A configured name or origin that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +148,8 @@ impl HostPolicy {
         Ok(self)
     }
 
-    fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+    /// Where a request that may pass comes from.
+    fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<Origination, (StatusCode, &'static str)> {
         let mut given = headers.get_all(HOST).iter();
         let host = match (given.next(), given.next()) {
             (Some(_), Some(_)) => return Err((StatusCode::BAD_REQUEST, "the request has more than one Host header")),
@@ -91,21 +163,30 @@ impl HostPolicy {
             return Err((StatusCode::FORBIDDEN, "this server does not answer to that Host; the operator can allow it"));
         }
         let mut given = headers.get_all(ORIGIN).iter();
-        let Some(first) = given.next() else { return Ok(()) };
+        let Some(first) = given.next() else { return Ok(Origination::Here) };
         let page = first.to_str().ok().and_then(origin).filter(|_| given.next().is_none());
         match page {
-            Some(page) if self.trusts(&page, &host) => Ok(()),
+            Some(page) if own(&page, &host) => Ok(Origination::Here),
+            Some(page) if self.origins.contains(&page) => Ok(Origination::AllowedPage),
             _ => Err((StatusCode::FORBIDDEN, "pages of that Origin may not use this server; the operator can allow it")),
         }
     }
+}
 
-    fn trusts(&self, page: &Origin, host: &Name) -> bool {
-        let port = host.port.unwrap_or(if page.scheme == "https" { 443 } else { 80 });
-        let loopback = |name: &str| LOOPBACK.contains(&name);
-        // The host was accepted above, so a page of the same host and port came from this server.
-        let own = page.port == port && (page.host == host.host || (loopback(&page.host) && loopback(&host.host)));
-        own || self.origins.contains(page)
-    }
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origination {
+    /// A program, or a page this very server served.
+    Here,
+    /// A page of another origin that the operator allowed.
+    AllowedPage,
+}
+
+/// Whether a page came from the host it now asks, which was accepted before.
+fn own(page: &Origin, host: &Name) -> bool {
+    let loopback = |name: &str| LOOPBACK.contains(&name);
+    let port = host.port.unwrap_or(if page.scheme == "https" { 443 } else { 80 });
+    page.port == port && (page.host == host.host || (loopback(&page.host) && loopback(&host.host)))
 }
 
 fn name(text: &str) -> Option<Name> {
@@ -131,18 +212,42 @@ fn origin(text: &str) -> Option<Origin> {
 }
 
 /// The layer.
-pub(super) async fn check(State(policy): State<Arc<HostPolicy>>, request: Request, next: Next) -> Response {
-    match policy.judge(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err((status, sentence)) => {
+async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let from = match (guard.hosts.judge(request.uri(), request.headers()), guard.pages) {
+        (Ok(Origination::AllowedPage), None) => Err((StatusCode::FORBIDDEN, "no page of another origin may use this server")),
+        (judged, _) => judged,
+    };
+    let mut response = match (from, guard.pages) {
+        (Ok(Origination::AllowedPage), Some(pages)) => answer_page(pages, request, next).await,
+        (Ok(_), _) => next.run(request).await,
+        (Err((status, sentence)), _) => {
             tracing::warn!(
                 host = ?request.headers().get(HOST),
                 origin = ?request.headers().get(ORIGIN),
                 "a request was refused for its Host or Origin"
             );
-            plain_refusal(status, sentence)
+            (guard.refuse)(status, sentence)
         }
+    };
+    if !guard.hosts.origins.is_empty() {
+        response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
     }
+    response
+}
+
+/// Answers a page of an allowed origin, in the words a browser wants to hear.
+async fn answer_page(pages: Pages, request: Request, next: Next) -> Response {
+    let page = request.headers().get(ORIGIN).cloned();
+    let asked = request.headers().get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| request.method() == Method::OPTIONS).cloned();
+    let mut response = match asked {
+        Some(asked) => pages.preflight(request.headers(), &asked),
+        None => next.run(request).await,
+    };
+    if let Some(page) = page {
+        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, page);
+        response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(pages.exposed));
+    }
+    response
 }
 
 #[cfg(test)]
