@@ -3,13 +3,14 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use portcullis_config::{ClientCertificates, TlsSettings, TlsVersion};
 use portcullis_model::SystemClock;
 use portcullis_wire::{Certificates, Protocol, TlsError};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
 pub(crate) struct Authority {
@@ -23,7 +24,11 @@ pub(crate) struct Paper {
 }
 
 pub(crate) fn authority() -> Authority {
+    static MADE: AtomicUsize = AtomicUsize::new(0);
     let mut params = CertificateParams::new(Vec::new()).unwrap();
+    // Authorities are told apart by their names.
+    let name = format!("authority {}", MADE.fetch_add(1, Ordering::Relaxed));
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     let key = KeyPair::generate().unwrap();
