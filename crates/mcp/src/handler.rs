@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use portcullis_gateway::gate::{Answer, CompletionReference};
-use portcullis_gateway::{CallRequest, Caller, GetPrompt, LookupRequest, Voice};
+use portcullis_gateway::gate::Answer;
+use portcullis_gateway::{CallRequest, Caller, CompletionReference, GetPrompt, LookupRequest, Voice};
 use portcullis_guard::{ClientFault, Released};
 use portcullis_model::{Fault, FaultCode};
 use portcullis_ports::{Answers, Arguments, InputRequest};

@@ -27,6 +27,7 @@ impl AuditRecorder {
         let kind = match (end.method, end.allowed, end.code) {
             ("authenticate", ..) => EventKind::Authentication,
             ("bypass", ..) => EventKind::Bypass,
+            ("approval.request" | "approval.use", ..) => EventKind::Approval,
             (_, false, Some(FaultCode::Cancelled)) | (_, true, Some(_)) => EventKind::Failed,
             (_, false, _) => EventKind::Refused,
             ("tools/call", true, None) => EventKind::Call,

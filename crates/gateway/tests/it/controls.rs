@@ -22,7 +22,7 @@ fn boss() -> PrincipalId {
 async fn call(house: &House, key: &str, request: CallRequest) -> Result<Outcome, (FaultCode, String)> {
     let caller = house.caller(key).await;
     let answer = house.gateway.call(&caller, request, Arc::new(())).await;
-    answer.map(|a| a.into_inner()).map_err(|f| (f.get().code, f.get().message.clone()))
+    answer.map(portcullis_guard::Released::into_inner).map_err(|f| (f.get().code, f.get().message.clone()))
 }
 
 #[tokio::test]
