@@ -25,6 +25,7 @@ use portcullis_tools::{INSTRUCTIONS, Library, SourceCompleter, Sources, default_
 use zeroize::Zeroizing;
 
 use crate::record::AuditRecorder;
+use crate::scrub::AnswerScrubber;
 use crate::settings::{Config, SourceKind};
 use crate::unavailable::Unavailable;
 
@@ -136,7 +137,8 @@ impl House {
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let foundations = Foundations::open(config).await?;
-        let (store, embedded) = open_store(config, &clock)?;
+        let scrubber = Arc::new(AnswerScrubber(redactor(config, &foundations.pseudonyms[..])?));
+        let (store, embedded) = open_store(config, &clock, scrubber)?;
         let sources = Arc::new(Sources::new(all_sources(config, embedded)?)?);
         let catalogue = catalogue(config, &sources, &clock)?;
         let (policies, products) = load_policies(config, &catalogue, 1)?;
@@ -285,10 +287,14 @@ fn limits(config: &Config) -> anyhow::Result<LimitSettings> {
     })
 }
 
+/// What is taken out, by the operator's settings.
+fn redactor(config: &Config, key: &[u8]) -> anyhow::Result<Redactor> {
+    Redactor::with_settings(&config.redaction, key).map_err(anyhow::Error::msg).context("redaction")
+}
+
 /// What goes out, by the operator's settings. `key` makes the pseudonyms of this installation.
 fn releaser(config: &Config, key: &[u8]) -> anyhow::Result<Releaser> {
-    let redactor = Redactor::with_settings(&config.redaction, key).map_err(anyhow::Error::msg).context("redaction")?;
-    Releaser::with_settings(redactor, config.release).map_err(anyhow::Error::msg).context("release")
+    Releaser::with_settings(redactor(config, key)?, config.release).map_err(anyhow::Error::msg).context("release")
 }
 
 fn profile_mode(config: &Config) -> ProfileMode {
@@ -303,7 +309,7 @@ fn profile_mode(config: &Config) -> ProfileMode {
 /// The store, when it is ours, and the source that answers for it.
 type OpenedStore = (Option<Store>, Option<Arc<dyn Source>>);
 
-fn open_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<OpenedStore> {
+fn open_store(config: &Config, clock: &Arc<dyn Clock>, scrubber: Arc<AnswerScrubber>) -> anyhow::Result<OpenedStore> {
     if !config.store.enabled {
         return Ok((None, None));
     }
@@ -313,7 +319,7 @@ fn open_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<OpenedS
     settings.retention_bytes = Some(config.store.retention.size.0);
     match Store::open(settings, clock.clone()) {
         Ok(store) => {
-            let source = EmbeddedSource::new(name, store.clone());
+            let source = EmbeddedSource::new(name, store.clone()).scrubbed(scrubber);
             Ok((Some(store), Some(Arc::new(source))))
         }
         // Another process of ours serves this store; everything else still works here, and answers say so.

@@ -8,6 +8,7 @@ mod demo;
 mod house;
 mod identify;
 mod record;
+mod scrub;
 mod settings;
 mod shutdown;
 mod terminal;

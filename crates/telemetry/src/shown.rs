@@ -11,19 +11,54 @@ use arrow::array::{
 use arrow::datatypes::Field;
 
 use crate::error::Result;
-use crate::schema::{Shown, Stored, Table, map_type};
+use crate::schema::{Column, Shown, Stored, Table, map_type};
+use crate::scrub::Scrub;
 use crate::text::pairs;
 
 type Attributes = std::collections::BTreeMap<String, String>;
 type MapsBuilder = MapBuilder<StringBuilder, StringBuilder>;
 
-/// A batch of stored columns `columns` (ascending) as SQL sees them.
-pub(crate) fn show(table: Table, columns: &[usize], rows: &RecordBatch) -> Result<RecordBatch> {
+/// A batch of stored columns `columns` (ascending) as SQL sees them: scrubbed before any function or condition is applied.
+pub(crate) fn show(table: Table, columns: &[usize], rows: &RecordBatch, scrub: Option<&Scrub>) -> Result<RecordBatch> {
     let schema = Arc::new(table.shown_schema().project(columns)?);
-    let arrays =
-        columns.iter().zip(rows.columns()).map(|(at, array)| show_column(table, *at, array)).collect::<Result<Vec<_>>>()?;
+    let one = |(at, array): (&usize, &ArrayRef)| match scrub.and_then(|s| scrubbed(s, table.columns()[*at], array)) {
+        Some(clean) => show_column(table, *at, &clean),
+        None => show_column(table, *at, array),
+    };
+    let arrays = columns.iter().zip(rows.columns()).map(one).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
+}
+
+/// A text column without secrets; `None` when it has none, or is no text.
+fn scrubbed(scrub: &Scrub, column: Column, array: &ArrayRef) -> Option<ArrayRef> {
+    let texts = array.as_string_view_opt()?;
+    let clean = |text: &str| match column.shown {
+        Shown::Plain => scrub.text(text),
+        Shown::Map | Shown::Events | Shown::Links | Shown::Exemplars => scrub.json(text),
+        Shown::ListU64 | Shown::ListF64 | Shown::Quantiles => None,
+    };
+    let mut known: HashMap<u128, Option<String>> = HashMap::new();
+    let mut changed: Option<StringViewBuilder> = None;
+    for row in 0..texts.len() {
+        let text = texts.value(row);
+        let fresh;
+        let found = if matches!(column.stored, Stored::Text) {
+            fresh = clean(text);
+            &fresh
+        } else {
+            known.entry(texts.views()[row]).or_insert_with(|| clean(text))
+        };
+        if found.is_some() && changed.is_none() {
+            let mut builder = StringViewBuilder::with_capacity(texts.len());
+            (0..row).for_each(|before| builder.append_option(texts.is_valid(before).then(|| texts.value(before))));
+            changed = Some(builder);
+        }
+        if let Some(builder) = &mut changed {
+            builder.append_option(texts.is_valid(row).then(|| found.as_deref().unwrap_or(text)));
+        }
+    }
+    changed.map(|mut builder| Arc::new(builder.finish()) as ArrayRef)
 }
 
 fn show_column(table: Table, at: usize, array: &ArrayRef) -> Result<ArrayRef> {

@@ -1,6 +1,7 @@
 //! The store as a `Source`: takes the permit's scope, deadline and budget into every question.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -19,6 +20,7 @@ use crate::read::semantic::{SemanticQuestion, resolve};
 use crate::read::{Confinement, counts, labels, logs, services, traces};
 use crate::scan::Cancel;
 use crate::schema::Table;
+use crate::scrub::{Scrub, Scrubber};
 use crate::sql;
 use crate::store::Store;
 
@@ -30,17 +32,26 @@ const SCAN_AHEAD: usize = 2;
 pub struct EmbeddedSource {
     name: SourceName,
     store: Store,
+    scrubber: Option<Arc<dyn Scrubber>>,
 }
 
 impl EmbeddedSource {
     /// The store, answering as `name`.
     pub fn new(name: SourceName, store: Store) -> Self {
-        Self { name, store }
+        Self { name, store, scrubber: None }
+    }
+
+    /// Conditions and functions of questions see what the scrubber leaves, unless the caller may see unredacted answers.
+    #[must_use]
+    pub fn scrubbed(self, scrubber: Arc<dyn Scrubber>) -> Self {
+        Self { scrubber: Some(scrubber), ..self }
     }
 
     fn confinement(&self, permit: &Permit) -> Result<Confinement, Fault> {
         permit.scope().require_source(self.name.as_str()).map_err(|e| Fault::new(FaultCode::Forbidden, e.to_string()))?;
-        Ok(Confinement::new(permit.scope(), self.store.now()))
+        let scrubber = self.scrubber.clone().filter(|_| !permit.may_see_unredacted());
+        let scrub = scrubber.map(|scrubber| Scrub::new(scrubber, permit.scope().tenant.clone()));
+        Ok(Confinement::new(permit.scope(), self.store.now()).scrubbed(scrub))
     }
 
     async fn ask<T: Send + 'static>(

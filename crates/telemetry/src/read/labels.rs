@@ -41,7 +41,11 @@ pub(crate) fn catalogue(
     for table in Table::METRICS {
         let mut filter = confinement.filter(table, request.window, request.service.as_deref());
         if let (Some(part), Some(column)) = (wanted.clone(), table.metric_column()) {
-            filter.stages.push(Stage::on_words(column, move |name| name.to_lowercase().contains(&part)));
+            let scrub = confinement.scrub.clone();
+            filter.stages.push(Stage::on_words(column, move |name| {
+                let clean = scrub.as_ref().and_then(|s| s.unmarked(name));
+                clean.as_deref().unwrap_or(name).to_lowercase().contains(&part)
+            }));
         }
         for (name, metric) in read_metrics(store, cancel, confinement, table, filter, request.with_labels, &hasher)? {
             let kind = match table {

@@ -11,7 +11,7 @@ use portcullis_model::{LogRecord, Severity, TimeWindow, Timestamp};
 use portcullis_ports::{LogAnswer, LogFilter, LogPosition, LogRequest, TextFilter, Total};
 
 use super::rank::{FirstRows, Order};
-use super::{Confinement, Matcher, attribute_stage, hex, merged, pattern};
+use super::{Confinement, attribute_stage, hex, merged, pattern};
 use crate::error::{Result, StoreError};
 use crate::scan::{Cancel, Filter, Stage};
 use crate::schema::Table;
@@ -48,7 +48,7 @@ pub(crate) fn filter(confinement: &Confinement, wanted: &LogFilter) -> Result<Fi
         }));
     }
     if !wanted.attributes.is_empty() {
-        let matchers = wanted.attributes.iter().map(Matcher::new).collect::<Result<_>>()?;
+        let matchers = confinement.matchers(&wanted.attributes)?;
         filter.stages.push(attribute_stage(Table::Logs, ATTRIBUTES, matchers));
     }
     match &wanted.text {
@@ -56,12 +56,21 @@ pub(crate) fn filter(confinement: &Confinement, wanted: &LogFilter) -> Result<Fi
             for word in words.split_whitespace() {
                 let word = regex::RegexBuilder::new(&regex::escape(word)).case_insensitive(true).build();
                 let word = word.map_err(|_| StoreError::Invalid("the text to search for is too long".into()))?;
-                filter.stages.push(Stage::on_text(BODY, move |body| word.is_match(body)));
+                let scrub = confinement.scrub.clone();
+                // A word of the scrubbed text is one of the text as well, so only what has it need be scrubbed.
+                let outside = move |body: &str, word: &regex::Regex| {
+                    scrub.as_ref().and_then(|s| s.unmarked(body)).is_none_or(|clean| word.is_match(&clean))
+                };
+                filter.stages.push(Stage::on_text(BODY, move |body| word.is_match(body) && outside(body, &word)));
             }
         }
         Some(TextFilter::Regex(text)) => {
             let found = pattern(text, text)?;
-            filter.stages.push(Stage::on_text(BODY, move |body| found.is_match(body)));
+            let scrub = confinement.scrub.clone();
+            filter.stages.push(Stage::on_text(BODY, move |body| {
+                let clean = scrub.as_ref().and_then(|s| s.text(body));
+                found.is_match(clean.as_deref().unwrap_or(body))
+            }));
         }
         None => {}
     }

@@ -8,7 +8,7 @@ use portcullis_model::{NameSet, Sample, Series, TimeWindow, Timestamp};
 use portcullis_ports::{Aggregation, LabelMatch, Total};
 
 use super::points::{HistogramPoint, MOST_SERIES, Nature, NumberPoint, Points, RawSeries, gather};
-use super::{Confinement, Matcher, attribute_stage, merged, quantile};
+use super::{Confinement, attribute_stage, merged, quantile};
 use crate::error::{Result, StoreError};
 use crate::scan::Cancel;
 use crate::schema::Table;
@@ -174,7 +174,7 @@ pub(crate) fn find(store: &Store, cancel: &Cancel, confinement: &Confinement, qu
         confinement.confine_start(&mut filter);
         filter.metrics = NameSet::Only(question.names.clone());
         if !question.matchers.is_empty() {
-            let matchers = question.matchers.iter().map(Matcher::new).collect::<Result<_>>()?;
+            let matchers = confinement.matchers(&question.matchers)?;
             filter.stages.push(attribute_stage(table, table.position("Attributes"), matchers));
         }
         let plan = store.snapshot(&confinement.tenant, table)?.plan(filter, cancel)?;

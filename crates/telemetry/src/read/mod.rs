@@ -24,6 +24,7 @@ use regex::{Regex, RegexBuilder};
 use crate::error::{Result, StoreError};
 use crate::scan::{Filter, Stage};
 use crate::schema::Table;
+use crate::scrub::Scrub;
 use crate::text::{lookup, pairs};
 
 /// Resource attribute that carries the Kubernetes namespace.
@@ -39,6 +40,8 @@ pub(crate) struct Confinement {
     services: NameSet,
     namespaces: NameSet,
     earliest: i64,
+    /// What conditions and functions must not see.
+    pub(crate) scrub: Option<Scrub>,
 }
 
 impl Confinement {
@@ -49,7 +52,18 @@ impl Confinement {
             services: scope.services.clone(),
             namespaces: scope.namespaces.clone(),
             earliest: scope.look_back.map_or(i64::MIN, |back| now.minus(back).as_nanos()),
+            scrub: None,
         }
+    }
+
+    /// The same, with conditions and functions that see scrubbed text only.
+    pub(crate) fn scrubbed(self, scrub: Option<Scrub>) -> Self {
+        Self { scrub, ..self }
+    }
+
+    /// Compiles conditions on labels or attributes.
+    pub(crate) fn matchers(&self, wanted: &[LabelMatch]) -> Result<Vec<Matcher>> {
+        wanted.iter().map(|one| Ok(Matcher { scrub: self.scrub.clone(), ..Matcher::new(one)? })).collect()
     }
 
     /// Services of the scope.
@@ -95,6 +109,7 @@ pub(crate) struct Matcher {
     /// Label or attribute name.
     pub(crate) name: String,
     test: Test,
+    scrub: Option<Scrub>,
 }
 
 #[derive(Debug, Clone)]
@@ -107,7 +122,7 @@ enum Test {
 
 impl Matcher {
     /// Compiles a condition.
-    pub(crate) fn new(wanted: &LabelMatch) -> Result<Self> {
+    fn new(wanted: &LabelMatch) -> Result<Self> {
         let whole = || pattern(&format!("^(?:{})$", wanted.value), &wanted.value);
         let test = match wanted.operator {
             MatchOperator::Equal => Test::Equal(wanted.value.clone()),
@@ -115,17 +130,20 @@ impl Matcher {
             MatchOperator::Regex => Test::Regex(whole()?),
             MatchOperator::NotRegex => Test::NotRegex(whole()?),
         };
-        Ok(Self { name: wanted.name.clone(), test })
+        Ok(Self { name: wanted.name.clone(), test, scrub: None })
     }
 
     /// Whether a value, or its absence, fits. As in PromQL an absent label equals the empty text.
     pub(crate) fn fits(&self, value: Option<&str>) -> bool {
         let value = value.unwrap_or("");
+        // A secret equals nothing, and a pattern sees the mark in its place.
+        let secret = || self.scrub.as_ref().and_then(|scrub| scrub.field(&self.name, value));
+        let matches = |pattern: &Regex| pattern.is_match(secret().as_deref().unwrap_or(value));
         match &self.test {
-            Test::Equal(wanted) => value == wanted,
-            Test::NotEqual(wanted) => value != wanted,
-            Test::Regex(pattern) => pattern.is_match(value),
-            Test::NotRegex(pattern) => !pattern.is_match(value),
+            Test::Equal(wanted) => value == wanted && secret().is_none(),
+            Test::NotEqual(wanted) => value != wanted || secret().is_some(),
+            Test::Regex(pattern) => matches(pattern),
+            Test::NotRegex(pattern) => !matches(pattern),
         }
     }
 }

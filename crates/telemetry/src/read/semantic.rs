@@ -14,7 +14,7 @@ use portcullis_ports::{Aggregation, LabelMatch, SemanticMetric};
 use super::metrics::{
     Cells, Distribution, Found, Grid, Gridded, Merge, Question, Reading, cell_values, find, merge, merge_distributions, samples,
 };
-use super::{Confinement, Matcher, attribute_stage, spans};
+use super::{Confinement, attribute_stage, spans};
 use crate::error::Result;
 use crate::scan::{Cancel, Stage};
 use crate::schema::Table;
@@ -347,7 +347,7 @@ impl Asking<'_> {
         let mut filter = self.confinement.filter(Table::Traces, self.question.window, self.question.service.as_deref());
         filter.stages.push(Stage::on_words(spans::KIND, |kind| matches!(kind, "Server" | "Consumer")));
         if !self.question.matchers.is_empty() {
-            let matchers = self.question.matchers.iter().map(Matcher::new).collect::<Result<_>>()?;
+            let matchers = self.confinement.matchers(&self.question.matchers)?;
             filter.stages.push(attribute_stage(Table::Traces, spans::ATTRIBUTES, matchers));
         }
         let plan = self.store.snapshot(&self.confinement.tenant, Table::Traces)?.plan(filter, self.cancel)?;

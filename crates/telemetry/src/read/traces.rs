@@ -10,7 +10,7 @@ use portcullis_model::{NameSet, Span, SpanStatus, TimeWindow, Timestamp, Trace, 
 use portcullis_ports::{SpanFilter, Total, TraceAnswer, TraceOrder, TraceRequest};
 
 use super::spans::{ATTRIBUTES, DURATION, NAME, PARENT, SERVICE, SLIM, SPAN_ID, STATUS, TIME, TRACE_ID, WHOLE, spans};
-use super::{Confinement, Matcher, attribute_stage, logs};
+use super::{Confinement, attribute_stage, logs};
 use crate::error::{Result, StoreError};
 use crate::scan::{Cancel, Filter, Stage};
 use crate::schema::Table;
@@ -34,7 +34,9 @@ fn errors_stage() -> Stage {
 fn filter(confinement: &Confinement, request: &TraceRequest) -> Result<Filter> {
     let mut filter = confinement.filter(Table::Traces, request.window, request.service.as_deref());
     if let Some(operation) = request.operation.clone() {
-        filter.stages.push(Stage::on_words(NAME, move |word| word == operation));
+        let scrub = confinement.scrub.clone();
+        let plain = move |word: &str| scrub.as_ref().and_then(|s| s.text(word)).is_none();
+        filter.stages.push(Stage::on_words(NAME, move |word| word == operation && plain(word)));
     }
     if request.errors_only {
         filter.stages.push(errors_stage());
@@ -47,7 +49,7 @@ fn filter(confinement: &Confinement, request: &TraceRequest) -> Result<Filter> {
         }));
     }
     if !request.attributes.is_empty() {
-        let matchers = request.attributes.iter().map(Matcher::new).collect::<Result<_>>()?;
+        let matchers = confinement.matchers(&request.attributes)?;
         filter.stages.push(attribute_stage(Table::Traces, ATTRIBUTES, matchers));
     }
     Ok(filter)

@@ -112,10 +112,10 @@ impl ConfinedTable {
         let part = Arc::new(schema.project(&columns)?);
         let bare = unqualified(expression.clone())?;
         let physical = state.create_physical_expr(bare, &DFSchema::try_from(Schema::clone(&part))?)?;
-        let (table, read) = (self.table, columns.clone());
+        let (table, read, scrub) = (self.table, columns.clone(), self.confinement.scrub.clone());
         let test = move |rows: &RecordBatch| {
             let failed = |e: &dyn std::fmt::Display| ArrowError::ComputeError(e.to_string());
-            let shown = show(table, &read, rows).map_err(|e| failed(&e))?;
+            let shown = show(table, &read, rows, scrub.as_ref()).map_err(|e| failed(&e))?;
             let result = physical.evaluate(&shown).and_then(|v| v.into_array(shown.num_rows())).map_err(|e| failed(&e))?;
             let mask: &BooleanArray =
                 result.as_boolean_opt().ok_or_else(|| failed(&"a condition that is neither true nor false"))?;
@@ -321,7 +321,7 @@ impl ScanPart {
             &columns,
             || (),
             |(), rows| {
-                let shown = show(table, &columns, rows)?;
+                let shown = show(table, &columns, rows, self.table.confinement.scrub.as_ref())?;
                 let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
                 let arrays = self.order.iter().map(|at| Arc::clone(shown.column(*at))).collect();
                 let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)?;
