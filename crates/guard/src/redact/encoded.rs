@@ -35,6 +35,25 @@ pub(super) const IN_RUN: [bool; 256] = {
     table
 };
 
+/// Classes of bytes, as bits: what a run has to have of each to be no word.
+pub(super) const SMALL: u8 = 1;
+pub(super) const CAPITAL: u8 = 2;
+pub(super) const DIGIT: u8 = 4;
+pub(super) const CLASS: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0_usize;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            b'a'..=b'z' => SMALL,
+            b'A'..=b'Z' => CAPITAL,
+            b'0'..=b'9' => DIGIT,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    table
+};
+
 /// Decodes base64 of either alphabet, with or without padding; at most `most` bytes of the text are looked at.
 pub(super) fn decode(text: &[u8], most: usize) -> Option<Vec<u8>> {
     let unpadded = text.len() - text.iter().rev().take_while(|b| **b == b'=').count();

@@ -129,59 +129,55 @@ impl Normal {
 }
 
 fn ending(letters: &[u8]) -> Option<Strength> {
-    let found = ENDINGS.iter().find(|(ending, _)| letters.ends_with(ending.as_bytes()))?;
+    let last = letters.last();
+    let found = ENDINGS.iter().find(|(ending, _)| ending.as_bytes().last() == last && letters.ends_with(ending.as_bytes()))?;
     if HARMLESS_NAMES.iter().any(|name| letters.ends_with(name.as_bytes())) {
         return None;
     }
     Some(found.1)
 }
 
-/// Whether the last two letters of a name can end a secret's name. One look instead of forty for nearly every word.
-fn may_end(last: u8, before: u8) -> bool {
-    const PAIRS: [u32; 26] = {
-        let mut pairs = [0_u32; 26];
-        let mut index = 0;
-        while index < ENDINGS.len() {
-            let word = ENDINGS[index].0.as_bytes();
-            pairs[(word[word.len() - 1] - b'a') as usize] |= 1 << (word[word.len() - 2] - b'a');
-            index += 1;
-        }
-        let more: [&[u8]; 6] = [b"ss", b"th", b"ld", b"ew", b"xt", b"ue"];
-        let mut index = 0;
-        while index < more.len() {
-            pairs[(more[index][1] - b'a') as usize] |= 1 << (more[index][0] - b'a');
-            index += 1;
-        }
-        // Further suffixes: current/previous/backup/encoded/plain/raw/hash/base64 without digits.
-        let more: [&[u8]; 9] = [b"nt", b"us", b"up", b"ed", b"in", b"aw", b"sh", b"ev", b"_b"];
-        let mut index = 0;
-        while index < more.len() {
-            if more[index][0] != b'_' {
-                pairs[(more[index][1] - b'a') as usize] |= 1 << (more[index][0] - b'a');
-            }
-            index += 1;
-        }
-        pairs
+/// Pairs of letters a secret's name can end in, by the last one: of every ending, of every suffix and of the short words.
+const PAIRS: [u32; 26] = {
+    let mut pairs = [0_u32; 26];
+    let mut index = 0;
+    while index < ENDINGS.len() {
+        let word = ENDINGS[index].0.as_bytes();
+        pairs[(word[word.len() - 1] - b'a') as usize] |= 1 << (word[word.len() - 2] - b'a');
+        index += 1;
+    }
+    let more: [&[u8]; 15] =
+        [b"ss", b"th", b"ld", b"ew", b"xt", b"ue", b"nt", b"us", b"up", b"ed", b"in", b"aw", b"sh", b"ev", b"sw"];
+    let mut index = 0;
+    while index < more.len() {
+        pairs[(more[index][1] - b'a') as usize] |= 1 << (more[index][0] - b'a');
+        index += 1;
+    }
+    pairs
+};
+
+/// Whether the last letters of a name can end a secret's name. One look instead of forty for nearly every word, and for
+/// the numbers in front of the colons of every time stamp.
+fn may_end(name: &[u8]) -> bool {
+    let Some(last) = name.iter().rposition(u8::is_ascii_alphabetic) else { return false };
+    let Some(before) = last.checked_sub(1).map(|at| name[at]) else { return false };
+    // `base64` and `b64` are endings themselves.
+    if last + 3 == name.len() && &name[last + 1..] == b"64" {
+        return true;
+    }
+    // Separators between letters do not count: `pass-wd`.
+    let before = if before.is_ascii_alphanumeric() {
+        before
+    } else {
+        name[..last].iter().rev().copied().find(u8::is_ascii_alphanumeric).unwrap_or(0)
     };
-    let last = last.to_ascii_lowercase();
-    if last.is_ascii_digit() {
-        return before.is_ascii_alphanumeric() || matches!(before, b'_' | b'-');
-    }
-    if !last.is_ascii_lowercase() {
-        return false;
-    }
-    let before = before.to_ascii_lowercase();
-    // `b64` without its digits ends in `b` behind a separator.
+    let (last, before) = (name[last].to_ascii_lowercase(), before.to_ascii_lowercase());
     before.is_ascii_lowercase() && PAIRS[usize::from(last - b'a')] & (1 << (before - b'a')) != 0
 }
 
 /// Judges a whole name: a JSON key, a column, an environment variable.
 pub(super) fn strength(name: &[u8]) -> Option<Strength> {
-    let (last, before) = match name {
-        [.., before, last] => (*last, *before),
-        _ => return None,
-    };
-    if !may_end(last, before) {
+    if !may_end(name) {
         return None;
     }
     let normal = Normal::of(name);
@@ -213,7 +209,17 @@ fn trim_digits(letters: &[u8]) -> &[u8] {
 
 /// Bytes of a name in text.
 pub(super) fn in_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/' | b'$')
+    const TABLE: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0_usize;
+        while byte < 256 {
+            let b = byte as u8;
+            table[byte] = b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'/' | b'$');
+            byte += 1;
+        }
+        table
+    };
+    TABLE[usize::from(byte)]
 }
 
 /// A name in front of a separator: its strength and whether it stood in quotes.
@@ -226,7 +232,11 @@ pub(super) struct Name {
 
 /// The name that ends in front of `at` (the place of a separator), if it is a secret's.
 pub(super) fn name_before(bytes: &[u8], at: usize) -> Option<Name> {
-    let (start, end) = word_before(bytes, at)?;
+    word_before(bytes, at).and_then(|word| name_of(bytes, word))
+}
+
+/// The same where the word is known already.
+pub(super) fn name_of(bytes: &[u8], (start, end): (usize, usize)) -> Option<Name> {
     let word = &bytes[start..end];
     if let Some(strength) = strength(word) {
         return Some(Name { strength, start, end });

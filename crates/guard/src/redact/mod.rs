@@ -77,6 +77,9 @@ impl std::fmt::Debug for Inner {
 /// Separates this use of the pepper from every other (BLAKE3, key derivation mode).
 const CONTEXT: &str = "portcullis 2026-11 pseudonyms of personal data in answers";
 
+/// A word of fewer letters holds nothing that is looked for.
+const SHORTEST: usize = 15;
+
 /// Most looks at one text.
 const ROUNDS: usize = 6;
 
@@ -148,25 +151,34 @@ impl TenantRedactor<'_> {
     /// Whether bytes that are no text hold a secret. Random strings count for nothing there; personal data neither.
     pub(crate) fn holds_a_secret(&self, text: &str, compressed: bool) -> bool {
         let look = Look { random: compressed, ..self.redactor.look() };
-        scan::find(look, text).iter().any(|span| matches!(span.mark, Mark::Secret(_)))
+        scan::find(look, text).spans.iter().any(|span| matches!(span.mark, Mark::Secret(_)))
             || self.redactor.inner.extra.iter().any(|(_, pattern)| pattern.is_match(text))
     }
 
     /// Redacts one text; `random` says whether a random string counts as a secret here. A mark can be the border that a
     /// neighbour lacked, so what was changed is looked at again, until nothing is found.
     pub(super) fn scrub<'t>(&self, text: &'t str, random: bool, found: &mut Redactions) -> Cow<'t, str> {
+        // Names of fields, levels and other words: too short for a credential, and without a sign that starts anything.
+        if text.len() < SHORTEST
+            && self.redactor.inner.extra.is_empty()
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+        {
+            return Cow::Borrowed(text);
+        }
         let mut current = Cow::Borrowed(text);
         for _ in 0..ROUNDS {
-            match self.round(&current, random, found) {
-                Some(clean) => current = Cow::Owned(clean),
-                None => break,
+            let Some((clean, settled)) = self.round(&current, random, found) else { break };
+            current = Cow::Owned(clean);
+            if settled {
+                break;
             }
         }
         current
     }
 
-    fn round(&self, text: &str, random: bool, found: &mut Redactions) -> Option<String> {
-        let mut spans = scan::find(Look { random, ..self.redactor.look() }, text);
+    /// The text without what was found in it, and whether it is certain that a second look would find nothing.
+    fn round(&self, text: &str, random: bool, found: &mut Redactions) -> Option<(String, bool)> {
+        let scan::Found { mut spans, named } = scan::find(Look { random, ..self.redactor.look() }, text);
         for (index, (_, pattern)) in self.redactor.inner.extra.iter().enumerate() {
             spans.extend(pattern.captures_iter(text).filter_map(|captures| {
                 let hit = captures.name("v").or_else(|| captures.get(0)).filter(|m| !m.is_empty())?;
@@ -180,6 +192,8 @@ impl TenantRedactor<'_> {
         if spans.is_empty() {
             return None;
         }
+        let settled =
+            !named && self.redactor.inner.extra.is_empty() && spans.iter().all(|span| stands_alone(text.as_bytes(), span));
         let mut clean = String::with_capacity(text.len() + 16 * spans.len());
         let mut from = 0;
         for span in spans {
@@ -188,7 +202,7 @@ impl TenantRedactor<'_> {
             from = span.end;
         }
         clean.push_str(&text[from..]);
-        Some(clean)
+        Some((clean, settled))
     }
 
     fn write(&self, clean: &mut String, original: &str, mark: Mark, found: &mut Redactions) {
@@ -204,24 +218,45 @@ impl TenantRedactor<'_> {
             }
             Mark::Personal(kind) => {
                 found.add(kind.name());
-                write!(clean, "[{}:{:08x}]", kind.name(), self.pseudonym(kind, original))
+                // Written by hand: one of these stands in every line of an access log.
+                clean.push('[');
+                clean.push_str(kind.name());
+                clean.push(':');
+                let number = self.pseudonym(kind, original);
+                clean.extend((0..8).rev().filter_map(|digit| char::from_digit(number >> (digit * 4) & 15, 16)));
+                clean.push(']');
+                Ok(())
             }
         };
     }
 
     /// The pseudonym: 32 bits, so that of ten thousand values in one answer about one pair in a hundred answers collides.
     fn pseudonym(&self, kind: Personal, original: &str) -> u32 {
-        let plain = encoded::plain(original, false).filter(|_| encoded::has_escapes(original.as_bytes()));
+        let plain = if encoded::has_escapes(original.as_bytes()) { encoded::plain(original, false) } else { None };
         let value = personal::canonical(kind, plain.as_ref().map_or(original, |p| p.text.as_str()));
-        let mut hasher = blake3::Hasher::new_keyed(&self.redactor.inner.key);
-        for part in [self.tenant, kind.name(), value.as_str()] {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part.as_bytes());
+        let parts = [self.tenant, kind.name(), value.as_str()];
+        let mut named = Vec::with_capacity(128);
+        for part in parts {
+            named.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            named.extend_from_slice(part.as_bytes());
         }
-        let hash = hasher.finalize();
+        let hash = blake3::keyed_hash(&self.redactor.inner.key, &named);
         let [a, b, c, d, ..] = hash.as_bytes();
         u32::from_le_bytes([*a, *b, *c, *d])
     }
+}
+
+/// Whether an IPv4 address stands between such borders that its mark changes nothing for its neighbours: no number in front
+/// that it could have kept from being a telephone's, and no sign around it that could join it to anything.
+fn stands_alone(bytes: &[u8], span: &Span) -> bool {
+    let left = match &bytes[..span.start] {
+        [] | [.., b'\n' | b'"'] | [.., b'a'..=b'z', b' '] => true,
+        _ => false,
+    };
+    let right = matches!(bytes.get(span.end), None | Some(b'\n' | b'"' | b' '));
+    let address =
+        span.mark == Mark::Personal(Personal::Ip) && bytes[span.start..span.end].iter().all(|b| b.is_ascii_digit() || *b == b'.');
+    left && right && address
 }
 
 /// Brings stretches into order, none touching another. What crosses is joined, so nothing between them stays; of one

@@ -32,6 +32,8 @@ impl Personal {
 pub(super) fn canonical(kind: Personal, text: &str) -> String {
     match kind {
         Personal::Email => text.to_ascii_lowercase(),
+        // What was recognised as IPv4 has one spelling.
+        Personal::Ip if !text.contains(':') => text.to_owned(),
         Personal::Ip => text.parse::<IpAddr>().map_or_else(|_| text.to_ascii_lowercase(), |ip| ip.to_canonical().to_string()),
         Personal::Card | Personal::Phone => text.chars().filter(char::is_ascii_digit).collect(),
         Personal::Iban => text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect(),
@@ -160,7 +162,17 @@ fn version_in_front(bytes: &[u8], start: usize, after: Option<&u8>) -> bool {
 
 /// The IPv6 address around the colon at `at`: bounds and value. `Err` is where the run that holds no address ends.
 pub(super) fn ipv6(bytes: &[u8], at: usize) -> Result<(usize, usize, Ipv6Addr), usize> {
-    let inside = |b: u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
+    const INSIDE: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0_usize;
+        while byte < 256 {
+            let b = byte as u8;
+            table[byte] = b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
+            byte += 1;
+        }
+        table
+    };
+    let inside = |b: u8| INSIDE[usize::from(b)];
     let start = at - bytes[..at].iter().rev().take(46).take_while(|b| inside(**b)).count();
     let mut end = at + bytes[at..].iter().take(46).take_while(|b| inside(**b)).count();
     let skip = end;
@@ -169,7 +181,8 @@ pub(super) fn ipv6(bytes: &[u8], at: usize) -> Result<(usize, usize, Ipv6Addr), 
         end -= 1;
     }
     let run = &bytes[start..end];
-    let colons = memchr::memchr_iter(b':', run).count();
+    // A time of day has two colons and a dot at most: told before anything is parsed.
+    let colons = run.iter().filter(|b| **b == b':').count();
     let compressed = run.windows(2).any(|w| w == b"::");
     let bounded = !start.checked_sub(1).is_some_and(|i| bytes[i].is_ascii_alphanumeric() || bytes[i] == b'_')
         && !bytes.get(end).is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
@@ -266,7 +279,7 @@ pub(super) fn card(bytes: &[u8], at: usize) -> Option<usize> {
 }
 
 /// Lengths of account numbers by country (SWIFT IBAN registry).
-fn iban_length(country: &[u8]) -> Option<usize> {
+pub(super) fn iban_length(country: &[u8]) -> Option<usize> {
     const LENGTHS: &[(&[u8], usize)] = &[
         (b"AD", 24),
         (b"AE", 23),

@@ -3,7 +3,8 @@
 
 use std::ops::ControlFlow;
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
+use memchr::memmem::Finder;
 
 use super::encoded::{self, IN_RUN};
 use super::fields::{self, Name, Place, Strength};
@@ -11,7 +12,7 @@ use super::manifest;
 use super::personal::{self, Personal};
 use super::places;
 use super::settings::{AddressMode, RedactionSettings, Switch};
-use super::tokens::{SHAPES, starts_word};
+use super::tokens::{SHAPES, Starts, starts_word};
 
 /// What a stretch of text is replaced by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +52,10 @@ const DECODED: usize = 256 << 10;
 /// What does not depend on the text.
 #[derive(Debug, Clone)]
 pub(super) struct Tables {
-    shapes: AhoCorasick,
+    starts: Starts,
     literals: AhoCorasick,
+    flags: Finder<'static>,
+    pub(super) gaps: Finder<'static>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -88,17 +91,11 @@ impl Tables {
     /// # Errors
     /// When a built-in table does not compile: a defect of this build, reported instead of ignored.
     pub(super) fn new() -> Result<Self, String> {
-        // The literals of the formats, then that of the JWT.
-        let shapes = AhoCorasickBuilder::new()
-            .match_kind(MatchKind::Standard)
-            .kind(Some(AhoCorasickKind::DFA))
-            .build(SHAPES.iter().map(|shape| shape.literal).chain(["eyJ"]))
-            .map_err(|e| e.to_string())?;
         let literals = AhoCorasickBuilder::new()
             .match_kind(MatchKind::LeftmostFirst)
             .build(LITERALS.iter().map(|(text, _)| text))
             .map_err(|e| e.to_string())?;
-        Ok(Self { shapes, literals })
+        Ok(Self { starts: Starts::new(), literals, flags: Finder::new(b"--"), gaps: Finder::new(b"  ") })
     }
 }
 
@@ -116,10 +113,11 @@ pub(super) struct Look<'s> {
 }
 
 /// Finds what has to go in `text`.
-pub(super) fn find(look: Look<'_>, text: &str) -> Vec<Span> {
-    let mut scan = Scan { look, bytes: text.as_bytes(), spans: Vec::new(), manifest: false, user_info: usize::MAX };
+pub(super) fn find(look: Look<'_>, text: &str) -> Found {
+    let bytes = text.as_bytes();
+    let mut scan = Scan { look, bytes, spans: Vec::new(), manifest: false, user_info: usize::MAX, named: false };
     scan.run(text);
-    scan.spans
+    Found { spans: scan.spans, named: scan.named }
 }
 
 pub(super) struct Scan<'s> {
@@ -129,6 +127,16 @@ pub(super) struct Scan<'s> {
     manifest: bool,
     /// The `@` of the last URL with credentials: no mail address.
     user_info: usize,
+    /// Whether a secret's name was seen: then a mark can change how its value is judged.
+    pub(super) named: bool,
+}
+
+/// What one look found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) spans: Vec<Span>,
+    /// Whether the name of a secret is in the text, with or without a value that goes.
+    pub(super) named: bool,
 }
 
 impl Scan<'_> {
@@ -237,7 +245,8 @@ impl Scan<'_> {
     }
 
     fn flags(&mut self) {
-        for at in memchr::memmem::find_iter(self.bytes, b"--") {
+        let tables = self.look.tables;
+        for at in tables.flags.find_iter(self.bytes) {
             let before = at.checked_sub(1).map_or(b' ', |i| self.bytes[i]);
             if before != b'-' && self.bytes.get(at + 2).is_some_and(u8::is_ascii_alphabetic) {
                 self.flag(at + 2);
@@ -333,11 +342,11 @@ impl Scan<'_> {
         if before == b'd' || matches!(before, b'"' | b'\'' | b' ') {
             self.manifest |= bytes[at] == b':' && manifest::says_secret(bytes, at);
         }
-        if let Some(name) = fields::name_before(bytes, at) {
+        let Some((start, end)) = fields::word_before(bytes, at) else { return };
+        if let Some(name) = fields::name_of(bytes, (start, end)) {
             self.field_value(name, behind, bytes[at] == b':');
             return;
         }
-        let Some((start, end)) = fields::word_before(bytes, at) else { return };
         let word = &bytes[start..end];
         match word {
             b"name" | b"key" | b"Name" | b"Key" => self.pair(behind),
@@ -352,6 +361,7 @@ impl Scan<'_> {
 
     /// Takes out the value of a secret's field whose separator ends at `behind`.
     fn field_value(&mut self, name: Name, behind: usize, colon: bool) {
+        self.named = true;
         let bytes = self.bytes;
         let Some(place) = fields::value_after(bytes, behind) else {
             self.structured_value(name, behind);
@@ -530,25 +540,62 @@ impl Scan<'_> {
         let bytes = self.bytes;
         let run = &bytes[start..end];
         let tables = self.look.tables;
-        if self.look.settings.secrets_go() {
-            for hit in tables.shapes.find_overlapping_iter(run) {
-                let (index, at) = (hit.pattern().as_usize(), start + hit.start());
-                match SHAPES.get(index) {
-                    Some(shape) => {
-                        if let Some((a, b)) = shape.matches(bytes, at) {
-                            self.secret(a, b, shape.kind, RANK_SHAPE + shape.literal.len() as u16);
-                        }
-                    }
-                    None => self.jwt(at),
+        let secrets = self.look.settings.secrets_go();
+        let iban = self.look.settings.pii.iban == Switch::On;
+        // Every format starts a word, so only the starts of words are looked at.
+        let mut classes = 0;
+        let mut before = 0;
+        for (offset, byte) in run.iter().enumerate() {
+            let class = encoded::CLASS[usize::from(*byte)];
+            classes |= class;
+            if class == 0 {
+                if secrets && *byte == b'~' && offset >= 2 {
+                    self.shapes_at(tables.starts.with_tilde(), start + offset - 2);
+                } else if secrets && run[offset..].starts_with(b".a") {
+                    self.shapes_at(tables.starts.with_dot(), start + offset);
                 }
             }
+            if before == 0 {
+                self.word_of_run(start + offset, end, secrets, iban);
+            }
+            before = class;
         }
-        let iban = self.look.settings.pii.iban == Switch::On;
-        if iban && let Some((a, b)) = iban_in(bytes, start, end) {
-            self.person(a, b, Personal::Iban);
-        }
-        if end - start >= 24 {
+        if end - start >= 24 && classes == encoded::SMALL | encoded::CAPITAL | encoded::DIGIT {
             self.opaque_parts(start, end);
+        }
+    }
+
+    /// What can start where a word of a run does.
+    fn word_of_run(&mut self, at: usize, end: usize, secrets: bool, iban: bool) {
+        let bytes = self.bytes;
+        let starts = &self.look.tables.starts;
+        let (first, second) = (bytes[at], bytes[at..end].get(1).copied().unwrap_or(0));
+        if !starts.may_start(first, second) {
+            return;
+        }
+        if secrets {
+            self.shapes_at(starts.of(first), at);
+            if bytes[at..end].starts_with(b"eyJ") {
+                self.jwt(at);
+            }
+        }
+        if iban
+            && first.is_ascii_uppercase()
+            && let Some(to) = personal::iban(bytes, at)
+        {
+            self.person(at, to, Personal::Iban);
+        }
+    }
+
+    /// The formats of these whose literal is at `at`.
+    fn shapes_at(&mut self, which: &[u8], at: usize) {
+        let bytes = self.bytes;
+        for shape in which.iter().map(|index| &SHAPES[usize::from(*index)]) {
+            if bytes[at..].starts_with(shape.literal.as_bytes())
+                && let Some((from, to)) = shape.matches(bytes, at)
+            {
+                self.secret(from, to, shape.kind, RANK_SHAPE + shape.literal.len() as u16);
+            }
         }
     }
 
@@ -591,16 +638,8 @@ impl Scan<'_> {
 
     fn opaque(&mut self, start: usize, end: usize) {
         let run = &self.bytes[start..end];
-        let mut classes = [false; 3];
-        for byte in run {
-            match byte {
-                b'a'..=b'z' => classes[0] = true,
-                b'A'..=b'Z' => classes[1] = true,
-                b'0'..=b'9' => classes[2] = true,
-                _ => {}
-            }
-        }
-        if classes != [true; 3] {
+        let classes = run.iter().fold(0, |classes, byte| classes | encoded::CLASS[usize::from(*byte)]);
+        if classes != encoded::SMALL | encoded::CAPITAL | encoded::DIGIT {
             return;
         }
         let secrets = self.look.settings.secrets_go();
@@ -627,7 +666,7 @@ impl Scan<'_> {
     fn inside(&self, run: &[u8]) -> ControlFlow<Option<&'static str>> {
         let Some(decoded) = encoded::decode(run, DECODED) else { return ControlFlow::Continue(()) };
         let Some(text) = encoded::readable(&decoded) else { return ControlFlow::Continue(()) };
-        let found = find(Look { decoded: true, ..self.look }, text);
+        let found = find(Look { decoded: true, ..self.look }, text).spans;
         ControlFlow::Break(match found.iter().map(|span| span.mark).max_by_key(|mark| matches!(mark, Mark::Secret(_))) {
             Some(Mark::Secret(_) | Mark::Extra(_)) => Some("encoded-secret"),
             Some(Mark::Personal(_)) => Some("encoded-personal-data"),
@@ -657,7 +696,9 @@ impl Scan<'_> {
             return;
         }
         let Some(plain) = encoded::plain(text, lines) else { return };
-        for span in find(Look { decoded: true, unescaped: self.look.unescaped + 1, ..self.look }, &plain.text) {
+        // What is read through escapes can lie across them.
+        self.named = true;
+        for span in find(Look { decoded: true, unescaped: self.look.unescaped + 1, ..self.look }, &plain.text).spans {
             if let Some((start, end)) = plain.origin(span.start, span.end) {
                 self.spans.push(Span { start, end, ..span });
             }
@@ -672,11 +713,4 @@ fn is_status(value: &[u8]) -> bool {
         "enabled", "required", "success",
     ];
     WORDS.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()))
-}
-
-/// An account number that starts a word of a run.
-fn iban_in(bytes: &[u8], start: usize, end: usize) -> Option<(usize, usize)> {
-    (start..end.saturating_sub(14))
-        .filter(|at| bytes[*at].is_ascii_uppercase() && bytes[*at + 1].is_ascii_uppercase() && bytes[*at + 2].is_ascii_digit())
-        .find_map(|at| personal::iban(bytes, at).map(|to| (at, to)))
 }

@@ -14,9 +14,11 @@ impl Scan<'_> {
                 line_end = self.row(at);
             }
         }
-        for at in memchr::memmem::find_iter(bytes, b"  ") {
+        let tables = self.look.tables;
+        for at in tables.gaps.find_iter(bytes) {
             let named = at > 0 && bytes[at - 1].is_ascii_alphanumeric() && fields::name_before(bytes, at).is_some();
             if named {
+                self.named = true;
                 let gap = bytes[at..].iter().take(256).take_while(|b| **b == b' ').count();
                 self.cell(at + gap);
             }
@@ -37,6 +39,7 @@ impl Scan<'_> {
     fn element(&mut self, at: usize) {
         let bytes = self.bytes;
         let Some(name) = fields::name_before(bytes, at) else { return };
+        self.named = true;
         if name.start == 0 || bytes[name.start - 1] != b'<' || name.end != at {
             return;
         }
@@ -56,6 +59,7 @@ impl Scan<'_> {
         let cells = split(bytes, start, end, separator);
         for (index, (from, to)) in cells.iter().enumerate() {
             let Some(strength) = fields::strength(&bytes[*from..*to]) else { continue };
+            self.named = true;
             let next =
                 cells.get(index + 1).filter(|(a, b)| fields::secretish(&bytes[*a..*b]) && !fields::harmless(&bytes[*a..*b]));
             if let Some((a, b)) = next {

@@ -231,6 +231,69 @@ impl Shape {
     }
 }
 
+/// Which formats can start where, by the first two bytes of a word. The few with bytes in front of their literal are
+/// found by a sign inside it.
+#[derive(Debug, Clone)]
+pub(super) struct Starts {
+    /// For every first byte the second ones, as bits: of the formats, of a JWT and of an account number.
+    seconds: Box<[u128; 128]>,
+    by_first: Box<[Vec<u8>]>,
+    tilde: Vec<u8>,
+    dot: Vec<u8>,
+}
+
+impl Starts {
+    pub(super) fn new() -> Self {
+        let mut starts = Self {
+            seconds: Box::new([0; 128]),
+            by_first: vec![Vec::new(); 128].into_boxed_slice(),
+            tilde: Vec::new(),
+            dot: Vec::new(),
+        };
+        for (index, shape) in SHAPES.iter().enumerate() {
+            let index = index as u8;
+            match shape.literal.as_bytes() {
+                [_, _, b'~', ..] if shape.before > 0 => starts.tilde.push(index),
+                [b'.', ..] if shape.before > 0 => starts.dot.push(index),
+                [first, second, ..] => {
+                    starts.seconds[usize::from(*first)] |= 1 << second;
+                    starts.by_first[usize::from(*first)].push(index);
+                }
+                _ => {}
+            }
+        }
+        starts.seconds[usize::from(b'e')] |= 1 << b'y';
+        for first in b'A'..=b'Z' {
+            for second in b'A'..=b'Z' {
+                if super::personal::iban_length(&[first, second]).is_some() {
+                    starts.seconds[usize::from(first)] |= 1 << second;
+                }
+            }
+        }
+        starts
+    }
+
+    /// Whether something known starts with these two bytes.
+    pub(super) fn may_start(&self, first: u8, second: u8) -> bool {
+        first < 128 && second < 128 && self.seconds[usize::from(first)] & (1 << second) != 0
+    }
+
+    /// Formats whose literal starts with this byte, which is ASCII.
+    pub(super) fn of(&self, first: u8) -> &[u8] {
+        self.by_first.get(usize::from(first)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Formats whose literal has a tilde as its third byte.
+    pub(super) fn with_tilde(&self) -> &[u8] {
+        &self.tilde
+    }
+
+    /// Formats whose literal starts with a dot.
+    pub(super) fn with_dot(&self) -> &[u8] {
+        &self.dot
+    }
+}
+
 /// Whether a word can start at `at`: nothing alphanumeric in front, except the letter of an escape such as `\n`.
 pub(super) fn starts_word(bytes: &[u8], at: usize) -> bool {
     let Some(before) = at.checked_sub(1).map(|i| bytes[i]) else { return true };
@@ -249,6 +312,19 @@ mod tests {
         for (index, shape) in SHAPES.iter().enumerate() {
             assert!(shape.least <= shape.most && shape.literal.len() + shape.least + shape.before >= 15, "{}", shape.literal);
             assert!(SHAPES[..index].iter().all(|s| s.literal != shape.literal), "{} is listed twice", shape.literal);
+        }
+    }
+
+    #[test]
+    fn every_format_is_looked_for() {
+        let starts = Starts::new();
+        for (index, shape) in SHAPES.iter().enumerate() {
+            let index = u8::try_from(index).unwrap();
+            let bytes = shape.literal.as_bytes();
+            let first = starts.may_start(bytes[0], bytes[1]) && starts.of(bytes[0]).contains(&index);
+            let inside = (bytes.get(2) == Some(&b'~') && starts.with_tilde().contains(&index))
+                || (shape.literal.starts_with(".a") && starts.with_dot().contains(&index));
+            assert!(if shape.before > 0 { inside } else { first }, "{}", shape.literal);
         }
     }
 
