@@ -16,7 +16,8 @@
 //! | `<chain>.torn-<n>` | what a crash left of a line, moved aside before record `n` |
 //!
 //! and for all chains `audit.key` (the secret for fingerprints and signatures), `audit.pub` (the public key), and
-//! `erase.lock` and `erase.pending` (an erasure at work).
+//! `erase.lock` and `erase.pending` (an erasure at work), and for each sink `sink-<name>.cursor` (which record it got last)
+//! and `sink-<name>.lock`.
 //!
 //! # Checking a chain without this program
 //! A line is `{"seq":…,"time":…,"prev":"<hex>",…,"hash":"<hex>"}`, or with personal text
@@ -57,6 +58,7 @@ mod scan;
 mod seal;
 mod settings;
 mod sign;
+mod sinks;
 mod stats;
 mod verify;
 
@@ -72,5 +74,9 @@ pub use read::{AuditFilter, Outcome, Query, Record, Tail, Unreadable, query, tai
 pub use retention::Retention;
 pub use settings::AuditSettings;
 pub use sign::{PublicKey, public_key};
+pub use sinks::{
+    LagSettings, MakeCharter, OtlpSettings, Shippers, SinkBegin, SinkPace, SinkSettings, SinkState, SinkTarget, Sinks,
+    SyslogSettings, SyslogTransport, WebhookSettings, sink_states,
+};
 pub use stats::{Outcomes, Statistics, percentile};
 pub use verify::{ChainReport, Finding, Problem, VerifyOptions, VerifyReport, verify, verify_with};

@@ -52,6 +52,8 @@ pub struct AuditOptions {
     /// File of the key for fingerprints and signatures; `audit.key` in the audit directory when absent. On another
     /// volume it cannot be taken together with the records.
     pub key_file: Option<PathBuf>,
+    /// Names of the sinks that must have a record before retention removes it.
+    pub required_sinks: Vec<String>,
 }
 
 impl Default for AuditOptions {
@@ -64,6 +66,7 @@ impl Default for AuditOptions {
             retention: Retention::default(),
             on_failure: FailurePolicy::default(),
             key_file: None,
+            required_sinks: Vec::new(),
         }
     }
 }
@@ -118,6 +121,8 @@ struct Shared {
     signer: Signer,
     sealer: Sealer,
     failing: Failing,
+    /// Why calls are stopped though records can be written, by sink.
+    held: Mutex<BTreeMap<String, String>>,
 }
 
 /// The audit log of this process. Closing (or dropping) it writes everything to disk.
@@ -195,6 +200,7 @@ impl AuditLog {
             signer,
             sealer: Sealer::new()?,
             failing: Failing::default(),
+            held: Mutex::default(),
         });
         let note = moved_to.as_ref().map(|_| format!("{} bytes of an incomplete record were moved aside", end.torn));
         let signing_key = Some(shared.signer.name.clone());
@@ -240,11 +246,22 @@ impl AuditLog {
     }
 
     /// Whether a call of this risk class may begin: the log works, or the operator chose to go on without it. Asked
-    /// before the call, so that nothing is done that can not be recorded.
+    /// before the call, so that nothing is done that can not be recorded. A required sink that is too far behind stops
+    /// calls as well.
     pub fn may_begin(&self, risk: RiskClass) -> Result<(), String> {
-        match self.health() {
+        let held = || locked(&self.shared.held).values().next().cloned().map_or(Ok(()), Err);
+        match self.health().and_then(|()| held()) {
             Err(reason) if self.shared.options.on_failure.reaction(risk) == Reaction::Stop => Err(reason),
             _ => Ok(()),
+        }
+    }
+
+    /// Stops calls for the sake of a sink, or lets them go on. Returns whether that is news.
+    pub(crate) fn hold(&self, sink: &str, reason: Option<String>) -> bool {
+        let mut held = locked(&self.shared.held);
+        match reason {
+            Some(reason) => held.insert(sink.to_owned(), reason).is_none(),
+            None => held.remove(sink).is_some(),
         }
     }
 
@@ -521,7 +538,7 @@ impl Shared {
                 self.rotate(&mut state)?;
             }
         }
-        let removed = remove_old(&self.paths, retention, self.clock.now(), &self.signer)?;
+        let removed = remove_old(&self.paths, retention, &self.options.required_sinks, self.clock.now(), &self.signer)?;
         let mut marks = Vec::new();
         for Removed { mark, erasures } in removed {
             let mut state = locked(&self.state);

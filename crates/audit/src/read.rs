@@ -148,7 +148,7 @@ struct Form {
     event: AuditEvent,
 }
 
-fn parse(chain: &str, bytes: Vec<u8>) -> Result<Record, String> {
+pub(crate) fn parse(chain: &str, bytes: Vec<u8>) -> Result<Record, String> {
     let line = String::from_utf8(bytes).map_err(|_| "a line is not UTF-8".to_owned())?;
     let form: Form = serde_json::from_str(&line).map_err(|e| format!("a line is not an audit record: {e}"))?;
     let time = parse_instant(&form.time, Timestamp::default()).map_err(|e| format!("record {}: {e}", form.seq))?;

@@ -14,6 +14,7 @@ use crate::files::{Base, ChainFiles, ChainPaths, chains, read_base, sync_directo
 use crate::line::{hex, read_links};
 use crate::scan::{Backward, Forward, Line};
 use crate::sign::{Signer, Statement};
+use crate::sinks::shipped_to_all;
 
 /// With a limit on age, a file is closed when it has been written for this fraction of it, so that old records do not
 /// live on in a file that never fills.
@@ -44,6 +45,7 @@ pub(crate) struct Removed {
 
 #[derive(Deserialize)]
 struct Timed {
+    seq: u64,
     time: String,
 }
 
@@ -51,6 +53,8 @@ struct Part {
     number: u64,
     bytes: u64,
     ended: Timestamp,
+    /// Number of its last record.
+    last: u64,
 }
 
 /// Number, size and end of each closed part, oldest first.
@@ -66,16 +70,19 @@ fn closed_parts(paths: &ChainPaths, files: &ChainFiles) -> Result<Vec<Part>, Aud
             _ => None,
         };
         // A part that cannot be read is evidence: neither it nor what follows is removed.
-        let Some(ended) = ended.and_then(|t| parse_instant(&t.time, Timestamp::default()).ok()) else { break };
-        parts.push(Part { number, bytes, ended });
+        let read = ended.and_then(|t| parse_instant(&t.time, Timestamp::default()).ok().map(|ended| (ended, t.seq)));
+        let Some((ended, last)) = read else { break };
+        parts.push(Part { number, bytes, ended, last });
     }
     Ok(parts)
 }
 
-/// Removes what is too old or too much in every chain that is `own` or that nobody writes.
+/// Removes what is too old or too much in every chain that is `own` or that nobody writes. What one of the `required`
+/// sinks has not got stays, whatever the limits say.
 pub(crate) fn remove_old(
     own: &ChainPaths,
     retention: &Retention,
+    required: &[String],
     now: Timestamp,
     signer: &Signer,
 ) -> Result<Vec<Removed>, AuditError> {
@@ -90,7 +97,11 @@ pub(crate) fn remove_old(
         if name != own.name && lock.is_none() {
             continue;
         }
+        let shipped = shipped_to_all(&own.directory, required, &name)?;
         for part in closed_parts(&paths, &files)? {
+            if shipped.is_some_and(|shipped| shipped < part.last) {
+                break;
+            }
             candidates.push((paths.clone(), part));
         }
     }

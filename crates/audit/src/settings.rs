@@ -10,6 +10,7 @@ use crate::AuditError;
 use crate::failure::FailurePolicy;
 use crate::log::AuditOptions;
 use crate::retention::Retention;
+use crate::sinks::{self, SinkSettings};
 
 /// The audit log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +29,9 @@ pub struct AuditSettings {
     pub retention: RetentionSettings,
     /// What happens to calls when their record cannot be written.
     pub on_failure: FailurePolicy,
+    /// Other places that get the records. The files stay the truth.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sinks: Vec<SinkSettings>,
 }
 
 impl Default for AuditSettings {
@@ -39,6 +43,7 @@ impl Default for AuditSettings {
             checkpoints: CheckpointSettings::default(),
             retention: RetentionSettings::default(),
             on_failure: FailurePolicy::default(),
+            sinks: Vec::new(),
         }
     }
 }
@@ -85,6 +90,7 @@ impl AuditSettings {
         if self.retention.max_size.is_some_and(|most| most.0 < self.rotate.0) {
             return wrong("retention.max_size is below rotate: not even one full file could be kept");
         }
+        sinks::check(&self.sinks)?;
         Ok(AuditOptions {
             rotate_at_bytes: self.rotate.0,
             checkpoint_records: self.checkpoints.records,
@@ -95,6 +101,7 @@ impl AuditSettings {
             },
             on_failure: self.on_failure,
             key_file: self.key_file.clone(),
+            required_sinks: self.sinks.iter().filter(|s| s.required).map(|s| s.name.clone()).collect(),
             ..AuditOptions::default()
         })
     }
