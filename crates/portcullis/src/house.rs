@@ -233,10 +233,12 @@ pub fn check(config: &Config) -> anyhow::Result<String> {
     let (policies, _products) = load_policies(config, &catalogue, 1)?;
     releaser(config, &[])?;
     config.audit.options().context("audit")?;
+    Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant)).context("audit")?;
     config.identity.check().context("identity")?;
     crate::identify::verifier(config, &policies, &clock)?;
     limits(config)?;
     refuse_open_doors(config)?;
+    crate::wire::Doors::load(config)?;
     tracing_subscriber::EnvFilter::try_new(&config.log.level).context("log.level")?;
     Ok(format!(
         "{} sources, {} policy files, {} tools",
@@ -248,6 +250,7 @@ pub fn check(config: &Config) -> anyhow::Result<String> {
 
 /// Refuses settings that would open a door without a lock.
 pub fn refuse_open_doors(config: &Config) -> anyhow::Result<()> {
+    crate::wire::refuse_clear_text(config)?;
     let roles = known_roles(config);
     if let Some(role) = &config.listen.anonymous_role {
         if !config.listen.mcp.ip().is_loopback() {

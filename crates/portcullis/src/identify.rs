@@ -53,7 +53,8 @@ pub fn verifier(config: &Config, policies: &Policies, clock: &Arc<dyn Clock>) ->
              of this machine, and none that a token could be made for"
         );
     }
-    let own = format!("http://{listen}/mcp");
+    let scheme = if config.listen.tls.is_some() { "https" } else { "http" };
+    let own = format!("{scheme}://{listen}/mcp");
     let verifier = Verifier::new(settings, &own, clock.clone(), |grant| policies.charter(grant)).context("identity.tokens")?;
     Ok(Some(Arc::new(verifier)))
 }

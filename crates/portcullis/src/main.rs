@@ -13,6 +13,7 @@ mod settings;
 mod shutdown;
 mod terminal;
 mod unavailable;
+mod wire;
 
 use std::process::ExitCode;
 

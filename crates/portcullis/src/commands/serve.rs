@@ -9,10 +9,11 @@ use anyhow::{Context, bail};
 use async_trait::async_trait;
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
 use portcullis_config::FileStamp;
-use portcullis_identity::{Identity, KeyStatus, Presented};
+use portcullis_identity::{ClientCertificate, Identity, KeyStatus, Presented};
 use portcullis_mcp::{HostPolicy, HttpSettings, SessionLimits};
 use portcullis_model::{Clock, SystemClock, TenantId};
-use portcullis_telemetry::{IngestAuthorizer, IngestLimits, IngestRefusal, OtlpDoor};
+use portcullis_telemetry::{IngestAuthorizer, IngestLimits, IngestRefusal, OtlpDoor, Sender};
+use portcullis_wire::ConnectionSettings;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use crate::commands::doctor;
 use crate::house::{House, refuse_open_doors};
 use crate::settings::{self, Config, LoadedConfig};
 use crate::shutdown;
+use crate::wire::Doors;
 
 /// How often keys are compared with the store: a revocation is effective within a second.
 const KEY_REFRESH: Duration = Duration::from_millis(500);
@@ -74,6 +76,7 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
     shutdown::on_signal(stop.clone());
     let config = &loaded.settings;
     refuse_open_doors(config)?;
+    Doors::load(config)?;
     let listeners = Listeners::bind(config).await?;
     let house = Arc::new(House::open(config).await?);
     refuse_public_without_keys(config, &house).await?;
@@ -87,6 +90,7 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
     for line in doctor::report(config, &house).await.lines() {
         tracing::info!(target: "portcullis", "{line}");
     }
+    let sinks = house.feed_sinks().await;
     let watched = loaded.path.clone().map(|path| Watched {
         path,
         seen: loaded.stamp,
@@ -96,6 +100,7 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
     });
     let outcome = run_house(house.clone(), config, listeners, stop, watched).await;
     house.audit_life(EventKind::Stop, "serve");
+    sinks.stop().await;
     if let Some(house) = Arc::into_inner(house) {
         house.close().await;
     }
@@ -113,16 +118,31 @@ pub async fn run_house(
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let router = portcullis_mcp::router(house.gateway.clone(), http_settings(config, &house, &stop)?);
     let (mcp, closing) = (listeners.mcp, stop.clone());
-    tasks.spawn(async move { portcullis_mcp::serve(mcp, router, closing).await.context("serving MCP over HTTP") });
+    let (doors, audit) = (Doors::load(config)?, house.foundations.audit.clone());
+    let wire = crate::wire::wire(doors.mcp.as_ref(), &audit, "http");
+    tasks.spawn(async move {
+        let connections = ConnectionSettings::default();
+        portcullis_wire::serve(mcp, router, closing, connections, wire).await.context("serving MCP over HTTP")
+    });
+    let (fresh, ending) = (doors.clone(), stop.clone());
+    let recorded = audit.clone();
+    tasks.spawn(async move {
+        fresh.keep_fresh(recorded, ending).await;
+        Ok(())
+    });
     if let (Some((http, grpc)), Some(store)) = (listeners.otlp, &house.store) {
         let limits = IngestLimits { body_bytes: usize::try_from(config.ingest.max_body.0)?, ..IngestLimits::default() };
         let authorizer = Arc::new(IngestDoor { identity: house.identity.clone(), audit: house.foundations.audit.clone() });
         let door = OtlpDoor::new(store.clone(), authorizer, limits, config.ingest.allowed_hosts.clone());
         let (grpc_door, http_stop, grpc_stop) = (door.clone(), stop.clone(), stop.clone());
-        tasks.spawn(async move { door.serve_http(http, http_stop.cancelled_owned()).await.context("serving OTLP over HTTP") });
-        tasks.spawn(
-            async move { grpc_door.serve_grpc(grpc, grpc_stop.cancelled_owned()).await.context("serving OTLP over gRPC") },
-        );
+        let http_wire = crate::wire::wire(doors.otlp_http.as_ref(), &audit, "otlp");
+        let grpc_wire = crate::wire::wire(doors.otlp_grpc.as_ref(), &audit, "otlp");
+        tasks.spawn(async move {
+            door.serve_http(http, http_wire, http_stop.cancelled_owned()).await.context("serving OTLP over HTTP")
+        });
+        tasks.spawn(async move {
+            grpc_door.serve_grpc(grpc, grpc_wire, grpc_stop.cancelled_owned()).await.context("serving OTLP over gRPC")
+        });
         let (store, ending) = (store.clone(), stop.clone());
         tasks.spawn(async move {
             while ending.run_until_cancelled(tokio::time::sleep(MAINTENANCE)).await.is_some() {
@@ -218,21 +238,12 @@ struct IngestDoor {
 
 #[async_trait]
 impl IngestAuthorizer for IngestDoor {
-    async fn authorize(&self, authorization_header: Option<&str>, peer: SocketAddr) -> Result<TenantId, IngestRefusal> {
-        self.ask(&Presented::http(authorization_header, Some(peer))).await
-    }
-
-    async fn authorize_forwarded(
-        &self,
-        authorization_header: Option<&str>,
-        proxy: SocketAddr,
-    ) -> Result<TenantId, IngestRefusal> {
-        self.ask(&Presented { forwarded: true, ..Presented::http(authorization_header, Some(proxy)) }).await
-    }
-}
-
-impl IngestDoor {
-    async fn ask(&self, presented: &Presented<'_>) -> Result<TenantId, IngestRefusal> {
+    async fn authorize(&self, sender: &Sender<'_>) -> Result<TenantId, IngestRefusal> {
+        let presented = &Presented {
+            certificate: sender.known.get::<Arc<ClientCertificate>>().map(AsRef::as_ref),
+            forwarded: sender.forwarded,
+            ..Presented::http(sender.authorization, Some(sender.peer))
+        };
         self.identity.identify_ingest(presented).await.map_err(|refusal| {
             let event = AuditEvent::new(EventKind::Ingest)
                 .client(presented.peer)
@@ -300,8 +311,8 @@ fn reload(house: &House, watched: &Watched) -> anyhow::Result<Config> {
 
 /// Sections whose changes are not taken over while running.
 fn needs_restart(in_force: &Config, next: &Config) -> Vec<&'static str> {
-    const SECTIONS: [&str; 11] =
-        ["data", "listen", "stdio", "identity", "ingest", "store", "approvals", "profiles", "limits", "audit", "log"];
+    const SECTIONS: [&str; 12] =
+        ["data", "listen", "admin", "stdio", "identity", "ingest", "store", "approvals", "profiles", "limits", "audit", "log"];
     let (Ok(old), Ok(new)) = (serde_json::to_value(in_force), serde_json::to_value(next)) else { return Vec::new() };
     SECTIONS.into_iter().filter(|section| old.get(section) != new.get(section)).collect()
 }

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, header};
 use portcullis_model::TenantId;
+use portcullis_wire::Visitor;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::limits::RateLimit;
-use super::{IngestAuthorizer, IngestLimits, Refused};
+use super::{IngestAuthorizer, IngestLimits, Refused, Sender};
 use crate::error::StoreError;
 use crate::store::{IngestError, RETRY_AFTER_SECONDS, Store};
 
@@ -55,21 +56,23 @@ pub(super) struct Caller {
     /// Value of the one `Authorization` header.
     authorization: Option<String>,
     /// The other end of the connection.
-    peer: SocketAddr,
+    visitor: Visitor,
     /// A proxy is the other end: where the request comes from is not known.
     forwarded: bool,
 }
 
 impl Caller {
-    /// Reads the headers of a request from `peer`.
-    pub(super) fn read(headers: &HeaderMap, peer: SocketAddr) -> Result<Self, Refused> {
+    /// Reads the headers of a request and who the listener took it from.
+    pub(super) fn read(headers: &HeaderMap, extensions: &Extensions) -> Result<Self, Refused> {
+        let visitor = extensions.get::<Visitor>().cloned();
+        let visitor = visitor.ok_or_else(|| Refused::Unavailable("the peer's address is not known".into()))?;
         let mut given = headers.get_all(header::AUTHORIZATION).iter();
         // A header that is no text is no credential, but it was presented: it must not count as absent.
         let authorization = given.next().map(|value| value.to_str().unwrap_or("?").to_owned());
         if given.next().is_some() {
             return Err(Refused::Malformed("the request has more than one Authorization header; send one".into()));
         }
-        Ok(Self { authorization, peer, forwarded: headers.keys().any(says_forwarded) })
+        Ok(Self { authorization, visitor, forwarded: headers.keys().any(says_forwarded) })
     }
 }
 
@@ -83,13 +86,13 @@ fn says_forwarded(name: &HeaderName) -> bool {
 impl Shared {
     /// Who sends, before anything else is read.
     pub(super) async fn admit(&self, caller: &Caller) -> Result<TenantId, Refused> {
-        let authorization = caller.authorization.as_deref();
-        let admitted = if caller.forwarded {
-            self.authorizer.authorize_forwarded(authorization, caller.peer).await
-        } else {
-            self.authorizer.authorize(authorization, caller.peer).await
+        let sender = Sender {
+            authorization: caller.authorization.as_deref(),
+            peer: caller.visitor.peer,
+            forwarded: caller.forwarded,
+            known: &caller.visitor.known,
         };
-        admitted.map_err(Refused::Credential)
+        self.authorizer.authorize(&sender).await.map_err(Refused::Credential)
     }
 
     /// A place among the requests in work.

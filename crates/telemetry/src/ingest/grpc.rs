@@ -3,6 +3,7 @@
 //! Source: <https://opentelemetry.io/docs/specs/otlp/#otlpgrpc>.
 
 use std::convert::Infallible;
+use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,15 +13,18 @@ use std::time::Duration;
 
 use axum::http;
 use bytes::{Buf as _, BufMut as _, Bytes};
+use futures::TryStreamExt as _;
 use portcullis_model::TenantId;
+use portcullis_wire::{Connection, Incoming, Visitor, Wire};
 use prost::Message as _;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::body::Body;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EnabledCompressionEncodings, EncodeBuf, Encoder};
 use tonic::codegen::Service;
 use tonic::server::{Grpc, NamedService, UnaryService};
-use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
+use tonic::transport::server::Connected;
 use tonic::{Code, Request, Response, Status};
 
 use super::gate::{Caller, OtlpDoor, Shared, refused};
@@ -210,9 +214,7 @@ fn caller(shared: &Shared, address: SocketAddr, request: &http::Request<Body>) -
     let text = |name: &str| request.headers().get(name).map(|v| v.to_str().unwrap_or("?"));
     let host = request.uri().authority().map(http::uri::Authority::as_str).or_else(|| text("host"));
     shared.check_names(address, host, text("origin"))?;
-    let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    let peer = peer.ok_or_else(|| Refused::Unavailable("the peer's address is not known".into()))?;
-    Caller::read(request.headers(), peer)
+    Caller::read(request.headers(), request.extensions())
 }
 
 async fn admit(shared: &Shared, caller: &Caller) -> Result<(TenantId, OwnedSemaphorePermit), Refused> {
@@ -220,11 +222,55 @@ async fn admit(shared: &Shared, caller: &Caller) -> Result<(TenantId, OwnedSemap
     Ok((tenant, shared.place()?))
 }
 
+/// A connection as tonic wants it: its requests carry the [`Visitor`].
+struct Taken(Connection);
+
+impl Connected for Taken {
+    type ConnectInfo = Visitor;
+
+    fn connect_info(&self) -> Visitor {
+        self.0.visitor().clone()
+    }
+}
+
+impl AsyncRead for Taken {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Taken {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(context)
+    }
+}
+
 impl OtlpDoor {
     /// Serves OTLP over gRPC until `stop` resolves; requests in work are finished.
     pub async fn serve_grpc(
         self,
         listener: TcpListener,
+        wire: Wire,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), tonic::transport::Error> {
         let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
@@ -240,7 +286,7 @@ impl OtlpDoor {
             .add_service(logs)
             .add_service(traces)
             .add_service(metrics)
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
+            .serve_with_incoming_shutdown(Incoming::new(listener, wire).map_ok(Taken), stop)
             .await
     }
 }

@@ -7,15 +7,17 @@ use std::net::SocketAddr;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use axum::routing::post;
 use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
 use futures::StreamExt as _;
 use portcullis_model::TenantId;
+use portcullis_wire::{ConnectionSettings, Wire, with_security_headers};
 use prost::Message as _;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::gate::{Caller, OtlpDoor, Shared, refused};
 use super::{IngestRefusal, Refused, partial, rpc_status};
@@ -30,39 +32,40 @@ struct Local {
 
 impl OtlpDoor {
     /// Serves OTLP over HTTP until `stop` resolves; requests in work are finished.
-    pub async fn serve_http(self, listener: TcpListener, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
-        use axum::serve::ListenerExt as _;
-        let address = listener.local_addr()?;
-        let listener = listener.tap_io(|stream| {
-            // Without it the small replies wait for the peer's delayed acknowledgement.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY could not be set");
+    pub async fn serve_http(
+        self,
+        listener: TcpListener,
+        wire: Wire,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let router = with_security_headers(self.http_router(listener.local_addr()?));
+        let closing = CancellationToken::new();
+        let serving = portcullis_wire::serve(listener, router, closing.clone(), ConnectionSettings::default(), wire);
+        let mut serving = std::pin::pin!(serving);
+        tokio::select! {
+            ended = &mut serving => ended,
+            () = stop => {
+                closing.cancel();
+                serving.await
             }
-        });
-        let router = self.http_router(address).into_make_service_with_connect_info::<SocketAddr>();
-        axum::serve(listener, router).with_graceful_shutdown(stop).await
+        }
     }
 
-    /// The routes for a listener bound to `address`; the service needs `ConnectInfo<SocketAddr>`.
+    /// The routes for a listener bound to `address`; requests need a [`portcullis_wire::Visitor`].
     pub fn http_router(self, address: SocketAddr) -> Router {
         Router::new()
-            .route("/v1/logs", post(|state, peer, request| answer(state, peer, request, OtlpSignal::Logs)))
-            .route("/v1/traces", post(|state, peer, request| answer(state, peer, request, OtlpSignal::Traces)))
-            .route("/v1/metrics", post(|state, peer, request| answer(state, peer, request, OtlpSignal::Metrics)))
+            .route("/v1/logs", post(|state, request| answer(state, request, OtlpSignal::Logs)))
+            .route("/v1/traces", post(|state, request| answer(state, request, OtlpSignal::Traces)))
+            .route("/v1/metrics", post(|state, request| answer(state, request, OtlpSignal::Metrics)))
             .with_state(Local { door: self, address })
     }
 }
 
-async fn answer(
-    State(local): State<Local>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request<Body>,
-    signal: OtlpSignal,
-) -> Response<Body> {
+async fn answer(State(local): State<Local>, request: Request<Body>, signal: OtlpSignal) -> Response<Body> {
     let encoding = encoding_of(request.headers());
     let reply_as = encoding.as_ref().copied().unwrap_or(Encoding::Json);
     let result = match encoding {
-        Ok(encoding) => take(&local, peer, request, signal, encoding).await,
+        Ok(encoding) => take(&local, request, signal, encoding).await,
         Err(refused) => Err(refused),
     };
     match result {
@@ -71,19 +74,13 @@ async fn answer(
     }
 }
 
-async fn take(
-    local: &Local,
-    peer: SocketAddr,
-    request: Request<Body>,
-    signal: OtlpSignal,
-    encoding: Encoding,
-) -> Result<Receipt, Refused> {
+async fn take(local: &Local, request: Request<Body>, signal: OtlpSignal, encoding: Encoding) -> Result<Receipt, Refused> {
     let shared = &local.door.shared;
     let headers = request.headers();
     let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?"));
     let host = text(header::HOST).or_else(|| request.uri().host());
     shared.check_names(local.address, host, text(header::ORIGIN))?;
-    let tenant = shared.admit(&Caller::read(headers, peer)?).await?;
+    let tenant = shared.admit(&Caller::read(headers, request.extensions())?).await?;
     let _place = shared.place()?;
     let gzip = match text(header::CONTENT_ENCODING).map(str::to_ascii_lowercase).as_deref() {
         None | Some("identity" | "") => false,

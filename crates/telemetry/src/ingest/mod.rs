@@ -8,30 +8,41 @@ mod limits;
 mod partial;
 mod rpc_status;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use async_trait::async_trait;
+use axum::http::Extensions;
 use portcullis_model::TenantId;
 
 pub use gate::OtlpDoor;
 pub use limits::IngestLimits;
 
+/// What is known about the sender of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Sender<'a> {
+    /// Value of the one `Authorization` header.
+    pub authorization: Option<&'a str>,
+    /// The other end of the connection; a proxy when `forwarded`.
+    pub peer: SocketAddr,
+    /// Whether a proxy sent the request on, by its own headers: where it comes from is then not known, and nothing may be
+    /// granted for being near.
+    pub forwarded: bool,
+    /// What the listener made known of the connection, such as a verified client certificate.
+    pub known: &'a Extensions,
+}
+
+impl Sender<'_> {
+    /// Where the request comes from, when it came straight.
+    pub fn origin(&self) -> Option<IpAddr> {
+        (!self.forwarded).then(|| self.peer.ip().to_canonical())
+    }
+}
+
 /// Decides whose records a sender may write. Wired by the binary with `identity`.
 #[async_trait]
 pub trait IngestAuthorizer: Send + Sync {
-    /// The tenant for a request with this `Authorization` header from this peer, or why it is refused.
-    async fn authorize(&self, authorization_header: Option<&str>, peer: SocketAddr) -> Result<TenantId, IngestRefusal>;
-
-    /// The same for a request that a proxy sent on, by its own headers: the peer is the proxy, where the request comes
-    /// from is not known, so nothing may be granted for being near. Unless it is written otherwise, the sender then
-    /// comes from nowhere (`0.0.0.0`).
-    async fn authorize_forwarded(
-        &self,
-        authorization_header: Option<&str>,
-        _proxy: SocketAddr,
-    ) -> Result<TenantId, IngestRefusal> {
-        self.authorize(authorization_header, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).await
-    }
+    /// The tenant of this sender, or why it is refused.
+    async fn authorize(&self, sender: &Sender<'_>) -> Result<TenantId, IngestRefusal>;
 }
 
 /// Why a sender is refused. The sentences go to the sender.
@@ -60,8 +71,8 @@ impl LoopbackOnly {
 
 #[async_trait]
 impl IngestAuthorizer for LoopbackOnly {
-    async fn authorize(&self, _authorization_header: Option<&str>, peer: SocketAddr) -> Result<TenantId, IngestRefusal> {
-        if peer.ip().to_canonical().is_loopback() {
+    async fn authorize(&self, sender: &Sender<'_>) -> Result<TenantId, IngestRefusal> {
+        if sender.origin().is_some_and(|address| address.is_loopback()) {
             Ok(self.tenant.clone())
         } else {
             Err(IngestRefusal::Unauthenticated(

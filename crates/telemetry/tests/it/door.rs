@@ -1,7 +1,6 @@
 //! The OTLP door: every encoding, both protocols, every refusal.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use flate2::Compression;
@@ -12,8 +11,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::Trac
 use portcullis_model::TenantId;
 use portcullis_ports::{LogFilter, LogRequest, Source as _, Total};
 use portcullis_telemetry::{
-    IngestAuthorizer, IngestLimits, IngestRefusal, LoopbackOnly, OtlpDoor, RecordLimits, Store, StoreSettings,
+    IngestAuthorizer, IngestLimits, IngestRefusal, LoopbackOnly, OtlpDoor, RecordLimits, Sender, Store, StoreSettings,
 };
+use portcullis_wire::Wire;
 use prost::Message as _;
 use tokio::net::TcpListener;
 
@@ -83,7 +83,7 @@ async fn grpc_stores_and_refuses_like_http() {
     let address = listener.local_addr().unwrap();
     let limits = IngestLimits { body_bytes: 64 << 10, ..IngestLimits::default() };
     let door = OtlpDoor::new(store.clone(), Arc::new(LoopbackOnly::new(TenantId::default_tenant())), limits, Vec::new());
-    tokio::spawn(door.serve_grpc(listener, std::future::pending()));
+    tokio::spawn(door.serve_grpc(listener, Wire::plain(), std::future::pending()));
     let endpoint = format!("http://{address}");
 
     let mut client =
@@ -206,8 +206,8 @@ struct Keys;
 
 #[async_trait::async_trait]
 impl IngestAuthorizer for Keys {
-    async fn authorize(&self, header: Option<&str>, _peer: SocketAddr) -> Result<TenantId, IngestRefusal> {
-        match header {
+    async fn authorize(&self, sender: &Sender<'_>) -> Result<TenantId, IngestRefusal> {
+        match sender.authorization {
             Some("Bearer a") => Ok(TenantId::new("a").unwrap()),
             Some("Bearer b") => Ok(TenantId::new("b").unwrap()),
             Some("Bearer reader") => Err(IngestRefusal::Forbidden("this key may not ingest".into())),
@@ -223,7 +223,7 @@ async fn the_tenant_comes_from_the_key_and_never_from_the_payload() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let door = OtlpDoor::new(store.clone(), Arc::new(Keys), IngestLimits::default(), Vec::new());
-    tokio::spawn(door.serve_http(listener, std::future::pending()));
+    tokio::spawn(door.serve_http(listener, Wire::plain(), std::future::pending()));
     let mut request = logs("cart", vec![log(0, 9, "secret of a")]);
     request.resource_logs[0].resource.as_mut().unwrap().attributes.push(text("tenant", "b"));
     let body = protobuf(&request);
@@ -256,10 +256,10 @@ struct NearOrKey;
 
 #[async_trait::async_trait]
 impl IngestAuthorizer for NearOrKey {
-    async fn authorize(&self, header: Option<&str>, peer: SocketAddr) -> Result<TenantId, IngestRefusal> {
-        match header {
-            Some(_) => Keys.authorize(header, peer).await,
-            None => LoopbackOnly::new(TenantId::default_tenant()).authorize(None, peer).await,
+    async fn authorize(&self, sender: &Sender<'_>) -> Result<TenantId, IngestRefusal> {
+        match sender.authorization {
+            Some(_) => Keys.authorize(sender).await,
+            None => LoopbackOnly::new(TenantId::default_tenant()).authorize(sender).await,
         }
     }
 }
@@ -282,7 +282,7 @@ async fn what_a_proxy_sends_on_over_http_needs_a_key() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let door = OtlpDoor::new(store.clone(), Arc::new(NearOrKey), IngestLimits::default(), Vec::new());
-    tokio::spawn(door.serve_http(listener, std::future::pending()));
+    tokio::spawn(door.serve_http(listener, Wire::plain(), std::future::pending()));
     let body = protobuf(&logs("cart", vec![log(0, 9, "x")]));
     for header in FORWARDED {
         let answer = send(address, "POST /v1/logs", &[PROTOBUF, header], &body).await;
@@ -305,7 +305,7 @@ async fn what_a_proxy_sends_on_over_grpc_needs_a_key() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let door = OtlpDoor::new(store.clone(), Arc::new(NearOrKey), IngestLimits::default(), Vec::new());
-    tokio::spawn(door.serve_grpc(listener, std::future::pending()));
+    tokio::spawn(door.serve_grpc(listener, Wire::plain(), std::future::pending()));
     let mut client = LogsServiceClient::connect(format!("http://{address}")).await.unwrap();
     for (name, value) in FORWARDED {
         let request = |key: Option<&'static str>| {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use portcullis_model::TenantId;
 use portcullis_telemetry::{IngestLimits, LoopbackOnly, OtlpDoor};
+use portcullis_wire::Wire;
 use tokio::net::TcpListener;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
@@ -139,7 +140,7 @@ async fn hostile_child() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let authorizer = Arc::new(LoopbackOnly::new(TenantId::default_tenant()));
     let door = OtlpDoor::new(store.clone(), authorizer, IngestLimits::default(), Vec::new());
-    tokio::spawn(door.serve_grpc(listener, std::future::pending()));
+    tokio::spawn(door.serve_grpc(listener, Wire::plain(), std::future::pending()));
     let channel = tonic::transport::Endpoint::from_shared(endpoint).unwrap().connect().await.unwrap();
     let body = std::fs::read(file).unwrap();
     let before = peak_kib();

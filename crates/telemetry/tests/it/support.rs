@@ -10,6 +10,7 @@ use std::time::Duration;
 use portcullis_model::{ManualClock, NameSet, Scope, SourceName, TenantId, TimeWindow, Timestamp};
 use portcullis_policy::{Budget, CharterGrant, Permit, Policies, PolicyText, Vocabulary};
 use portcullis_telemetry::{EmbeddedSource, IngestLimits, LoopbackOnly, OtlpDoor, Store, StoreSettings};
+use portcullis_wire::Wire;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
 
@@ -62,7 +63,7 @@ pub(crate) async fn http_door(store: &Store, limits: IngestLimits) -> SocketAddr
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let door = OtlpDoor::new(store.clone(), Arc::new(LoopbackOnly::new(TenantId::default_tenant())), limits, Vec::new());
-    tokio::spawn(door.serve_http(listener, std::future::pending()));
+    tokio::spawn(door.serve_http(listener, Wire::plain(), std::future::pending()));
     address
 }
 

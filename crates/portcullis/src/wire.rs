@@ -1,0 +1,228 @@
+//! The listeners' protection, put together from the configuration: certificates, who receives connections, and the rule
+//! that nobody speaks in clear text beyond this machine without having said so.
+//!
+//! Must not let a certificate that cannot be read pass for none, and must not let handshakes fill the audit log.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
+use portcullis_config::{Plaintext, TlsSettings};
+use portcullis_identity::ClientCertificate;
+use portcullis_model::{FaultCode, SystemClock, format_duration};
+use portcullis_wire::{Certificates, HandshakeFailure, Protocol, Reception, Refreshed, Wire};
+use tokio_util::sync::CancellationToken;
+
+use crate::settings::Config;
+
+/// How often the files of certificates are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often the end of a certificate is announced in the log.
+const REMIND: Duration = Duration::from_hours(24);
+/// Refused handshakes that are recorded per second and listener; the record after that says how many more there were.
+const RECORDED_PER_SECOND: u32 = 20;
+
+/// The certificates of every listener that has some.
+#[derive(Debug, Clone, Default)]
+pub struct Doors {
+    /// MCP.
+    pub mcp: Option<Arc<Certificates>>,
+    /// OTLP over HTTP.
+    pub otlp_http: Option<Arc<Certificates>>,
+    /// OTLP over gRPC.
+    pub otlp_grpc: Option<Arc<Certificates>>,
+    /// Health and metrics.
+    pub admin: Option<Arc<Certificates>>,
+}
+
+impl Doors {
+    /// Reads the certificates of every listener that will be opened.
+    pub fn load(config: &Config) -> anyhow::Result<Self> {
+        let load = |settings: Option<&TlsSettings>, protocol, setting: &'static str| {
+            let loaded = settings.map(|settings| Certificates::load(settings.clone(), protocol, Arc::new(SystemClock)));
+            anyhow::Ok(loaded.transpose().context(setting)?.map(Arc::new))
+        };
+        let ingest = config.ingest.tls.as_ref().filter(|_| takes_telemetry(config));
+        let admin = config.admin.tls.as_ref().filter(|_| config.admin.listen.is_some());
+        Ok(Self {
+            mcp: load(config.listen.tls.as_ref(), Protocol::Http1, "listen.tls")?,
+            otlp_http: load(ingest, Protocol::Http1, "ingest.tls")?,
+            otlp_grpc: load(ingest, Protocol::Http2, "ingest.tls")?,
+            admin: load(admin, Protocol::Http1, "admin.tls")?,
+        })
+    }
+
+    /// The certificates with the setting they come from.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &Arc<Certificates>)> {
+        [("listen.tls", &self.mcp), ("ingest.tls", &self.otlp_http), ("ingest.tls", &self.otlp_grpc), ("admin.tls", &self.admin)]
+            .into_iter()
+            .filter_map(|(setting, certificates)| certificates.as_ref().map(|certificates| (setting, certificates)))
+    }
+
+    /// Takes over new files until `stop`; says what was taken over, what was not, and what ends soon.
+    pub async fn keep_fresh(self, audit: Arc<AuditLog>, stop: CancellationToken) {
+        let mut reminded: Option<Instant> = None;
+        loop {
+            if reminded.is_none_or(|at| at.elapsed() >= REMIND) {
+                reminded = Some(Instant::now());
+                self.remind();
+            }
+            if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+                return;
+            }
+            for (setting, certificates) in self.all() {
+                let looked = certificates.clone();
+                // Files may lie on something slow.
+                let Ok(refreshed) = tokio::task::spawn_blocking(move || looked.refresh()).await else { continue };
+                let (operation, note) = match refreshed {
+                    Refreshed::Unchanged => continue,
+                    Refreshed::Replaced => {
+                        tracing::info!("{setting}: the new certificate is in force");
+                        ("certificate.replaced", None)
+                    }
+                    Refreshed::Kept(reason) => {
+                        tracing::error!("{setting}: the new files are not in force, the last good ones are: {reason}");
+                        ("certificate.refused", Some(reason))
+                    }
+                };
+                let mut event = AuditEvent::operation(EventKind::Config, operation, setting);
+                if let Some(note) = note {
+                    event = event.note(note);
+                }
+                if let Err(error) = audit.append(event) {
+                    tracing::error!(%error, "the audit log could not be written");
+                }
+            }
+        }
+    }
+
+    fn remind(&self) {
+        for (setting, certificates) in self.all() {
+            if let Some(warning) = certificates.ends_soon() {
+                tracing::warn!("{setting}: the certificate ends in {}", format_duration(warning.left));
+            }
+        }
+    }
+}
+
+/// Whether the OTLP listeners are opened.
+pub fn takes_telemetry(config: &Config) -> bool {
+    config.ingest.enabled && config.store.enabled
+}
+
+/// Refuses clear text on an address other machines can reach, unless the operator said who speaks TLS instead.
+pub fn refuse_clear_text(config: &Config) -> anyhow::Result<()> {
+    let check = |address: SocketAddr, setting: &str, section: &str, tls: bool, plaintext: Option<Plaintext>| {
+        if address.ip().to_canonical().is_loopback() || tls || plaintext == Some(Plaintext::ITerminateTlsElsewhere) {
+            return Ok(());
+        }
+        bail!(
+            "{setting} is {address}, which other machines can reach, and nothing encrypts what they say: set {section}.tls, or \
+             {section}.plaintext to i-terminate-tls-elsewhere when a proxy in front of it does"
+        )
+    };
+    let listen = &config.listen;
+    check(listen.mcp, "listen.mcp", "listen", listen.tls.is_some(), listen.plaintext)?;
+    if takes_telemetry(config) {
+        let ingest = &config.ingest;
+        check(ingest.http, "ingest.http", "ingest", ingest.tls.is_some(), ingest.plaintext)?;
+        check(ingest.grpc, "ingest.grpc", "ingest", ingest.tls.is_some(), ingest.plaintext)?;
+    }
+    match config.admin.listen {
+        Some(address) => check(address, "admin.listen", "admin", config.admin.tls.is_some(), config.admin.plaintext),
+        None => Ok(()),
+    }
+}
+
+/// Reads client certificates and records whom the handshake refused.
+pub struct AuditedReception {
+    audit: Arc<AuditLog>,
+    transport: &'static str,
+    second: Mutex<Second>,
+}
+
+struct Second {
+    began: Instant,
+    written: u32,
+    left_out: u64,
+}
+
+/// The wire of a listener.
+pub fn wire(certificates: Option<&Arc<Certificates>>, audit: &Arc<AuditLog>, transport: &'static str) -> Wire {
+    let second = Mutex::new(Second { began: Instant::now(), written: 0, left_out: 0 });
+    Wire::new(certificates.cloned(), Arc::new(AuditedReception { audit: audit.clone(), transport, second }))
+}
+
+impl AuditedReception {
+    /// Whether one more may be recorded now, and how many were left out since the last.
+    fn room(&self) -> Option<u64> {
+        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        if second.began.elapsed() >= Duration::from_secs(1) {
+            (second.began, second.written) = (Instant::now(), 0);
+        }
+        if second.written >= RECORDED_PER_SECOND {
+            second.left_out += 1;
+            return None;
+        }
+        second.written += 1;
+        Some(std::mem::take(&mut second.left_out))
+    }
+}
+
+impl Reception for AuditedReception {
+    fn certificate(&self, der: &[u8], known: &mut http::Extensions) -> Result<(), String> {
+        let certificate = ClientCertificate::from_der(der).map_err(|error| error.to_string())?;
+        known.insert(Arc::new(certificate));
+        Ok(())
+    }
+
+    fn turned_away(&self, peer: SocketAddr, failure: &HandshakeFailure) {
+        // Scanners and broken connections are no callers; who came with a wrong certificate, or without one, is.
+        let HandshakeFailure::ClientCertificate(reason) = failure else {
+            tracing::debug!(%peer, %failure, "a connection was not taken");
+            return;
+        };
+        let Some(left_out) = self.room() else { return };
+        let note = if left_out > 0 { format!("{reason}; {left_out} more like this were not recorded") } else { reason.clone() };
+        let event = AuditEvent::new(EventKind::Authentication)
+            .method("handshake")
+            .transport(self.transport)
+            .client(Some(peer))
+            .decided(Decision::Deny, "client-certificate")
+            .code(Some(FaultCode::Unauthenticated))
+            .note(note);
+        if let Err(error) = self.audit.append(event) {
+            tracing::error!(%error, "the audit record of a refused connection could not be written");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(config: &Config) -> Option<String> {
+        refuse_clear_text(config).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn clear_text_beyond_this_machine_is_refused_listener_by_listener() {
+        let public: SocketAddr = "0.0.0.0:1".parse().unwrap();
+        assert_eq!(refused(&Config::default()), None);
+        let mut config = Config::default();
+        config.listen.mcp = public;
+        assert!(refused(&config).is_some_and(|text| text.contains("listen.plaintext to i-terminate-tls-elsewhere")));
+        config.listen.plaintext = Some(Plaintext::ITerminateTlsElsewhere);
+        assert_eq!(refused(&config), None);
+        config.ingest.grpc = public;
+        assert!(refused(&config).is_some_and(|text| text.starts_with("ingest.grpc")));
+        config.ingest.enabled = false;
+        assert_eq!(refused(&config), None, "what is not opened needs nothing");
+        config.admin.listen = Some("[::ffff:10.0.0.1]:1".parse().unwrap());
+        assert!(refused(&config).is_some_and(|text| text.contains("admin.tls")));
+        config.admin.listen = Some("[::ffff:127.0.0.1]:1".parse().unwrap());
+        assert_eq!(refused(&config), None);
+    }
+}
