@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, bail};
-use portcullis_audit::{AuditEvent, AuditLog, EventKind};
+use portcullis_audit::{AuditEvent, AuditLog, EventKind, Shippers, Sinks};
 use portcullis_config::RateSettings;
 use portcullis_connectors::prometheus::PrometheusSource;
 use portcullis_gateway::{
@@ -128,6 +128,8 @@ pub struct House {
     pub sources: Arc<Sources>,
     /// Standing work: checking sources.
     pub health: Charter,
+    /// The other places that get the audit records, fed by whoever serves.
+    pub sinks: Sinks,
     clock: Arc<dyn Clock>,
     version: AtomicU64,
 }
@@ -145,6 +147,7 @@ impl House {
         let (identity, tokens) = crate::identify::identity(config, foundations.keys.clone(), &policies, &clock)?;
         let identity = Arc::new(identity);
         let health = health_charter(config, &policies)?;
+        let sinks = Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant)).context("audit")?;
         let ledger = Arc::new(TokenLedger::shared(foundations.state.clone(), clock.clone()));
         let profiles = Arc::new(foundations.profiles(config).await?);
         let gateway = Gateway::new(GatewayParts {
@@ -175,6 +178,7 @@ impl House {
             store,
             sources,
             health,
+            sinks,
             clock,
             version: AtomicU64::new(1),
         })
@@ -197,6 +201,11 @@ impl House {
         if let Err(error) = self.foundations.audit.append(AuditEvent::new(kind).note(note.into())) {
             tracing::error!(%error, "the audit log could not be written");
         }
+    }
+
+    /// Begins to feed the audit sinks. Calls are stopped at once when a required one is too far behind.
+    pub async fn feed_sinks(&self) -> Shippers {
+        self.sinks.start(&self.foundations.audit, &self.clock).await
     }
 
     /// Brings what is counted in memory together with the other processes that share the state.
@@ -233,6 +242,7 @@ pub fn check(config: &Config) -> anyhow::Result<String> {
     let (policies, _products) = load_policies(config, &catalogue, 1)?;
     releaser(config, &[])?;
     config.audit.options().context("audit")?;
+    Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant)).context("audit")?;
     Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant)).context("audit")?;
     config.identity.check().context("identity")?;
     crate::identify::verifier(config, &policies, &clock)?;

@@ -27,15 +27,16 @@ pub fn run(config: &Config, action: &AuditAction) -> anyhow::Result<()> {
     if !directory.is_dir() {
         bail!("there is no audit log yet in {}", directory.display());
     }
+    let key_file = config.audit.key_file.clone();
     match action {
-        AuditAction::Verify(args) => check(&directory, args),
+        AuditAction::Verify(args) => check(&directory, args, key_file),
         AuditAction::Tail { lines, json } => newest(&directory, *lines, *json),
         AuditAction::Query(args) => search(&directory, args),
         AuditAction::Stats { filter, output } => count(&directory, filter, output.json),
         AuditAction::Export(args) => export(&directory, args),
-        AuditAction::Erase(args) => forget(&directory, args),
+        AuditAction::Erase(args) => forget(&directory, args, &AuditOptions { key_file, ..AuditOptions::default() }),
         AuditAction::PublicKey => {
-            let key = public_key(&directory, None)?;
+            let key = public_key(&directory, key_file.as_deref())?;
             let key = key.context("this audit log was never signed; it gets its key when Portcullis starts")?;
             say(key.to_hex());
             Ok(())
@@ -43,9 +44,9 @@ pub fn run(config: &Config, action: &AuditAction) -> anyhow::Result<()> {
     }
 }
 
-fn check(directory: &Path, args: &VerifyArgs) -> anyhow::Result<()> {
+fn check(directory: &Path, args: &VerifyArgs, key_file: Option<PathBuf>) -> anyhow::Result<()> {
     let key = args.public_key.as_deref().map(given_key).transpose()?;
-    let options = VerifyOptions { public_key: key, accept_unsigned: args.accept_unsigned, ..VerifyOptions::default() };
+    let options = VerifyOptions { public_key: key, key_file, accept_unsigned: args.accept_unsigned };
     let report = verify_with(directory, &options)?;
     if args.json {
         say_json(&serde_json::to_value(&report)?);
@@ -305,10 +306,10 @@ fn export(directory: &Path, args: &ExportArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn forget(directory: &Path, args: &EraseArgs) -> anyhow::Result<()> {
+fn forget(directory: &Path, args: &EraseArgs, options: &AuditOptions) -> anyhow::Result<()> {
     let subject = PrincipalId::new(&args.subject)?;
     let by = local_principal(&local_user(), "admin")?;
-    let report = erase(directory, &subject, &by.id, Arc::new(SystemClock), &AuditOptions::default())?;
+    let report = erase(directory, &subject, &by.id, Arc::new(SystemClock), options)?;
     if args.json {
         say_json(&serde_json::to_value(&report)?);
     } else {

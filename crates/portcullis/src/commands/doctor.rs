@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::bail;
-use portcullis_audit::verify;
+use portcullis_audit::{SinkState, VerifyOptions, sink_states, verify_with};
 use portcullis_identity::KeyStatus;
 use portcullis_model::{Clock, SystemClock, format_duration};
 use serde::Serialize;
@@ -133,12 +133,16 @@ async fn controls(config: &Config, house: &House) -> Vec<Line> {
     add("argument schemas", State::On, "unknown and malformed arguments are refused".into());
     add("redaction", State::On, "secrets leave no answer, error, progress or log message".into());
     match house.foundations.audit.health() {
-        Ok(()) => match verify(&audit_directory(config)) {
+        Ok(()) => match verify_with(&audit_directory(config), &with_key(config)) {
             Ok(report) if report.is_intact() => add("audit", State::On, format!("{} records, chain intact", report.records())),
             Ok(report) => add("audit", State::Broken, format!("{} findings; see portcullis audit verify", report.findings.len())),
             Err(error) => add("audit", State::Broken, error.to_string()),
         },
         Err(reason) => add("audit", State::Broken, format!("calls are refused: {reason}")),
+    }
+    for sink in sink_states(&audit_directory(config), &config.audit.sinks, now) {
+        let (state, detail) = sink_line(&sink);
+        add(&format!("audit sink {}", sink.name), state, detail);
     }
     if config.ingest.enabled && config.store.enabled {
         let public = !config.ingest.http.ip().is_loopback() || !config.ingest.grpc.ip().is_loopback();
@@ -167,6 +171,32 @@ async fn controls(config: &Config, house: &House) -> Vec<Line> {
         add("embedded store", State::Off, "store.enabled is false".into());
     }
     lines
+}
+
+/// The key the audit log is checked with.
+fn with_key(config: &Config) -> VerifyOptions {
+    VerifyOptions { key_file: config.audit.key_file.clone(), ..VerifyOptions::default() }
+}
+
+/// How an audit sink stands, in words.
+fn sink_line(sink: &SinkState) -> (State, String) {
+    let mut detail = format!("{}, {} records delivered", sink.kind, sink.delivered);
+    if sink.lag_records > 0 {
+        let _ = write!(detail, ", {} waiting for {} s", sink.lag_records, sink.lag_seconds);
+    }
+    for (count, what) in [(sink.set_aside, "refused by it for good"), (sink.lost, "gone before it got them")] {
+        if count > 0 {
+            let _ = write!(detail, ", {count} {what}");
+        }
+    }
+    if let Some(error) = &sink.last_error {
+        let _ = write!(detail, "; {error}");
+    }
+    if let Some(reason) = &sink.blocking {
+        return (State::Broken, format!("{detail}; calls are refused: {reason}"));
+    }
+    let fine = sink.last_error.is_none() && sink.set_aside == 0 && sink.lost == 0;
+    (if fine { State::On } else { State::Attention }, detail)
 }
 
 fn also(hosts: &[String]) -> String {

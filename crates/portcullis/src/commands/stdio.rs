@@ -14,8 +14,10 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     shutdown::on_signal(stop.clone());
     let house = House::open(config).await?;
     house.audit_life(EventKind::Start, "stdio");
+    let sinks = house.feed_sinks().await;
     let ended = portcullis_mcp::serve_stdio(house.gateway.clone(), stop).await;
     house.audit_life(EventKind::Stop, "stdio");
+    sinks.stop().await;
     house.close().await;
     ended.map(|_| ()).context("serving MCP on standard input and output")
 }
