@@ -161,6 +161,8 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) {
         let size =
             head_text.lines().find_map(|l| l.strip_prefix("content-length: ")).and_then(|s| s.trim().parse::<usize>().ok());
         if filled >= head + 4 + size.expect("a JSON answer with a length") {
+            let body = String::from_utf8_lossy(&text[head + 4..]);
+            assert!(!body.contains("\"error\"") && !body.contains("\"isError\":true"), "a refusal is no call: {body}");
             return;
         }
     }
