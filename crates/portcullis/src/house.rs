@@ -140,7 +140,7 @@ impl House {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let foundations = Foundations::open(config).await?;
         let scrubber = Arc::new(AnswerScrubber(redactor(config, &foundations.pseudonyms[..])?));
-        let (store, embedded) = open_store(config, &clock, scrubber)?;
+        let (store, embedded) = open_store(config, &clock, scrubber.clone())?;
         let sources = Arc::new(Sources::new(all_sources(config, embedded)?)?);
         let catalogue = catalogue(config, &sources, &clock)?;
         let (policies, products) = load_policies(config, &catalogue, 1)?;
@@ -160,7 +160,7 @@ impl House {
             profiles: profiles.clone(),
             external: None,
             releaser: releaser(config, &foundations.pseudonyms[..])?,
-            recorder: Arc::new(AuditRecorder(foundations.audit.clone())),
+            recorder: Arc::new(AuditRecorder(foundations.audit.clone(), scrubber.0.clone())),
             budget: Budget {
                 backend_bytes: config.limits.backend_answer.0,
                 answer_bytes: config.limits.answer.0,
@@ -242,7 +242,6 @@ pub fn check(config: &Config) -> anyhow::Result<String> {
     let (policies, _products) = load_policies(config, &catalogue, 1)?;
     releaser(config, &[])?;
     config.audit.options().context("audit")?;
-    Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant)).context("audit")?;
     Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant)).context("audit")?;
     config.identity.check().context("identity")?;
     crate::identify::verifier(config, &policies, &clock)?;
