@@ -98,7 +98,7 @@ impl Shipper {
 
     /// Feeds the sink until `stop`, and then until everything is delivered, a delivery fails or `grace` is over.
     pub(super) async fn run(self, stop: CancellationToken, grace: Duration) {
-        let Some(Some((_lock, mut cursor))) = stop.run_until_cancelled(self.begin()).await else { return };
+        let Some((_lock, mut cursor)) = self.begin(&stop).await else { return };
         let mut streak = Streak::default();
         let feeding = async {
             loop {
@@ -120,8 +120,8 @@ impl Shipper {
         }
     }
 
-    /// Waits for the right to feed the sink and for a readable cursor.
-    async fn begin(&self) -> Option<(File, Cursor)> {
+    /// Waits for the right to feed the sink and for a readable cursor; `None` when it is told to stop meanwhile.
+    async fn begin(&self, stop: &CancellationToken) -> Option<(File, Cursor)> {
         loop {
             let (directory, settings) = (self.log.directory().to_owned(), self.settings.clone());
             let locked = tokio::task::spawn_blocking(move || match try_lock(&directory, &settings.name)? {
@@ -137,7 +137,7 @@ impl Shipper {
                 Ok(Err(error)) => self.trouble(error.to_string()),
                 Err(ended) => self.trouble(ended.to_string()),
             }
-            tokio::time::sleep(self.pace.lock).await;
+            stop.run_until_cancelled(tokio::time::sleep(self.pace.lock)).await?;
         }
     }
 

@@ -5,7 +5,9 @@ mod crash;
 mod erasing;
 mod failing;
 mod reading;
+mod receiver;
 mod signing;
+mod sinks;
 mod tamper;
 mod writing;
 
