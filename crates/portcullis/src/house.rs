@@ -300,7 +300,7 @@ fn limits(config: &Config) -> anyhow::Result<LimitSettings> {
 }
 
 /// What is taken out, by the operator's settings.
-fn redactor(config: &Config, key: &[u8]) -> anyhow::Result<Redactor> {
+pub fn redactor(config: &Config, key: &[u8]) -> anyhow::Result<Redactor> {
     Redactor::with_settings(&config.redaction, key).map_err(anyhow::Error::msg).context("redaction")
 }
 

@@ -7,6 +7,7 @@ mod commands;
 mod demo;
 mod house;
 mod identify;
+mod log;
 mod record;
 mod scrub;
 mod settings;
@@ -75,7 +76,7 @@ fn start_log(config: &Config, quiet: bool) -> anyhow::Result<()> {
     use tracing_subscriber::EnvFilter;
     let level = if quiet { "error" } else { config.log.level.as_str() };
     let filter = EnvFilter::try_new(level)?.add_directive(portcullis_mcp::LOG_DIRECTIVE.parse()?);
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log::Clean::new(&config.redaction)?);
     if config.log.json {
         log.json().init();
     } else {

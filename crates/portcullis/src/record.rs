@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
 use portcullis_gateway::{Recorder, RoadEnd};
+use portcullis_guard::{Redactions, Redactor};
 use portcullis_model::{FaultCode, RiskClass};
 
 /// Bytes of answer text that make one token, roughly; for the record's estimate only.
 const BYTES_PER_TOKEN: u64 = 4;
 
-/// Writes road ends into the audit log.
-pub struct AuditRecorder(pub Arc<AuditLog>);
+/// Writes road ends into the audit log, without the secrets that callers and backends put into names and sentences.
+pub struct AuditRecorder(pub Arc<AuditLog>, pub Redactor);
 
 impl Recorder for AuditRecorder {
     fn record(&self, end: &RoadEnd) -> Result<(), String> {
@@ -23,6 +24,10 @@ impl Recorder for AuditRecorder {
 }
 
 impl AuditRecorder {
+    fn clean(&self, text: &str) -> String {
+        self.1.text(text, &mut Redactions::default()).into_owned()
+    }
+
     fn event(&self, end: &RoadEnd) -> AuditEvent {
         let kind = match (end.method, end.allowed, end.code) {
             ("authenticate", ..) => EventKind::Authentication,
@@ -49,7 +54,7 @@ impl AuditRecorder {
             event = event.principal(principal);
         }
         if !end.target.is_empty() {
-            event = event.tool(end.target.clone());
+            event = event.tool(self.clean(&end.target));
         }
         if let Some(session) = &end.session {
             event = event.session(session.to_string());
@@ -61,7 +66,7 @@ impl AuditRecorder {
             event = event.trace_id(trace_id.clone());
         }
         if let Some(note) = &end.note {
-            event = event.note(note.clone());
+            event = event.note(self.clean(note));
         }
         event
     }

@@ -464,6 +464,11 @@ pub trait Source: Send + Sync {
     /// Signals it can answer.
     fn capabilities(&self) -> BTreeSet<Signal>;
 
+    /// Whether it has anything for this tenant. To others it looks as if it did not exist.
+    fn serves(&self, _tenant: &portcullis_model::TenantId) -> bool {
+        true
+    }
+
     /// One cheap check. Never hangs: bounded by the permit's deadline.
     async fn health(&self, permit: &Permit) -> SourceHealth;
 

@@ -149,7 +149,8 @@ impl Sources {
     /// The sources in the scope of `permit`, in configured order.
     pub fn visible(&self, permit: &Permit) -> Vec<Arc<dyn Source>> {
         let scope = permit.scope();
-        self.current.load().iter().filter(|source| scope.sources.contains(source.name().as_str())).cloned().collect()
+        let seen = |source: &&Arc<dyn Source>| scope.sources.contains(source.name().as_str()) && source.serves(&scope.tenant);
+        self.current.load().iter().filter(seen).cloned().collect()
     }
 
     /// Whether any source in scope answers `signal`.

@@ -229,6 +229,10 @@ impl Source for PrometheusSource {
         capabilities::signals()
     }
 
+    fn serves(&self, tenant: &portcullis_model::TenantId) -> bool {
+        *tenant == self.config.tenant
+    }
+
     async fn health(&self, permit: &Permit) -> SourceHealth {
         let started = std::time::Instant::now();
         let answer = match self.api.build_info(permit).await {

@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 
 use anyhow::bail;
 use portcullis_audit::{SinkState, VerifyOptions, sink_states, verify_with};
+use portcullis_guard::Redactions;
 use portcullis_identity::KeyStatus;
 use portcullis_model::{Clock, SystemClock, format_duration};
 use serde::Serialize;
 
+use super::guards;
 use crate::cli::OutputArgs;
-use crate::house::{House, audit_directory, refuse_open_doors, source_warnings};
+use crate::house::{House, audit_directory, redactor, refuse_open_doors, source_warnings};
 use crate::settings::Config;
 use crate::terminal::{paint, say, say_json};
 
@@ -79,6 +81,7 @@ pub async fn report(config: &Config, house: &House) -> String {
 
 async fn examine(config: &Config, house: &House) -> Vec<Line> {
     let mut lines = controls(config, house).await;
+    lines.extend(guards::lines(config, house).await);
     lines.extend(sources(house).await);
     lines.extend(source_warnings(config).into_iter().map(|detail| Line {
         kind: "source",
@@ -86,6 +89,12 @@ async fn examine(config: &Config, house: &House) -> Vec<Line> {
         state: State::Attention,
         detail,
     }));
+    // Backends put what they like into versions and messages.
+    if let Ok(redactor) = redactor(config, &[]) {
+        for line in &mut lines {
+            line.detail = redactor.text(&line.detail, &mut Redactions::default()).into_owned();
+        }
+    }
     lines
 }
 
@@ -131,7 +140,6 @@ async fn controls(config: &Config, house: &House) -> Vec<Line> {
         ),
     );
     add("argument schemas", State::On, "unknown and malformed arguments are refused".into());
-    add("redaction", State::On, "secrets leave no answer, error, progress or log message".into());
     match house.foundations.audit.health() {
         Ok(()) => match verify_with(&audit_directory(config), &with_key(config)) {
             Ok(report) if report.is_intact() => add("audit", State::On, format!("{} records, chain intact", report.records())),

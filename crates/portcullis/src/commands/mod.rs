@@ -6,6 +6,7 @@ pub mod audit;
 pub mod call;
 pub mod config;
 pub mod doctor;
+pub mod guards;
 pub mod key;
 pub mod policy;
 pub mod profile;

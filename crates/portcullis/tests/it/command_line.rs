@@ -87,13 +87,36 @@ fn doctor_lists_every_control_and_call_answers() {
         "write gate",
         "limits",
         "argument schemas",
-        "redaction",
+        "redaction of secrets",
+        "redaction of people",
+        "untrusted text",
+        "text in arguments",
+        "credentials for mcp",
+        "credentials for otlp",
+        "lockout",
+        "key aging",
+        "approvals",
+        "behaviour profiles",
+        "products",
+        "token budget",
+        "egress",
         "audit",
+        "audit keeping",
         "otlp door",
         "embedded store",
         "embedded",
     ] {
         assert!(names.contains(&control), "{control} is not in {names:?}");
+    }
+    // The lines say what is in force, not what is usual.
+    let weak = Home::new(
+        "redaction: {secrets: off, allow_secrets: i-understand}\nrelease: {frame: off}\nprofiles: {mode: observe}\n\
+         approvals: {four_eyes: false}\nlimits: {tokens_per_day: 0}\nsanitize: {name: {mode: off}}\n",
+    );
+    let report: serde_json::Value = serde_json::from_str(&weak.run_ok(&["doctor", "--json"])).unwrap();
+    for control in ["redaction of secrets", "untrusted text", "approvals", "token budget", "text in arguments"] {
+        let line = report.as_array().unwrap().iter().find(|l| l["name"] == control).unwrap();
+        assert_eq!(line["state"], "attention", "{line}");
     }
     assert!(home.run_ok(&["call", "list_sources"]).contains("embedded"));
     let bad = home.run(&["call", "query_logs", "window=banana"]);

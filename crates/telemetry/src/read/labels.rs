@@ -177,12 +177,16 @@ pub(crate) fn values(
                         continue;
                     }
                     *last = Some(view);
-                    let value =
+                    let value: Option<std::borrow::Cow<'_, str>> =
                         if column.is_some() { Some(text.value(row).into()) } else { lookup(text.value(row), &request.label) };
+                    let clean = |v: std::borrow::Cow<'_, str>| {
+                        confinement.scrub.as_ref().and_then(|s| s.field(&request.label, &v)).map_or(v.into_owned(), |clean| clean)
+                    };
+                    let value = value.map(clean);
                     if let Some(value) =
-                        value.filter(|v| v.starts_with(&request.prefix) && !v.is_empty() && !values.contains(v.as_ref()))
+                        value.filter(|v| v.starts_with(&request.prefix) && !v.is_empty() && !values.contains(v))
                     {
-                        values.insert(value.into_owned());
+                        values.insert(value);
                     }
                 }
             }

@@ -55,13 +55,13 @@ pub(crate) struct Row {
     pub(crate) seen_at: Option<Timestamp>,
 }
 
-/// Where a page stopped; the window stays the first page's.
+/// Where a page stopped; the window stays the first page's. A number and no name: a name can be what nobody may see.
 #[derive(Debug, Serialize, Deserialize)]
 struct Position {
     #[serde(rename = "w")]
     window: Packed,
     #[serde(rename = "o")]
-    after: String,
+    offset: usize,
 }
 
 impl ListServices {
@@ -168,13 +168,12 @@ impl Tool for ListServices {
             rows.retain(|row| row.name.to_lowercase().contains(part));
         }
         let total = rows.len() as u64;
-        let from = position.map_or(0, |position| rows.partition_point(|row| row.name <= position.after));
+        let from = position.map_or(0, |position| position.offset.min(rows.len()));
         let page: Vec<Row> = rows.iter().skip(from).take(limit).cloned().collect();
-        let next = match page.last() {
-            Some(last) if from + page.len() < rows.len() => {
-                Some(arguments::next(&question, &Position { window: Packed(window), after: last.name.clone() })?)
-            }
-            _ => None,
+        let offset = from + page.len();
+        let next = match offset < rows.len() {
+            true => Some(arguments::next(&question, &Position { window: Packed(window), offset })?),
+            false => None,
         };
         let counts = Counts::page(page.len(), Total::Exact(total), next.is_some());
         let head = format!("{} services, {}", counts.describe(), describe(window));
