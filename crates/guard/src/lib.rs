@@ -18,4 +18,4 @@ pub use redact::{
 pub use release::{ClientFault, META_UNTRUSTED, Notice, Progress, ReleaseSettings, Released, Releaser, Signs};
 pub use sanitize::{INJECTION_SEQUENCES, SanitizeMode, SanitizeSettings, Sanitizer, TextKind, TextRule};
 pub use strict::{StrictFault, StrictLimits, check_strict, check_strict_str};
-pub use validate::{ArgumentSchema, SchemaFault};
+pub use validate::{ArgumentSchema, SchemaFault, without_kinds};

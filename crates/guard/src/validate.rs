@@ -30,6 +30,20 @@ pub struct ArgumentSchema {
     sanitizer: Sanitizer,
 }
 
+/// A schema as clients see it: without `x-portcullis-kind`, which is for the gate and would be paid for in every
+/// conversation. Looked for where [`ArgumentSchema::compile`] reads it.
+pub fn without_kinds(schema: &Value) -> Map<String, Value> {
+    let mut shown = schema.as_object().cloned().unwrap_or_default();
+    for property in shown.get_mut("properties").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut()) {
+        let Some(property) = property.as_object_mut() else { continue };
+        property.shift_remove(KIND);
+        if let Some(items) = property.get_mut("items").and_then(Value::as_object_mut) {
+            items.shift_remove(KIND);
+        }
+    }
+    shown
+}
+
 impl ArgumentSchema {
     /// As [`ArgumentSchema::compile_with`], with the default rules for texts.
     ///

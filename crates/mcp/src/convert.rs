@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use portcullis_guard::{Notice, Progress, Released};
+use portcullis_guard::{META_UNTRUSTED, Notice, Progress, Released, without_kinds};
 use portcullis_model::{PromptSpec, ResourceSpec, ResourceTemplateSpec, RiskClass, ToolSpec};
 use portcullis_ports::{
     Content, EmbeddedResource, InputRequest, NoticeLevel, Outcome, Output, PromptMessage, PromptOutput, ResourceOutput, Role,
 };
 use rmcp::model::{
-    CallToolResult, CompletionInfo, ContentBlock, GetPromptResult, JsonObject, ProgressNotificationParam, ProgressToken, Prompt,
-    PromptArgument, ReadResourceResult, Resource, ResourceContents, ResourceTemplate, Role as WireRole, Tool, ToolAnnotations,
+    CallToolResult, CompletionInfo, ContentBlock, GetPromptResult, JsonObject, MetaObject, ProgressNotificationParam,
+    ProgressToken, Prompt, PromptArgument, ReadResourceResult, Resource, ResourceContents, ResourceTemplate, Role as WireRole,
+    Tool, ToolAnnotations,
 };
 use serde_json::Value;
 
@@ -83,9 +84,10 @@ fn tool(spec: &ToolSpec) -> Tool {
         Some(spec.idempotent),
         Some(spec.open_world),
     );
-    let mut tool = Tool::new(spec.name.as_str().to_owned(), spec.description.to_string(), object(&spec.input_schema))
-        .with_title(spec.title.to_string())
-        .with_annotations(annotations);
+    let mut tool =
+        Tool::new(spec.name.as_str().to_owned(), spec.description.to_string(), Arc::new(without_kinds(&spec.input_schema)))
+            .with_title(spec.title.to_string())
+            .with_annotations(annotations);
     if let Some(schema) = &spec.output_schema {
         tool = tool.with_raw_output_schema(object(schema));
     }
@@ -154,10 +156,21 @@ pub(crate) fn prompts(released: Released<Vec<Arc<PromptSpec>>>) -> Vec<Prompt> {
 
 /// The end of a tool's run.
 pub(crate) fn outcome(released: Released<Outcome>) -> Ending<CallToolResult> {
+    let meta = untrusted(&released);
     match released.into_inner() {
-        Outcome::Complete(output) => Ending::Complete(tool_result(output)),
+        Outcome::Complete(output) => {
+            let mut result = tool_result(output);
+            result.meta = meta;
+            Ending::Complete(result)
+        }
         Outcome::NeedsInput { requests, state } => Ending::Questions(requests, state),
     }
+}
+
+/// What a client should know about the text it is given; absent when there is nothing to say.
+fn untrusted<T>(released: &Released<T>) -> Option<MetaObject> {
+    let said = released.untrusted_meta()?;
+    Some(MetaObject([(META_UNTRUSTED.to_owned(), said)].into_iter().collect()))
 }
 
 fn tool_result(output: Output) -> CallToolResult {
@@ -169,9 +182,12 @@ fn tool_result(output: Output) -> CallToolResult {
 
 /// The contents of a resource.
 pub(crate) fn resource(released: Released<ResourceOutput>) -> Ending<ReadResourceResult> {
+    let meta = untrusted(&released);
     match released.into_inner() {
         ResourceOutput::Contents(contents) => {
-            Ending::Complete(ReadResourceResult::new(contents.into_iter().map(resource_contents).collect()))
+            let mut result = ReadResourceResult::new(contents.into_iter().map(resource_contents).collect());
+            result.meta = meta;
+            Ending::Complete(result)
         }
         ResourceOutput::NeedsInput { requests, state } => Ending::Questions(requests, state),
     }
@@ -179,10 +195,12 @@ pub(crate) fn resource(released: Released<ResourceOutput>) -> Ending<ReadResourc
 
 /// A rendered prompt.
 pub(crate) fn prompt(released: Released<PromptOutput>) -> Ending<GetPromptResult> {
+    let meta = untrusted(&released);
     match released.into_inner() {
         PromptOutput::Messages { description, messages } => {
             let mut result = GetPromptResult::new(messages.into_iter().map(prompt_message).collect());
             result.description = description;
+            result.meta = meta;
             Ending::Complete(result)
         }
         PromptOutput::NeedsInput { requests, state } => Ending::Questions(requests, state),
@@ -262,6 +280,18 @@ mod tests {
             output_schema: Some(Arc::new(json!({"type": "object", "$anchor": "a"}))),
             completions: vec![],
         }
+    }
+
+    #[test]
+    fn kinds_of_texts_are_for_the_gate_and_not_for_the_list() {
+        let mut spec = spec(RiskClass::Read);
+        let property = json!({"type": "string", "x-portcullis-kind": "query"});
+        let list = json!({"type": "array", "items": {"type": "string", "x-portcullis-kind": "name"}});
+        spec.input_schema =
+            Arc::new(json!({"type": "object", "properties": {"q": property, "n": list, "x-portcullis-kind": {}}}));
+        let listed = serde_json::to_value(tool(&spec)).unwrap();
+        let kept = json!({"q": {"type": "string"}, "n": {"type": "array", "items": {"type": "string"}}, "x-portcullis-kind": {}});
+        assert_eq!(listed["inputSchema"]["properties"], kept);
     }
 
     #[test]

@@ -7,9 +7,34 @@ use std::sync::Arc;
 use portcullis_model::{CompletionKind, RiskClass, ToolName, ToolSpec};
 use serde_json::{Map, Value, json};
 
-/// An object schema of the arguments that refuses anything else.
+/// What the texts of an argument are, for the rules of the gate. Every tool means the same by the same name, so this is
+/// told once; what is not listed (times, cursors, words of a list) is free text.
+const KINDS: &[(&str, &str)] = &[
+    ("query", "query"),
+    ("contains", "filter_value"),
+    ("text", "filter_value"),
+    ("regex", "filter_value"),
+    ("labels", "filter_value"),
+    ("attributes", "filter_value"),
+    ("service", "name"),
+    ("source", "name"),
+    ("metric", "name"),
+    ("operation", "name"),
+    ("trace_id", "name"),
+    ("group_by", "name"),
+    ("count_by", "name"),
+    ("values_of", "name"),
+];
+
+/// An object schema of the arguments that refuses anything else. The kinds of texts are in it for the gate; lists for
+/// clients leave them out.
 pub(crate) fn input(properties: &[(&str, Value)], required: &[&str]) -> Value {
-    let properties: Map<String, Value> = properties.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    let mut properties: Map<String, Value> = properties.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    for (name, kind) in KINDS {
+        if let Some(property) = properties.get_mut(*name).and_then(Value::as_object_mut) {
+            property.insert("x-portcullis-kind".to_owned(), json!(kind));
+        }
+    }
     let mut schema = json!({"type": "object", "properties": properties, "additionalProperties": false});
     if let (false, Some(object)) = (required.is_empty(), schema.as_object_mut()) {
         object.insert("required".to_owned(), json!(required));

@@ -189,7 +189,11 @@ pub(super) fn strength(name: &[u8]) -> Option<Strength> {
         return Some(Strength::Weak);
     }
     for _ in 0..3 {
-        let suffix = SUFFIXES.iter().find(|s| letters.ends_with(s.as_bytes())).map_or(0, |s| s.len());
+        let last = letters.last();
+        let suffix = SUFFIXES
+            .iter()
+            .find(|s| s.as_bytes().last() == last && letters.ends_with(s.as_bytes()))
+            .map_or(0, |s| s.len());
         let shorter = if suffix > 0 { &letters[..letters.len() - suffix] } else { trim_digits(letters) };
         if shorter.len() == letters.len() {
             return None;

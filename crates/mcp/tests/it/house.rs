@@ -10,7 +10,7 @@ use portcullis_gateway::{
     Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, Profiles, Rate,
     Recorder, RoadEnd, TokenLedger,
 };
-use portcullis_guard::{Redactor, Releaser};
+use portcullis_guard::{Redactor, ReleaseSettings, Releaser};
 use portcullis_identity::{Identity, KeyRequest, KeyRing, Pepper, local_principal};
 use portcullis_mcp::{ConnectionSettings, HttpSettings, router, serve_with};
 use portcullis_model::{
@@ -216,6 +216,15 @@ pub(crate) struct House {
 }
 
 pub(crate) async fn house(many: usize) -> House {
+    house_releasing(many, Releaser::new(Redactor::new().unwrap())).await
+}
+
+/// The same with frames around text, as servers release it.
+pub(crate) async fn framed_house() -> House {
+    house_releasing(0, Releaser::with_settings(Redactor::new().unwrap(), ReleaseSettings::default()).unwrap()).await
+}
+
+async fn house_releasing(many: usize, releaser: Releaser) -> House {
     let clock = Arc::new(SystemClock);
     let store = Arc::new(MemoryStore::new(clock.clone()));
     let keys = KeyRing::open(store.clone(), clock.clone(), Pepper::in_memory().unwrap()).await.unwrap();
@@ -246,7 +255,7 @@ pub(crate) async fn house(many: usize) -> House {
         approvals: Approvals::new(store, Arc::new(SystemClock), ApprovalSettings::default()),
         profiles: Arc::new(Profiles::off()),
         external: None,
-        releaser: Releaser::new(Redactor::new().unwrap()),
+        releaser,
         recorder: memory.clone(),
         budget: Budget::default(),
     }));

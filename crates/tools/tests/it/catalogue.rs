@@ -1,5 +1,6 @@
 //! What the catalogue says of itself: budget, golden file, schemas that hold.
 
+use portcullis_guard::{ArgumentSchema, without_kinds};
 use serde_json::{Value, json};
 
 use crate::support::{house, tokens};
@@ -16,7 +17,7 @@ fn listed() -> Vec<Value> {
                 "name": spec.name,
                 "title": spec.title,
                 "description": spec.description,
-                "inputSchema": *spec.input_schema,
+                "inputSchema": without_kinds(&spec.input_schema),
                 "outputSchema": **spec.output_schema.as_ref().unwrap(),
                 "annotations": {
                     "readOnlyHint": spec.risk == portcullis_model::RiskClass::Read,
@@ -91,4 +92,30 @@ fn completions_name_arguments_that_exist() {
             assert!(spec.input_schema["properties"].get(&**argument).is_some(), "{} {argument}", spec.name);
         }
     }
+}
+
+#[test]
+fn texts_are_checked_by_what_they_are() {
+    let mut named = std::collections::BTreeSet::new();
+    for tool in &house(Vec::new()).tools {
+        let spec = tool.spec();
+        let checked = ArgumentSchema::compile(spec.name.as_str(), &spec.input_schema).unwrap();
+        for (argument, property) in spec.input_schema["properties"].as_object().unwrap() {
+            let Some(kind) = property.get("x-portcullis-kind").and_then(Value::as_str) else { continue };
+            named.insert(kind.to_owned());
+            // Honest queries and patterns pass; a line break in a name does not, nor a hidden character anywhere.
+            let ask = |text: &str| {
+                let value = match property["type"].as_str() {
+                    Some("array") => json!([text]),
+                    Some("object") => json!({"http.route": text}),
+                    _ => json!(text),
+                };
+                checked.sanitize(&json!({ argument.as_str(): value })).is_ok()
+            };
+            assert!(ask("sum(rate(x{a=~\"b|c\"}[5m])) > 1 -- it's; <b>"), "{} {argument}", spec.name);
+            assert!(!ask("a\u{202e}b"), "{} {argument}", spec.name);
+            assert_eq!(ask("a\nb"), kind != "name", "{} {argument}", spec.name);
+        }
+    }
+    assert_eq!(named.into_iter().collect::<Vec<_>>(), ["filter_value", "name", "query"]);
 }
