@@ -21,6 +21,7 @@ mod keys;
 mod policies;
 mod prometheus;
 mod server;
+mod sinks;
 mod stdio;
 mod tokens;
 mod trainticket;
