@@ -1,7 +1,7 @@
 //! Records as events of the Open Cybersecurity Schema Framework, for a SIEM: Authentication for credentials, API Activity
 //! for everything else. Source: <https://schema.ocsf.io/1.3.0>.
 
-use portcullis_model::{FaultCode, format_timestamp};
+use portcullis_model::FaultCode;
 use serde_json::{Map, Value, json};
 
 use crate::event::EventKind;
@@ -12,6 +12,8 @@ pub const OCSF_VERSION: &str = "1.3.0";
 
 const API_ACTIVITY: u64 = 6_003;
 const AUTHENTICATION: u64 = 3_002;
+/// Number of an activity that the class does not know.
+const OTHER: u64 = 99;
 
 /// One record as an OCSF event.
 pub fn to_ocsf(record: &Record) -> Value {
@@ -31,7 +33,7 @@ pub fn to_ocsf(record: &Record) -> Value {
         "category_uid": category,
         "category_name": category_name,
         "activity_id": activity,
-        "activity_name": activity_name,
+        "activity_name": if activity == OTHER { own_activity(record) } else { activity_name },
         "type_uid": class * 100 + activity,
         "type_name": format!("{class_name}: {activity_name}"),
         "severity_id": severity,
@@ -44,7 +46,7 @@ pub fn to_ocsf(record: &Record) -> Value {
             "uid": record.position(),
             "sequence": record.sequence,
             "log_name": record.chain,
-            "logged_time_dt": format_timestamp(record.time),
+            "logged_time": record.time.as_nanos().div_euclid(1_000_000),
             "product": {"name": "Portcullis", "vendor_name": "Portcullis", "version": env!("CARGO_PKG_VERSION")},
         },
         "actor": actor(record),
@@ -85,9 +87,14 @@ fn activity(record: &Record) -> (u64, &'static str) {
             "list" | "read" | "get" | "show" => (2, "Read"),
             "rotate" | "rotated" | "loaded" | "changed" | "granted" | "denied" | "enabled" | "disabled" => (3, "Update"),
             "revoke" | "revoked" | "removed" | "erase" | "expired" => (4, "Delete"),
-            _ => (99, "Other"),
+            _ => (OTHER, "Other"),
         },
     }
+}
+
+/// What an activity that the class has no number for is called here, as the schema asks for.
+fn own_activity(record: &Record) -> &str {
+    record.event.method.as_deref().unwrap_or_else(|| record.event.kind.as_str())
 }
 
 fn severity(record: &Record) -> (u64, &'static str) {
@@ -217,6 +224,94 @@ mod tests {
         assert_eq!(event["user"]["name"], "user:anna");
         assert_eq!(event["service"]["name"], "portcullis");
         assert!(event.get("api").is_none());
+    }
+
+    /// Attributes the schema 1.3.0 requires of both classes, and the constraints of the objects in them.
+    fn has_what_is_required(event: &Value) {
+        for attribute in ["activity_id", "category_uid", "class_uid", "metadata", "severity_id", "time", "type_uid"] {
+            assert!(!event[attribute].is_null(), "{attribute} in {event}");
+        }
+        let number = |name: &str| event[name].as_u64().unwrap();
+        assert_eq!(number("type_uid"), number("class_uid") * 100 + number("activity_id"));
+        assert_eq!(number("category_uid"), number("class_uid") / 1_000);
+        assert!([0, 1, 2, 3, 4, 5, 6, 99].contains(&number("severity_id")) && [0, 1, 2, 99].contains(&number("status_id")));
+        let product = &event["metadata"]["product"];
+        assert!(event["metadata"]["version"].is_string() && product["name"].is_string() && product["vendor_name"].is_string());
+        let one_of = |object: &Value, names: &[&str]| names.iter().any(|name| !object[*name].is_null());
+        assert!(one_of(&event["actor"], &["process", "user", "invoked_by", "session", "app_name"]), "{event}");
+        assert!(one_of(&event["actor"]["user"], &["name", "uid", "account"]), "{event}");
+        assert!(one_of(&event["src_endpoint"], &["ip", "uid", "name", "hostname", "svc_name", "instance_uid"]), "{event}");
+        match number("class_uid") {
+            AUTHENTICATION => {
+                assert!(one_of(&event["user"], &["name", "uid"]) && one_of(event, &["service", "dst_endpoint"]), "{event}");
+                assert!((0..=6).contains(&number("activity_id")) || number("activity_id") == OTHER);
+            }
+            API_ACTIVITY => {
+                assert!(event["api"]["operation"].as_str().is_some_and(|operation| !operation.is_empty()), "{event}");
+                assert!((0..=4).contains(&number("activity_id")) || number("activity_id") == OTHER);
+                let request = &event["api"]["request"];
+                assert!(request.is_null() || request["uid"].is_string(), "a request has its uid: {event}");
+            }
+            other => panic!("class {other}"),
+        }
+        // Times are milliseconds; attributes that end in _dt would need the profile for them.
+        assert!(event["time"].as_i64().unwrap() > 1_000_000_000_000);
+        assert!(!event.to_string().contains("_dt\":"), "{event}");
+    }
+
+    #[test]
+    fn every_kind_of_record_has_what_its_class_requires() {
+        let kinds = [
+            "call",
+            "refused",
+            "failed",
+            "lookup",
+            "authentication",
+            "key",
+            "config",
+            "start",
+            "stop",
+            "ingest",
+            "charter",
+            "approval",
+            "policy",
+            "secret",
+            "plugin",
+            "bypass",
+            "lockout",
+            "error",
+            "sink",
+            "retention",
+            "erased",
+            "checkpoint",
+            "opened",
+            "continued",
+            "recovered",
+            "closed",
+            "other",
+        ];
+        for name in kinds {
+            let kind: EventKind = serde_json::from_value(json!(name)).unwrap();
+            let bare = AuditEvent::new(kind);
+            has_what_is_required(&to_ocsf(&record(bare.clone())));
+            let full = bare
+                .principal_id(PrincipalId::new("key:abc").unwrap())
+                .client(Some("[2001:db8::1]:5000".parse().unwrap()))
+                .session("s-1")
+                .method("tools/call")
+                .tool("query_logs")
+                .trace_id("0af7651916cd43dd8448eb211c80319c")
+                .decided(Decision::Deny, "rule")
+                .code(Some(FaultCode::Unavailable));
+            has_what_is_required(&to_ocsf(&record(full)));
+        }
+    }
+
+    #[test]
+    fn an_activity_without_a_number_keeps_its_own_name() {
+        let event = to_ocsf(&record(AuditEvent::new(EventKind::Call).method("tools/call")));
+        assert_eq!((event["activity_id"].as_u64(), event["activity_name"].as_str()), (Some(99), Some("tools/call")));
+        assert_eq!(event["type_name"], "API Activity: Other");
     }
 
     #[test]

@@ -4,6 +4,13 @@
 //! A sink gets every record at least once, in the order of its chain; after a crash or a failed delivery a batch may come
 //! again, so a receiver tells records apart by `log` and `seq`. One process at a time feeds a sink.
 //!
+//! A receiver that answers 408, 429, 5xx or not at all is asked again, with growing pauses. What it refuses for good (any
+//! other 4xx) is set aside: counted, listed in the cursor file by number, recorded as an event of kind `sink`; the records
+//! stay in the files. A required sink sets nothing aside: it stays behind, and calls stop.
+//!
+//! What a sink has got is out of reach of an erasure here: its owner has to erase it there. Syslog over the network is left
+//! out, because only the egress room may open connections, and it speaks HTTP.
+//!
 //! Files in the audit directory: `sink-<name>.cursor` (how far it is, mode 0600), `sink-<name>.lock`.
 
 mod cursor;
@@ -24,7 +31,7 @@ pub use settings::{
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use portcullis_model::Clock;
+use portcullis_model::{Clock, Timestamp};
 use portcullis_policy::{Charter, CharterGrant, PolicyError};
 
 use crate::AuditError;
@@ -100,5 +107,14 @@ impl Sinks {
             progress: Arc::new(Mutex::new(Progress::default())),
         });
         Shippers::start(shippers.collect(), log, clock, pace).await
+    }
+
+    /// Stops the calls of this process when a required sink is too far behind, without feeding any: for a process that
+    /// makes one call and ends.
+    pub fn hold(&self, log: &AuditLog, now: Timestamp) {
+        let settings: Vec<SinkSettings> = self.sinks.iter().map(|(settings, ..)| settings.clone()).collect();
+        for state in sink_states(log.directory(), &settings, now) {
+            log.hold(&state.name, state.blocking);
+        }
     }
 }

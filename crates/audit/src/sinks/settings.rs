@@ -30,7 +30,8 @@ pub struct SinkSettings {
     /// Where the records go.
     pub to: SinkTarget,
     /// With `true`, calls stop while the sink is further behind than `max_lag`, as they do when the log cannot be
-    /// written, and retention keeps every file the sink has not got yet.
+    /// written; retention keeps every file the sink has not got yet; and records it refuses are tried again rather than
+    /// set aside.
     #[serde(default)]
     pub required: bool,
     /// How far a required sink may fall behind.

@@ -184,6 +184,10 @@ impl Shipper {
                 tracing::debug!(sink = self.name(), "{reason}: {} records are sent in smaller batches", records.len());
                 Next::Again
             }
+            // Passing records over would be a way around a required sink: it stays behind until its owner lets it go on.
+            Err(Failure::Never { reason } | Failure::TooLarge { reason }) if self.settings.required => {
+                self.again(cursor, streak, &reason, None).await
+            }
             Err(Failure::Never { reason } | Failure::TooLarge { reason }) => {
                 for record in records.iter() {
                     cursor.put_aside(&record.chain, record.sequence);
@@ -193,13 +197,16 @@ impl Shipper {
                 self.advance(cursor, batch).await;
                 Next::Pause(pause(self.pace, streak.failures, None, rand::random()))
             }
-            Err(Failure::Later { reason, after }) => {
-                streak.failures = streak.failures.saturating_add(1);
-                let wait = pause(self.pace, streak.failures, after, rand::random());
-                self.failing(cursor, streak, &reason, wait).await;
-                Next::Pause(wait)
-            }
+            Err(Failure::Later { reason, after }) => self.again(cursor, streak, &reason, after).await,
         }
+    }
+
+    /// The same batch will be tried again.
+    async fn again(&self, cursor: &mut Cursor, streak: &mut Streak, reason: &str, after: Option<Duration>) -> Next {
+        streak.failures = streak.failures.saturating_add(1);
+        let wait = pause(self.pace, streak.failures, after, rand::random());
+        self.failing(cursor, streak, reason, wait).await;
+        Next::Pause(wait)
     }
 
     async fn read(&self, cursor: &Cursor, streak: &Streak) -> Result<Batch, String> {

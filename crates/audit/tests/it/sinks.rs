@@ -254,6 +254,26 @@ async fn calls_stop_while_a_required_sink_is_behind_and_go_on_when_it_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_required_sink_that_refuses_is_not_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let refusing = Receiver::new(|_, _| (401, "", Duration::ZERO));
+    let sink = webhook(refusing.address, r#","required":true,"max_lag":{"records":10}"#);
+    let log = Arc::new(open(directory.path()));
+    let shippers = feed(&log, &sink).await;
+    append(&log, 20);
+    until("calls stop", || log.may_begin(RiskClass::Read).is_err()).await;
+    until("it was tried again", || refusing.requests().len() > 3).await;
+    assert!(state(directory.path(), &sink).last_error.unwrap().contains("401"));
+    let address = refusing.address;
+    drop(refusing);
+    let receiver = Receiver::on(address, |_, _| ok());
+    until("calls go on", || log.may_begin(RiskClass::Read).is_ok()).await;
+    all_came_once(directory.path(), &receiver).await;
+    shippers.stop().await;
+    assert_eq!((state(directory.path(), &sink).set_aside, state(directory.path(), &sink).lost), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_operator_may_let_reads_go_on_without_a_required_sink() {
     let directory = tempfile::tempdir().unwrap();
     let on_failure = serde_json::from_str(r#"{"read":"continue"}"#).unwrap();
@@ -266,6 +286,14 @@ async fn the_operator_may_let_reads_go_on_without_a_required_sink() {
     assert!(log.may_begin(RiskClass::Write).is_err(), "known before the first call");
     assert!(log.may_begin(RiskClass::Read).is_ok());
     shippers.stop().await;
+
+    // A process that makes one call feeds nothing and is held all the same.
+    let other = open(directory.path());
+    let policies = Policies::load(&[], &Vocabulary::default(), 1).unwrap();
+    let sinks = Sinks::new(&[sink], &mut |grant| policies.charter(grant)).unwrap();
+    assert!(other.may_begin(RiskClass::Write).is_ok());
+    sinks.hold(&other, SystemClock.now());
+    assert!(other.may_begin(RiskClass::Write).is_err());
 }
 
 fn rotated_away(directory: &Path, sink: &SinkSettings) -> Arc<AuditLog> {
