@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use portcullis_gateway::CallRequest;
 use portcullis_identity::Presented;
+use portcullis_model::{Clock, SystemClock};
 use portcullis_ports::{Arguments, Content, Outcome};
 use serde_json::{Map, Value};
 
@@ -17,6 +18,7 @@ use crate::terminal::{say, say_json};
 pub async fn run(config: &Config, args: CallArgs) -> anyhow::Result<()> {
     let arguments = Arguments(read_arguments(&args.arguments)?);
     let house = House::open(config).await?;
+    house.sinks.hold(&house.foundations.audit, SystemClock.now());
     let outcome = call(&house, args.tool, arguments, args.json).await;
     house.close().await;
     outcome
