@@ -14,4 +14,4 @@ pub use settings::{
     Retention, StdioSettings, StoreSettings, WriteSettings,
 };
 pub use units::{ByteSize, Span};
-pub use wire::{AdminSettings, ClientCertificates, Plaintext, TlsSettings, TlsVersion};
+pub use wire::{ClientCertificates, Plaintext, TlsSettings, TlsVersion};

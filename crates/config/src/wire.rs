@@ -2,7 +2,6 @@
 //! machine. Only settings: nothing here opens a file or a socket.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -103,27 +102,6 @@ impl JsonSchema for TlsVersion {
 pub enum Plaintext {
     /// A proxy or a mesh in front of this listener speaks TLS with the clients, and nobody else reaches it.
     ITerminateTlsElsewhere,
-}
-
-/// Health and metrics, on a listener of their own.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct AdminSettings {
-    /// Address and port, such as `127.0.0.1:7469`; off when absent. Every request needs a credential that opens `admin`.
-    #[schemars(with = "Option<String>")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listen: Option<SocketAddr>,
-    /// TLS; clear text when absent, which beyond this machine needs `plaintext`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<TlsSettings>,
-    /// Clear text on an address other machines can reach.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub plaintext: Option<Plaintext>,
-    /// Host names accepted in the Host header besides loopback names.
-    pub allowed_hosts: Vec<String>,
-    /// Whether `/healthz` and `/readyz` answer without a credential, and then without reasons. For probes that cannot
-    /// carry one.
-    pub probes_without_credential: bool,
 }
 
 #[cfg(test)]

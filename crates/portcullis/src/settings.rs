@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use portcullis_audit::AuditSettings;
 use portcullis_config::{
-    AdminSettings, ApprovalSettings, ConfigError, IngestSettings, LimitSettings, ListenSettings, Loaded, LogSettings, ProfileSettings,
+    ApprovalSettings, ConfigError, IngestSettings, LimitSettings, ListenSettings, Loaded, LogSettings, ProfileSettings,
     StdioSettings, StoreSettings, WriteSettings,
 };
 use portcullis_connectors::prometheus::PrometheusConfig;
@@ -101,8 +101,6 @@ pub struct Config {
     pub data: PathBuf,
     /// The MCP listener.
     pub listen: ListenSettings,
-    /// Health and metrics.
-    pub admin: AdminSettings,
     /// MCP over standard input and output.
     pub stdio: StdioSettings,
     /// Who may come in, beside the holders of API keys.
@@ -146,7 +144,6 @@ impl Default for Config {
         Self {
             data: PathBuf::from("portcullis-data"),
             listen: ListenSettings::default(),
-            admin: AdminSettings::default(),
             stdio: StdioSettings::default(),
             identity: IdentitySettings::default(),
             ingest: IngestSettings::default(),

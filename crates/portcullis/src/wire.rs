@@ -33,8 +33,6 @@ pub struct Doors {
     pub otlp_http: Option<Arc<Certificates>>,
     /// OTLP over gRPC.
     pub otlp_grpc: Option<Arc<Certificates>>,
-    /// Health and metrics.
-    pub admin: Option<Arc<Certificates>>,
 }
 
 impl Doors {
@@ -45,18 +43,16 @@ impl Doors {
             anyhow::Ok(loaded.transpose().context(setting)?.map(Arc::new))
         };
         let ingest = config.ingest.tls.as_ref().filter(|_| takes_telemetry(config));
-        let admin = config.admin.tls.as_ref().filter(|_| config.admin.listen.is_some());
         Ok(Self {
             mcp: load(config.listen.tls.as_ref(), Protocol::Http1, "listen.tls")?,
             otlp_http: load(ingest, Protocol::Http1, "ingest.tls")?,
             otlp_grpc: load(ingest, Protocol::Http2, "ingest.tls")?,
-            admin: load(admin, Protocol::Http1, "admin.tls")?,
         })
     }
 
     /// The certificates with the setting they come from.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, &Arc<Certificates>)> {
-        [("listen.tls", &self.mcp), ("ingest.tls", &self.otlp_http), ("ingest.tls", &self.otlp_grpc), ("admin.tls", &self.admin)]
+        [("listen.tls", &self.mcp), ("ingest.tls", &self.otlp_http), ("ingest.tls", &self.otlp_grpc)]
             .into_iter()
             .filter_map(|(setting, certificates)| certificates.as_ref().map(|certificates| (setting, certificates)))
     }
@@ -130,10 +126,7 @@ pub fn refuse_clear_text(config: &Config) -> anyhow::Result<()> {
         check(ingest.http, "ingest.http", "ingest", ingest.tls.is_some(), ingest.plaintext)?;
         check(ingest.grpc, "ingest.grpc", "ingest", ingest.tls.is_some(), ingest.plaintext)?;
     }
-    match config.admin.listen {
-        Some(address) => check(address, "admin.listen", "admin", config.admin.tls.is_some(), config.admin.plaintext),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Reads client certificates and records whom the handshake refused.
@@ -202,6 +195,7 @@ impl Reception for AuditedReception {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use portcullis_config::ListenSettings;
 
     fn refused(config: &Config) -> Option<String> {
         refuse_clear_text(config).err().map(|error| error.to_string())
@@ -220,9 +214,9 @@ mod tests {
         assert!(refused(&config).is_some_and(|text| text.starts_with("ingest.grpc")));
         config.ingest.enabled = false;
         assert_eq!(refused(&config), None, "what is not opened needs nothing");
-        config.admin.listen = Some("[::ffff:10.0.0.1]:1".parse().unwrap());
-        assert!(refused(&config).is_some_and(|text| text.contains("admin.tls")));
-        config.admin.listen = Some("[::ffff:127.0.0.1]:1".parse().unwrap());
+        config.listen = ListenSettings { mcp: "[::ffff:10.0.0.1]:1".parse().unwrap(), ..ListenSettings::default() };
+        assert!(refused(&config).is_some_and(|text| text.contains("listen.tls")));
+        config.listen.mcp = "[::ffff:127.0.0.1]:1".parse().unwrap();
         assert_eq!(refused(&config), None);
     }
 }

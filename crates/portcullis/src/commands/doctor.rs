@@ -1,12 +1,15 @@
 //! `portcullis doctor` and the start-up report: every control and every source, with its state and the mend.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use anyhow::bail;
 use portcullis_audit::{SinkState, VerifyOptions, sink_states, verify_with};
+use portcullis_config::ClientCertificates;
 use portcullis_guard::Redactions;
 use portcullis_identity::KeyStatus;
-use portcullis_model::{Clock, SystemClock, format_duration};
+use portcullis_model::{Clock, SystemClock, format_duration, format_timestamp};
+use portcullis_wire::Certificates;
 use serde::Serialize;
 
 use super::guards;
@@ -105,6 +108,9 @@ async fn controls(config: &Config, house: &House) -> Vec<Line> {
     };
     let loopback = config.listen.mcp.ip().is_loopback();
     let where_to = if loopback { "this machine only" } else { "other machines can reach it" };
+    for (name, state, detail) in tls_lines(config) {
+        add(name, state, detail);
+    }
     add("mcp listener", if loopback { State::On } else { State::Attention }, format!("{} ({where_to})", config.listen.mcp));
     let now = SystemClock.now();
     match house.foundations.keys.list().await {
@@ -205,6 +211,44 @@ fn sink_line(sink: &SinkState) -> (State, String) {
     }
     let fine = sink.last_error.is_none() && sink.set_aside == 0 && sink.lost == 0;
     (if fine { State::On } else { State::Attention }, detail)
+}
+
+/// How what is said to the listeners is protected.
+fn tls_lines(config: &Config) -> Vec<(&'static str, State, String)> {
+    let doors = match crate::wire::Doors::load(config) {
+        Ok(doors) => doors,
+        Err(error) => return vec![("tls", State::Broken, format!("{error:#}"))],
+    };
+    let mut lines = Vec::new();
+    let mut add = |name, certificates: Option<&Arc<Certificates>>, near: bool| {
+        let Some(certificates) = certificates else {
+            let (state, detail) = if near {
+                (State::Off, "clear text, which does not leave this machine")
+            } else {
+                (State::Attention, "clear text: somebody else must encrypt it, as plaintext: i-terminate-tls-elsewhere says")
+            };
+            lines.push((name, state, detail.to_owned()));
+            return;
+        };
+        let settings = certificates.settings();
+        let clients = match settings.client_certificates {
+            ClientCertificates::None => "clients are not asked for a certificate",
+            ClientCertificates::Optional => "clients may show a certificate",
+            ClientCertificates::Required => "clients must show a certificate",
+        };
+        let until = format_timestamp(certificates.expires_at());
+        let (state, hint) = match certificates.ends_soon() {
+            Some(_) => (State::Attention, "; renew it, the new files are taken over without a restart"),
+            None => (State::On, ""),
+        };
+        lines.push((name, state, format!("{}, valid until {until}{hint}; {clients}", settings.certificate.display())));
+    };
+    add("mcp tls", doors.mcp.as_ref(), config.listen.mcp.ip().to_canonical().is_loopback());
+    if crate::wire::takes_telemetry(config) {
+        let near = [config.ingest.http, config.ingest.grpc].iter().all(|address| address.ip().to_canonical().is_loopback());
+        add("otlp tls", doors.otlp_http.as_ref(), near);
+    }
+    lines
 }
 
 fn also(hosts: &[String]) -> String {

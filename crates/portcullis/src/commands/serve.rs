@@ -311,8 +311,8 @@ fn reload(house: &House, watched: &Watched) -> anyhow::Result<Config> {
 
 /// Sections whose changes are not taken over while running.
 fn needs_restart(in_force: &Config, next: &Config) -> Vec<&'static str> {
-    const SECTIONS: [&str; 12] =
-        ["data", "listen", "admin", "stdio", "identity", "ingest", "store", "approvals", "profiles", "limits", "audit", "log"];
+    const SECTIONS: [&str; 11] =
+        ["data", "listen", "stdio", "identity", "ingest", "store", "approvals", "profiles", "limits", "audit", "log"];
     let (Ok(old), Ok(new)) = (serde_json::to_value(in_force), serde_json::to_value(next)) else { return Vec::new() };
     SECTIONS.into_iter().filter(|section| old.get(section) != new.get(section)).collect()
 }

@@ -197,11 +197,11 @@ fn an_edited_audit_log_is_found() {
 
 #[test]
 fn a_public_listener_needs_a_key() {
-    let home = Home::new("listen: {mcp: '0.0.0.0:0'}\n");
+    let home = Home::new("listen: {mcp: '0.0.0.0:0', plaintext: i-terminate-tls-elsewhere}\n");
     let output = home.run(&["serve"]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && text.contains("key create"), "{text}");
-    let home = Home::new("listen: {mcp: '0.0.0.0:0', anonymous_role: reader}\n");
+    let home = Home::new("listen: {mcp: '0.0.0.0:0', plaintext: i-terminate-tls-elsewhere, anonymous_role: reader}\n");
     let output = home.run(&["serve"]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && text.contains("anonymous_role"), "{text}");

@@ -25,3 +25,4 @@ mod sinks;
 mod stdio;
 mod tokens;
 mod trainticket;
+mod wire;
