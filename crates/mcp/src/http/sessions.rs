@@ -106,7 +106,9 @@ impl Sessions {
 
     /// Makes sure there is room for one more session of `owner`; may name one of its idle sessions to end instead.
     fn room(&self, owner: &PrincipalId) -> Result<Option<SessionId>, Fault> {
-        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        // rmcp ends a session that was idle for this long by itself and tells nobody; it must not keep its place.
+        book.retain(|_, entry| entry.seen.elapsed() <= self.limits.idle);
         let own = book.values().filter(|entry| entry.owner == *owner).count();
         if own < self.limits.per_principal && book.len() < self.limits.in_all {
             return Ok(None);
@@ -247,6 +249,12 @@ mod tests {
         assert_eq!(sessions.room(&who("key:a")).unwrap_err().code(), FaultCode::RateLimited);
         sessions.enter("b1", &who("key:b"), None);
         assert!(sessions.room(&who("key:c")).is_err(), "full in all, and nothing of another principal is ended");
+        let short = Sessions::new(SessionLimits { idle: Duration::ZERO, ..limits });
+        for id in ["b1", "b2", "c1"] {
+            short.enter(id, &who("key:b"), None);
+        }
+        std::thread::yield_now();
+        assert!(matches!(short.room(&who("key:a")), Ok(None)), "sessions that have ended keep no place from others");
         let eager = Sessions::new(SessionLimits { replaceable_after: Duration::ZERO, ..limits });
         eager.enter("a1", &who("key:a"), None);
         eager.enter("a2", &who("key:a"), None);
