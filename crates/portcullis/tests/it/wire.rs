@@ -270,3 +270,48 @@ fn an_allowed_page_is_let_through_and_others_are_not() {
     let refused = post(server.mcp, "/mcp", &headers("https://evil.example"), b"{}");
     assert!(refused.status == 403 && !refused.head.to_ascii_lowercase().contains("access-control"), "{}", refused.head);
 }
+
+#[test]
+fn ten_thousand_clients_of_the_older_eras_are_bounded_in_memory() {
+    const KEYS: usize = 11;
+    const CLIENTS_PER_KEY: usize = 910;
+    let listen = "listen: {mcp: 'MCP_ADDRESS'}\n";
+    let limits = "limits: {address: {per_second: 100000, burst: 100000}, calls_per_second: 100000, burst: 100000, \
+                  global: {per_second: 100000, burst: 100000}}\n";
+    let server = Server::start(&format!("{listen}{limits}"));
+    let keys: Vec<String> = (0..KEYS).map(|_| server.home.key(&["--role", "reader"])).collect();
+    std::thread::sleep(Duration::from_millis(900));
+    let open = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25",
+        "capabilities": {}, "clientInfo": {"name": "idle", "version": "1"}}})
+    .to_string();
+    let knock = |key: &str| {
+        let headers = [
+            ("Content-Type", "application/json".to_owned()),
+            ("Accept", "application/json, text/event-stream".to_owned()),
+            ("Authorization", format!("Bearer {key}")),
+        ];
+        post(server.mcp, "/mcp", &headers.map(|(name, value)| (name.to_owned(), value)), open.as_bytes()).status
+    };
+    assert_eq!(knock(&keys[0]), 200);
+    let before = server.resident();
+    let (mut opened, mut refused) = (1_usize, 0_usize);
+    for key in &keys {
+        for _ in 0..CLIENTS_PER_KEY {
+            match knock(key) {
+                200 => opened += 1,
+                429 => refused += 1,
+                other => panic!("{other}"),
+            }
+        }
+    }
+    let grown = server.resident().saturating_sub(before);
+    println!(
+        "{} clients: {opened} sessions, {refused} refused, {:.1} MiB more resident, {} bytes per session",
+        opened + refused,
+        grown as f64 / f64::from(1 << 20),
+        grown / opened as u64
+    );
+    assert!(opened + refused > 10_000 && refused > 0);
+    assert_eq!(opened, 1_000, "listen.max_sessions");
+    assert!(grown <= 100_000_000, "{grown} bytes for {opened} sessions");
+}
