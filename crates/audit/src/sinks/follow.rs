@@ -84,16 +84,10 @@ fn follow(
                 Some(Line::Whole(line)) => line,
                 // Its writer is in the middle of it, or died there; in a closed file it is no record.
                 Some(Line::Incomplete(_)) if index == closed => break,
-                Some(Line::Incomplete(_)) => continue,
-                Some(Line::TooLong) => {
-                    batch.lost += 1;
-                    continue;
-                }
+                // Whether a record is missing here is told by the number of the next one.
+                Some(Line::Incomplete(_) | Line::TooLong) => continue,
             };
-            let (size, Ok(links)) = (line.len(), read_links(&line)) else {
-                batch.lost += 1;
-                continue;
-            };
+            let (size, Ok(links)) = (line.len(), read_links(&line)) else { continue };
             if links.sequence <= at.seq {
                 continue;
             }
@@ -248,4 +242,103 @@ pub(super) fn lag(directory: &Path, cursor: &Cursor) -> Result<Lag, AuditError> 
         lag.oldest = Some(lag.oldest.map_or(next.time, |oldest| oldest.min(next.time)));
     }
     Ok(lag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{AuditEvent, EventKind};
+    use crate::log::{AuditLog, AuditOptions};
+    use portcullis_model::SystemClock;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn open(directory: &Path, rotate_at_bytes: u64) -> AuditLog {
+        let options = AuditOptions { rotate_at_bytes, ..AuditOptions::default() };
+        AuditLog::open_with(directory, Arc::new(SystemClock), options).unwrap()
+    }
+
+    fn append(log: &AuditLog, records: usize) {
+        for index in 0..records {
+            log.append(AuditEvent::new(EventKind::Call).tool(format!("t{index}"))).unwrap();
+        }
+    }
+
+    fn active(directory: &Path) -> PathBuf {
+        let (name, _) = chains(directory).unwrap().pop_first().unwrap();
+        ChainPaths::new(directory, &name).active()
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_lost_once_and_a_foreign_line_is_no_loss() {
+        for (garbage, replaces, lost) in [("garbage", true, 1), ("garbage", false, 0), (&"x".repeat(3 << 20), true, 1)] {
+            let directory = tempfile::tempdir().unwrap();
+            let log = open(directory.path(), 1 << 30);
+            append(&log, 10);
+            let path = active(directory.path());
+            let mut lines: Vec<String> = std::fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect();
+            if replaces {
+                garbage.clone_into(&mut lines[4]);
+            } else {
+                lines.insert(4, garbage.to_owned());
+            }
+            std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+            let batch = read_batch(directory.path(), &Cursor::default(), 100, 0).unwrap();
+            assert_eq!((batch.records.len() as u64, batch.lost), (11 - lost, lost));
+        }
+    }
+
+    #[test]
+    fn the_lag_is_what_a_batch_would_bring() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = open(directory.path(), 2_000);
+        append(&log, 30);
+        let mut cursor = Cursor::default();
+        let all = lag(directory.path(), &cursor).unwrap();
+        assert_eq!(all.records, log.last_sequence());
+        let batch = read_batch(directory.path(), &cursor, 10, 0).unwrap();
+        assert_eq!(batch.records[0].time, all.oldest.unwrap());
+        cursor.chains.extend(batch.chains);
+        assert_eq!(lag(directory.path(), &cursor).unwrap().records, log.last_sequence() - 10);
+        cursor.chains = ends(directory.path()).unwrap();
+        assert_eq!(lag(directory.path(), &cursor).unwrap(), Lag::default());
+        assert!(read_batch(directory.path(), &cursor, 10, 0).unwrap().records.is_empty());
+        append(&log, 1);
+        assert_eq!(read_batch(directory.path(), &cursor, 10, 0).unwrap().records.last().unwrap().sequence, log.last_sequence());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn every_record_comes_once_whatever_the_rotation_batches_and_restarts(
+            rotate in 600_u64..6_000,
+            steps in proptest::collection::vec((0_usize..12, 1_usize..9, any::<bool>()), 1..12),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let mut log = open(directory.path(), rotate);
+            let mut cursor = Cursor { chains: beginnings(directory.path()).unwrap(), ..Cursor::default() };
+            let mut seen = Vec::new();
+            let take = |cursor: &mut Cursor, seen: &mut Vec<u64>, most: usize, turn: usize| {
+                let batch = read_batch(directory.path(), cursor, most, turn).unwrap();
+                assert!(batch.records.len() <= most && batch.lost == 0 && batch.rewound.is_empty());
+                seen.extend(batch.records.iter().map(|r| r.sequence));
+                cursor.chains.extend(batch.chains);
+                // As the next process reads it.
+                cursor.save(directory.path(), "a").unwrap();
+                *cursor = Cursor::load(directory.path(), "a").unwrap().unwrap();
+                batch.records.len()
+            };
+            for (turn, (records, most, restart)) in steps.into_iter().enumerate() {
+                append(&log, records);
+                take(&mut cursor, &mut seen, most, turn);
+                if restart {
+                    drop(log);
+                    log = open(directory.path(), rotate);
+                }
+            }
+            while take(&mut cursor, &mut seen, 5, 0) > 0 {}
+            prop_assert_eq!(seen, (1..=log.last_sequence()).collect::<Vec<_>>());
+        }
+    }
 }
