@@ -1,6 +1,6 @@
 //! Records in the forms sinks take. Must not leave out a field, and must not let text from outside break the framing.
 
-use portcullis_model::{FaultCode, Timestamp, format_timestamp};
+use portcullis_model::{FaultCode, PrincipalId, Timestamp, format_timestamp};
 use serde_json::{Value, json};
 
 use crate::read::{Outcome, Record};
@@ -104,7 +104,7 @@ fn sentence(record: &Record) -> String {
     let event = &record.event;
     let what = event.tool.as_deref().or(event.target.as_deref()).or(event.method.as_deref());
     let mut text = format!("audit {}", event.kind.as_str());
-    for (before, part) in [(" ", what), (" by ", event.principal.as_ref().map(|p| p.as_str()))] {
+    for (before, part) in [(" ", what), (" by ", event.principal.as_ref().map(PrincipalId::as_str))] {
         if let Some(part) = part {
             text.push_str(before);
             text.push_str(part);
@@ -141,7 +141,6 @@ pub(super) fn host_name(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::event::{AuditEvent, Decision, EventKind};
-    use portcullis_model::PrincipalId;
     use proptest::prelude::*;
 
     fn record(event: AuditEvent) -> Record {

@@ -134,17 +134,17 @@ impl Shipper {
                     return Some((lock, cursor));
                 }
                 Ok(Ok(None)) => self.progress(|p| *p = Progress::default()),
-                Ok(Err(error)) => self.trouble(error.to_string()),
-                Err(ended) => self.trouble(ended.to_string()),
+                Ok(Err(error)) => self.trouble(&error.to_string()),
+                Err(ended) => self.trouble(&ended.to_string()),
             }
             stop.run_until_cancelled(tokio::time::sleep(self.pace.lock)).await?;
         }
     }
 
-    fn trouble(&self, reason: String) {
+    fn trouble(&self, reason: &str) {
         let news = self.progress(|p| {
-            let news = p.trouble.as_ref() != Some(&reason);
-            p.trouble = Some(reason.clone());
+            let news = p.trouble.as_deref() != Some(reason);
+            p.trouble = Some(reason.to_owned());
             news
         });
         if news {
@@ -156,7 +156,7 @@ impl Shipper {
         let batch = match self.read(cursor, streak).await {
             Ok(batch) => batch,
             Err(reason) => {
-                self.trouble(reason);
+                self.trouble(&reason);
                 streak.failures = streak.failures.saturating_add(1);
                 return Next::Pause(pause(self.pace, streak.failures, None, rand::random()));
             }
@@ -228,8 +228,8 @@ impl Shipper {
         self.progress(|p| p.cursor = Some(cursor.clone()));
         match tokio::task::spawn_blocking(move || next.save(&directory, &name)).await {
             Ok(Ok(())) => self.progress(|p| p.trouble = None),
-            Ok(Err(error)) => self.trouble(error.to_string()),
-            Err(ended) => self.trouble(ended.to_string()),
+            Ok(Err(error)) => self.trouble(&error.to_string()),
+            Err(ended) => self.trouble(&ended.to_string()),
         }
     }
 

@@ -103,7 +103,7 @@ impl Drop for Receiver {
 
 fn serve(mut stream: TcpStream, took: &Mutex<Vec<Request>>, script: &mut Script) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let (mut bytes, mut chunk) = (Vec::new(), [0; 65_536]);
+    let (mut bytes, mut chunk) = (Vec::new(), [0; 8_192]);
     let (headers, body) = loop {
         let read = stream.read(&mut chunk)?;
         if read == 0 {

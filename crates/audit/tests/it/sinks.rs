@@ -17,7 +17,7 @@ use portcullis_audit::{
 use portcullis_model::{Clock, PrincipalId, RiskClass, SystemClock};
 use portcullis_policy::{Policies, Vocabulary};
 
-use crate::receiver::{Receiver, SECRET, ok};
+use crate::receiver::{Receiver, Request, SECRET, ok};
 use crate::{call, clock, files, open, open_rotating};
 
 const QUICK: SinkPace = SinkPace {
@@ -171,7 +171,7 @@ async fn what_is_refused_for_good_is_set_aside_visibly_and_the_rest_goes_on() {
     })
     .await;
     shippers.stop().await;
-    let refused: BTreeSet<_> = receiver.requests().iter().filter(|r| r.status == 400).flat_map(|r| r.records()).collect();
+    let refused: BTreeSet<_> = receiver.requests().iter().filter(|r| r.status == 400).flat_map(Request::records).collect();
     let taken: BTreeSet<_> = receiver.taken().into_iter().collect();
     let state = state(directory.path(), &sink);
     assert!(!refused.is_empty() && taken.is_disjoint(&refused), "it is not tried for ever");
