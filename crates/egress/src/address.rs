@@ -111,18 +111,31 @@ fn of_v6(address: Ipv6Addr) -> AddressClass {
         // IPv4-mapped, IPv4-compatible, IPv4-translated (SIIT), NAT64 well-known prefix.
         [0, 0, 0, 0, 0, 0xffff | 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => of_v4(low),
         // NAT64 local-use prefix (RFC 8215): the network behind it is the operator's own.
-        [0x64, 0xff9b, 1, ..] => worse(of_v4(low), AddressClass::Private),
+        [0x64, 0xff9b, 1, ..] => of_local_nat64(address),
         // Teredo: server in the clear, client inverted.
         [0x2001, 0, ..] => worse(worse(of_v4(v4_of(s[2], s[3])), of_v4(v4_of(!s[6], !s[7]))), AddressClass::Reserved),
         // 6to4.
         [0x2002, a, b, ..] => worse(of_v4(v4_of(a, b)), AddressClass::Reserved),
         // ISATAP interface identifiers.
         [first, _, _, _, 0 | 0x200, 0x5efe, ..] => worse(of_v4(low), of_v6_prefix(first)),
-        [0x2001, 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] | [0x100, 0, 0, 0, ..] | [0x2001, 2, 0, ..] | [0x5f00, ..] => {
+        // IETF protocol assignments (2001::/23) beyond Teredo: none of them is a backend.
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] | [0x100, 0, 0, 0, ..] | [0x5f00, ..] => {
             AddressClass::Reserved
         }
         [first, ..] => of_v6_prefix(first),
     }
+}
+
+/// RFC 6052 puts the IPv4 address at one of four places behind a prefix, and only the operator's network knows which:
+/// every place is read, and an address that must not be reached counts wherever it stands.
+fn of_local_nat64(address: Ipv6Addr) -> AddressClass {
+    let o = address.octets();
+    let places = [[o[6], o[7], o[9], o[10]], [o[7], o[9], o[10], o[11]], [o[9], o[10], o[11], o[12]]];
+    let hidden = places.into_iter().map(|octets| of_v4(Ipv4Addr::from(octets)));
+    let closed =
+        |class: &AddressClass| matches!(class, AddressClass::Metadata | AddressClass::LinkLocal | AddressClass::Loopback);
+    let last = of_v4(Ipv4Addr::new(o[12], o[13], o[14], o[15]));
+    hidden.filter(closed).fold(worse(last, AddressClass::Private), worse)
 }
 
 fn of_v6_prefix(first: u16) -> AddressClass {
@@ -339,6 +352,42 @@ mod tests {
             ("64:ff9b::10.0.0.1", Private),
             ("64:ff9b::8.8.8.8", Public),
             ("64:ff9b:1::8.8.8.8", Private),
+            ("64:ff9b:1::169.254.169.254", Metadata),
+            ("64:ff9b:1:a9fe:a9:fe00::", Metadata),
+            ("64:ff9b:1:2a9:fe:a9fe::", Metadata),
+            ("64:ff9b:1:2:a9:fea9:fe00:0", Metadata),
+            ("64:ff9b:1:7f00:0:100:808:808", Loopback),
+            ("192.0.0.192", Metadata),
+            ("169.254.170.23", Metadata),
+            ("192.0.0.8", Reserved),
+            ("192.88.99.1", Reserved),
+            ("198.51.100.7", Reserved),
+            ("203.0.113.7", Reserved),
+            ("198.19.255.255", Reserved),
+            ("172.31.255.255", Private),
+            ("172.15.255.255", Public),
+            ("100.63.255.255", Public),
+            ("100.127.255.255", Shared),
+            ("239.255.255.255", Multicast),
+            ("126.255.255.255", Public),
+            ("128.0.0.1", Public),
+            ("1.0.0.1", Public),
+            ("fd00:ec2::23", Metadata),
+            ("100::1", Reserved),
+            ("3fff:fff::1", Reserved),
+            ("5f00::1", Reserved),
+            ("2001:2::1", Reserved),
+            ("2001:20::1", Reserved),
+            ("2001:1::1", Reserved),
+            ("2001:200::1", Public),
+            ("2001:4860:4860::8888", Public),
+            ("2002:a00:1::1", Private),
+            ("::ffff:100.100.100.200", Metadata),
+            ("::ffff:0.0.0.0", Unspecified),
+            ("::ffff:255.255.255.255", Multicast),
+            ("fc00::1", Private),
+            ("febf::1", LinkLocal),
+            ("4000::1", Reserved),
             ("2002:7f00:1::", Loopback),
             ("2002:a9fe:a9fe::1", Metadata),
             ("2002:808:808::1", Reserved),

@@ -9,6 +9,12 @@ use http::{HeaderMap, header};
 
 use crate::EgressErrorKind;
 
+/// How many bytes one byte of the wire may become. Telemetry in JSON or text compresses ten to sixty times; what is beyond
+/// this was made to be.
+const MOST_RATIO: u64 = 400;
+/// Up to here the ratio does not matter, bytes after decompression.
+const RATIO_FROM: u64 = 4 << 20;
+
 /// Collects one body.
 #[derive(Debug)]
 pub(crate) struct CappedBody {
@@ -73,7 +79,15 @@ impl CappedBody {
             Decoder::Plain(sink) => sink.write_all(chunk),
             Decoder::Gzip(decoder) => decoder.write_all(chunk),
         };
-        written.map_err(|error| self.failed(&error))
+        written.map_err(|error| self.failed(&error))?;
+        let expanded = match &self.decoder {
+            Decoder::Plain(_) => 0,
+            Decoder::Gzip(decoder) => decoder.get_ref().bytes.len() as u64,
+        };
+        if expanded > RATIO_FROM && expanded > self.received.saturating_mul(MOST_RATIO) {
+            return Err(EgressErrorKind::Garbage(format!("it is compressed more than {MOST_RATIO} times")));
+        }
+        Ok(())
     }
 
     /// The whole body.
@@ -142,6 +156,20 @@ mod tests {
         assert_eq!(read("gzip", &bomb, 16 << 10, 1 << 20), Err(EgressErrorKind::ResponseTooLarge { limit: 1 << 20 }));
         assert_eq!(read("", &[0; 11], 3, 10), Err(EgressErrorKind::ResponseTooLarge { limit: 10 }));
         assert!(read("", &[0; 10], 3, 10).is_ok());
+    }
+
+    #[test]
+    fn what_was_made_to_expand_is_refused_below_the_cap() {
+        let bomb = gzip(&vec![0u8; 64 << 20]);
+        let error = read("gzip", &bomb, 16 << 10, 1 << 30).unwrap_err();
+        assert!(matches!(&error, EgressErrorKind::Garbage(why) if why.contains("400 times")), "{error}");
+        // A long answer of a backend: the same names again and again, with values that differ.
+        let mut matrix = String::new();
+        for index in 0..400_000_u64 {
+            let _ = std::fmt::Write::write_fmt(&mut matrix, format_args!("[{},\"{}\"],", 1_700_000_000 + index * 15, index % 7));
+        }
+        assert!(matrix.len() as u64 > RATIO_FROM);
+        assert_eq!(read("gzip", &gzip(matrix.as_bytes()), 16 << 10, 1 << 30).unwrap().len(), matrix.len());
     }
 
     #[test]

@@ -14,8 +14,9 @@ use tokio::sync::Semaphore;
 use crate::body::CappedBody;
 use crate::breaker::{Breaker, Pass};
 use crate::error::chain;
+use crate::resolver::{Lookup, SystemLookup};
 use crate::retry::{MAX_RETRIES, is_out_of_service, pause, retry_after};
-use crate::{EgressConfig, EgressConfigError, EgressError, EgressErrorKind, EgressRequest, origin};
+use crate::{Authentication, EgressConfig, EgressConfigError, EgressError, EgressErrorKind, EgressRequest, origin};
 
 const MAX_REDIRECTS: u32 = 3;
 
@@ -30,6 +31,7 @@ struct Inner {
     name: Arc<str>,
     base: Url,
     origin: String,
+    authentication: Authentication,
     headers: HeaderMap,
     http: reqwest::Client,
     limit: u64,
@@ -75,14 +77,19 @@ impl EgressClient {
     ///
     /// # Errors
     /// When the configuration is not usable; nothing is sent to find out.
-    #[expect(clippy::needless_pass_by_value, reason = "the configuration holds secrets that should not outlive the client")]
     pub fn new(config: EgressConfig) -> Result<Self, EgressConfigError> {
-        let built = config.build()?;
+        Self::with_lookup(config, Arc::new(SystemLookup))
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "the configuration holds secrets that should not outlive the client")]
+    pub(crate) fn with_lookup(config: EgressConfig, lookup: Arc<dyn Lookup>) -> Result<Self, EgressConfigError> {
+        let built = config.build(lookup)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 name: Arc::from(config.name.as_str()),
                 origin: origin::origin(&built.base),
                 base: built.base,
+                authentication: config.authentication.clone(),
                 headers: built.headers,
                 http: built.http,
                 limit: config.max_response_bytes,
@@ -121,7 +128,7 @@ impl EgressClient {
         let url = request.url(&inner.base)?;
         let (own, body) = request.encode()?;
         let limits = [Some(inner.limit), request.max_response_bytes, Some(permit.budget().backend_bytes)];
-        let prepared = Prepared {
+        let mut prepared = Prepared {
             method: request.method.clone(),
             headers: inner.all_headers(own, permit),
             body,
@@ -129,8 +136,14 @@ impl EgressClient {
             limit: limits.into_iter().flatten().min().unwrap_or(inner.limit),
         };
         let deadline = tokio::time::Instant::from_std(permit.deadline());
-        let tries = tokio::time::timeout_at(deadline, inner.tries(permit, &url, &prepared));
-        tries.await.unwrap_or(Err(EgressErrorKind::DeadlineExceeded))
+        let work = async {
+            // Looked up for this request: what expired a moment ago does not go out.
+            if let Some((name, value)) = inner.authentication.header().await? {
+                prepared.headers.insert(name, value);
+            }
+            inner.tries(permit, &url, &prepared).await
+        };
+        tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(EgressErrorKind::DeadlineExceeded))
     }
 }
 

@@ -3,35 +3,17 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue};
 use portcullis_model::Secret;
 use reqwest::Url;
 
 use crate::origin::{InvalidBaseUrl, parse_base};
 use crate::request::checked_header;
-use crate::resolver::CheckedResolver;
-use crate::{AddressClass, AddressPolicy};
-
-/// How a client authenticates itself. Bound to the origin of its client.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Authentication {
-    /// Not at all.
-    #[default]
-    None,
-    /// `Authorization: Bearer …`
-    Bearer(Secret),
-    /// `Authorization: Basic …`
-    Basic {
-        /// The user; no colon.
-        user: String,
-        /// The password.
-        password: Secret,
-    },
-}
+use crate::resolver::{CheckedResolver, Lookup};
+use crate::{AddressClass, AddressPolicy, Authentication};
 
 /// TLS of a client. TLS 1.2 is the least that is spoken; certificates are always verified.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -158,26 +140,32 @@ pub(crate) struct Built {
 }
 
 impl EgressConfig {
-    pub(crate) fn build(&self) -> Result<Built, EgressConfigError> {
+    pub(crate) fn build(&self, lookup: Arc<dyn Lookup>) -> Result<Built, EgressConfigError> {
         let base = parse_base(&self.base_url).map_err(|error| EgressConfigError::BaseUrl { name: self.name.clone(), error })?;
         self.check_literal(&base)?;
         if self.concurrency == 0 || self.max_response_bytes == 0 || self.connect_timeout.is_zero() || self.read_timeout.is_zero()
         {
             return Err(self.wrong("limits and timeouts must be above zero"));
         }
+        self.authentication.check().map_err(|reason| self.wrong(reason))?;
         let headers = self.all_headers()?;
-        let http = self.http_client(base.scheme() == "https")?;
+        let http = self.http_client(base.scheme() == "https", lookup)?;
         Ok(Built { base, headers, http })
     }
 
     /// What works and is dangerous all the same, for the operator to read at start-up: a credential that travels in clear
     /// text to another machine.
     pub fn warnings(&self) -> Vec<String> {
+        self.warnings_with(self.authentication != Authentication::None)
+    }
+
+    /// The same where the credential has not been looked up yet: `credential` says whether there is one.
+    pub fn warnings_with(&self, credential: bool) -> Vec<String> {
         let Ok(base) = parse_base(&self.base_url) else { return Vec::new() };
         let host = base.host_str().unwrap_or_default();
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
         let here = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        if base.scheme() == "https" || here || self.authentication == Authentication::None {
+        if base.scheme() == "https" || here || !credential {
             return Vec::new();
         }
         vec![format!(
@@ -211,33 +199,18 @@ impl EgressConfig {
             value.set_sensitive(true);
             headers.append(name, value);
         }
-        let credential = match &self.authentication {
-            Authentication::None => None,
-            Authentication::Bearer(token) => Some(Secret::new(format!("Bearer {}", token.expose()))),
-            Authentication::Basic { user, .. } if user.contains(':') => return Err(self.wrong("the user must not contain ':'")),
-            Authentication::Basic { user, password } => {
-                let pair = Secret::new(format!("{user}:{}", password.expose()));
-                Some(Secret::new(format!("Basic {}", STANDARD.encode(pair.expose()))))
-            }
-        };
-        if let Some(credential) = credential {
-            let mut value = HeaderValue::from_str(credential.expose().trim_end_matches(['\n', '\r']))
-                .map_err(|_| self.wrong("the credential holds characters that a header cannot"))?;
-            value.set_sensitive(true);
-            headers.insert(http::header::AUTHORIZATION, value);
-        }
         headers.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         Ok(headers)
     }
 
     #[expect(clippy::disallowed_types, reason = "this crate is the one that owns HTTP clients")]
-    fn http_client(&self, tls: bool) -> Result<reqwest::Client, EgressConfigError> {
+    fn http_client(&self, tls: bool, lookup: Arc<dyn Lookup>) -> Result<reqwest::Client, EgressConfigError> {
         let mut builder = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .retry(reqwest::retry::never())
-            .dns_resolver(CheckedResolver::new(self.addresses.clone()))
+            .dns_resolver(CheckedResolver::new(self.addresses.clone(), lookup))
             .connect_timeout(self.connect_timeout)
             .read_timeout(self.read_timeout)
             .tcp_nodelay(true)
@@ -303,6 +276,7 @@ impl EgressConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resolver::SystemLookup;
 
     fn config(url: &str) -> EgressConfig {
         let mut config = EgressConfig::new("prom", url);
@@ -312,7 +286,7 @@ mod tests {
 
     #[test]
     fn tls_settings_without_tls_are_refused() {
-        assert!(config("http://10.1.2.3:9090").build().is_ok());
+        assert!(config("http://10.1.2.3:9090").build(Arc::new(SystemLookup)).is_ok());
         let settings: [fn(&mut TlsOptions); 4] = [
             |tls| tls.ca_pem_file = Some("/nonexistent/ca.pem".into()),
             |tls| tls.client_certificate_file = Some("/nonexistent/client.pem".into()),
@@ -322,7 +296,7 @@ mod tests {
         for set in settings {
             let mut config = config("http://10.1.2.3:9090");
             set(&mut config.tls);
-            let Err(error) = config.build() else { panic!("{:?} was taken", config.tls) };
+            let Err(error) = config.build(Arc::new(SystemLookup)) else { panic!("{:?} was taken", config.tls) };
             let text = error.to_string();
             assert!(text.contains("'prom'") && text.contains("cannot take effect") && text.contains("https://"), "{text}");
         }
@@ -335,8 +309,8 @@ mod tests {
             config.authentication = authentication;
             config.warnings()
         };
-        let bearer = || Authentication::Bearer(Secret::new("hunter2".to_owned()));
-        let basic = || Authentication::Basic { user: "u".into(), password: Secret::new("hunter2".to_owned()) };
+        let bearer = || Authentication::Bearer(Secret::new("hunter2").into());
+        let basic = || Authentication::Basic { user: "u".into(), password: Secret::new("hunter2").into() };
         for url in
             ["http://prometheus:9090", "http://10.1.2.3:9090/x", "http://[2001:db8::1]:9090", "http://localhost.example.org"]
         {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portcullis_model::{Fault, FaultCode};
 
-use crate::AddressClass;
+use crate::{AddressClass, SecretFault};
 
 /// A request that did not end with a response. `Display` is the internal text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +37,9 @@ pub enum EgressErrorKind {
         /// When the next request may pass.
         retry_in: Duration,
     },
+    /// The credential cannot be used; for the operator to replace it or to mend its store. Nothing was sent.
+    #[error("the credential cannot be used: {0}")]
+    Credential(SecretFault),
     /// The host resolves to an address this source may not use; for the operator to allow or to fix.
     #[error("address {address} is {} and not allowed for this source", class.as_str())]
     AddressRefused {
@@ -111,6 +114,10 @@ impl From<EgressError> for Fault {
                 format!("source '{source}' failed repeatedly and is being left alone for a moment"),
             )
             .with_retry_after(retry_in.as_secs().max(1)),
+            EgressErrorKind::Credential(fault) => Self::new(
+                FaultCode::BackendFailed,
+                format!("source '{source}' was not asked: its credential {}; the operator has to mend that", fault.state()),
+            ),
             EgressErrorKind::AddressRefused { class, .. } => Self::new(
                 FaultCode::BackendFailed,
                 format!("source '{source}' resolves to a {} address, which its configuration does not allow", class.as_str()),
@@ -164,6 +171,7 @@ mod tests {
         for kind in [
             EgressErrorKind::NotPermitted { origin: "http://10.1.2.3:9090".into() },
             EgressErrorKind::AddressRefused { address: [10, 1, 2, 3].into(), class: AddressClass::Private },
+            EgressErrorKind::Credential(SecretFault::Missing { reference: "file:/10.1.2.3".into(), reason: "x".into() }),
             EgressErrorKind::Connect("10.1.2.3:9090 refused".into()),
             EgressErrorKind::RedirectRefused("to http://10.1.2.3".into()),
         ] {

@@ -7,10 +7,12 @@
 //! [`Permit`]: portcullis_policy::Permit
 
 mod address;
+mod authentication;
 mod body;
 mod breaker;
 mod client;
 mod config;
+mod credential;
 mod error;
 mod origin;
 mod request;
@@ -19,8 +21,10 @@ mod retry;
 mod settings;
 
 pub use address::{AddressClass, AddressPolicy, AllowedRange, InvalidRange};
+pub use authentication::Authentication;
 pub use client::{EgressClient, EgressResponse};
-pub use config::{Authentication, EgressConfig, EgressConfigError, TlsOptions};
+pub use config::{EgressConfig, EgressConfigError, TlsOptions};
+pub use credential::{Credential, LiteralSecrets, SecretFault, SecretProvider, SecretResolver};
 pub use error::{EgressError, EgressErrorKind};
 pub use origin::{InvalidBaseUrl, origin_of};
 pub use request::{EgressBody, EgressRequest, FORBIDDEN_HEADERS};

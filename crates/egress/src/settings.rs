@@ -3,18 +3,19 @@
 
 use std::path::PathBuf;
 
-use portcullis_model::Secret;
+use portcullis_model::SecretReference;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Authentication, TlsOptions};
+use crate::{Authentication, SecretFault, SecretResolver, TlsOptions};
 
-/// How a source authenticates itself to its backend.
+/// How a source authenticates itself to its backend. Each secret is a value (usually `${VAR}`) or a reference: `env:NAME`,
+/// `file:/path`, `vault:store/path#field`, `secret:name`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum AuthSettings {
     /// A bearer token, sent as `Authorization: Bearer …`.
-    Bearer(#[schemars(with = "String")] Secret),
+    Bearer(#[schemars(with = "String")] SecretReference),
     /// User and password, sent as `Authorization: Basic …`.
     Basic(BasicSettings),
 }
@@ -27,15 +28,21 @@ pub struct BasicSettings {
     pub user: String,
     /// The password.
     #[schemars(with = "String")]
-    pub password: Secret,
+    pub password: SecretReference,
 }
 
-impl From<AuthSettings> for Authentication {
-    fn from(settings: AuthSettings) -> Self {
-        match settings {
-            AuthSettings::Bearer(token) => Self::Bearer(token),
-            AuthSettings::Basic(BasicSettings { user, password }) => Self::Basic { user, password },
-        }
+impl AuthSettings {
+    /// The authentication with its secret to be looked up by `secrets`.
+    ///
+    /// # Errors
+    /// When the secret is a reference that `secrets` does not know.
+    pub fn authentication(&self, secrets: &dyn SecretResolver) -> Result<Authentication, SecretFault> {
+        Ok(match self {
+            Self::Bearer(token) => Authentication::Bearer(secrets.credential(token)?),
+            Self::Basic(BasicSettings { user, password }) => {
+                Authentication::Basic { user: user.clone(), password: secrets.credential(password)? }
+            }
+        })
     }
 }
 
@@ -73,6 +80,9 @@ mod tests {
     fn settings_are_read_and_secrets_are_not_written_back() {
         let auth: AuthSettings = serde_json::from_str(r#"{"basic":{"user":"u","password":"hunter2"}}"#).unwrap();
         assert!(!format!("{auth:?}{}", serde_json::to_string(&auth).unwrap()).contains("hunter2"));
+        let kept: AuthSettings = serde_json::from_str(r#"{"bearer":"env:TOKEN"}"#).unwrap();
+        assert_eq!(serde_json::to_string(&kept).unwrap(), r#"{"bearer":"env:TOKEN"}"#);
+        assert!(matches!(kept.authentication(&crate::LiteralSecrets), Err(SecretFault::Unavailable { .. })));
         assert!(serde_json::from_str::<AuthSettings>(r#"{"basic":{"user":"u","password":"x","realm":"y"}}"#).is_err());
         assert!(serde_json::from_str::<AuthSettings>(r#"{"digest":"x"}"#).is_err());
         assert!(serde_json::from_str::<TlsSettings>(r#"{"insecure_skip_verify":true}"#).is_err());

@@ -10,6 +10,7 @@ mod ids;
 mod principal;
 mod scope;
 mod secret;
+mod secret_reference;
 mod signal;
 mod spec;
 mod window;
@@ -21,6 +22,7 @@ pub use ids::{InvalidName, KeyId, PrincipalId, SourceName, TenantId, ToolName, T
 pub use principal::{CredentialKind, Principal};
 pub use scope::{NameSet, Scope, ScopeError};
 pub use secret::Secret;
+pub use secret_reference::{InvalidSecretReference, SecretReference, is_secret_name};
 pub use signal::{
     Alert, AlertState, Exemplar, LogRecord, MetricDescriptor, MetricKind, Sample, Series, Service, Severity, Signal, Span,
     SpanEvent, SpanKind, SpanStatus, Trace, TraceSummary,

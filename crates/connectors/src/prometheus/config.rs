@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use portcullis_config::{ByteSize, Span};
-use portcullis_egress::{AddressPolicy, AllowedRange, AuthSettings, EgressConfig, EgressConfigError, TlsSettings};
+use portcullis_egress::{
+    AddressPolicy, AllowedRange, AuthSettings, EgressConfig, EgressConfigError, SecretFault, SecretResolver, TlsSettings,
+};
 use portcullis_model::{SourceName, TenantId};
 use portcullis_query::QueryError;
 use portcullis_query::promql::LabelName;
@@ -103,6 +105,15 @@ pub enum PrometheusConfigError {
     /// The connection.
     #[error(transparent)]
     Egress(#[from] EgressConfigError),
+    /// A secret that is not configured.
+    #[error("source '{source_name}': auth: {error}")]
+    Secret {
+        /// The source.
+        source_name: SourceName,
+        /// What is wrong.
+        #[source]
+        error: SecretFault,
+    },
     /// A label name.
     #[error("source '{source_name}': {setting}: {error}")]
     Label {
@@ -170,12 +181,22 @@ impl PrometheusConfig {
 
     /// What works and is dangerous all the same, for the operator to read at start-up and in the doctor's report.
     pub fn warnings(&self, name: &SourceName) -> Vec<String> {
-        self.egress(name).warnings()
+        self.connection(name).warnings_with(self.auth.is_some())
     }
 
-    pub(crate) fn egress(&self, name: &SourceName) -> EgressConfig {
+    /// Everything of the connection, its secret to be looked up by `secrets` for each request.
+    pub(crate) fn egress(&self, name: &SourceName, secrets: &dyn SecretResolver) -> Result<EgressConfig, PrometheusConfigError> {
+        let mut egress = self.connection(name);
+        if let Some(auth) = &self.auth {
+            egress.authentication = auth
+                .authentication(secrets)
+                .map_err(|error| PrometheusConfigError::Secret { source_name: name.clone(), error })?;
+        }
+        Ok(egress)
+    }
+
+    fn connection(&self, name: &SourceName) -> EgressConfig {
         let mut egress = EgressConfig::new(name.as_str(), &self.url);
-        egress.authentication = self.auth.clone().map(Into::into).unwrap_or_default();
         egress.headers = self.headers.clone().into_iter().collect();
         egress.headers.extend(self.org_id.clone().map(|id| ("X-Scope-OrgID".to_owned(), id)));
         egress.tls = self.tls.clone().into();

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portcullis_egress::EgressClient;
+use portcullis_egress::{EgressClient, LiteralSecrets, SecretResolver};
 use portcullis_model::{
     Alert, AlertState, Clock, Exemplar, Fault, FaultCode, Scope, Series, Service, Signal, SourceName, SystemClock, TimeWindow,
     Timestamp, parse_instant,
@@ -66,7 +66,19 @@ impl PrometheusSource {
     /// # Errors
     /// When the settings cannot work; the error names the source and the setting.
     pub fn new(name: SourceName, config: PrometheusConfig) -> Result<Self, PrometheusConfigError> {
-        Self::with_clock(name, config, Arc::new(SystemClock))
+        Self::with_secrets(name, config, &LiteralSecrets)
+    }
+
+    /// The same with the secrets its settings refer to; each is looked up when a request is sent.
+    ///
+    /// # Errors
+    /// As [`PrometheusSource::new`], and when a secret is not configured.
+    pub fn with_secrets(
+        name: SourceName,
+        config: PrometheusConfig,
+        secrets: &dyn SecretResolver,
+    ) -> Result<Self, PrometheusConfigError> {
+        Self::build(name, config, Arc::new(SystemClock), secrets)
     }
 
     /// The same with another clock, for look-back limits in tests.
@@ -74,8 +86,17 @@ impl PrometheusSource {
     /// # Errors
     /// As [`PrometheusSource::new`].
     pub fn with_clock(name: SourceName, config: PrometheusConfig, clock: Arc<dyn Clock>) -> Result<Self, PrometheusConfigError> {
+        Self::build(name, config, clock, &LiteralSecrets)
+    }
+
+    fn build(
+        name: SourceName,
+        config: PrometheusConfig,
+        clock: Arc<dyn Clock>,
+        secrets: &dyn SecretResolver,
+    ) -> Result<Self, PrometheusConfigError> {
         let labels = config.labels(&name)?;
-        let client = EgressClient::new(config.egress(&name))?;
+        let client = EgressClient::new(config.egress(&name, secrets)?)?;
         let origin = client.origin().to_owned();
         let api = Api::new(client, config.timeout.0);
         Ok(Self { name, config, labels, api, origin, clock, kept: Kept::new() })

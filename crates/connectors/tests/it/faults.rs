@@ -221,8 +221,8 @@ async fn warnings_and_partial_answers_are_passed_on() {
 async fn credentials_and_the_tenant_header_go_out_per_source() {
     let server = serve(|request| cart(&request.path, EMPTY)).await;
     for (auth, expected) in [
-        (AuthSettings::Bearer(Secret::new("token-a")), "authorization: bearer token-a"),
-        (AuthSettings::Basic(BasicSettings { user: "u".into(), password: Secret::new("p") }), "authorization: basic dtpw"),
+        (AuthSettings::Bearer(Secret::new("token-a").into()), "authorization: bearer token-a"),
+        (AuthSettings::Basic(BasicSettings { user: "u".into(), password: Secret::new("p").into() }), "authorization: basic dtpw"),
     ] {
         let mut settings = config(&format!("{}/prometheus", server.url));
         settings.auth = Some(auth);

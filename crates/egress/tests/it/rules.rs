@@ -90,7 +90,7 @@ async fn redirects_stay_within_the_origin_and_credentials_too() {
     })
     .await;
     let mut settings = config(&server.url);
-    settings.authentication = Authentication::Bearer(Secret::new("s3cret"));
+    settings.authentication = Authentication::Bearer(Secret::new("s3cret").into());
     let client = EgressClient::new(settings).unwrap();
     let permit = permit(&client);
     let get = |path: &'static str| client.send(&permit, EgressRequest::get([path]));
@@ -112,7 +112,7 @@ async fn headers_forms_bytes_and_trace_context_arrive() {
     let server = answer(|request, _| ok(&request)).await;
     let mut settings = config(&format!("{}/prefix/", server.url));
     settings.headers = vec![("X-Scope-OrgID".into(), "team-a".into())];
-    settings.authentication = Authentication::Basic { user: "u".into(), password: Secret::new("pässword") };
+    settings.authentication = Authentication::Basic { user: "u".into(), password: Secret::new("pässword").into() };
     let client = EgressClient::new(settings).unwrap();
     let permit = permit(&client);
 
@@ -151,8 +151,10 @@ async fn a_configuration_that_cannot_work_is_refused_when_built() {
     };
     assert!(build(&|_| {}).is_ok());
     assert!(build(&|c| c.headers = vec![("Authorization".into(), "x".into())]).is_err());
-    assert!(build(&|c| c.authentication = Authentication::Basic { user: "a:b".into(), password: Secret::new("x") }).is_err());
-    assert!(build(&|c| c.authentication = Authentication::Bearer(Secret::new("a\nb"))).is_err());
+    assert!(
+        build(&|c| c.authentication = Authentication::Basic { user: "a:b".into(), password: Secret::new("x").into() }).is_err()
+    );
+    assert!(build(&|c| c.authentication = Authentication::Bearer(Secret::new("a\nb").into())).is_err());
     assert!(build(&|c| c.tls.ca_pem = Some(b"not pem".to_vec())).is_err());
     assert!(build(&|c| c.tls.client_certificate_pem = Some(b"x".to_vec())).is_err());
     assert!(build(&|c| c.concurrency = 0).is_err());

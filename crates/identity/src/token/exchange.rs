@@ -180,7 +180,7 @@ impl Exchanger {
             ClientAuthentication::Basic => {
                 config.authentication = Authentication::Basic {
                     user: form_encoded(&settings.client_id),
-                    password: Secret::new(form_encoded(settings.client_secret.expose())),
+                    password: Secret::new(form_encoded(settings.client_secret.expose())).into(),
                 };
             }
             ClientAuthentication::Post => {

@@ -111,7 +111,7 @@ impl Stage {
         house.foundations.audit_key("key.create", &created.record.id)?;
         // Standing work of the demo; it speaks of no tool, so the built-in roles are all there is to load.
         let policies = Policies::load(&[], &Vocabulary::default(), 1)?;
-        let authentication = Authentication::Bearer(created.secret.clone());
+        let authentication = Authentication::Bearer(created.secret.clone().into());
         let egress = client(CLIENT, &format!("http://{mcp}/mcp"), authentication)?;
         let to_shop = client(SHOP, &format!("http://{otlp}"), Authentication::None)?;
         let sender = Sender::new(to_shop.clone(), charter(&policies, SHOP, &to_shop)?);
