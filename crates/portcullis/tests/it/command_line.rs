@@ -110,8 +110,8 @@ fn doctor_lists_every_control_and_call_answers() {
     }
     // The lines say what is in force, not what is usual.
     let weak = Home::new(
-        "redaction: {secrets: off, allow_secrets: i-understand}\nrelease: {frame: off}\nprofiles: {mode: observe}\n\
-         approvals: {four_eyes: false}\nlimits: {tokens_per_day: 0}\nsanitize: {name: {mode: off}}\n",
+        "redaction: {secrets: 'off', allow_secrets: i-understand}\nrelease: {frame: 'off'}\nprofiles: {mode: observe}\n\
+         approvals: {four_eyes: false}\nlimits: {tokens_per_day: 0}\nsanitize: {name: {mode: 'off'}}\n",
     );
     let report: serde_json::Value = serde_json::from_str(&weak.run_ok(&["doctor", "--json"])).unwrap();
     for control in ["redaction of secrets", "untrusted text", "approvals", "token budget", "text in arguments"] {

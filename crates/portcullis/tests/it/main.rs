@@ -11,18 +11,26 @@
 // The house bans connections outside of `egress`; a test has to knock from outside.
 #![allow(clippy::disallowed_methods, reason = "tests are the outside world")]
 
+mod approvals;
+mod attacks;
 mod audit;
+mod canary;
 mod command_line;
 mod crash;
 mod demo;
 mod doors;
 mod ingest;
+mod interleaved;
 mod keys;
+mod plants;
 mod policies;
+mod products;
+mod profiles;
 mod prometheus;
 mod server;
 mod sinks;
 mod stdio;
 mod tokens;
 mod trainticket;
+mod visitor;
 mod wire;
