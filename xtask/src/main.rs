@@ -1,6 +1,7 @@
 //! Checks and generators for developers: `cargo xtask <command>`. Changes nothing but the checked-in files it
 //! generates, reaches no network of its own, and is no part of the product.
 
+mod controls;
 mod crates_readme;
 mod docs;
 mod files;
@@ -23,6 +24,8 @@ Usage: cargo xtask <command>
   floors                     which crate may depend on what
   files                      length, opening line, ignored tests, open marks and machine paths of the sources
   docs                       links of the documentation, and the tests SECURITY.md names
+  controls [--ran FILE]      the tests that docs/security/controls.md names are there and, with the output of cargo test,
+                             ran and passed
   crates-readme [--check]    every crate has its paragraph in crates/README.md, on its floor (this only ever checks)
   generate [--check] [--binary PATH]
                              write docs/reference from the built binary, or check that it is current;
@@ -58,6 +61,14 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
             options.only(command, false, false)?;
             report("docs", &docs::check(&root)?)
         }
+        "controls" => {
+            options.only(command, false, false)?;
+            let ran = options
+                .ran
+                .as_ref()
+                .map(|path| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display())));
+            report(command, &controls::check(&root, ran.transpose()?.as_deref())?)
+        }
         "crates-readme" => {
             options.only(command, true, false)?;
             report(command, &crates_readme::check(&root)?)
@@ -77,6 +88,7 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
 struct Options {
     check: bool,
     binary: Option<PathBuf>,
+    ran: Option<PathBuf>,
 }
 
 impl Options {
@@ -87,6 +99,7 @@ impl Options {
             match word.as_str() {
                 "--check" => options.check = true,
                 "--binary" => options.binary = Some(words.next().context("--binary wants a path")?.into()),
+                "--ran" => options.ran = Some(words.next().context("--ran wants a path")?.into()),
                 other => bail!("'{other}' is not an option\n\n{USAGE}"),
             }
         }
@@ -94,7 +107,8 @@ impl Options {
     }
 
     fn only(&self, command: &str, check: bool, binary: bool) -> anyhow::Result<()> {
-        if (self.check && !check) || (self.binary.is_some() && !binary) {
+        let misplaced = self.ran.is_some() && command != "controls";
+        if (self.check && !check) || (self.binary.is_some() && !binary) || misplaced {
             bail!("{command} does not take this option\n\n{USAGE}");
         }
         Ok(())
@@ -188,7 +202,7 @@ mod tests {
     #[test]
     fn options_are_read_and_wrong_ones_refused() {
         let options = Options::parse(&words("--check --binary a/b")).unwrap();
-        assert_eq!(options, Options { check: true, binary: Some("a/b".into()) });
+        assert_eq!(options, Options { check: true, binary: Some("a/b".into()), ran: None });
         assert!(options.only("floors", false, false).is_err());
         assert!(Options::parse(&words("--binary")).is_err());
         assert!(Options::parse(&words("--chekc")).is_err());
