@@ -183,8 +183,7 @@ pub(crate) fn values(
                         confinement.scrub.as_ref().and_then(|s| s.field(&request.label, &v)).map_or(v.into_owned(), |clean| clean)
                     };
                     let value = value.map(clean);
-                    if let Some(value) =
-                        value.filter(|v| v.starts_with(&request.prefix) && !v.is_empty() && !values.contains(v))
+                    if let Some(value) = value.filter(|v| v.starts_with(&request.prefix) && !v.is_empty() && !values.contains(v))
                     {
                         values.insert(value);
                     }

@@ -8,13 +8,40 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Query, SetExpr, Statement as SqlStatement, TableFactor, Visit as _, Visitor};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::error::{Result, StoreError};
 use crate::schema::Table;
 
 /// How deep a statement may nest.
 const DEPTH: usize = 40;
+/// How deep calls may nest: every level may triple the parser's work.
+const CALLS: usize = 8;
+/// Words in front of a bracket that call nothing.
+const BEFORE_BRACKETS: [Keyword; 20] = [
+    Keyword::SELECT,
+    Keyword::FROM,
+    Keyword::WHERE,
+    Keyword::AND,
+    Keyword::OR,
+    Keyword::IN,
+    Keyword::AS,
+    Keyword::ON,
+    Keyword::BY,
+    Keyword::JOIN,
+    Keyword::HAVING,
+    Keyword::UNION,
+    Keyword::ALL,
+    Keyword::EXCEPT,
+    Keyword::INTERSECT,
+    Keyword::OVER,
+    Keyword::WHEN,
+    Keyword::THEN,
+    Keyword::ELSE,
+    Keyword::EXISTS,
+];
 /// Scans and queries in one statement at most.
 const MOST_SCANS: usize = 16;
 /// Functions that make text or lists longer, in one statement at most: each can double what it is given.
@@ -40,6 +67,7 @@ pub(super) fn statement(text: &str, most_bytes: usize) -> Result<Statement> {
     if text.len() > most_bytes {
         return refuse(format!("the statement has {} bytes; the limit is {most_bytes}", text.len()));
     }
+    calls(text)?;
     let parsed =
         Parser::new(&GenericDialect {}).with_recursion_limit(DEPTH).try_with_sql(text).and_then(|mut p| p.parse_statements());
     let mut statements = match parsed {
@@ -56,6 +84,41 @@ pub(super) fn statement(text: &str, most_bytes: usize) -> Result<Statement> {
         ControlFlow::Continue(()) => Ok(Statement::Statement(Box::new(only))),
         ControlFlow::Break(sentence) => refuse(sentence),
     }
+}
+
+/// Bounds how deep calls and prefixes nest, before the parser sees them. It tries `CAST(`, `POSITION(` and their kin first
+/// as special forms and then as functions, at every level again: forty of them inside each other would keep it busy for
+/// ever, and no deadline can interrupt it.
+fn calls(text: &str) -> Result<()> {
+    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, text).tokenize() else { return Ok(()) };
+    // Whether each open bracket is that of a call, how many are, and prefixes that wait for their operand.
+    let (mut open, mut nested, mut prefixes) = (Vec::new(), 0_usize, 0_usize);
+    let mut word = None;
+    for token in &tokens {
+        match token {
+            Token::Whitespace(_) => continue,
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                let call = word.is_some_and(|keyword| !BEFORE_BRACKETS.contains(&keyword));
+                // A prefix in front of a bracket stays open as long as the bracket does.
+                let weight = usize::from(call).max(prefixes);
+                nested += weight;
+                open.push(weight);
+                prefixes = 0;
+            }
+            Token::RParen | Token::RBracket | Token::RBrace => {
+                nested -= open.pop().unwrap_or(0);
+                prefixes = 0;
+            }
+            Token::Word(w) if matches!(w.keyword, Keyword::INTERVAL | Keyword::NOT | Keyword::PRIOR) => prefixes += 1,
+            Token::Plus | Token::Minus | Token::Tilde => {}
+            _ => prefixes = 0,
+        }
+        word = if let Token::Word(w) = token { Some(w.keyword) } else { None };
+        if nested + prefixes > CALLS {
+            return refuse(format!("calls nest deeper than {CALLS} levels; name a part of them in WITH … AS (SELECT …)"));
+        }
+    }
+    Ok(())
 }
 
 /// Walks the statement's text tree.
@@ -216,4 +279,48 @@ fn is_ours(reference: &TableReference) -> bool {
 fn known_schema(reference: &TableReference) -> arrow::datatypes::SchemaRef {
     Table::from_name(reference.table())
         .map_or_else(|| std::sync::Arc::new(arrow::datatypes::Schema::empty()), Table::shown_schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn calls_that_would_keep_the_parser_busy_are_refused_at_once() {
+        let openings = [
+            "CAST(",
+            "TRY_CAST(",
+            "POSITION(",
+            "ARRAY[",
+            "INTERVAL ",
+            "INTERVAL - ",
+            "INTERVAL (",
+            "NOT ",
+            "NOT (",
+            "CEIL(",
+            "a[",
+        ];
+        for opening in openings {
+            for depth in [9, 39, 300] {
+                let text = format!("SELECT {}", opening.repeat(depth));
+                let began = Instant::now();
+                let refused = statement(&text, 16 << 10).is_err();
+                assert!(refused && began.elapsed() < Duration::from_secs(2), "{opening} {depth}: {:?}", began.elapsed());
+            }
+        }
+    }
+
+    #[test]
+    fn honest_nesting_passes() {
+        for text in [
+            "SELECT upper(trim(substring(coalesce(cast(round(abs(1)) AS TEXT), '') FROM 1)))",
+            "SELECT 1 FROM (SELECT 1 FROM (SELECT 1 FROM (SELECT 1 FROM (SELECT 1 FROM (SELECT 1)))))",
+            "SELECT 1 WHERE (((((((((1 = 1) AND (1 = 1)) OR (1 IN (1, 2)))))))))",
+            "SELECT 1 WHERE NOT a AND NOT b AND NOT c AND NOT d AND NOT e AND NOT f AND NOT g AND NOT h AND NOT i AND NOT j",
+            "SELECT now() - INTERVAL '1 day' + INTERVAL '1 day', f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10)",
+        ] {
+            assert!(statement(text, 16 << 10).is_ok(), "{text}");
+        }
+    }
 }
