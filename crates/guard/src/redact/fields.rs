@@ -3,7 +3,7 @@
 //! such as `token: expired` is no secret.
 
 /// How sure a name makes us that its value is a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Strength {
     /// `password`, `passphrase`: also when the value is a number.
     Password,
@@ -190,10 +190,8 @@ pub(super) fn strength(name: &[u8]) -> Option<Strength> {
     }
     for _ in 0..3 {
         let last = letters.last();
-        let suffix = SUFFIXES
-            .iter()
-            .find(|s| s.as_bytes().last() == last && letters.ends_with(s.as_bytes()))
-            .map_or(0, |s| s.len());
+        let suffix =
+            SUFFIXES.iter().find(|s| s.as_bytes().last() == last && letters.ends_with(s.as_bytes())).map_or(0, |s| s.len());
         let shorter = if suffix > 0 { &letters[..letters.len() - suffix] } else { trim_digits(letters) };
         if shorter.len() == letters.len() {
             return None;

@@ -15,10 +15,17 @@ fn value_is_secret(bytes: &[u8], at: usize) -> bool {
     matches!(&word[..length], b"Secret" | b"SecretList" | b"SealedSecret")
 }
 
+/// How many bytes may be looked at to learn whose `data` is meant, for every byte of the text and in any case. Nobody honest
+/// comes near; beyond it every `data` counts as a Secret's.
+const LOOKED_AT: (usize, usize) = (32, 1 << 18);
+
 /// The values of every `data` and `stringData` that may belong to a Secret.
 pub(super) fn values(bytes: &[u8], mut found: impl FnMut(usize, usize)) {
+    let mut left = LOOKED_AT.0 * bytes.len() + LOOKED_AT.1;
+    // What is inside a map whose values go, goes with it.
+    let mut floor = 0;
     for at in memchr::memmem::find_iter(bytes, b"ata") {
-        let Some(start) = at.checked_sub(1) else { continue };
+        let Some(start) = at.checked_sub(1).filter(|start| *start >= floor) else { continue };
         let start = match bytes[start] {
             b'd' => start,
             b'D' if bytes[..start].ends_with(b"string") => start - 6,
@@ -43,20 +50,24 @@ pub(super) fn values(bytes: &[u8], mut found: impl FnMut(usize, usize)) {
         cursor += 1;
         let open = cursor + bytes[cursor..].iter().take_while(|b| b.is_ascii_whitespace()).count();
         if bytes.get(open) == Some(&b'{') {
-            if owner_in_json(bytes, start, open) {
-                members(bytes, open + 1, &mut found);
+            if owner_in_json(bytes, start, open, &mut left) {
+                floor = members(bytes, open + 1, &mut found);
             }
-        } else if bytes[cursor..open].contains(&b'\n') && owner_in_yaml(bytes, start) {
+        } else if bytes[cursor..open].contains(&b'\n') && owner_in_yaml(bytes, start, &mut left) {
             entries(bytes, start, &mut found);
         }
     }
 }
 
 /// Whether the object around a `data` key is a Secret, or does not say what it is.
-fn owner_in_json(bytes: &[u8], key: usize, open: usize) -> bool {
+fn owner_in_json(bytes: &[u8], key: usize, open: usize, left: &mut usize) -> bool {
     let mut depth = 0_usize;
     let mut said = None;
     for at in (key.saturating_sub(65_536)..key).rev() {
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            return true;
+        }
         match bytes[at] {
             b'}' | b']' => depth += 1,
             b'{' | b'[' if depth == 0 => break,
@@ -67,6 +78,10 @@ fn owner_in_json(bytes: &[u8], key: usize, open: usize) -> bool {
     }
     let mut depth = 0_usize;
     for at in open..bytes.len().min(open + 65_536) {
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            return true;
+        }
         match bytes[at] {
             b'{' | b'[' => depth += 1,
             b'}' | b']' if depth == 0 => break,
@@ -82,12 +97,12 @@ fn kind_key(bytes: &[u8], at: usize) -> bool {
     word_before(bytes, at).is_some_and(|(a, b)| &bytes[a..b] == b"kind")
 }
 
-/// The values of the members of a map, from behind its opening brace to its end or the end of the text.
-fn members(bytes: &[u8], from: usize, found: &mut impl FnMut(usize, usize)) {
+/// The values of the members of a map, from behind its opening brace to its end or the end of the text. Says where that is.
+fn members(bytes: &[u8], from: usize, found: &mut impl FnMut(usize, usize)) -> usize {
     let mut at = from;
     while let Some(byte) = bytes.get(at) {
         match byte {
-            b'}' => return,
+            b'}' => return at,
             b':' => {
                 let start = at + 1 + bytes[at + 1..].iter().take_while(|b| b.is_ascii_whitespace()).count();
                 if let Some(place) = quoted_at(bytes, start) {
@@ -112,6 +127,7 @@ fn members(bytes: &[u8], from: usize, found: &mut impl FnMut(usize, usize)) {
             _ => at += 1,
         }
     }
+    at
 }
 
 struct Line {
@@ -133,7 +149,7 @@ fn blank(line: &Line) -> bool {
 }
 
 /// Whether the YAML map around a `data:` line is a Secret, or does not say what it is.
-fn owner_in_yaml(bytes: &[u8], key: usize) -> bool {
+fn owner_in_yaml(bytes: &[u8], key: usize, left: &mut usize) -> bool {
     let own = line_at(bytes, key);
     if key != own.start + own.indent {
         return false;
@@ -146,6 +162,10 @@ fn owner_in_yaml(bytes: &[u8], key: usize) -> bool {
     let mut above = if starts_item(&own) { 0 } else { own.start };
     while above > 0 {
         let line = line_at(bytes, above - 1);
+        *left = left.saturating_sub(line.end - line.start + 16);
+        if *left == 0 {
+            return true;
+        }
         let separator = bytes[line.start..line.end].starts_with(b"---");
         if separator || (line.indent < own.indent && !blank(&line)) {
             break;
@@ -162,6 +182,10 @@ fn owner_in_yaml(bytes: &[u8], key: usize) -> bool {
     let mut below = own.end;
     while below < bytes.len() {
         let line = line_at(bytes, below + 1);
+        *left = left.saturating_sub(line.end - line.start + 16);
+        if *left == 0 {
+            return true;
+        }
         let separator = bytes[line.start..line.end].starts_with(b"---");
         if separator || (line.indent < own.indent && !blank(&line)) || (line.indent == own.indent && starts_item(&line)) {
             break;

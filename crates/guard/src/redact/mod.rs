@@ -81,7 +81,7 @@ const CONTEXT: &str = "portcullis 2026-11 pseudonyms of personal data in answers
 const SHORTEST: usize = 15;
 
 /// Most looks at one text.
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 12;
 
 impl Redactor {
     /// Default settings, with pseudonyms that hold for the life of this process.

@@ -79,23 +79,25 @@ impl Scan<'_> {
             return;
         }
         let mut at = start;
+        // Where the last number that goes ends: its mark is a border for what follows at once.
+        let mut border = usize::MAX;
         while at < end {
-            let first = at == start || !bytes[at - 1].is_ascii_digit();
-            let card = || personal::card(bytes, at);
+            let first = at == start || at == border || !bytes[at - 1].is_ascii_digit();
+            let card = || personal::card(bytes, at, border);
             if pii.card == Switch::On
                 && first
                 && bytes[at].is_ascii_digit()
                 && let Some(to) = card()
             {
                 self.person(at, to, Personal::Card);
-                at = to;
+                (at, border) = (to, to);
             } else if pii.phone == Switch::On
                 && first
                 && !matches!(bytes[at], b' ' | b'-' | b')')
-                && let Some(to) = personal::phone(bytes, at)
+                && let Some(to) = personal::phone(bytes, at, border)
             {
                 self.person(at, to, Personal::Phone);
-                at = to;
+                (at, border) = (to, to);
             } else {
                 at += 1;
             }

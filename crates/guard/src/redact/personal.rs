@@ -235,9 +235,9 @@ pub(super) fn is_card(digits: &[u8]) -> bool {
     (13..=19).contains(&digits.len()) && issued(digits) && luhn(digits) && digits.iter().any(|d| *d != digits[0])
 }
 
-/// A card number that starts at the digit at `at`: where it ends.
-pub(super) fn card(bytes: &[u8], at: usize) -> Option<usize> {
-    let edge = at.checked_sub(1).map(|i| bytes[i]);
+/// A card number that starts at the digit at `at`: where it ends. What ends at `border` will be a mark.
+pub(super) fn card(bytes: &[u8], at: usize, border: usize) -> Option<usize> {
+    let edge = at.checked_sub(1).filter(|_| at != border).map(|i| bytes[i]);
     if edge.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'+')) {
         return None;
     }
@@ -394,9 +394,9 @@ pub(super) fn iban(bytes: &[u8], at: usize) -> Option<usize> {
     (rest == 1).then_some(cursor)
 }
 
-/// A telephone number that starts at `at` (`+`, `(` or a digit): where it ends.
-pub(super) fn phone(bytes: &[u8], at: usize) -> Option<usize> {
-    let edge = at.checked_sub(1).map(|i| bytes[i]);
+/// A telephone number that starts at `at` (`+`, `(` or a digit): where it ends. What ends at `border` will be a mark.
+pub(super) fn phone(bytes: &[u8], at: usize, border: usize) -> Option<usize> {
+    let edge = at.checked_sub(1).filter(|_| at != border).map(|i| bytes[i]);
     if edge.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'+' | b'/' | b'%' | b'#')) {
         return None;
     }
@@ -451,18 +451,18 @@ mod tests {
 
     #[test]
     fn numbers_are_checked_and_not_guessed() {
-        assert!(card(b"4111111111111111", 0).is_some());
-        assert!(card(b"4111 1111 1111 1111 12", 0) == Some(19));
-        assert!(card(b"3782-822463-10005", 0).is_some());
-        assert!(card(b"4111111111111112", 0).is_none());
-        assert!(card(b"1700000000000000000", 0).is_none());
+        assert!(card(b"4111111111111111", 0, usize::MAX).is_some());
+        assert!(card(b"4111 1111 1111 1111 12", 0, usize::MAX) == Some(19));
+        assert!(card(b"3782-822463-10005", 0, usize::MAX).is_some());
+        assert!(card(b"4111111111111112", 0, usize::MAX).is_none());
+        assert!(card(b"1700000000000000000", 0, usize::MAX).is_none());
         assert_eq!(iban(b"DE89370400440532013000", 0), Some(22));
         assert_eq!(iban(b"GB82 WEST 1234 5698 7654 32 x", 0), Some(27));
         assert_eq!(iban(b"DE88370400440532013000", 0), None);
-        assert_eq!(phone(b"+49 30 1234567 ", 0), Some(14));
-        assert_eq!(phone(b"(415) 555-0123", 0), Some(14));
-        assert_eq!(phone(b"+0200", 0), None);
-        assert_eq!(phone(b"+1234567890123456", 0), None);
+        assert_eq!(phone(b"+49 30 1234567 ", 0, usize::MAX), Some(14));
+        assert_eq!(phone(b"(415) 555-0123", 0, usize::MAX), Some(14));
+        assert_eq!(phone(b"+0200", 0, usize::MAX), None);
+        assert_eq!(phone(b"+1234567890123456", 0, usize::MAX), None);
     }
 
     #[test]

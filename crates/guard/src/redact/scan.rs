@@ -1,6 +1,7 @@
 //! One look at a text: where something has to go. Each pass jumps from one telling byte to the next (`=`, `:`, `@`, a dot
 //! between digits, a long run), so ordinary text costs little. Every pass is linear in the text.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
@@ -44,6 +45,8 @@ const RANK_BLOCK: u16 = 200;
 
 /// Shortest run a provider's credential can be; runs are looked for in steps of this length.
 const RUN: usize = 15;
+/// Bytes of the value of a weak name that are judged first.
+const WEAK: usize = 1_024;
 /// How often escapes are undone: JSON in JSON in JSON.
 const UNESCAPED: u8 = 3;
 /// Bytes of one encoded run that are decoded.
@@ -115,7 +118,17 @@ pub(super) struct Look<'s> {
 /// Finds what has to go in `text`.
 pub(super) fn find(look: Look<'_>, text: &str) -> Found {
     let bytes = text.as_bytes();
-    let mut scan = Scan { look, bytes, spans: Vec::new(), manifest: false, user_info: usize::MAX, named: false };
+    let mut scan = Scan {
+        look,
+        bytes,
+        spans: Vec::new(),
+        manifest: false,
+        user_info: usize::MAX,
+        named: false,
+        covered: 0,
+        listed: 0,
+        columns: HashMap::new(),
+    };
     scan.run(text);
     Found { spans: scan.spans, named: scan.named }
 }
@@ -129,6 +142,12 @@ pub(super) struct Scan<'s> {
     user_info: usize,
     /// Whether a secret's name was seen: then a mark can change how its value is judged.
     pub(super) named: bool,
+    /// Where the last value of a field that goes ends: what stands inside it needs no look of its own.
+    covered: usize,
+    /// Where the last list under a secret's name ends.
+    listed: usize,
+    /// Columns of tables that were followed to their end already, by separator, width, place and strength.
+    pub(super) columns: HashMap<(u8, usize, usize, Strength), usize>,
 }
 
 /// What one look found.
@@ -209,6 +228,7 @@ impl Scan<'_> {
                         .count();
                     if length >= 30 {
                         self.secret(hit.start(), hit.end() + length, "password-hash", RANK_SHAPE);
+                        floor = hit.end() + length;
                     }
                 }
                 Literal::Bearer | Literal::Basic => {}
@@ -362,7 +382,17 @@ impl Scan<'_> {
     /// Takes out the value of a secret's field whose separator ends at `behind`.
     fn field_value(&mut self, name: Name, behind: usize, colon: bool) {
         self.named = true;
+        if behind < self.covered {
+            return;
+        }
         let bytes = self.bytes;
+        // A word that is seldom a secret's name does not earn a look at all that follows it.
+        if name.strength == Strength::Weak {
+            let near = &bytes[..bytes.len().min(behind + WEAK)];
+            if fields::value_after(near, behind).is_some_and(|place| !fields::secretish(&near[place.start..place.end])) {
+                return;
+            }
+        }
         let Some(place) = fields::value_after(bytes, behind) else {
             self.structured_value(name, behind);
             return;
@@ -375,6 +405,7 @@ impl Scan<'_> {
             Strength::Authorization => {
                 if let Some(place) = places::authorization(bytes, place).filter(|place| !fields::prose(bytes, *place)) {
                     self.secret(place.start, place.end, "authorization", RANK_PLACE);
+                    self.covered = place.end;
                 }
             }
             Strength::Cookie => {
@@ -382,6 +413,7 @@ impl Scan<'_> {
                 let value = &bytes[place.start..place.end];
                 if value.len() >= 4 && !fields::harmless(value) && (value.contains(&b'=') || fields::secretish(value)) {
                     self.secret(place.start, place.end, "cookie", RANK_BLOCK);
+                    self.covered = place.end;
                 }
             }
             Strength::Weak if !fields::secretish(value) => {}
@@ -414,6 +446,7 @@ impl Scan<'_> {
             }
         }
         self.secret(place.start, place.end, "secret-value", RANK_FIELD);
+        self.covered = place.end;
     }
 
     /// Values that are lists, blocks or in brackets.
@@ -430,13 +463,16 @@ impl Scan<'_> {
     /// Every string of a list, or the bare word in brackets.
     fn list(&mut self, name: Name, from: usize) {
         let bytes = self.bytes;
+        if from < self.listed {
+            return;
+        }
         let mut at = from;
         while let Some(byte) = bytes.get(at) {
             match byte {
-                b']' | b'\n' => return,
+                b']' | b'\n' => break,
                 b' ' | b',' => at += 1,
                 _ => {
-                    let Some(place) = fields::quoted_at(bytes, at).or_else(|| fields::bare_at(bytes, at)) else { return };
+                    let Some(place) = fields::quoted_at(bytes, at).or_else(|| fields::bare_at(bytes, at)) else { break };
                     let value = &bytes[place.start..place.end];
                     let bare = !place.quoted && !fields::secretish(value);
                     if !bare && !fields::harmless(value) && name.strength != Strength::Weak {
@@ -446,6 +482,8 @@ impl Scan<'_> {
                 }
             }
         }
+        // A list inside this one was looked through with it.
+        self.listed = at;
     }
 
     /// A YAML block: the deeper lines below a `password: |`.

@@ -74,9 +74,15 @@ impl Scan<'_> {
     /// The cells of one column below a heading.
     fn column(&mut self, mut from: usize, separator: u8, width: usize, index: usize, strength: Strength) {
         let bytes = self.bytes;
+        // A heading inside a table whose column was followed already says nothing new.
+        let column = (separator, width, index, strength);
+        if self.columns.get(&column).is_some_and(|end| from <= *end) {
+            return;
+        }
         while from < bytes.len() {
             let end = memchr::memchr(b'\n', &bytes[from..]).map_or(bytes.len(), |n| from + n);
             let cells = split(bytes, from, end, separator);
+            self.columns.insert(column, end);
             if cells.len() < 2 {
                 return;
             }

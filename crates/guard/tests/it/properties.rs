@@ -79,6 +79,14 @@ fn the_corpus_is_redacted_in_one_go() {
 }
 
 #[test]
+fn a_list_hides_no_field_inside_it() {
+    for text in ["token: [a, password=hunter]", "token=[x, y, secret: \"quux\"]"] {
+        let clean = once(text);
+        assert!(!clean.contains("hunter") && !clean.contains("quux"), "{clean}");
+    }
+}
+
+#[test]
 fn settings_switch_what_they_name() {
     let text = "password=hunter2 ana@example.com 203.0.113.9 10.0.0.1 ORD-123456";
     let with = |settings: RedactionSettings| {
@@ -152,5 +160,63 @@ proptest! {
             let clean = once(&text);
             prop_assert!(clean.contains(field) && !clean.contains(value.as_str()), "{}", clean);
         }
+    }
+}
+
+/// Texts written to make every pass look at everything behind it: time must grow with the text and not with its square.
+#[test]
+fn hostile_repetition_costs_no_more_than_its_length() {
+    let pieces = [
+        "kind: Secret\ndata:{",
+        "\"kind\":\"Secret\",\"data\":{",
+        "data:\n",
+        "stringData:\n ",
+        "token|x\n",
+        "token\tx\n",
+        "a,token\n",
+        "password: |\n ",
+        "password: \"",
+        "password='",
+        "\\\"password\\\":\\\"",
+        "--password ",
+        "-----BEGIN PRIVATE KEY-----",
+        "-----END PRIVATE KEY-----",
+        "name: token\nvalue",
+        "://a:b",
+        "a@b.co",
+        "+4930123456",
+        "4111 1111 1111 ",
+        "::1",
+        "1.2.3.4.",
+        "token  ",
+        "<token>",
+        "Cookie: a=b1234; ",
+        "eyJ.",
+        "[token: [",
+        "token=[",
+        "token=",
+        "auth=",
+        "authorization: digest a ",
+        "%3D",
+        "DE89 3704 0044 0532 ",
+        "sk-a",
+        ".atlasv1.",
+        "$2b$",
+        "Bearer ",
+        "AKIA",
+        "abcDEF123.",
+    ];
+    for piece in pieces {
+        let took = |bytes: usize| {
+            let text = format!("kind: Secret\n{}", piece.repeat(bytes / piece.len()));
+            let began = std::time::Instant::now();
+            once(&text);
+            began.elapsed()
+        };
+        let (small, large) = (took(8 << 10), took(64 << 10));
+        assert!(
+            large < small * 24 + std::time::Duration::from_millis(400),
+            "{piece:?}: {small:?}, then {large:?} for eight times the text"
+        );
     }
 }
