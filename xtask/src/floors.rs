@@ -48,6 +48,7 @@ pub(crate) const HOUSE: &[Place] = &[
     place(6, "mcp"),
     place(7, "portcullis"),
     place(7, "conformance-server"),
+    place(7, "fuzz-targets"),
 ];
 
 /// Edges on one floor that are wanted, with the reason.

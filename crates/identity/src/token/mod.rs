@@ -24,4 +24,4 @@ pub use resource::{ProtectedResource, StepUp, WELL_KNOWN};
 pub use settings::{
     ClaimPath, ScopeGrant, TenantMapping, TokenAlgorithm, TokenIssuer, TokenSettings, TokenSettingsError, ValueMapping,
 };
-pub use verifier::{Verified, Verifier};
+pub use verifier::{Claimed, Verified, Verifier, read_unsigned};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jsonwebtoken::crypto;
-use portcullis_model::{Clock, Principal, Secret};
+use portcullis_model::{Clock, NameSet, Principal, Secret, Timestamp};
 use portcullis_policy::{Charter, CharterGrant, PolicyError};
 use serde_json::Value;
 
@@ -131,6 +131,36 @@ impl Verifier {
             TokenRefusal::new(TokenReason::UnknownIssuer, detail)
         })
     }
+}
+
+/// What a token says of itself, before anybody asked who signed it. Good for trying the reader with hostile tokens; no
+/// [`Principal`], so that nothing can be called with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The id the principal would have.
+    pub id: String,
+    /// The roles it would have.
+    pub roles: Vec<String>,
+    /// The services it would see.
+    pub services: NameSet,
+}
+
+/// Reads a token as [`Verifier::verify_token`] does, without its signature: form, type, times, audience and what the
+/// claims map to. Must not decide anything.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn read_unsigned(token: &str, issuer: &TokenIssuer, audiences: &[String], now: Timestamp) -> Result<Claimed, TokenRefusal> {
+    let compact = Compact::read(token, 16 << 10)?;
+    let kind = compact.header.kind.as_deref();
+    check_type(kind, issuer)?;
+    claims::check(&compact.claims, issuer, audiences, kind, now)?;
+    let principal = claims::principal(&compact.claims, issuer)?;
+    Ok(Claimed {
+        id: principal.id.to_string(),
+        roles: principal.roles.iter().map(ToString::to_string).collect(),
+        services: principal.scope.services,
+    })
 }
 
 /// `typ`, compared without case and without `application/` (RFC 7515 section 4.1.9). `JWT` on the list also means none.
