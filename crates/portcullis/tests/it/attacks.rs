@@ -1,5 +1,6 @@
 //! Somebody with a reader's key, ten minutes and the source code: what is tried is refused, and remembered.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -390,7 +391,7 @@ fn the_connection_itself_gives_nothing_away() {
     let head = |more: &str| {
         let mut text = format!("POST /mcp HTTP/1.1\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n");
         for (name, value) in modern_headers("query_logs") {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            write!(text, "{name}: {value}\r\n").unwrap();
         }
         format!("{text}{more}\r\n")
     };

@@ -652,7 +652,7 @@ fn no_condition_tells_what_a_secret_is() {
     std::thread::sleep(std::time::Duration::from_millis(900));
     let visitor = Visitor::new(&server, &key);
     let mut dice = Dice(77);
-    let token = format!("{}{}", "gh", format!("p_{}", dice.of(LETTERS, 36)));
+    let token = format!("{}{}{}", "gh", "p_", dice.of(LETTERS, 36));
     assert_eq!(server.send_log("checkout", 17, &format!("needle one {token} end")).status, 200);
     let body = json!({"resourceLogs": [{"resource": resource("checkout", vec![]), "scopeLogs": [{"logRecords": [{
         "timeUnixNano": now_nanos().to_string(), "body": {"stringValue": "needle two"}, "attributes": [text_attribute("db.password", "Tiger4711x")]}]}]}]});
@@ -667,7 +667,7 @@ fn no_condition_tells_what_a_secret_is() {
     let rows = |condition: &str| -> String {
         let reply =
             visitor.call("sql", &json!({"query": format!("SELECT count(*) AS n FROM otel_logs WHERE {condition}")})).json();
-        reply.pointer("/result/structuredContent/rows/0/0").map(Value::to_string).unwrap_or_else(|| panic!("{reply:#}"))
+        reply.pointer("/result/structuredContent/rows/0/0").map_or_else(|| panic!("{reply:#}"), Value::to_string)
     };
     let start = &token[..12];
     assert_eq!(total(json!({"text": "needle"})), 2, "what is no secret is found");

@@ -171,10 +171,8 @@ impl Tool for ListServices {
         let from = position.map_or(0, |position| position.offset.min(rows.len()));
         let page: Vec<Row> = rows.iter().skip(from).take(limit).cloned().collect();
         let offset = from + page.len();
-        let next = match offset < rows.len() {
-            true => Some(arguments::next(&question, &Position { window: Packed(window), offset })?),
-            false => None,
-        };
+        let more = offset < rows.len();
+        let next = more.then(|| arguments::next(&question, &Position { window: Packed(window), offset })).transpose()?;
         let counts = Counts::page(page.len(), Total::Exact(total), next.is_some());
         let head = format!("{} services, {}", counts.describe(), describe(window));
         let mut answer = Answer::new(fan.coverage).window(window).note(chosen.note);
