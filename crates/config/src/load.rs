@@ -128,9 +128,24 @@ pub fn parse<T: DeserializeOwned + Default>(
                 continue;
             }
         }
+        // YAML 1.1 reads a bare `on` or `off` as a truth value; where the setting wants the word, it is the word.
+        if let Some(spelled) = as_word(&value, &pointer)
+            && serde_path_to_error::deserialize::<_, T>(&spelled).err().is_none_or(|e| pointer_of(e.path()) != pointer)
+        {
+            value = spelled;
+            continue;
+        }
         let place = error.path().to_string();
         return Err(fault(&place, explain(&error.into_inner().to_string())));
     }
+}
+
+/// The file with the truth value at `pointer` as the word it may have been; nothing when there is no truth value.
+fn as_word(value: &Value, pointer: &str) -> Option<Value> {
+    let word = if value.pointer(pointer)?.as_bool()? { "on" } else { "off" };
+    let mut spelled = value.clone();
+    *spelled.pointer_mut(pointer)? = word.into();
+    Some(spelled)
 }
 
 fn pointer_of(path: &serde_path_to_error::Path) -> String {
@@ -177,9 +192,19 @@ mod tests {
     use crate::{LimitSettings, ListenSettings, StoreSettings};
     use serde::Deserialize;
 
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Switch {
+        #[default]
+        On,
+        Off,
+    }
+
     #[derive(Debug, Default, Deserialize)]
     #[serde(deny_unknown_fields, default)]
     struct File {
+        frame: Switch,
+        mode: crate::ProfileSettings,
         listen: ListenSettings,
         limits: LimitSettings,
         store: StoreSettings,
@@ -217,6 +242,13 @@ mod tests {
         assert_eq!(settings.store.retention.size, crate::ByteSize(5 << 30));
         assert_eq!((settings.sources[0].name.as_str(), settings.sources[0].port), ("[evil]", 8080));
         assert_eq!(settings.sources[1].name, "prom");
+    }
+
+    #[test]
+    fn a_bare_off_is_the_word_where_a_word_is_wanted() {
+        let file = read("frame: off\nmode: {mode: off}\nstore: {enabled: off}").unwrap();
+        assert_eq!((file.frame, file.mode.mode, file.store.enabled), (Switch::Off, crate::ProfileMode::Off, false));
+        assert!(read("limits: {deadline: off}").unwrap_err().to_string().contains("limits.deadline"));
     }
 
     #[test]
