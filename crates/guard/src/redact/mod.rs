@@ -249,10 +249,7 @@ impl TenantRedactor<'_> {
 /// Whether an IPv4 address stands between such borders that its mark changes nothing for its neighbours: no number in front
 /// that it could have kept from being a telephone's, and no sign around it that could join it to anything.
 fn stands_alone(bytes: &[u8], span: &Span) -> bool {
-    let left = match &bytes[..span.start] {
-        [] | [.., b'\n' | b'"'] | [.., b'a'..=b'z', b' '] => true,
-        _ => false,
-    };
+    let left = matches!(&bytes[..span.start], [] | [.., b'\n' | b'"'] | [.., b'a'..=b'z', b' ']);
     let right = matches!(bytes.get(span.end), None | Some(b'\n' | b'"' | b' '));
     let address =
         span.mark == Mark::Personal(Personal::Ip) && bytes[span.start..span.end].iter().all(|b| b.is_ascii_digit() || *b == b'.');

@@ -158,6 +158,38 @@ fn version_in_front(bytes: &[u8], start: usize, after: Option<&u8>) -> bool {
     let tail = tail.strip_suffix(b"\":").unwrap_or(tail);
     let names: [&[u8]; 4] = [b"version", b"release", b"build", b" ver"];
     names.iter().any(|name| tail.len() >= name.len() && tail[tail.len() - name.len()..].eq_ignore_ascii_case(name))
+        || package_in_front(bytes, start)
+}
+
+/// Whether a line speaks of packages and the word in front of the numbers names one: `Upgraded libfoo 1.2.3.4`,
+/// `Unpacking openssl (1.1.1.2)`. A word that leads to an address (`from`, `host`) does not.
+fn package_in_front(bytes: &[u8], start: usize) -> bool {
+    const VERBS: [&[u8]; 10] = [
+        b"installed",
+        b"installing",
+        b"upgraded",
+        b"upgrading",
+        b"updated",
+        b"unpacking",
+        b"package",
+        b"dependency",
+        b"library",
+        b"downgraded",
+    ];
+    const LEADS: [&[u8]; 22] = [
+        b"from", b"at", b"by", b"on", b"to", b"for", b"via", b"host", b"ip", b"addr", b"address", b"client", b"peer", b"server",
+        b"node", b"remote", b"source", b"src", b"dst", b"user", b"with", b"and",
+    ];
+    let line = &bytes[start.saturating_sub(80)..start];
+    let line = memchr::memrchr(b'\n', line).map_or(line, |n| &line[n + 1..]);
+    let Some(line) = line.strip_suffix(b" ").or_else(|| line.strip_suffix(b" (")) else { return false };
+    let name = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
+    let named = name.len() >= 2
+        && name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'+'))
+        && name.iter().any(u8::is_ascii_lowercase)
+        && !LEADS.iter().any(|lead| name.eq_ignore_ascii_case(lead));
+    let before = &line[..line.len() - name.len()];
+    named && before.split(|b| !b.is_ascii_alphabetic()).any(|word| VERBS.iter().any(|verb| word.eq_ignore_ascii_case(verb)))
 }
 
 /// The IPv6 address around the colon at `at`: bounds and value. `Err` is where the run that holds no address ends.
@@ -182,7 +214,7 @@ pub(super) fn ipv6(bytes: &[u8], at: usize) -> Result<(usize, usize, Ipv6Addr), 
     }
     let run = &bytes[start..end];
     // A time of day has two colons and a dot at most: told before anything is parsed.
-    let colons = run.iter().filter(|b| **b == b':').count();
+    let colons = memchr::memchr_iter(b':', run).count();
     let compressed = run.windows(2).any(|w| w == b"::");
     let bounded = !start.checked_sub(1).is_some_and(|i| bytes[i].is_ascii_alphanumeric() || bytes[i] == b'_')
         && !bytes.get(end).is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
@@ -473,6 +505,14 @@ mod tests {
             v4("from 10.0.0.1 port")
                 .is_some_and(|ip| !hidden(AddressMode::Public, ip.into()) && hidden(AddressMode::All, ip.into()))
         );
+        for text in ["Upgraded libfoo 1.2.3.4", "Installed: package openssl (1.1.1.2)", "Unpacking lib-bar 12.0.0.1 over"] {
+            assert!(v4(text).is_none(), "{text}");
+        }
+        for text in
+            ["installed from 203.0.113.9", "updated host 203.0.113.9", "login ana 203.0.113.9", "upgraded\nana 203.0.113.9"]
+        {
+            assert!(v4(text).is_some(), "{text}");
+        }
         for text in
             ["Chrome/120.0.6099.109 x", "v1.2.3.4", "1.2.3.4.5", "256.1.1.1", "version 1.2.3.4", "lib-1.2.3.4.jar", "1.2.3"]
         {

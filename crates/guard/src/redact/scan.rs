@@ -165,6 +165,7 @@ impl Scan<'_> {
             self.literals();
             self.flags();
             self.cells();
+            self.commas();
         }
         self.separators();
         self.runs();

@@ -25,6 +25,61 @@ impl Scan<'_> {
         }
     }
 
+    /// Tables with commas (RFC 4180): a heading is a line of nothing but names, with as many cells in the line below.
+    pub(super) fn commas(&mut self) {
+        let bytes = self.bytes;
+        let mut from = 0;
+        while let Some(comma) = memchr::memchr(b',', &bytes[from..]).map(|n| from + n) {
+            let start = memchr::memrchr(b'\n', &bytes[from..comma]).map_or(from, |n| from + n + 1);
+            let end = memchr::memchr(b'\n', &bytes[comma..]).map_or(bytes.len(), |n| comma + n);
+            from = end + 1;
+            if end < bytes.len() && heading_cell(&bytes[start..comma]) {
+                from = self.heading(start, end);
+            }
+            if from >= bytes.len() {
+                return;
+            }
+        }
+    }
+
+    /// The columns under a line that may be a heading. Says where to go on.
+    fn heading(&mut self, start: usize, end: usize) -> usize {
+        let bytes = self.bytes;
+        let cells = split_quoted(bytes, start, end);
+        // With its quotes, where it has any: only between them a name may have spaces.
+        let named = |(a, b): &(usize, usize)| {
+            heading_cell(&bytes[*a..*b]) || heading_cell(&bytes[a.saturating_sub(1).max(start)..(b + 1).min(end)])
+        };
+        if cells.len() < 2 || !cells.iter().all(named) {
+            return end + 1;
+        }
+        let secret: Vec<(usize, Strength)> =
+            cells.iter().enumerate().filter_map(|(at, (a, b))| Some((at, fields::strength(&bytes[*a..*b])?))).collect();
+        if secret.is_empty() {
+            return end + 1;
+        }
+        self.named = true;
+        let mut from = end + 1;
+        while from < bytes.len() {
+            let end = memchr::memchr(b'\n', &bytes[from..]).map_or(bytes.len(), |n| from + n);
+            let row = split_quoted(bytes, from, end);
+            if row.len() != cells.len() {
+                break;
+            }
+            for (at, strength) in &secret {
+                let (a, b) = row[*at];
+                let value = &bytes[a..b];
+                // The heading of another table below this one is none of its rows.
+                let sure = *strength != Strength::Weak || fields::secretish(value);
+                if sure && !fields::harmless(value) && fields::strength(value).is_none() {
+                    self.secret(a, b, "secret-value", RANK_FIELD);
+                }
+            }
+            from = end + 1;
+        }
+        from
+    }
+
     /// A cell behind that of a secret's name: its value has to look like a secret, for the next column may be any other.
     fn cell(&mut self, at: usize) {
         if let Some(place) = fields::bare_at(self.bytes, at) {
@@ -100,6 +155,35 @@ impl Scan<'_> {
             from = end + 1;
         }
     }
+}
+
+/// Whether a cell can be a column's name: short, of one word, or of a few in quotes, beginning with a letter. Prose with
+/// commas has cells of several words.
+fn heading_cell(cell: &[u8]) -> bool {
+    let whole = cell.trim_ascii();
+    let quoted = whole.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+    let name = quoted.unwrap_or(whole);
+    (1..=40).contains(&name.len())
+        && (name[0].is_ascii_alphabetic() || name[0] == b'_')
+        && name.iter().all(|b| fields::in_name(*b) || (*b == b' ' && quoted.is_some()))
+}
+
+/// Cells between commas, without the space and the quotes around them. A comma between quotes separates nothing.
+fn split_quoted(bytes: &[u8], start: usize, end: usize) -> Vec<(usize, usize)> {
+    let mut cells = Vec::new();
+    let (mut from, mut quoted) = (start, false);
+    for at in start..=end {
+        if at < end && bytes[at] == b'"' {
+            quoted = !quoted;
+        } else if at == end || (bytes[at] == b',' && !quoted) {
+            let cell = &bytes[from..at];
+            let left = cell.iter().take_while(|b| matches!(**b, b' ' | b'"')).count();
+            let right = cell[left..].iter().rev().take_while(|b| matches!(**b, b' ' | b'\r' | b'"')).count();
+            cells.push((from + left, at - right));
+            from = at + 1;
+        }
+    }
+    cells
 }
 
 /// Cells of a line, without the space around them. An escaped `\|` separates nothing.

@@ -87,6 +87,22 @@ fn a_list_hides_no_field_inside_it() {
 }
 
 #[test]
+fn columns_of_comma_tables_lose_what_their_heading_names() {
+    let table = "name,\"api key\",city\r\nana,abc123def,Bonn\r\n\"Bo, jr\",\"x,y z\",Rome\r\n\nname,password is wrong\n";
+    let kept = "name,\"api key\",city\r\nana,[redacted:secret-value],Bonn\r\n\"Bo, jr\",\"[redacted:secret-value]\",Rome\r\n\nname,password is wrong\n";
+    assert_eq!(once(table), kept);
+    assert_eq!(once("id,user,password\n1,ana,hunter\n2,bo,\n"), "id,user,password\n1,ana,[redacted:secret-value]\n2,bo,\n");
+    for text in [
+        "no token, no entry\nsecond line without any\n",
+        "a,token\nb\nc,d\n",
+        "{\"a\":1,\"token\":2}\n{\"a\":1,\"b\":3}\n",
+        "level,count\ninfo,3\n",
+    ] {
+        assert_eq!(once(text), text);
+    }
+}
+
+#[test]
 fn settings_switch_what_they_name() {
     let text = "password=hunter2 ana@example.com 203.0.113.9 10.0.0.1 ORD-123456";
     let with = |settings: RedactionSettings| {
