@@ -92,14 +92,13 @@ static ISSUER: LazyLock<TokenIssuer> = LazyLock::new(|| {
 
 fn jwt(bytes: &[u8]) -> Verdict {
     let text = String::from_utf8_lossy(bytes);
-    let token = match text.strip_prefix('!') {
-        Some(raw) => raw.to_owned(),
-        None => {
-            let mut parts = text.splitn(3, '|').map(str::as_bytes);
-            let (header, claims) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-            let signature = parts.next().map(String::from_utf8_lossy).unwrap_or_default();
-            format!("{}.{}.{signature}", base64url(header), base64url(claims))
-        }
+    let token = if let Some(raw) = text.strip_prefix('!') {
+        raw.to_owned()
+    } else {
+        let mut parts = text.splitn(3, '|').map(str::as_bytes);
+        let (header, claims) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let signature = parts.next().map(String::from_utf8_lossy).unwrap_or_default();
+        format!("{}.{}.{signature}", base64url(header), base64url(claims))
     };
     let now = Timestamp::from_nanos(1_772_360_000_000_000_000);
     let audiences = ["https://gate.example/mcp".to_owned()];

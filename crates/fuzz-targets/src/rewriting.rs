@@ -195,7 +195,7 @@ fn database() -> Result<Database, Box<dyn std::error::Error>> {
         name: "fuzz".into(),
         destinations: BTreeSet::new(),
         scope: scope(),
-        time_limit: Duration::from_secs(86_400),
+        time_limit: Duration::from_hours(24),
         budget: Budget::default(),
     };
     let permit = policies.charter(grant)?.permit();
