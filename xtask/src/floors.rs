@@ -44,6 +44,8 @@ pub(crate) const HOUSE: &[Place] = &[
     place(4, "tools"),
     place(4, "identity"),
     place(4, "audit"),
+    place(4, "secrets"),
+    place(4, "opa"),
     place(5, "gateway"),
     place(6, "mcp"),
     place(7, "portcullis"),

@@ -2,6 +2,7 @@
 
 mod gate;
 mod policy;
+mod secret;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use gate::{ApprovalAction, ProfileAction};
 pub use policy::{AccessAction, DryRunArgs, ExplainArgs, PolicyAction, WhoArgs};
+pub use secret::{SecretAction, SecretKind};
 
 /// An MCP server and gateway through which agents see production, and touch it only when a human raised the gate.
 #[derive(Debug, Parser)]
@@ -73,6 +75,12 @@ pub enum Command {
         /// What to do with access.
         #[command(subcommand)]
         action: AccessAction,
+    },
+    /// Secrets the configuration refers to.
+    Secret {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: SecretAction,
     },
     /// The configuration.
     Config {

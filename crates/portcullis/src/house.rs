@@ -17,7 +17,10 @@ use portcullis_guard::{Redactor, Releaser, Sanitizer};
 use portcullis_identity::token::Verifier;
 use portcullis_identity::{Identity, KeyRing, Pepper, local_principal, local_user};
 use portcullis_model::{Clock, KeyId, Scope, SourceName, SystemClock, TenantId, ToolSpec, WriteCategory};
-use portcullis_policy::{BUILT_IN_ROLES, Budget, Charter, CharterGrant, Policies, PolicyText, Products, Vocabulary};
+use portcullis_opa::OpaPolicy;
+use portcullis_policy::{
+    BUILT_IN_ROLES, Budget, Charter, CharterGrant, ExternalPolicy, Policies, PolicyText, Products, Vocabulary,
+};
 use portcullis_ports::Source;
 use portcullis_state::SqliteStore;
 use portcullis_telemetry::{EmbeddedSource, Store, StoreError};
@@ -128,6 +131,8 @@ pub struct House {
     pub sources: Arc<Sources>,
     /// Standing work: checking sources.
     pub health: Charter,
+    /// The outside policy, where one is configured.
+    pub external: Option<Arc<OpaPolicy>>,
     /// The other places that get the audit records, fed by whoever serves.
     pub sinks: Sinks,
     clock: Arc<dyn Clock>,
@@ -147,6 +152,7 @@ impl House {
         let (identity, tokens) = crate::identify::identity(config, foundations.keys.clone(), &policies, &clock)?;
         let identity = Arc::new(identity);
         let health = health_charter(config, &policies)?;
+        let external = crate::outside::policy(config, &policies)?;
         let sinks = Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant)).context("audit")?;
         let ledger = Arc::new(TokenLedger::shared(foundations.state.clone(), clock.clone()));
         let profiles = Arc::new(foundations.profiles(config).await?);
@@ -158,7 +164,7 @@ impl House {
             admission: Admission::new(limits(config)?, ledger.clone()),
             approvals: foundations.approvals(config),
             profiles: profiles.clone(),
-            external: None,
+            external: external.clone().map(|policy| -> Arc<dyn ExternalPolicy> { policy }),
             releaser: releaser(config, &foundations.pseudonyms[..])?,
             recorder: Arc::new(AuditRecorder(foundations.audit.clone(), scrubber.0.clone())),
             budget: Budget {
@@ -178,6 +184,7 @@ impl House {
             store,
             sources,
             health,
+            external,
             sinks,
             clock,
             version: AtomicU64::new(1),
@@ -193,6 +200,9 @@ impl House {
         let (policies, products) = load_policies(config, &catalogue, version)?;
         self.sources.replace(replacement)?;
         self.gateway.install(catalogue, policies, products);
+        if let Some(external) = &self.external {
+            external.rules_changed();
+        }
         Ok(())
     }
 
@@ -246,6 +256,7 @@ pub fn check(config: &Config) -> anyhow::Result<String> {
     config.identity.check().context("identity")?;
     crate::identify::verifier(config, &policies, &clock)?;
     limits(config)?;
+    crate::outside::policy(config, &policies)?;
     refuse_open_doors(config)?;
     crate::wire::Doors::load(config)?;
     tracing_subscriber::EnvFilter::try_new(&config.log.level).context("log.level")?;
@@ -356,10 +367,11 @@ pub fn source_warnings(config: &Config) -> Vec<String> {
 
 fn all_sources(config: &Config, embedded: Option<Arc<dyn Source>>) -> anyhow::Result<Vec<Arc<dyn Source>>> {
     let mut sources: Vec<Arc<dyn Source>> = embedded.into_iter().collect();
+    let secrets = crate::outside::secrets(config)?;
     for (index, settings) in config.sources.iter().enumerate() {
         let SourceKind::Prometheus(prometheus) = &settings.kind;
-        let source =
-            PrometheusSource::new(settings.name.clone(), prometheus.clone()).with_context(|| format!("sources.{index}"))?;
+        let source = PrometheusSource::with_secrets(settings.name.clone(), prometheus.clone(), &secrets)
+            .with_context(|| format!("sources.{index}"))?;
         sources.push(Arc::new(source));
     }
     Ok(sources)

@@ -8,6 +8,7 @@ mod demo;
 mod house;
 mod identify;
 mod log;
+mod outside;
 mod record;
 mod scrub;
 mod settings;
@@ -65,6 +66,7 @@ async fn run(cli: Cli, loaded: LoadedConfig) -> anyhow::Result<()> {
         Command::Approvals { action } => commands::approvals::run(config, action).await,
         Command::Profile { action } => commands::profile::run(config, action).await,
         Command::Access { action } => commands::access::run(config, action).await,
+        Command::Secret { action } => commands::secret::run(config, &action),
         Command::Config { action } => commands::config::run(&loaded, &action),
         Command::Doctor(output) => commands::doctor::run(config, &output).await,
         Command::Completions { .. } => Ok(()),

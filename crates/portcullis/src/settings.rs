@@ -13,7 +13,9 @@ use portcullis_connectors::prometheus::PrometheusConfig;
 use portcullis_guard::{RedactionSettings, ReleaseSettings, SanitizeSettings};
 use portcullis_identity::IdentitySettings;
 use portcullis_model::SourceName;
+use portcullis_opa::OpaSettings;
 use portcullis_policy::ProductSettings;
+use portcullis_secrets::SecretSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -111,6 +113,11 @@ pub struct Config {
     pub store: StoreSettings,
     /// Backends to ask besides the embedded store.
     pub sources: Vec<SourceSettings>,
+    /// What is known about secrets besides their value; settings refer to one as `secret:<name>`.
+    pub secrets: Vec<SecretSettings>,
+    /// An Open Policy Agent that is asked after the rules of this file allowed a call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_policy: Option<OpaSettings>,
     /// Files with Cedar policies that are added to the built-in roles.
     pub policies: Vec<PathBuf>,
     /// Offset of the hours and weekdays rules speak of, such as `+02:00`; UTC when absent.
@@ -149,6 +156,8 @@ impl Default for Config {
             ingest: IngestSettings::default(),
             store: StoreSettings::default(),
             sources: Vec::new(),
+            secrets: Vec::new(),
+            external_policy: None,
             policies: Vec::new(),
             policy_utc_offset: None,
             roles: Vec::new(),

@@ -85,6 +85,8 @@ pub async fn report(config: &Config, house: &House) -> String {
 async fn examine(config: &Config, house: &House) -> Vec<Line> {
     let mut lines = controls(config, house).await;
     lines.extend(guards::lines(config, house).await);
+    let outside = crate::outside::report(config, house).await;
+    lines.extend(outside.into_iter().map(|(name, state, detail)| Line { kind: "control", name, state, detail }));
     lines.extend(sources(house).await);
     lines.extend(source_warnings(config).into_iter().map(|detail| Line {
         kind: "source",

@@ -10,6 +10,7 @@ pub mod guards;
 pub mod key;
 pub mod policy;
 pub mod profile;
+pub mod secret;
 pub mod serve;
 pub mod stdio;
 pub mod tools;

@@ -87,6 +87,7 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
         tracing::warn!(target: "portcullis", "{warning}");
     }
     house.audit_life(EventKind::Start, format!("serve on {}", config.listen.mcp));
+    crate::outside::audit_secrets(config, &house)?;
     for line in doctor::report(config, &house).await.lines() {
         tracing::info!(target: "portcullis", "{line}");
     }
@@ -311,8 +312,20 @@ fn reload(house: &House, watched: &Watched) -> anyhow::Result<Config> {
 
 /// Sections whose changes are not taken over while running.
 fn needs_restart(in_force: &Config, next: &Config) -> Vec<&'static str> {
-    const SECTIONS: [&str; 11] =
-        ["data", "listen", "stdio", "identity", "ingest", "store", "approvals", "profiles", "limits", "audit", "log"];
+    const SECTIONS: [&str; 12] = [
+        "external_policy",
+        "data",
+        "listen",
+        "stdio",
+        "identity",
+        "ingest",
+        "store",
+        "approvals",
+        "profiles",
+        "limits",
+        "audit",
+        "log",
+    ];
     let (Ok(old), Ok(new)) = (serde_json::to_value(in_force), serde_json::to_value(next)) else { return Vec::new() };
     SECTIONS.into_iter().filter(|section| old.get(section) != new.get(section)).collect()
 }

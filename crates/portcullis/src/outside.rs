@@ -1,0 +1,66 @@
+//! What the house asks of others before a call goes on: secrets from where they are kept, and a decision of an outside
+//! policy. Guards that both are checked at the start. Must not print a value.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use portcullis_audit::{AuditEvent, EventKind};
+use portcullis_model::{Clock, SystemClock};
+use portcullis_opa::OpaPolicy;
+use portcullis_policy::Policies;
+use portcullis_secrets::{SecretManager, SecretState};
+
+use crate::commands::doctor::State;
+use crate::house::House;
+use crate::settings::Config;
+
+/// The manager of the secrets the configuration names. Reads none.
+pub fn secrets(config: &Config) -> anyhow::Result<SecretManager> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Ok(SecretManager::new(&config.secrets, &clock)?)
+}
+
+/// The outside policy, where one is configured. Asks nothing yet.
+pub fn policy(config: &Config, policies: &Policies) -> anyhow::Result<Option<Arc<OpaPolicy>>> {
+    let Some(settings) = &config.external_policy else { return Ok(None) };
+    let policy = OpaPolicy::new(settings, &secrets(config)?, Arc::new(SystemClock), |grant| policies.charter(grant))?;
+    Ok(Some(Arc::new(policy)))
+}
+
+/// Lines of the doctor: name, state and detail of each control.
+pub async fn report(config: &Config, house: &House) -> Vec<(String, State, String)> {
+    let mut lines = Vec::new();
+    match &house.external {
+        None => lines.push(("external policy".to_owned(), State::Off, "the rules of the configuration decide alone".to_owned())),
+        Some(policy) => lines.push(match policy.check().await {
+            Ok(()) => ("external policy".to_owned(), State::On, "answers; it can refuse what the rules allow".to_owned()),
+            Err(reason) => ("external policy".to_owned(), State::Broken, format!("calls are refused: {reason}")),
+        }),
+    }
+    match secrets(config) {
+        Ok(manager) => lines.extend(manager.report().into_iter().map(|r| {
+            let state = match r.state {
+                SecretState::Ok => State::On,
+                SecretState::Expiring | SecretState::Overdue => State::Attention,
+                SecretState::Expired | SecretState::Missing | SecretState::Refused => State::Broken,
+            };
+            (format!("secret {}", r.name), state, format!("{}: {}", r.state.as_str(), r.detail))
+        })),
+        Err(error) => lines.push(("secrets".to_owned(), State::Broken, error.to_string())),
+    }
+    lines
+}
+
+/// Records every secret that cannot be used, so that a source that fails for it is no riddle.
+pub fn audit_secrets(config: &Config, house: &House) -> anyhow::Result<()> {
+    for secret in secrets(config)?.report().into_iter().filter(|r| !r.state.is_usable()) {
+        let operation = match secret.state {
+            SecretState::Expired => "secret.expired",
+            SecretState::Missing => "secret.missing",
+            _ => "secret.refused",
+        };
+        let event = AuditEvent::operation(EventKind::Secret, operation, secret.name);
+        house.foundations.audit.append(event).context("recording the state of a secret")?;
+    }
+    Ok(())
+}
