@@ -37,9 +37,9 @@ pub struct OpaSettings {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DecisionCacheSettings {
-    /// At most 1m; 0s asks for every call.
+    /// At most 1m.
     pub ttl: Span,
-    /// Most decisions kept.
+    /// Most decisions kept; 0 asks for every call.
     #[schemars(range(max = 1_000_000))]
     pub entries: usize,
 }
