@@ -1,5 +1,6 @@
 //! `portcullis audit`: check the chain, search, count, export, and erase a subject. Only `erase` writes.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,13 +56,13 @@ fn check(directory: &Path, args: &VerifyArgs, key_file: Option<PathBuf>) -> anyh
             let state = if chain.live { "being written" } else { "at rest" };
             let mut line = format!("{}: {} records in {} files, {state}", chain.chain, chain.records, chain.files);
             if chain.begins_at > 1 {
-                line.push_str(&format!(", begins at record {} after retention", chain.begins_at));
+                let _ = write!(line, ", begins at record {} after retention", chain.begins_at);
             }
             if report.public_key.is_some() {
-                line.push_str(&format!(", signed up to record {} of {}", chain.signed_to, chain.last_sequence));
+                let _ = write!(line, ", signed up to record {} of {}", chain.signed_to, chain.last_sequence);
             }
             if chain.erased > 0 {
-                line.push_str(&format!(", {} pseudonymised", chain.erased));
+                let _ = write!(line, ", {} pseudonymised", chain.erased);
             }
             say(line);
         }
@@ -262,7 +263,7 @@ fn outcomes(what: &str, group: &std::collections::BTreeMap<String, Outcomes>) ->
     });
     let mut text = table([what, "records", "ok", "failed", "refused"], cells).to_string();
     if hidden > 0 {
-        text.push_str(&format!("\nand {hidden} more; --json has all"));
+        let _ = write!(text, "\nand {hidden} more; --json has all");
     }
     text
 }

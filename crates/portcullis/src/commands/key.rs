@@ -41,17 +41,15 @@ async fn act(foundations: &Foundations, config: &Config, action: KeyAction) -> a
         KeyAction::List(output) => list(foundations, output.json).await,
         KeyAction::Show { id, json } => show(foundations, &id, json).await,
         KeyAction::Rotate(args) => rotate(foundations, args).await,
-        KeyAction::Revoke { id } => match keys.revoke(&id).await? {
-            Some(record) => {
+        KeyAction::Revoke { id } => {
+            if let Some(record) = keys.revoke(&id).await? {
                 foundations.audit_key("key.revoke", &record.id)?;
                 say(format!("Key {} ({}) is revoked. Running servers refuse it within a second.", record.id, record.label));
-                Ok(())
-            }
-            None => {
+            } else {
                 say(format!("The record of key '{id}' could not be read and was removed. Running servers refuse the key."));
-                Ok(())
             }
-        },
+            Ok(())
+        }
         KeyAction::HashPassword => hash_password(),
     }
 }

@@ -159,7 +159,8 @@ async fn explain(config: &Config, args: ExplainArgs) -> anyhow::Result<()> {
     let book = rulebook(config, &args.files)?;
     let principal = people(config, args.who.principal.as_deref().into_iter()).await?.find(&args.who)?;
     let Some(name) = &args.tool else {
-        return explain_all(&book, &principal, args.json);
+        explain_all(&book, &principal, args.json);
+        return Ok(());
     };
     let tool = book.tool(name)?;
     let arguments = read_arguments(&args.arguments)?;
@@ -249,7 +250,7 @@ fn limits_in_words(explanation: &Explanation) -> String {
     parts.join(", ")
 }
 
-fn explain_all(book: &Rulebook, principal: &Principal, as_json: bool) -> anyhow::Result<()> {
+fn explain_all(book: &Rulebook, principal: &Principal, as_json: bool) {
     let decided: Vec<(&Arc<ToolSpec>, Decision)> =
         book.tools.iter().map(|tool| (tool, book.policies.decide_call(principal, tool))).collect();
     if as_json {
@@ -261,7 +262,7 @@ fn explain_all(book: &Rulebook, principal: &Principal, as_json: bool) -> anyhow:
             })
             .collect();
         say_json(&json!({"principal": principal.id.as_str(), "roles": principal.roles, "tools": tools}));
-        return Ok(());
+        return;
     }
     let rows = decided.iter().map(|(tool, decision)| {
         let listed = if decision.allowed { paint::good("listed") } else { paint::bad("not listed") };
@@ -274,7 +275,6 @@ fn explain_all(book: &Rulebook, principal: &Principal, as_json: bool) -> anyhow:
         ]
     });
     say(table(["tool", "", "rule", ""], rows));
-    Ok(())
 }
 
 /// One row of a table of expectations or calls.
@@ -448,7 +448,7 @@ async fn dry_run(config: &Config, args: DryRunArgs) -> anyhow::Result<()> {
     let after = rulebook(config, &args.files)?;
     let (rows, skipped) = match &args.calls {
         Some(path) => (read_table(path)?.into_iter().map(|row| (row, 1)).collect(), 0),
-        None => recorded_calls(config, &args.since).await?,
+        None => recorded_calls(config, &args.since)?,
     };
     let people = people(config, rows.iter().filter_map(|(r, _)| r.principal.as_deref())).await?;
     let mut changes = Vec::new();
@@ -477,10 +477,11 @@ async fn dry_run(config: &Config, args: DryRunArgs) -> anyhow::Result<()> {
             depends_on_arguments: depends,
         });
     }
-    say_changes(&changes, unknown, &args)
+    say_changes(&changes, unknown, &args);
+    Ok(())
 }
 
-fn say_changes(changes: &[Change], unknown: u64, args: &DryRunArgs) -> anyhow::Result<()> {
+fn say_changes(changes: &[Change], unknown: u64, args: &DryRunArgs) {
     let differing = changes.iter().filter(|c| c.changes).count();
     let lost = changes.iter().filter(|c| c.before.allowed && !c.after.allowed).count();
     let gained = changes.iter().filter(|c| !c.before.allowed && c.after.allowed).count();
@@ -488,7 +489,7 @@ fn say_changes(changes: &[Change], unknown: u64, args: &DryRunArgs) -> anyhow::R
     if args.json {
         say_json(&json!({"decided": changes.len(), "differing": differing, "would_be_refused": lost, "would_be_allowed": gained,
                          "not_decided": unknown, "calls": shown}));
-        return Ok(());
+        return;
     }
     let side = |side: &Side| {
         let word = if side.allowed { paint::good("allow") } else { paint::bad("deny") };
@@ -511,11 +512,10 @@ fn say_changes(changes: &[Change], unknown: u64, args: &DryRunArgs) -> anyhow::R
     if unknown > 0 {
         say(format!("{unknown} records were not decided: their principal or tool is no longer known"));
     }
-    Ok(())
 }
 
 /// The calls of the audit log, each kind once with how often it was made; and how many could not be read.
-async fn recorded_calls(config: &Config, since: &str) -> anyhow::Result<(Vec<(Row, u64)>, u64)> {
+fn recorded_calls(config: &Config, since: &str) -> anyhow::Result<(Vec<(Row, u64)>, u64)> {
     let since = parse_instant(since, SystemClock.now()).context("--since")?;
     let directory = audit_directory(config);
     if !directory.is_dir() {

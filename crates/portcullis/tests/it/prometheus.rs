@@ -61,11 +61,11 @@ fn exposition(failing: f64, open_files: u32, elapsed: f64) -> String {
         let all = (per_second * elapsed).floor();
         let labels = format!("http_request_method=\"GET\",http_response_status_code=\"{status}\"");
         for (limit, share) in [("0.1", fast), ("1", 1.0), ("+Inf", 1.0)] {
-            write!(text, "{name}_bucket{{{labels},le=\"{limit}\"}} {}\n", all * share).unwrap();
+            writeln!(text, "{name}_bucket{{{labels},le=\"{limit}\"}} {}", all * share).unwrap();
         }
-        write!(text, "{name}_count{{{labels}}} {all}\n{name}_sum{{{labels}}} {}\n", all * 0.2).unwrap();
+        writeln!(text, "{name}_count{{{labels}}} {all}\n{name}_sum{{{labels}}} {}", all * 0.2).unwrap();
     }
-    write!(text, "# TYPE process_open_fds gauge\nprocess_open_fds {open_files}\n").unwrap();
+    writeln!(text, "# TYPE process_open_fds gauge\nprocess_open_fds {open_files}").unwrap();
     text.push_str("# TYPE process_max_fds gauge\nprocess_max_fds 100\n");
     text
 }

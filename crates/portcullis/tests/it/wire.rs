@@ -121,7 +121,8 @@ fn connect(
 /// One request on a connection that stays open.
 fn ask(stream: &mut Tls, head: &str, headers: &[(String, String)], body: &str) -> std::io::Result<Reply> {
     let host = stream.sock.peer_addr()?;
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers = headers.concat();
     write!(stream, "{head} HTTP/1.1\r\nHost: {host}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())?;
     let mut text = String::new();
     let mut chunk = [0; 8192];
