@@ -103,7 +103,7 @@ mod tests {
             let fault = file(&path).map(|_| ()).unwrap_err().to_string();
             assert!(fault.contains(words) && !fault.contains("hunter2"), "{fault}");
         }
-        let (directory, path) = written(&[b'x'; 64 << 10], 0o640);
+        let (directory, path) = written(&vec![b'x'; 64 << 10], 0o640);
         assert!(file(&path).is_ok());
         assert!(matches!(file(directory.path()), Err(SecretFault::Refused { .. })));
         assert!(matches!(file(&directory.path().join("none")), Err(SecretFault::Missing { .. })));
