@@ -49,7 +49,7 @@ fn reader() -> Principal {
 }
 
 fn policies(rules: usize, condition: &str) -> Policies {
-    let text: String = (0..rules)
+    let rules: Vec<String> = (0..rules)
         .map(|n| {
             let condition = condition.replace("NUMBER", &n.to_string());
             format!(
@@ -57,6 +57,7 @@ fn policies(rules: usize, condition: &str) -> Policies {
             )
         })
         .collect();
+    let text = rules.concat();
     let vocabulary = Vocabulary::of_tools(&[Arc::new(tool())]);
     Policies::load(&[PolicyText { origin: "bench".into(), text }], &vocabulary, 1).unwrap()
 }
