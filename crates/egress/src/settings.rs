@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Authentication, SecretFault, SecretResolver, TlsOptions};
 
 /// How a source authenticates itself to its backend. Each secret is a value (usually `${VAR}`) or a reference: `env:NAME`,
-/// `file:/path`, `vault:store/path#field`, `secret:name`.
+/// `file:/path`, `secret:name`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum AuthSettings {
