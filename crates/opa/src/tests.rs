@@ -1,4 +1,5 @@
-//! Answers as Open Policy Agent 1.9.0 gave them (recorded), and a service on loopback that gives them.
+//! Answers as Open Policy Agent 1.9.0 gave them (recorded), answers it never gave, and a service on loopback that gives
+//! them. No real agent runs here.
 
 use std::sync::atomic::AtomicUsize;
 
@@ -12,6 +13,37 @@ use super::*;
 
 fn unclear(decision: &ExternalDecision) -> bool {
     matches!(decision, ExternalDecision::Unavailable { .. })
+}
+
+/// Status and body of recorded answers, and whether each is a yes, a no, or nothing clear.
+const RECORDED: [(u16, &str, Option<bool>); 11] = [
+    (200, r#"{"result":true}"#, Some(true)),
+    (200, r#"{"result":false}"#, Some(false)),
+    (200, r#"{"metrics":{"counter_server_query_cache_hit":1,"timer_server_handler_ns":38968},"result":true}"#, Some(true)),
+    (200, r#"{"provenance":{"version":"1.9.0","build_commit":""},"result":true}"#, Some(true)),
+    (200, r#"{"result":["deleting Deployment/checkout is never allowed","kube-system is read-only"]}"#, None),
+    (200, r#"{"result":{"allow":true,"deny":[],"obligations":[{"redact":["secret","token"]}]}}"#, None),
+    (200, "{}", None),
+    (200, r#"{"result":false,"warning":{"code":"api_usage_warning","message":"'input' key missing from the request"}}"#, None),
+    (
+        500,
+        r#"{"code":"internal_error","message":"error(s) occurred while evaluating query","errors":[{"code":"eval_conflict_error","message":"complete rules must not produce multiple outputs"}]}"#,
+        None,
+    ),
+    (400, r#"{"code":"invalid_parameter","message":"body contains malformed input document: unexpected EOF"}"#, None),
+    (404, "404 page not found\n", None),
+];
+
+#[test]
+fn recorded_answers_are_read_as_they_were_meant() {
+    for (status, body, meant) in RECORDED {
+        let read = match decision(status, body.as_bytes()) {
+            ExternalDecision::Allow => Some(true),
+            ExternalDecision::Deny { .. } => Some(false),
+            ExternalDecision::Unavailable { .. } => None,
+        };
+        assert_eq!(read, meant, "{status} {body}");
+    }
 }
 
 #[test]
@@ -29,9 +61,8 @@ fn only_a_clear_true_allows() {
         (200, r#"{"result":{"allow":true}}"#),
         (200, r#"{"result":null}"#),
         (200, r#"{"result":true,"warning":{"code":"api_usage_warning","message":"'input' key missing from the request"}}"#),
-        (404, r#"{"code":"undefined_document"}"#),
-        (400, r#"{"code":"invalid_parameter","message":"body contains malformed input document"}"#),
-        (500, r#"{"code":"internal_error","message":"error(s) occurred while evaluating query"}"#),
+        (404, r#"{"code":"undefined_document","message":"document missing: data.authz.nothing"}"#),
+        (500, r#"{"result":true}"#),
         (204, r#"{"result":true}"#),
     ] {
         assert!(unclear(&decision(status, body.as_bytes())), "{status} {body}");
