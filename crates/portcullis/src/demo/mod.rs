@@ -42,7 +42,9 @@ pub(crate) async fn run(args: DemoArgs, data: Option<PathBuf>) -> anyhow::Result
     let (house, config, ending) = (stage.house.clone(), stage.config.clone(), stop.clone());
     house.audit_life(EventKind::Start, format!("demo on {}", stage.mcp));
     let mut serving = tokio::spawn(async move { run_house(house, &config, listeners, ending, None).await });
+    // The play first: when somebody stops the demo both end, and that is no failure of the server.
     let outcome = tokio::select! {
+        biased;
         outcome = play(&args, &stage, &stop) => {
             stop.cancel();
             let served = (&mut serving).await.context("the server ended badly").flatten();

@@ -52,7 +52,9 @@ fn the_cause_is_found_from_the_answers_and_nothing_is_left_behind() {
 #[test]
 fn the_demo_keeps_serving_and_the_printed_request_works() {
     let directory = tempfile::tempdir().unwrap();
-    let mut running = Running(demo(directory.path(), "0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let errors = Stdio::from(log.reopen().unwrap());
+    let mut running = Running(demo(directory.path(), "0").stdout(Stdio::piped()).stderr(errors).spawn().unwrap());
     let lines = BufReader::new(running.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     let mut said = Vec::new();
     for line in lines {
@@ -80,7 +82,8 @@ fn the_demo_keeps_serving_and_the_printed_request_works() {
         println!("skipped: the printed request, for there is no curl");
     }
     assert!(Command::new("kill").args(["-TERM", &running.0.id().to_string()]).status().unwrap().success());
-    assert!(running.0.wait().unwrap().success());
+    let ended = running.0.wait().unwrap();
+    assert!(ended.success(), "{ended}: {}", std::fs::read_to_string(log.path()).unwrap());
     assert!(is_empty(directory.path()), "something is left in the temporary directory");
 }
 
