@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use portcullis_guard::{ArgumentSchema, Sanitizer, SchemaFault};
 use portcullis_model::{PromptSpec, ResourceSpec, ResourceTemplateSpec, ToolSpec};
-use portcullis_ports::{Completer, Prompt, ResourceReader, Tool};
+use portcullis_ports::{Completer, Prompt, ResourceReader, Taken, Tool};
 
 /// A registration that cannot be accepted.
 #[derive(Debug, thiserror::Error)]
@@ -72,13 +72,23 @@ impl CatalogueBuilder {
     /// # Errors
     /// When the name is taken or the input schema is not usable.
     pub fn tool(mut self, tool: Arc<dyn Tool>) -> Result<Self, CatalogueError> {
+        self.add_tool(tool)?;
+        Ok(self)
+    }
+
+    /// Registers a tool and keeps the builder when it cannot be accepted: for what comes from outside.
+    ///
+    /// # Errors
+    /// When the name is taken or the input schema is not usable; nothing is registered then.
+    pub fn add_tool(&mut self, tool: Arc<dyn Tool>) -> Result<(), CatalogueError> {
         let spec = tool.spec().clone();
-        let schema = ArgumentSchema::compile_with(spec.name.as_str(), &spec.input_schema, self.sanitizer.clone())?;
         let name = spec.name.as_str().to_owned();
-        if self.catalogue.tools.insert(name.clone(), ToolEntry { tool, schema }).is_some() {
+        if self.catalogue.tools.contains_key(&name) {
             return Err(CatalogueError::Duplicate { kind: "tool", name });
         }
-        Ok(self)
+        let schema = ArgumentSchema::compile_with(&name, &spec.input_schema, self.sanitizer.clone())?;
+        self.catalogue.tools.insert(name, ToolEntry { tool, schema });
+        Ok(())
     }
 
     /// Registers a prompt.
@@ -86,18 +96,41 @@ impl CatalogueBuilder {
     /// # Errors
     /// When the name is taken.
     pub fn prompt(mut self, prompt: Arc<dyn Prompt>) -> Result<Self, CatalogueError> {
+        self.add_prompt(prompt)?;
+        Ok(self)
+    }
+
+    /// Registers a prompt and keeps the builder when it cannot be accepted.
+    ///
+    /// # Errors
+    /// When the name is taken; nothing is registered then.
+    pub fn add_prompt(&mut self, prompt: Arc<dyn Prompt>) -> Result<(), CatalogueError> {
         let name = prompt.spec().name.clone();
-        if self.catalogue.prompts.insert(name.clone(), prompt).is_some() {
+        if self.catalogue.prompts.contains_key(&name) {
             return Err(CatalogueError::Duplicate { kind: "prompt", name: name.to_string() });
         }
-        Ok(self)
+        self.catalogue.prompts.insert(name, prompt);
+        Ok(())
+    }
+
+    /// The names that are taken so far.
+    pub fn taken(&self) -> Taken {
+        Taken {
+            tools: self.catalogue.tools.keys().cloned().collect(),
+            prompts: self.catalogue.prompts.keys().map(ToString::to_string).collect(),
+        }
     }
 
     /// Registers resources.
     #[must_use]
     pub fn resources(mut self, reader: Arc<dyn ResourceReader>) -> Self {
-        self.catalogue.readers.push(reader);
+        self.add_resources(reader);
         self
+    }
+
+    /// Registers resources in place.
+    pub fn add_resources(&mut self, reader: Arc<dyn ResourceReader>) {
+        self.catalogue.readers.push(reader);
     }
 
     /// Sets where completion values come from.

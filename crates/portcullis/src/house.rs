@@ -1,11 +1,13 @@
 //! Where the rooms are wired together: the only place that knows all of them.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
 use portcullis_audit::{AuditEvent, AuditLog, EventKind, Shippers, Sinks};
 use portcullis_config::RateSettings;
 use portcullis_connectors::prometheus::PrometheusSource;
@@ -27,6 +29,7 @@ use portcullis_telemetry::{EmbeddedSource, Store, StoreError};
 use portcullis_tools::{INSTRUCTIONS, Library, SourceCompleter, Sources, default_prompts, default_tools};
 use zeroize::Zeroizing;
 
+use crate::extensions::Extensions;
 use crate::record::AuditRecorder;
 use crate::scrub::AnswerScrubber;
 use crate::settings::{Config, SourceKind};
@@ -135,6 +138,12 @@ pub struct House {
     pub external: Option<Arc<OpaPolicy>>,
     /// The other places that get the audit records, fed by whoever serves.
     pub sinks: Sinks,
+    /// Plugins, other servers, and whatever else brings tools from outside.
+    pub extensions: Extensions,
+    /// Revisions of the extensions when the first catalogue was made.
+    offered: Vec<u64>,
+    in_force: ArcSwap<Config>,
+    furnishing: Mutex<()>,
     clock: Arc<dyn Clock>,
     version: AtomicU64,
 }
@@ -146,9 +155,12 @@ impl House {
         let foundations = Foundations::open(config).await?;
         let scrubber = Arc::new(AnswerScrubber(redactor(config, &foundations.pseudonyms[..])?));
         let (store, embedded) = open_store(config, &clock, scrubber.clone())?;
-        let sources = Arc::new(Sources::new(all_sources(config, embedded)?)?);
-        let catalogue = catalogue(config, &sources, &clock)?;
-        let (policies, products) = load_policies(config, &catalogue, 1)?;
+        let extensions = Extensions::open(config)?;
+        let offered = extensions.revisions();
+        let sources = Arc::new(Sources::new(all_sources(config, embedded, &extensions)?)?);
+        let catalogue = catalogue(config, &sources, &extensions, &clock)?;
+        let (policies, products) = load_policies(config, &catalogue, &extensions, 1)?;
+        extensions.start(&policies, &foundations.audit, &scrubber.0)?;
         let (identity, tokens) = crate::identify::identity(config, foundations.keys.clone(), &policies, &clock)?;
         let identity = Arc::new(identity);
         let health = health_charter(config, &policies)?;
@@ -186,6 +198,10 @@ impl House {
             health,
             external,
             sinks,
+            extensions,
+            offered,
+            in_force: ArcSwap::from_pointee(config.clone()),
+            furnishing: Mutex::new(()),
             clock,
             version: AtomicU64::new(1),
         })
@@ -193,11 +209,31 @@ impl House {
 
     /// Takes over what can change while running: sources, policies, roles, enabled writes. All or nothing.
     pub fn reload(&self, config: &Config) -> anyhow::Result<()> {
+        self.furnish(config)?;
+        self.in_force.store(Arc::new(config.clone()));
+        Ok(())
+    }
+
+    /// Takes over what extensions offer, each time it changes, for as long as this is awaited.
+    pub async fn follow_extensions(&self) -> Infallible {
+        let mut seen = self.offered.clone();
+        loop {
+            self.extensions.changed(&seen).await;
+            seen = self.extensions.revisions();
+            if let Err(error) = self.furnish(&self.in_force.load_full()) {
+                tracing::error!("what extensions offer was not taken over, the last catalogue stays: {error:#}");
+            }
+        }
+    }
+
+    /// Puts catalogue, policies and sources in place, together.
+    fn furnish(&self, config: &Config) -> anyhow::Result<()> {
+        let _one_at_a_time = self.furnishing.lock().unwrap_or_else(PoisonError::into_inner);
         let embedded: Option<Arc<dyn Source>> = self.sources.all().iter().find(|s| s.name().as_str() == EMBEDDED).cloned();
-        let replacement = all_sources(config, embedded)?;
+        let replacement = all_sources(config, embedded, &self.extensions)?;
         let version = self.version.fetch_add(1, Ordering::SeqCst) + 1;
-        let catalogue = catalogue(config, &self.sources, &self.clock)?;
-        let (policies, products) = load_policies(config, &catalogue, version)?;
+        let catalogue = catalogue(config, &self.sources, &self.extensions, &self.clock)?;
+        let (policies, products) = load_policies(config, &catalogue, &self.extensions, version)?;
         self.sources.replace(replacement)?;
         self.gateway.install(catalogue, policies, products);
         if let Some(external) = &self.external {
@@ -234,6 +270,7 @@ impl House {
 
     /// Closes in good order: what was counted is written, the store is flushed, the audit chain closed.
     pub async fn close(self) {
+        self.extensions.stop().await;
         self.settle().await;
         if let Some(store) = &self.store
             && let Err(error) = store.close().await
@@ -247,9 +284,10 @@ impl House {
 /// Checks everything that can be checked without opening a socket or a store.
 pub fn check(config: &Config) -> anyhow::Result<String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let sources = Arc::new(Sources::new(all_sources(config, None)?)?);
-    let catalogue = catalogue(config, &sources, &clock)?;
-    let (policies, _products) = load_policies(config, &catalogue, 1)?;
+    let extensions = Extensions::open(config)?;
+    let sources = Arc::new(Sources::new(all_sources(config, None, &extensions)?)?);
+    let catalogue = catalogue(config, &sources, &extensions, &clock)?;
+    let (policies, _products) = load_policies(config, &catalogue, &extensions, 1)?;
     releaser(config, &[])?;
     config.audit.options().context("audit")?;
     Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant)).context("audit")?;
@@ -365,7 +403,11 @@ pub fn source_warnings(config: &Config) -> Vec<String> {
         .collect()
 }
 
-fn all_sources(config: &Config, embedded: Option<Arc<dyn Source>>) -> anyhow::Result<Vec<Arc<dyn Source>>> {
+fn all_sources(
+    config: &Config,
+    embedded: Option<Arc<dyn Source>>,
+    extensions: &Extensions,
+) -> anyhow::Result<Vec<Arc<dyn Source>>> {
     let mut sources: Vec<Arc<dyn Source>> = embedded.into_iter().collect();
     let secrets = crate::outside::secrets(config)?;
     for (index, settings) in config.sources.iter().enumerate() {
@@ -374,10 +416,16 @@ fn all_sources(config: &Config, embedded: Option<Arc<dyn Source>>) -> anyhow::Re
             .with_context(|| format!("sources.{index}"))?;
         sources.push(Arc::new(source));
     }
+    sources.extend(extensions.sources());
     Ok(sources)
 }
 
-fn catalogue(config: &Config, sources: &Arc<Sources>, clock: &Arc<dyn Clock>) -> anyhow::Result<Catalogue> {
+fn catalogue(
+    config: &Config,
+    sources: &Arc<Sources>,
+    extensions: &Extensions,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Catalogue> {
     let sanitizer = Sanitizer::new(config.sanitize.clone()).map_err(anyhow::Error::msg).context("sanitize")?;
     let mut builder = CatalogueBuilder::new()
         .sanitizer(sanitizer)
@@ -390,16 +438,22 @@ fn catalogue(config: &Config, sources: &Arc<Sources>, clock: &Arc<dyn Clock>) ->
     for prompt in default_prompts() {
         builder = builder.prompt(prompt)?;
     }
+    extensions.furnish(&mut builder);
     Ok(builder.build())
 }
 
-fn load_policies(config: &Config, catalogue: &Catalogue, version: u64) -> anyhow::Result<(Policies, Products)> {
+fn load_policies(
+    config: &Config,
+    catalogue: &Catalogue,
+    extensions: &Extensions,
+    version: u64,
+) -> anyhow::Result<(Policies, Products)> {
     let mut texts = Vec::new();
     for path in &config.policies {
         let text = std::fs::read_to_string(path).with_context(|| format!("reading the policy file {}", path.display()))?;
         texts.push(PolicyText { origin: path.display().to_string(), text });
     }
-    let mut vocabulary = vocabulary(config, catalogue);
+    let mut vocabulary = vocabulary(config, catalogue, extensions);
     let products = Products::load(&config.products, &vocabulary).context("products")?;
     vocabulary.products = products.tools();
     let offset = config.policy_utc_offset.as_deref().map_or(Ok(0), utc_offset).context("policy_utc_offset")?;
@@ -434,10 +488,11 @@ impl Rulebook {
     /// Reads `files` and checks them against everything the configuration offers.
     pub fn open(config: &Config, files: &[PathBuf]) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let sources = Arc::new(Sources::new(all_sources(config, None)?)?);
-        let catalogue = catalogue(config, &sources, &clock)?;
+        let extensions = Extensions::open(config)?;
+        let sources = Arc::new(Sources::new(all_sources(config, None, &extensions)?)?);
+        let catalogue = catalogue(config, &sources, &extensions, &clock)?;
         let config = Config { policies: files.to_vec(), ..config.clone() };
-        let (policies, _products) = load_policies(&config, &catalogue, 1)?;
+        let (policies, _products) = load_policies(&config, &catalogue, &extensions, 1)?;
         Ok(Self { tools: catalogue.tool_specs().cloned().collect(), policies })
     }
 
@@ -452,9 +507,10 @@ impl Rulebook {
 }
 
 /// What rules may speak of: the tools with their arguments, the sources, the roles.
-fn vocabulary(config: &Config, catalogue: &Catalogue) -> Vocabulary {
+fn vocabulary(config: &Config, catalogue: &Catalogue, extensions: &Extensions) -> Vocabulary {
     let embedded = config.store.enabled.then(|| EMBEDDED.to_owned());
-    let sources = config.sources.iter().map(|s| s.name.to_string()).chain(embedded);
+    let brought = extensions.sources().map(|source| source.name().to_string());
+    let sources = config.sources.iter().map(|s| s.name.to_string()).chain(embedded).chain(brought);
     Vocabulary {
         roles: config.roles.iter().cloned().collect(),
         enabled_writes: config.write.enable.iter().map(|c| WriteCategory(Arc::from(c.as_str()))).collect(),

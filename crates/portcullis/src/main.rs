@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod demo;
+mod extensions;
 mod house;
 mod identify;
 mod log;

@@ -4,11 +4,13 @@
 //! must stop its work when the future it returned is dropped (spawned work included).
 
 mod exchange;
+mod extension;
 mod output;
 mod source;
 mod tool;
 
 pub use exchange::{Answers, ClientAbilities, Exchange, InputRequest, NoExchange, NoticeLevel};
+pub use extension::{Extension, Happening, Offer, Report, Standing, Taken, Witness};
 pub use output::{Content, EmbeddedResource, Outcome, Output, PromptMessage, PromptOutput, ResourceOutput, Role};
 pub use source::{
     Aggregation, AlertAnswer, AlertRequest, LabelMatch, LabelValuesRequest, LogAnswer, LogCount, LogCountAnswer, LogCountRequest,

@@ -9,6 +9,7 @@ use portcullis_config::ClientCertificates;
 use portcullis_guard::Redactions;
 use portcullis_identity::KeyStatus;
 use portcullis_model::{Clock, SystemClock, format_duration, format_timestamp};
+use portcullis_ports::Standing;
 use portcullis_wire::Certificates;
 use serde::Serialize;
 
@@ -35,7 +36,7 @@ pub enum State {
 /// One line of the report.
 #[derive(Debug, Clone, Serialize)]
 pub struct Line {
-    /// `control` or `source`.
+    /// `control`, `extension` or `source`.
     pub kind: &'static str,
     /// What.
     pub name: String,
@@ -87,6 +88,17 @@ async fn examine(config: &Config, house: &House) -> Vec<Line> {
     lines.extend(guards::lines(config, house).await);
     let outside = crate::outside::report(config, house).await;
     lines.extend(outside.into_iter().map(|(name, state, detail)| Line { kind: "control", name, state, detail }));
+    lines.extend(house.extensions.report().into_iter().map(|report| Line {
+        kind: "extension",
+        name: report.name,
+        state: match report.standing {
+            Standing::On => State::On,
+            Standing::Off => State::Off,
+            Standing::Attention => State::Attention,
+            Standing::Broken => State::Broken,
+        },
+        detail: report.detail,
+    }));
     lines.extend(sources(house).await);
     lines.extend(source_warnings(config).into_iter().map(|detail| Line {
         kind: "source",

@@ -171,6 +171,11 @@ pub async fn run_house(
         }
         Ok(())
     });
+    let (furnished, ending) = (house.clone(), stop.clone());
+    tasks.spawn(async move {
+        ending.run_until_cancelled(furnished.follow_extensions()).await;
+        Ok(())
+    });
     if let Some(watched) = watched {
         let (house, ending) = (house.clone(), stop.clone());
         tasks.spawn(async move {

@@ -15,7 +15,10 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     let house = House::open(config).await?;
     house.audit_life(EventKind::Start, "stdio");
     let sinks = house.feed_sinks().await;
-    let ended = portcullis_mcp::serve_stdio(house.gateway.clone(), stop).await;
+    let ended = tokio::select! {
+        ended = portcullis_mcp::serve_stdio(house.gateway.clone(), stop) => ended,
+        never = house.follow_extensions() => match never {},
+    };
     house.audit_life(EventKind::Stop, "stdio");
     sinks.stop().await;
     house.close().await;

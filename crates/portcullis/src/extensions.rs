@@ -1,0 +1,256 @@
+//! Where extensions are introduced to the house: plugins, other MCP servers, described APIs. The only place that knows
+//! which rooms bring them; everything else sees [`Extension`]s.
+//!
+//! Guards that nothing an extension offers can push out what the house has itself: names that are taken stay taken, and
+//! what cannot be registered is left out and reported.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use futures::future::{join_all, select_all};
+use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
+use portcullis_gateway::CatalogueBuilder;
+use portcullis_guard::{Redactions, Redactor};
+use portcullis_policy::Policies;
+use portcullis_ports::{Extension, Happening, Report, Source, Standing, Taken, Witness};
+
+use crate::settings::Config;
+
+/// The extensions of this house.
+#[derive(Default)]
+pub struct Extensions {
+    parts: Vec<Arc<dyn Extension>>,
+    left_out: Mutex<Vec<Report>>,
+}
+
+impl Extensions {
+    /// What the configuration names. Nothing is started and no connection is opened.
+    pub fn open(config: &Config) -> anyhow::Result<Self> {
+        let _ = config;
+        Ok(Self::default())
+    }
+
+    /// Begins their standing work, each under a charter of its own.
+    pub fn start(&self, policies: &Policies, audit: &Arc<AuditLog>, redactor: &Redactor) -> anyhow::Result<()> {
+        for part in &self.parts {
+            let charter = policies.charter(part.charter()).with_context(|| part.name().to_owned())?;
+            part.start(charter, Arc::new(AuditWitness(audit.clone(), redactor.clone())));
+        }
+        Ok(())
+    }
+
+    /// Registers what they offer now.
+    pub fn furnish(&self, builder: &mut CatalogueBuilder) {
+        let mut left_out = Vec::new();
+        for part in &self.parts {
+            let offer = part.offer(&builder.taken());
+            for tool in offer.tools {
+                let name = tool.spec().name.to_string();
+                if let Err(error) = builder.add_tool(tool) {
+                    left_out.push(left(part.name(), &name, &error.to_string()));
+                }
+            }
+            for prompt in offer.prompts {
+                let name = prompt.spec().name.to_string();
+                if let Err(error) = builder.add_prompt(prompt) {
+                    left_out.push(left(part.name(), &name, &error.to_string()));
+                }
+            }
+            for reader in offer.resources {
+                builder.add_resources(reader);
+            }
+        }
+        for report in &left_out {
+            tracing::warn!(target: "portcullis", name = report.name, "{}", report.detail);
+        }
+        *self.left_out.lock().unwrap_or_else(PoisonError::into_inner) = left_out;
+    }
+
+    /// The sources they bring.
+    pub fn sources(&self) -> impl Iterator<Item = Arc<dyn Source>> {
+        self.parts.iter().flat_map(|part| part.offer(&Taken::default()).sources)
+    }
+
+    /// Their revisions, to wait for others with [`Extensions::changed`].
+    pub fn revisions(&self) -> Vec<u64> {
+        self.parts.iter().map(|part| part.revision()).collect()
+    }
+
+    /// Waits until one of them offers something else than at `seen`.
+    pub async fn changed(&self, seen: &[u64]) {
+        if self.parts.is_empty() {
+            return std::future::pending().await;
+        }
+        let waits = self.parts.iter().zip(seen).map(|(part, seen)| Box::pin(part.changed(*seen)));
+        select_all(waits).await;
+    }
+
+    /// How they stand.
+    pub fn report(&self) -> Vec<Report> {
+        let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.parts.iter().flat_map(|part| part.report()).chain(left_out).collect()
+    }
+
+    /// Ends everything they started.
+    pub async fn stop(&self) {
+        join_all(self.parts.iter().map(|part| part.stop())).await;
+    }
+}
+
+fn left(extension: &str, name: &str, reason: &str) -> Report {
+    Report { name: extension.to_owned(), standing: Standing::Attention, detail: format!("'{name}' is left out: {reason}") }
+}
+
+/// Writes what happens to extensions into the audit log, without the secrets that may be in their words.
+struct AuditWitness(Arc<AuditLog>, Redactor);
+
+impl AuditWitness {
+    fn clean(&self, text: &str) -> String {
+        self.1.text(text, &mut Redactions::default()).into_owned()
+    }
+}
+
+impl Witness for AuditWitness {
+    fn record(&self, happening: &Happening) -> Result<(), String> {
+        let decision = if happening.admitted { Decision::Allow } else { Decision::Deny };
+        let event = AuditEvent::new(EventKind::Plugin)
+            .method(happening.what)
+            .tool(self.clean(&happening.subject))
+            .decided(decision, happening.what)
+            .note(self.clean(&happening.note));
+        self.0.append(event).map(|_| ()).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use portcullis_model::{Fault, RiskClass, Scope, TenantId, ToolName, ToolSpec};
+    use portcullis_policy::{Budget, Charter, CharterGrant, Permit};
+    use portcullis_ports::{Arguments, Exchange, Offer, Outcome, Output, Tool};
+    use serde_json::json;
+    use tokio::sync::watch;
+
+    use super::*;
+
+    struct Foreign(Arc<ToolSpec>);
+
+    impl Foreign {
+        fn named(name: &str, input_schema: serde_json::Value) -> Arc<dyn Tool> {
+            Arc::new(Self(Arc::new(ToolSpec {
+                name: ToolName::new(name).unwrap(),
+                title: "Foreign".into(),
+                description: "From outside.".into(),
+                risk: RiskClass::Read,
+                idempotent: true,
+                open_world: true,
+                category: None,
+                input_schema: Arc::new(input_schema),
+                output_schema: None,
+                completions: Vec::new(),
+            })))
+        }
+    }
+
+    #[async_trait]
+    impl Tool for Foreign {
+        fn spec(&self) -> &Arc<ToolSpec> {
+            &self.0
+        }
+        async fn run(&self, _: &Permit, _: Arguments, _: &dyn Exchange) -> Result<Outcome, Fault> {
+            Ok(Output::text("foreign").into())
+        }
+    }
+
+    struct Part {
+        revision: watch::Sender<u64>,
+        stopped: AtomicU64,
+    }
+
+    impl Part {
+        fn new() -> Arc<Self> {
+            Arc::new(Self { revision: watch::channel(0).0, stopped: AtomicU64::new(0) })
+        }
+    }
+
+    #[async_trait]
+    impl Extension for Part {
+        fn name(&self) -> &str {
+            "part"
+        }
+        fn charter(&self) -> CharterGrant {
+            CharterGrant {
+                name: Arc::from("part"),
+                destinations: BTreeSet::new(),
+                scope: Scope::tenant_wide(TenantId::default_tenant()),
+                time_limit: Duration::from_secs(1),
+                budget: Budget::default(),
+            }
+        }
+        fn start(&self, _: Charter, _: Arc<dyn Witness>) {}
+        fn offer(&self, taken: &Taken) -> Offer {
+            assert!(taken.tools.contains("query_logs") || taken.tools.is_empty());
+            let closed = json!({"type": "object", "additionalProperties": false});
+            let tools = vec![
+                Foreign::named("query_logs", closed.clone()),
+                Foreign::named("broken", json!({"type": 7})),
+                Foreign::named("welcome", closed),
+            ];
+            Offer { tools, ..Offer::default() }
+        }
+        fn revision(&self) -> u64 {
+            *self.revision.borrow()
+        }
+        async fn changed(&self, seen: u64) -> u64 {
+            let mut revisions = self.revision.subscribe();
+            match revisions.wait_for(|now| *now != seen).await {
+                Ok(now) => *now,
+                Err(_) => seen,
+            }
+        }
+        fn report(&self) -> Vec<Report> {
+            Vec::new()
+        }
+        async fn stop(&self) {
+            self.stopped.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn house_of(part: &Arc<Part>) -> Extensions {
+        Extensions { parts: vec![part.clone()], left_out: Mutex::default() }
+    }
+
+    #[test]
+    fn what_the_house_has_is_never_pushed_out_and_what_does_not_fit_is_reported() {
+        let own = Foreign::named("query_logs", json!({"type": "object", "additionalProperties": false, "title": "own"}));
+        let mut builder = CatalogueBuilder::new().tool(own.clone()).unwrap();
+        let extensions = house_of(&Part::new());
+        extensions.furnish(&mut builder);
+        let catalogue = builder.build();
+        assert_eq!(catalogue.tool_names().into_iter().collect::<Vec<_>>(), ["query_logs", "welcome"]);
+        let kept = catalogue.tool_specs().find(|spec| spec.name.as_str() == "query_logs").unwrap();
+        assert!(Arc::ptr_eq(kept, own.spec()));
+        let report = extensions.report();
+        assert_eq!(report.len(), 2, "{report:?}");
+        assert!(report.iter().all(|line| line.standing == Standing::Attention && line.name == "part"));
+        assert!(report[0].detail.starts_with("'query_logs' is left out: "), "{report:?}");
+        assert!(report[1].detail.starts_with("'broken' is left out: "), "{report:?}");
+    }
+
+    #[tokio::test]
+    async fn a_change_is_noticed_also_when_it_came_before_anybody_waited() {
+        let part = Part::new();
+        let extensions = house_of(&part);
+        let seen = extensions.revisions();
+        assert!(tokio::time::timeout(Duration::from_millis(20), extensions.changed(&seen)).await.is_err());
+        part.revision.send_replace(1);
+        tokio::time::timeout(Duration::from_secs(5), extensions.changed(&seen)).await.unwrap();
+        assert_eq!(extensions.revisions(), [1]);
+        extensions.stop().await;
+        assert_eq!(part.stopped.load(Ordering::SeqCst), 1);
+    }
+}
