@@ -2,16 +2,18 @@
 //!
 //! What the whole file holds is not known here: the rooms have sections of their own, and the binary puts them together.
 
+mod acme;
 mod load;
 mod settings;
 mod substitute;
 mod units;
 mod wire;
 
+pub use acme::{AcmeChallenge, AcmeHttpSettings, AcmeRetrySettings, AcmeSettings, ExternalAccountSettings, RenewBefore};
 pub use load::{ConfigError, FileStamp, Loaded, explain, load, parse, schema};
 pub use settings::{
     ApprovalSettings, IngestSettings, LimitSettings, ListenSettings, LogSettings, ProfileMode, ProfileSettings, RateSettings,
     Retention, StdioSettings, StoreSettings, WriteSettings,
 };
 pub use units::{ByteSize, Span};
-pub use wire::{ClientCertificates, Plaintext, TlsSettings, TlsVersion};
+pub use wire::{CertificateOrigin, ClientCertificates, Plaintext, TlsSettings, TlsVersion};

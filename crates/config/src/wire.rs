@@ -1,23 +1,36 @@
 //! How a listener is protected on the wire: TLS, client certificates, and the words that allow clear text beyond this
 //! machine. Only settings: nothing here opens a file or a socket.
+//!
+//! A certificate comes from exactly one place: files, an authority that speaks ACME, or the other listener.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::AcmeSettings;
+
 /// TLS of a listener. The files are looked at every second: a renewed certificate is taken over without a restart, and
-/// one that cannot be used leaves the last good one in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// one that cannot be used leaves the last good one in force. The certificate comes from files (`certificate` and `key`), from
+/// an authority (`acme`), or from the other listener (`same_as_listen`).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsSettings {
     /// PEM file with the certificate of this server, followed by those between it and its authority.
-    pub certificate: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
     /// PEM file with the private key (PKCS#8, PKCS#1 or SEC1, not encrypted). Refused when every user of the machine may
     /// read it.
-    pub key: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// Have the certificate made and renewed by an authority. Only in `listen.tls`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<AcmeSettings>,
+    /// Use the certificate of `listen.tls`, wherever that comes from. Only in `ingest.tls`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub same_as_listen: bool,
     /// PEM file with the authorities of client certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
@@ -30,6 +43,43 @@ pub struct TlsSettings {
     /// Oldest version that is spoken.
     #[serde(default)]
     pub minimum_version: TlsVersion,
+}
+
+/// Where the certificate of a listener comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateOrigin<'a> {
+    /// Files somebody else keeps.
+    Files {
+        /// The certificate and those between it and its authority.
+        certificate: &'a Path,
+        /// Its private key.
+        key: &'a Path,
+    },
+    /// An authority.
+    Acme(&'a AcmeSettings),
+    /// The other listener.
+    Listen,
+}
+
+impl TlsSettings {
+    /// Where the certificate comes from.
+    ///
+    /// # Errors
+    /// One sentence for the operator when it comes from nowhere, from two places, or the settings of its place are wrong.
+    pub fn origin(&self) -> Result<CertificateOrigin<'_>, String> {
+        let files = self.certificate.is_some() || self.key.is_some();
+        match (files, &self.acme, self.same_as_listen) {
+            (true, None, false) => match (&self.certificate, &self.key) {
+                (Some(certificate), Some(key)) => Ok(CertificateOrigin::Files { certificate, key }),
+                (Some(_), None) => Err("key is missing: the file with the private key of the certificate".into()),
+                _ => Err("certificate is missing: the file with the certificate of the key".into()),
+            },
+            (false, Some(acme), false) => acme.check().map(|()| CertificateOrigin::Acme(acme)).map_err(|why| format!("acme: {why}")),
+            (false, None, true) => Ok(CertificateOrigin::Listen),
+            (false, None, false) => Err("there is no certificate: set certificate and key to files, or acme to an authority".into()),
+            _ => Err("the certificate comes from two places: keep one of certificate and key, acme, same_as_listen".into()),
+        }
+    }
 }
 
 /// Whether clients are asked for a certificate.
@@ -130,6 +180,26 @@ mod tests {
     fn a_misspelt_key_is_refused() {
         assert!(serde_json::from_value::<TlsSettings>(json!({"certificate": "a", "key": "b"})).is_ok());
         assert!(serde_json::from_value::<TlsSettings>(json!({"certificate": "a", "key": "b", "client-ca": "c"})).is_err());
-        assert!(serde_json::from_value::<TlsSettings>(json!({"certificate": "a"})).is_err());
+    }
+
+    #[test]
+    fn a_certificate_comes_from_one_place() {
+        let read = |value| serde_json::from_value::<TlsSettings>(value).unwrap();
+        let acme = json!({"directory": "https://a.example/d", "domains": ["b.example"], "terms_of_service_agreed": true});
+        assert!(matches!(read(json!({"certificate": "a", "key": "b"})).origin(), Ok(CertificateOrigin::Files { .. })));
+        assert!(matches!(read(json!({"acme": acme})).origin(), Ok(CertificateOrigin::Acme(_))));
+        assert!(matches!(read(json!({"same_as_listen": true})).origin(), Ok(CertificateOrigin::Listen)));
+        for (wrong, words) in [
+            (json!({}), "there is no certificate"),
+            (json!({"certificate": "a"}), "key is missing"),
+            (json!({"key": "a"}), "certificate is missing"),
+            (json!({"certificate": "a", "key": "b", "acme": acme}), "two places"),
+            (json!({"key": "b", "acme": acme}), "two places"),
+            (json!({"acme": acme, "same_as_listen": true}), "two places"),
+            (json!({"acme": {"directory": "http://a.example/d", "domains": ["b.example"]}}), "acme: directory"),
+        ] {
+            let error = read(wrong.clone()).origin().unwrap_err();
+            assert!(error.contains(words), "{wrong}: {error}");
+        }
     }
 }
