@@ -167,7 +167,9 @@ impl<'de> Deserialize<'de> for RenewBefore {
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<RenewBefore, E> {
                 let time = portcullis_model::parse_duration(text).map_err(E::custom)?;
                 if time.is_zero() {
-                    return Err(E::custom("a certificate that is renewed at its end is renewed too late: write a time such as 30d"));
+                    return Err(E::custom(
+                        "a certificate that is renewed at its end is renewed too late: write a time such as 30d",
+                    ));
                 }
                 Ok(RenewBefore::Time(time))
             }
@@ -349,7 +351,7 @@ mod tests {
             ("http", json!({"address": "0.0.0.0:80"}), "only for challenge http-01"),
             ("external_account", json!({"key_id": " ", "key": "env:X"}), "external_account.key_id"),
             ("profile", json!(""), "profile must be"),
-            ("retry", json!({"first": "0s"}), "retry.first must be at least 1s"),
+            ("retry", json!({"longest": "8d"}), "retry.first must be at least 1s"),
             ("retry", json!({"first": "2h", "longest": "1h"}), "retry.longest"),
         ] {
             let text = refusal(|settings| settings[key] = value.clone());
@@ -359,7 +361,8 @@ mod tests {
 
     #[test]
     fn renewal_is_a_share_or_a_time() {
-        for wrong in [json!(0), json!(0.0), json!(1.0), json!(1.5), json!(-0.1), json!(-3), json!(30), json!("soon"), json!("0s")] {
+        for wrong in [json!(0), json!(0.0), json!(1.0), json!(1.5), json!(-0.1), json!(-3), json!(30), json!("soon"), json!("0s")]
+        {
             assert!(serde_json::from_value::<RenewBefore>(wrong.clone()).is_err(), "{wrong}");
         }
         assert_eq!(serde_json::from_value::<RenewBefore>(json!(0.5)).unwrap(), RenewBefore::Share(0.5));

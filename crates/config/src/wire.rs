@@ -74,9 +74,13 @@ impl TlsSettings {
                 (Some(_), None) => Err("key is missing: the file with the private key of the certificate".into()),
                 _ => Err("certificate is missing: the file with the certificate of the key".into()),
             },
-            (false, Some(acme), false) => acme.check().map(|()| CertificateOrigin::Acme(acme)).map_err(|why| format!("acme: {why}")),
+            (false, Some(acme), false) => {
+                acme.check().map(|()| CertificateOrigin::Acme(acme)).map_err(|why| format!("acme: {why}"))
+            }
             (false, None, true) => Ok(CertificateOrigin::Listen),
-            (false, None, false) => Err("there is no certificate: set certificate and key to files, or acme to an authority".into()),
+            (false, None, false) => {
+                Err("there is no certificate: set certificate and key to files, or acme to an authority".into())
+            }
             _ => Err("the certificate comes from two places: keep one of certificate and key, acme, same_as_listen".into()),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Guards that nothing half-good comes into force: a file that is missing, expired, of another key or readable by
 //! everybody is an error that names the file and the mend, and the last good certificate stays. Sessions that could be
-//! resumed live in memory, at most 256, and die with the certificate they were made under; nothing is written.
+//! resumed live in memory, at most 256, and die with the certificate they were made under; nothing is written. Where a
+//! certificate is still to come, every handshake is refused until it is there.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,12 +17,17 @@ use tokio::sync::Semaphore;
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::WantsServerCert;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
-use tokio_rustls::rustls::{self, InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{
+    self, ConfigBuilder, InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion, version,
+};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
+use crate::challenge::Challenges;
 use crate::handshake::HandshakeLimits;
 
 /// Largest file that is read: certificates and lists are small.
@@ -147,7 +153,25 @@ fn stamp(path: &Path) -> Stamp {
 /// What new connections are greeted with.
 struct InForce {
     config: Arc<ServerConfig>,
-    expires_at: Timestamp,
+    /// Absent while there is no certificate.
+    expires_at: Option<Timestamp>,
+}
+
+/// Where certificate and key lie.
+#[derive(Debug, Clone)]
+struct Place {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+/// Has no certificate: whoever greets is told so in the words TLS has for it.
+#[derive(Debug)]
+struct Nothing;
+
+impl ResolvesServerCert for Nothing {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
+    }
 }
 
 struct Watched {
@@ -158,10 +182,12 @@ struct Watched {
 /// The certificate of one listener, its key and the authorities of its clients.
 pub struct Certificates {
     settings: TlsSettings,
+    place: Place,
     protocol: Protocol,
     clock: Arc<dyn Clock>,
     current: ArcSwap<InForce>,
     watched: Mutex<Watched>,
+    pub(crate) challenges: Option<Arc<Challenges>>,
     pub(crate) limits: HandshakeLimits,
     pub(crate) places: Semaphore,
 }
@@ -180,21 +206,62 @@ impl Certificates {
     /// Reads the files of `settings` and checks them.
     ///
     /// # Errors
-    /// See [`TlsError`].
+    /// See [`TlsError`]. Settings that name no files are one.
     pub fn load(settings: TlsSettings, protocol: Protocol, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
+        let (Some(certificate), Some(key)) = (settings.certificate.clone(), settings.key.clone()) else {
+            return Err(TlsError::Settings("certificate and key must both name a file"));
+        };
+        let place = Place { certificate, key };
         // Stamped before they are read: what changes in between is looked at again.
-        let stamps = files(&settings).map(stamp).collect();
-        let current = ArcSwap::from_pointee(read(&settings, protocol, clock.now())?);
+        let stamps = stamps(&place, &settings);
+        let current = read(&place, &settings, protocol, clock.now())?;
+        Ok(Self::of(settings, place, protocol, clock, stamps, current, None))
+    }
+
+    /// Takes certificate and key from one file that somebody else in this process writes, and which may still be missing or
+    /// out of its time: until a good one is there, every handshake is refused.
+    ///
+    /// # Errors
+    /// When the authorities of the clients cannot be used.
+    pub fn awaited(
+        settings: TlsSettings,
+        file: &Path,
+        protocol: Protocol,
+        clock: Arc<dyn Clock>,
+        challenges: Option<Arc<Challenges>>,
+    ) -> Result<Self, TlsError> {
+        let place = Place { certificate: file.to_owned(), key: file.to_owned() };
+        let stamps = stamps(&place, &settings);
+        let (current, refused) = match read(&place, &settings, protocol, clock.now()) {
+            Ok(current) => (current, None),
+            Err(error) => (without(&settings, protocol)?, file.exists().then(|| error.to_string())),
+        };
+        let made = Self::of(settings, place, protocol, clock, stamps, current, challenges);
+        made.watched.lock().unwrap_or_else(PoisonError::into_inner).refused = refused;
+        Ok(made)
+    }
+
+    fn of(
+        settings: TlsSettings,
+        place: Place,
+        protocol: Protocol,
+        clock: Arc<dyn Clock>,
+        stamps: Vec<Stamp>,
+        current: InForce,
+        challenges: Option<Arc<Challenges>>,
+    ) -> Self {
         let limits = HandshakeLimits::default();
-        Ok(Self {
+        Self {
             settings,
+            place,
             protocol,
             clock,
-            current,
+            current: ArcSwap::from_pointee(current),
             watched: Mutex::new(Watched { stamps, refused: None }),
+            challenges,
             limits,
             places: Semaphore::new(limits.at_once),
-        })
+        }
     }
 
     /// The same with other bounds of handshakes.
@@ -208,12 +275,12 @@ impl Certificates {
     /// Looks whether the files have changed and takes over what is good. Reads files: not for a task that must not wait.
     pub fn refresh(&self) -> Refreshed {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamps: Vec<Stamp> = files(&self.settings).map(stamp).collect();
+        let stamps = stamps(&self.place, &self.settings);
         if stamps == watched.stamps {
             return Refreshed::Unchanged;
         }
         watched.stamps = stamps;
-        match read(&self.settings, self.protocol, self.clock.now()) {
+        match read(&self.place, &self.settings, self.protocol, self.clock.now()) {
             Ok(next) => {
                 self.current.store(Arc::new(next));
                 watched.refused = None;
@@ -232,14 +299,19 @@ impl Certificates {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).refused.clone()
     }
 
-    /// Last instant at which the certificate in force is valid, and those it is shown with.
-    pub fn expires_at(&self) -> Timestamp {
+    /// Last instant at which the certificate in force is valid, and those it is shown with; absent while there is none.
+    pub fn expires_at(&self) -> Option<Timestamp> {
         self.current.load().expires_at
+    }
+
+    /// The file the certificate comes from.
+    pub fn file(&self) -> &Path {
+        &self.place.certificate
     }
 
     /// The end of the certificate in force, from 21 days before.
     pub fn ends_soon(&self) -> Option<ExpiryWarning> {
-        let expires_at = self.expires_at();
+        let expires_at = self.expires_at()?;
         let left = expires_at.since(self.clock.now());
         (left <= WARN_BEFORE).then_some(ExpiryWarning { expires_at, left })
     }
@@ -254,35 +326,47 @@ impl Certificates {
     }
 }
 
-fn files(settings: &TlsSettings) -> impl Iterator<Item = &Path> {
+fn stamps(place: &Place, settings: &TlsSettings) -> Vec<Stamp> {
     let further = settings.client_ca.iter().chain(&settings.client_revocations);
-    [&settings.certificate, &settings.key].into_iter().chain(further).map(PathBuf::as_path)
+    [&place.certificate, &place.key].into_iter().chain(further).map(|path| stamp(path)).collect()
 }
 
-fn read(settings: &TlsSettings, protocol: Protocol, now: Timestamp) -> Result<InForce, TlsError> {
-    let (chain, expires_at) = chain(&settings.certificate, now)?;
-    let key = private_key(&settings.key)?;
+type Begun = ConfigBuilder<ServerConfig, WantsServerCert>;
+
+/// Versions and clients, which do not depend on the certificate.
+fn begin(settings: &TlsSettings) -> Result<Begun, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = verifier(settings, &provider)?;
     let versions: &[&SupportedProtocolVersion] = match settings.minimum_version {
         TlsVersion::V1_2 => &[&version::TLS13, &version::TLS12],
         TlsVersion::V1_3 => &[&version::TLS13],
     };
-    let unusable = |error: rustls::Error| TlsError::Unusable { path: settings.certificate.clone(), reason: error.to_string() };
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let begun = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
-        .map_err(unusable)?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|error| match error {
-            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                TlsError::Mismatch { key: settings.key.clone(), certificate: settings.certificate.clone() }
-            }
-            rustls::Error::General(reason) => TlsError::Unusable { path: settings.key.clone(), reason },
-            other => unusable(other),
-        })?;
+        .map_err(|_| TlsError::Settings("no version of TLS can be spoken"))?;
+    Ok(begun.with_client_cert_verifier(verifier))
+}
+
+/// Refuses every handshake.
+fn without(settings: &TlsSettings, protocol: Protocol) -> Result<InForce, TlsError> {
+    let mut config = begin(settings)?.with_cert_resolver(Arc::new(Nothing));
     config.alpn_protocols = vec![protocol.alpn()];
-    Ok(InForce { config: Arc::new(config), expires_at })
+    Ok(InForce { config: Arc::new(config), expires_at: None })
+}
+
+fn read(place: &Place, settings: &TlsSettings, protocol: Protocol, now: Timestamp) -> Result<InForce, TlsError> {
+    let (chain, expires_at) = chain(&place.certificate, now)?;
+    let key = private_key(&place.key)?;
+    let unusable = |error: rustls::Error| TlsError::Unusable { path: place.certificate.clone(), reason: error.to_string() };
+    let mut config = begin(settings)?.with_single_cert(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            TlsError::Mismatch { key: place.key.clone(), certificate: place.certificate.clone() }
+        }
+        rustls::Error::General(reason) => TlsError::Unusable { path: place.key.clone(), reason },
+        other => unusable(other),
+    })?;
+    config.alpn_protocols = vec![protocol.alpn()];
+    Ok(InForce { config: Arc::new(config), expires_at: Some(expires_at) })
 }
 
 /// The certificates of the server, and when the first of them ends.

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
+use tokio_rustls::rustls::server::Acceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use crate::certificates::Certificates;
 
@@ -54,6 +55,12 @@ pub enum HandshakeFailure {
     /// The connection ended.
     #[error("the connection ended during the handshake: {0}")]
     Gone(io::Error),
+    /// It was an authority that looked at the proof for a name; there is nothing to say on such a connection.
+    #[error("a challenge for {0} was answered")]
+    Challenge(String),
+    /// There is no certificate to show yet.
+    #[error("there is no certificate yet")]
+    NoCertificate,
 }
 
 /// A connection whose handshake is done.
@@ -90,7 +97,20 @@ impl Certificates {
         }
         // The semaphore is never closed.
         let _place = self.places.acquire().await.map_err(|error| HandshakeFailure::Gone(io::Error::other(error)))?;
-        let stream = TlsAcceptor::from(self.config()).accept(stream).await.map_err(failure)?;
+        let shaking = match &self.challenges {
+            Some(challenges) if challenges.any() => {
+                let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(failure)?;
+                match challenges.show(start).await {
+                    Ok(name) => return Err(HandshakeFailure::Challenge(name)),
+                    Err(start) => start.into_stream(self.config()),
+                }
+            }
+            _ => TlsAcceptor::from(self.config()).accept(stream),
+        };
+        let stream = shaking.await.map_err(|error| match self.expires_at() {
+            None => HandshakeFailure::NoCertificate,
+            Some(_) => failure(error),
+        })?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec());
         Ok(Shaken { stream, certificate })
     }

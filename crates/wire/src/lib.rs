@@ -5,6 +5,7 @@
 //! a verified client certificate is handed on as bytes.
 
 mod certificates;
+mod challenge;
 mod handshake;
 mod headers;
 mod hosts;
@@ -12,6 +13,7 @@ mod incoming;
 mod serve;
 
 pub use certificates::{Certificates, ExpiryWarning, Protocol, Refreshed, TlsError};
+pub use challenge::{Challenges, PendingChallenge};
 pub use handshake::{HandshakeFailure, HandshakeLimits, Shaken};
 pub use headers::with_security_headers;
 pub use hosts::{HostPolicy, HostPolicyError, Pages, Refuse, guarded};

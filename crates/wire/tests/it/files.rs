@@ -19,23 +19,23 @@ fn what_is_missing_or_something_else_is_named() {
     let paper = authority.server();
     let desk = Desk::new(&paper);
     assert!(load(desk.settings()).is_ok());
-    let absent = TlsSettings { certificate: desk.path("absent.pem"), ..desk.settings() };
+    let absent = TlsSettings { certificate: Some(desk.path("absent.pem")), ..desk.settings() };
     assert!(refusal(absent).contains("absent.pem: cannot be read"));
-    let swapped = TlsSettings { certificate: desk.path("server.key"), ..desk.settings() };
+    let swapped = TlsSettings { certificate: Some(desk.path("server.key")), ..desk.settings() };
     let text = refusal(swapped);
     assert!(text.contains("holds no certificate (CERTIFICATE), but PRIVATE KEY"), "{text}");
-    let both = TlsSettings { key: desk.path("server.pem"), ..desk.settings() };
+    let both = TlsSettings { key: Some(desk.path("server.pem")), ..desk.settings() };
     let text = refusal(both);
     assert!(text.contains("holds no private key") && text.contains("but CERTIFICATE"), "{text}");
-    let empty = TlsSettings { certificate: desk.write("empty.pem", "hello"), ..desk.settings() };
+    let empty = TlsSettings { certificate: Some(desk.write("empty.pem", "hello")), ..desk.settings() };
     assert!(refusal(empty).contains("nothing in PEM form"));
     let locked = desk.write("locked.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
-    let text = refusal(TlsSettings { key: locked, ..desk.settings() });
+    let text = refusal(TlsSettings { key: Some(locked), ..desk.settings() });
     assert!(text.contains("ENCRYPTED PRIVATE KEY") && text.contains("store it decrypted"), "{text}");
     let torn = desk.write("torn.pem", &paper.certificate[..paper.certificate.len() / 2]);
-    assert!(refusal(TlsSettings { certificate: torn, ..desk.settings() }).contains("torn.pem"));
+    assert!(refusal(TlsSettings { certificate: Some(torn), ..desk.settings() }).contains("torn.pem"));
     let two = desk.write("two.key", &format!("{}{}", paper.key, authority.server().key));
-    assert!(refusal(TlsSettings { key: two, ..desk.settings() }).contains("several private keys"));
+    assert!(refusal(TlsSettings { key: Some(two), ..desk.settings() }).contains("several private keys"));
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn a_key_of_another_certificate_and_one_open_to_everybody_are_refused() {
     let authority = authority();
     let desk = Desk::new(&authority.server());
     let foreign = desk.write("foreign.key", &authority.server().key);
-    let text = refusal(TlsSettings { key: foreign, ..desk.settings() });
+    let text = refusal(TlsSettings { key: Some(foreign), ..desk.settings() });
     assert!(text.contains("foreign.key: is not the private key of the certificate in") && text.contains("server.pem"), "{text}");
     set_mode(&desk.path("server.key"), 0o644);
     let text = refusal(desk.settings());
@@ -81,7 +81,7 @@ fn the_end_is_announced_three_weeks_before() {
     let at = |text: &str| parse_instant(text, Timestamp::from_seconds(0)).unwrap();
     let clock = ManualClock::new(at("2029-12-01T00:00:00Z"));
     let certificates = Certificates::load(desk.settings(), Protocol::Http1, Arc::new(clock.clone())).unwrap();
-    assert_eq!(certificates.expires_at(), at("2030-01-01T00:00:00Z"));
+    assert_eq!(certificates.expires_at(), Some(at("2030-01-01T00:00:00Z")));
     assert_eq!(certificates.ends_soon(), None);
     clock.advance(Duration::from_hours(11 * 24));
     assert_eq!(certificates.ends_soon().unwrap().left, Duration::from_hours(20 * 24));

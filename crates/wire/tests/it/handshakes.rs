@@ -43,9 +43,9 @@ impl Reception for Book {
     }
 }
 
-struct Server {
+pub(crate) struct Server {
     port: u16,
-    certificates: Arc<Certificates>,
+    pub certificates: Arc<Certificates>,
     book: Arc<Book>,
     stop: CancellationToken,
 }
@@ -55,7 +55,7 @@ impl Server {
         Self::of(load(settings).unwrap()).await
     }
 
-    async fn of(certificates: Certificates) -> Self {
+    pub(crate) async fn of(certificates: Certificates) -> Self {
         let certificates = Arc::new(certificates);
         let book = Arc::new(Book::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -73,19 +73,19 @@ impl Server {
         Self { port, certificates, book, stop }
     }
 
-    async fn knock(&self) -> TcpStream {
+    pub(crate) async fn knock(&self) -> TcpStream {
         TcpStream::connect(("127.0.0.1", self.port)).await.unwrap()
     }
 
     /// Shakes hands, asks once, and gives the connection back with the answer.
-    async fn visit(&self, client: ClientConfig) -> std::io::Result<(TlsStream<TcpStream>, String)> {
+    pub(crate) async fn visit(&self, client: ClientConfig) -> std::io::Result<(TlsStream<TcpStream>, String)> {
         let name = ServerName::try_from("localhost").unwrap();
         let mut stream = TlsConnector::from(Arc::new(client)).connect(name, self.knock().await).await?;
         let answer = ask(&mut stream).await?;
         Ok((stream, answer))
     }
 
-    async fn turned_away(&self, words: &str) {
+    pub(crate) async fn turned_away(&self, words: &str) {
         let began = Instant::now();
         while !self.book.away.lock().unwrap().iter().any(|away| away.contains(words)) {
             assert!(began.elapsed() < Duration::from_secs(5), "no '{words}' in {:?}", self.book.away.lock().unwrap());
@@ -114,7 +114,7 @@ async fn ask(stream: &mut TlsStream<TcpStream>) -> std::io::Result<String> {
     Ok(text.rsplit("\r\n\r\n").next().unwrap().to_owned())
 }
 
-fn client(trusts: &Authority, shows: Option<&Paper>, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+pub(crate) fn client(trusts: &Authority, shows: Option<&Paper>, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(trusts.pem.as_bytes()).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -132,7 +132,7 @@ fn client(trusts: &Authority, shows: Option<&Paper>, versions: &[&'static Suppor
     }
 }
 
-const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+pub(crate) const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 
 #[tokio::test]
 async fn the_two_versions_in_use_are_spoken_and_the_older_one_can_be_switched_off() {

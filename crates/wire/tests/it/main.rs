@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests are the outside world")]
 
 mod browsers;
+mod challenges;
 mod files;
 mod handshakes;
 mod paper;

@@ -112,14 +112,7 @@ impl Desk {
     }
 
     pub(crate) fn settings(&self) -> TlsSettings {
-        TlsSettings {
-            certificate: self.path("server.pem"),
-            key: self.path("server.key"),
-            client_ca: None,
-            client_revocations: None,
-            client_certificates: ClientCertificates::None,
-            minimum_version: TlsVersion::V1_2,
-        }
+        TlsSettings { certificate: Some(self.path("server.pem")), key: Some(self.path("server.key")), ..TlsSettings::default() }
     }
 
     pub(crate) fn asking(&self, clients: &Authority, how: ClientCertificates) -> TlsSettings {
