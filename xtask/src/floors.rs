@@ -46,6 +46,7 @@ pub(crate) const HOUSE: &[Place] = &[
     place(4, "audit"),
     place(4, "secrets"),
     place(4, "opa"),
+    place(4, "acme"),
     place(5, "gateway"),
     place(6, "mcp"),
     place(7, "portcullis"),
@@ -73,6 +74,7 @@ const OWNED: &[(&str, &[&str], &str)] = &[
     ("opentelemetry-proto", &["telemetry", "simulator"], "OTLP messages are read at the OTLP door and written by the simulator"),
     ("promql-parser", &["query"], "queries are built and confined in one place"),
     ("jsonschema", &["guard"], "arguments are validated in one place"),
+    ("instant-acme", &["acme"], "one room speaks to certificate authorities"),
     ("clap", &["portcullis", "conformance-server"], "only binaries have a command line"),
     ("anyhow", &["portcullis", "conformance-server"], "libraries have typed errors"),
 ];
