@@ -1,12 +1,15 @@
 """Sends logs, traces and metrics with the official OpenTelemetry SDK, over HTTP/protobuf and over gRPC.
 
 Usage: otlp_sender.py HTTP_ENDPOINT GRPC_ENDPOINT [--token TOKEN] [--marker TEXT] [--logs N]
+                      [--ca FILE [--client-certificate FILE --client-key FILE]]
 
   HTTP_ENDPOINT   such as http://127.0.0.1:4318 (the /v1/... paths are added)
-  GRPC_ENDPOINT   such as 127.0.0.1:4317 (no TLS)
+  GRPC_ENDPOINT   such as 127.0.0.1:4317; TLS with --ca
   --token         sent as 'Authorization: Bearer TOKEN'
   --marker        text to find the records by; a fresh one when left out
   --logs          log records per transport, 20 when left out
+  --ca            PEM file of the authority of the listeners' certificate
+  --client-...    PEM files of the certificate to show, and of its key
 
 Guards the ingest door against being right only for our own sender. Prints one line of JSON with the marker, the trace
 ids and the counts, so that a test can look for them; exits 1 with one sentence when anything was not acknowledged.
@@ -20,6 +23,7 @@ import logging
 import sys
 import time
 import uuid
+from pathlib import Path
 
 import grpc
 from opentelemetry._logs import LogRecord, SeverityNumber
@@ -148,6 +152,9 @@ def main() -> None:
     parser.add_argument("--token", default="")
     parser.add_argument("--marker", default="")
     parser.add_argument("--logs", type=int, default=20)
+    parser.add_argument("--ca")
+    parser.add_argument("--client-certificate")
+    parser.add_argument("--client-key")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
     marker = arguments.marker or f"marker-{uuid.uuid4().hex}"
@@ -161,6 +168,12 @@ def main() -> None:
         "timeout": SECONDS,
         "compression": grpc.Compression.Gzip,
     }
+    if arguments.ca:
+        shown = {"client_certificate_file": arguments.client_certificate, "client_key_file": arguments.client_key}
+        http |= {"certificate_file": arguments.ca} | (shown if arguments.client_certificate else {})
+        files = (arguments.ca, arguments.client_key, arguments.client_certificate)
+        authority, key, certificate = (Path(file).read_bytes() if file else None for file in files)
+        rpc |= {"insecure": False, "credentials": grpc.ssl_channel_credentials(authority, key, certificate)}
     over_http = (
         HttpSpans(endpoint=f"{base}/v1/traces", **http),
         HttpLogs(endpoint=f"{base}/v1/logs", **http),
