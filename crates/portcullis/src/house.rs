@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
+use portcullis_acme::Keeper;
 use portcullis_audit::{AuditEvent, AuditLog, EventKind, Shippers, Sinks};
 use portcullis_config::RateSettings;
 use portcullis_connectors::prometheus::PrometheusSource;
@@ -136,6 +137,8 @@ pub struct House {
     pub health: Charter,
     /// The outside policy, where one is configured.
     pub external: Option<Arc<OpaPolicy>>,
+    /// Who orders the certificate, where an authority makes it.
+    pub acme: Option<Arc<Keeper>>,
     /// The other places that get the audit records, fed by whoever serves.
     pub sinks: Sinks,
     /// Plugins, other servers, and whatever else brings tools from outside.
@@ -165,6 +168,7 @@ impl House {
         let identity = Arc::new(identity);
         let health = health_charter(config, &policies)?;
         let external = crate::outside::policy(config, &policies)?;
+        let acme = crate::acme::keeper(config, &policies)?;
         let sinks = Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant)).context("audit")?;
         let ledger = Arc::new(TokenLedger::shared(foundations.state.clone(), clock.clone()));
         let profiles = Arc::new(foundations.profiles(config).await?);
@@ -197,6 +201,7 @@ impl House {
             sources,
             health,
             external,
+            acme,
             sinks,
             extensions,
             offered,
@@ -297,6 +302,7 @@ pub fn check(config: &Config) -> anyhow::Result<String> {
     crate::outside::policy(config, &policies)?;
     refuse_open_doors(config)?;
     crate::wire::Doors::load(config)?;
+    crate::acme::keeper(config, &policies)?;
     tracing_subscriber::EnvFilter::try_new(&config.log.level).context("log.level")?;
     Ok(format!(
         "{} sources, {} policy files, {} tools",

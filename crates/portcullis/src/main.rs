@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "a binary has no outside: `pub` marks what a module offers the others")]
 
+mod acme;
 mod cli;
 mod commands;
 mod demo;

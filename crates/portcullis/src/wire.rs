@@ -8,15 +8,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use portcullis_acme::{Answers, certificate_file};
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
-use portcullis_config::{Plaintext, TlsSettings};
+use portcullis_config::{CertificateOrigin, Plaintext, TlsSettings};
 use portcullis_identity::ClientCertificate;
 use portcullis_model::{FaultCode, SystemClock, format_duration};
-use portcullis_wire::{Certificates, HandshakeFailure, Protocol, Reception, Refreshed, Wire};
+use portcullis_wire::{Certificates, Challenges, HandshakeFailure, Protocol, Reception, Refreshed, Wire};
 use tokio_util::sync::CancellationToken;
 
 use crate::settings::Config;
 
+/// Setting of the MCP listener.
+const LISTEN: &str = "listen.tls";
+/// Setting of the OTLP listeners.
+const INGEST: &str = "ingest.tls";
 /// How often the files of certificates are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the end of a certificate is announced in the log.
@@ -38,21 +43,30 @@ pub struct Doors {
 impl Doors {
     /// Reads the certificates of every listener that will be opened.
     pub fn load(config: &Config) -> anyhow::Result<Self> {
-        let load = |settings: Option<&TlsSettings>, protocol, setting: &'static str| {
-            let loaded = settings.map(|settings| Certificates::load(settings.clone(), protocol, Arc::new(SystemClock)));
-            anyhow::Ok(loaded.transpose().context(setting)?.map(Arc::new))
+        Self::answering(config, None)
+    }
+
+    /// The same; the MCP listener answers challenges as well where they are answered inside TLS.
+    pub fn answering(config: &Config, answers: Option<&Answers>) -> anyhow::Result<Self> {
+        let challenges = match answers {
+            Some(Answers::Tls(challenges)) => Some(challenges.clone()),
+            _ => None,
         };
         let ingest = config.ingest.tls.as_ref().filter(|_| takes_telemetry(config));
+        let load = |tls: Option<&TlsSettings>, protocol, challenges, setting: &'static str| {
+            let loaded = tls.map(|tls| certificates(config, tls, protocol, challenges, setting == LISTEN));
+            anyhow::Ok(loaded.transpose().context(setting)?.map(Arc::new))
+        };
         Ok(Self {
-            mcp: load(config.listen.tls.as_ref(), Protocol::Http1, "listen.tls")?,
-            otlp_http: load(ingest, Protocol::Http1, "ingest.tls")?,
-            otlp_grpc: load(ingest, Protocol::Http2, "ingest.tls")?,
+            mcp: load(config.listen.tls.as_ref(), Protocol::Http1, challenges, LISTEN)?,
+            otlp_http: load(ingest, Protocol::Http1, None, INGEST)?,
+            otlp_grpc: load(ingest, Protocol::Http2, None, INGEST)?,
         })
     }
 
     /// The certificates with the setting they come from.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, &Arc<Certificates>)> {
-        [("listen.tls", &self.mcp), ("ingest.tls", &self.otlp_http), ("ingest.tls", &self.otlp_grpc)]
+        [(LISTEN, &self.mcp), (INGEST, &self.otlp_http), (INGEST, &self.otlp_grpc)]
             .into_iter()
             .filter_map(|(setting, certificates)| certificates.as_ref().map(|certificates| (setting, certificates)))
     }
@@ -96,8 +110,50 @@ impl Doors {
 
     fn remind(&self) {
         for (setting, certificates) in self.all() {
-            if let Some(warning) = certificates.ends_soon() {
+            if certificates.expires_at().is_none() {
+                let why = certificates.refused().map(|why| format!(" ({why})")).unwrap_or_default();
+                tracing::error!("{setting}: there is no certificate yet{why}: every handshake is refused until there is one");
+            } else if let Some(warning) = certificates.ends_soon().filter(|_| !is_renewed_here(certificates)) {
                 tracing::warn!("{setting}: the certificate ends in {}", format_duration(warning.left));
+            }
+        }
+    }
+}
+
+/// Whether the certificate is ordered here, so that its end is announced by a failed order and not by a date.
+fn is_renewed_here(certificates: &Certificates) -> bool {
+    certificates.settings().acme.is_some()
+}
+
+/// The certificate of one listener, wherever it comes from.
+fn certificates(
+    config: &Config,
+    tls: &TlsSettings,
+    protocol: Protocol,
+    challenges: Option<Arc<Challenges>>,
+    is_listen: bool,
+) -> anyhow::Result<Certificates> {
+    let clock = Arc::new(SystemClock);
+    match tls.origin().map_err(anyhow::Error::msg)? {
+        CertificateOrigin::Files { .. } => Ok(Certificates::load(tls.clone(), protocol, clock)?),
+        CertificateOrigin::Acme(_) if is_listen => {
+            Ok(Certificates::awaited(tls.clone(), &certificate_file(&config.data), protocol, clock, challenges)?)
+        }
+        CertificateOrigin::Acme(_) => bail!("acme belongs into listen.tls; write same_as_listen: true here"),
+        CertificateOrigin::Listen if is_listen => {
+            bail!("same_as_listen belongs into ingest.tls; say here where the certificate comes from")
+        }
+        CertificateOrigin::Listen => {
+            let listen =
+                config.listen.tls.as_ref().context("same_as_listen: there is no listen.tls to take a certificate from")?;
+            let TlsSettings { certificate, key, acme, .. } = listen.clone();
+            let own = TlsSettings { certificate, key, acme, same_as_listen: false, ..tls.clone() };
+            match listen.origin().map_err(|why| anyhow::anyhow!("listen.tls: {why}"))? {
+                CertificateOrigin::Files { .. } => Ok(Certificates::load(own, protocol, clock)?),
+                CertificateOrigin::Acme(_) => {
+                    Ok(Certificates::awaited(own, &certificate_file(&config.data), protocol, clock, None)?)
+                }
+                CertificateOrigin::Listen => bail!("listen.tls: same_as_listen belongs into ingest.tls"),
             }
         }
     }

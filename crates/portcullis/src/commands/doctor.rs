@@ -87,7 +87,8 @@ async fn examine(config: &Config, house: &House) -> Vec<Line> {
     let mut lines = controls(config, house).await;
     lines.extend(guards::lines(config, house).await);
     let outside = crate::outside::report(config, house).await;
-    lines.extend(outside.into_iter().map(|(name, state, detail)| Line { kind: "control", name, state, detail }));
+    let outside = crate::acme::line(config).into_iter().chain(outside);
+    lines.extend(outside.map(|(name, state, detail)| Line { kind: "control", name, state, detail }));
     lines.extend(house.extensions.report().into_iter().map(|report| Line {
         kind: "extension",
         name: report.name,
@@ -250,12 +251,20 @@ fn tls_lines(config: &Config) -> Vec<(&'static str, State, String)> {
             ClientCertificates::Optional => "clients may show a certificate",
             ClientCertificates::Required => "clients must show a certificate",
         };
-        let until = format_timestamp(certificates.expires_at());
-        let (state, hint) = match certificates.ends_soon() {
-            Some(_) => (State::Attention, "; renew it, the new files are taken over without a restart"),
-            None => (State::On, ""),
+        let Some(until) = certificates.expires_at() else {
+            let detail = "there is no certificate yet, and every handshake is refused; see the line acme";
+            lines.push((name, State::Broken, detail.to_owned()));
+            return;
         };
-        lines.push((name, state, format!("{}, valid until {until}{hint}; {clients}", settings.certificate.display())));
+        let (state, hint) = match certificates.ends_soon() {
+            // What is ordered here has a line of its own.
+            Some(_) if settings.acme.is_none() => {
+                (State::Attention, "; renew it, the new files are taken over without a restart")
+            }
+            _ => (State::On, ""),
+        };
+        let until = format_timestamp(until);
+        lines.push((name, state, format!("{}, valid until {until}{hint}; {clients}", certificates.file().display())));
     };
     add("mcp tls", doors.mcp.as_ref(), config.listen.mcp.ip().to_canonical().is_loopback());
     if crate::wire::takes_telemetry(config) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
+use portcullis_acme::Answers;
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
 use portcullis_config::FileStamp;
 use portcullis_identity::{ClientCertificate, Identity, KeyStatus, Presented};
@@ -42,6 +43,8 @@ pub struct Listeners {
     pub mcp: TcpListener,
     /// OTLP over HTTP and gRPC, unless ingest is off.
     pub otlp: Option<(TcpListener, TcpListener)>,
+    /// HTTP-01 challenges in clear text, where they are answered so.
+    pub challenges: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -53,7 +56,12 @@ impl Listeners {
         } else {
             None
         };
-        Ok(Self { mcp, otlp })
+        let http = crate::acme::settings(config).and_then(|acme| acme.http.as_ref());
+        let challenges = match http {
+            Some(http) => Some(listen(http.address, "listen.tls.acme.http.address").await?),
+            None => None,
+        };
+        Ok(Self { mcp, otlp, challenges })
     }
 }
 
@@ -119,12 +127,16 @@ pub async fn run_house(
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let router = portcullis_mcp::router(house.gateway.clone(), http_settings(config, &house, &stop)?);
     let (mcp, closing) = (listeners.mcp, stop.clone());
-    let (doors, audit) = (Doors::load(config)?, house.foundations.audit.clone());
+    let answers = crate::acme::settings(config).map(Answers::new);
+    let (doors, audit) = (Doors::answering(config, answers.as_ref())?, house.foundations.audit.clone());
     let wire = crate::wire::wire(doors.mcp.as_ref(), &audit, "http");
     tasks.spawn(async move {
         let connections = ConnectionSettings::default();
         portcullis_wire::serve(mcp, router, closing, connections, wire).await.context("serving MCP over HTTP")
     });
+    if let (Some(keeper), Some(answers)) = (&house.acme, answers) {
+        crate::acme::start(&mut tasks, keeper, answers, listeners.challenges, &audit, &stop)?;
+    }
     let (fresh, ending) = (doors.clone(), stop.clone());
     let recorded = audit.clone();
     tasks.spawn(async move {

@@ -155,7 +155,7 @@ async fn doors(port: u16) -> anyhow::Result<(Listeners, SocketAddr, SocketAddr)>
     let (at, otlp) = (mcp.local_addr()?, http.local_addr()?);
     let grpc_at = grpc.local_addr()?;
     say(paint::faint(&format!("MCP on http://{at}/mcp, OTLP on http://{otlp} and grpc://{grpc_at}")));
-    Ok((Listeners { mcp, otlp: Some((http, grpc)) }, at, otlp))
+    Ok((Listeners { mcp, otlp: Some((http, grpc)), challenges: None }, at, otlp))
 }
 
 async fn listen(port: u16) -> std::io::Result<TcpListener> {

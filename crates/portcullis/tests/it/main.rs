@@ -11,9 +11,11 @@
 // The house bans connections outside of `egress`; a test has to knock from outside.
 #![allow(clippy::disallowed_methods, reason = "tests are the outside world")]
 
+mod acme;
 mod approvals;
 mod attacks;
 mod audit;
+mod binding;
 mod canary;
 mod command_line;
 mod crash;

@@ -17,21 +17,21 @@ use tokio_rustls::rustls::{
 
 use crate::server::{Home, Reply, Server, intact, modern, modern_headers, post};
 
-type Tls = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
-const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+pub(crate) const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 
-struct Authority {
-    pem: String,
+pub(crate) struct Authority {
+    pub(crate) pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
-struct Paper {
-    certificate: String,
-    key: String,
+pub(crate) struct Paper {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
 }
 
-fn authority(name: &str) -> Authority {
+pub(crate) fn authority(name: &str) -> Authority {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
@@ -42,29 +42,29 @@ fn authority(name: &str) -> Authority {
 }
 
 impl Authority {
-    fn issue(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> Paper {
+    pub(crate) fn issue(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> Paper {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.extended_key_usages = vec![usage];
         let key = KeyPair::generate().unwrap();
         Paper { certificate: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
     }
 
-    fn server(&self) -> Paper {
+    pub(crate) fn server(&self) -> Paper {
         self.issue("localhost", ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    fn client(&self, name: &str) -> Paper {
+    pub(crate) fn client(&self, name: &str) -> Paper {
         self.issue(name, ExtendedKeyUsagePurpose::ClientAuth)
     }
 }
 
-fn private(path: &Path, text: &str) {
+pub(crate) fn private(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-fn lay(directory: &Path, paper: &Paper) {
+pub(crate) fn lay(directory: &Path, paper: &Paper) {
     private(&directory.join("server.key"), &paper.key);
     private(&directory.join("server.pem"), &paper.certificate);
 }
@@ -88,7 +88,7 @@ fn start(how: &str, server: &Authority, clients: &Authority) -> Server {
     Server::start_in(home)
 }
 
-fn connect(
+pub(crate) fn connect(
     address: SocketAddr,
     trusts: &Authority,
     shows: Option<&Paper>,
@@ -119,7 +119,7 @@ fn connect(
 }
 
 /// One request on a connection that stays open.
-fn ask(stream: &mut Tls, head: &str, headers: &[(String, String)], body: &str) -> std::io::Result<Reply> {
+pub(crate) fn ask(stream: &mut Tls, head: &str, headers: &[(String, String)], body: &str) -> std::io::Result<Reply> {
     let host = stream.sock.peer_addr()?;
     let headers: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let headers = headers.concat();
@@ -146,7 +146,7 @@ fn call(stream: &mut Tls) -> std::io::Result<Reply> {
     ask(stream, "POST /mcp", &modern_headers("list_sources"), &modern("list_sources", &json!({})).to_string())
 }
 
-fn eventually(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
