@@ -10,6 +10,7 @@ mod ids;
 mod principal;
 mod scope;
 mod secret;
+pub mod secret_name;
 mod secret_reference;
 mod signal;
 mod spec;
