@@ -69,7 +69,7 @@ fn scope() -> Scope {
 
 static CONFINEMENT: LazyLock<Confinement> = LazyLock::new(|| {
     let label = LabelName::new("service_name").unwrap_or_else(|e| panic!("a label: {e}"));
-    let labels = ScopeLabels { service: Some(label), namespace: None };
+    let labels = ScopeLabels { tenant: None, service: Some(label), namespace: None };
     Confinement::of_scope(&scope(), &labels).unwrap_or_else(|e| panic!("the scope of the target: {e}"))
 });
 

@@ -8,7 +8,7 @@ use promql_parser::parser::Expr;
 use crate::QueryError;
 use crate::parse::{Node, change_selectors, parse, parse_rendered, visit};
 use crate::promql::{LabelName, Matcher, Selector};
-use crate::reach::reach;
+use crate::reach::{Reach, reach};
 use crate::render::render;
 use crate::scan::{Token, TokenKind, position};
 
@@ -18,6 +18,8 @@ const MAX_CONFINED_BYTES: usize = 64 * 1024;
 /// The labels under which one source keeps what scopes restrict.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ScopeLabels {
+    /// Label of the tenant, where one backend holds several and tells them apart by a label. Always required then.
+    pub tenant: Option<LabelName>,
     /// Label of the service name, such as `service_name` or `job`.
     pub service: Option<LabelName>,
     /// Label of the Kubernetes namespace, such as `namespace`.
@@ -44,6 +46,32 @@ impl TimeLimits {
     }
 }
 
+/// What `scope` restricts, by the fields of a source for the tenant, the service and the namespace: each field with the
+/// names it may have.
+///
+/// Fails when the scope restricts something the source has no field for, or holds no name at all.
+pub(crate) fn restrictions<'a, F>(
+    scope: &'a Scope,
+    [tenant, service, namespace]: [Option<&'a F>; 3],
+) -> Result<Vec<(&'a F, Vec<&'a str>)>, QueryError> {
+    let mut found = Vec::new();
+    if let Some(tenant) = tenant {
+        found.push((tenant, vec![scope.tenant.as_str()]));
+    }
+    for (kind, allowed, field) in [("service", &scope.services, service), ("namespace", &scope.namespaces, namespace)] {
+        if let NameSet::Only(names) = allowed {
+            let field = field.ok_or(QueryError::NoLabel { kind })?;
+            // An empty value would match everything without the field.
+            let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+            if names.is_empty() {
+                return Err(QueryError::NothingInScope { kind });
+            }
+            found.push((field, names));
+        }
+    }
+    Ok(found)
+}
+
 /// What every selector of a query must carry, and which time it may read.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Confinement {
@@ -61,20 +89,11 @@ impl Confinement {
     ///
     /// Fails when the scope restricts something the source has no label for, or holds no name at all.
     pub fn of_scope(scope: &Scope, labels: &ScopeLabels) -> Result<Self, QueryError> {
-        let mut matchers = Vec::new();
-        for (kind, allowed, label) in
-            [("service", &scope.services, &labels.service), ("namespace", &scope.namespaces, &labels.namespace)]
-        {
-            if let NameSet::Only(names) = allowed {
-                let label = label.clone().ok_or(QueryError::NoLabel { kind })?;
-                // An empty value would match every series without the label.
-                let names: Vec<&String> = names.iter().filter(|name| !name.is_empty()).collect();
-                if names.is_empty() {
-                    return Err(QueryError::NothingInScope { kind });
-                }
-                matchers.push(Matcher::any_of(label, names)?);
-            }
-        }
+        let fields = [&labels.tenant, &labels.service, &labels.namespace].map(Option::as_ref);
+        let matchers = restrictions(scope, fields)?
+            .into_iter()
+            .map(|(label, names)| Matcher::any_of(label.clone(), names))
+            .collect::<Result<_, _>>()?;
         Ok(Self { matchers, time: None })
     }
 
@@ -95,6 +114,11 @@ impl Confinement {
     /// The matchers, for queries built from types ([`Selector::matching_all`]).
     pub fn matchers(&self) -> &[Matcher] {
         &self.matchers
+    }
+
+    /// The limits on time.
+    pub(crate) fn time(&self) -> Option<TimeLimits> {
+        self.time
     }
 
     /// Whether there is nothing to add and nothing to check.
@@ -191,7 +215,11 @@ fn refuse_unconfinable(raw: &str, expr: &Expr, tokens: &[Token<'_>], restricted:
 }
 
 fn check_time(expr: &Expr, limits: TimeLimits) -> Result<(), QueryError> {
-    let Some(reach) = reach(expr, limits.start, limits.end) else { return Ok(()) };
+    reach(expr, limits.start, limits.end).map_or(Ok(()), |reach| check_reach(reach, limits))
+}
+
+/// Whether what a query reads is within the limits.
+pub(crate) fn check_reach(reach: Reach, limits: TimeLimits) -> Result<(), QueryError> {
     if let Some(earliest) = limits.earliest
         && reach.earliest < earliest
     {

@@ -1,7 +1,33 @@
 //! Why a query was not built or not let through. Guards the wording: each sentence says what was wrong and what
 //! would be right. Must not carry backend data.
 
+use std::fmt;
+
 use portcullis_model::Timestamp;
+
+/// The languages of raw queries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// Prometheus.
+    Promql,
+    /// Loki.
+    Logql,
+    /// Tempo.
+    Traceql,
+    /// Elasticsearch and OpenSearch: the body of a search.
+    Elasticsearch,
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Promql => "PromQL",
+            Self::Logql => "LogQL",
+            Self::Traceql => "TraceQL",
+            Self::Elasticsearch => "Elasticsearch query",
+        })
+    }
+}
 
 /// A query that is refused. Every variant is for the caller to fix, except [`QueryError::NoLabel`], which the
 /// operator fixes in the source's configuration.
@@ -26,8 +52,10 @@ pub enum QueryError {
         position: usize,
     },
     /// The text is not a valid query.
-    #[error("not valid PromQL{}: {message}", at(*position))]
+    #[error("not valid {language}{}: {message}", at(*position))]
     Syntax {
+        /// In which language it was read.
+        language: Language,
         /// What is wrong and, where known, what was expected.
         message: String,
         /// Where, in characters from 1, when it is known.
@@ -41,16 +69,27 @@ pub enum QueryError {
         /// Where, in characters from 1, when it is known.
         position: Option<usize>,
     },
-    /// The caller's scope holds no name at all, so that no series can be seen.
-    #[error("this credential has no {kind} in its scope, so that no series can be seen")]
+    /// The query would use a label whose name says that its value is a secret.
+    #[error(
+        "{using} the label '{label}' is refused: its name says it is a secret, and its values are not shown; \
+         leave the label out, or ask only whether it is there ({label}!=\"\")"
+    )]
+    SecretLabel {
+        /// The label, without control characters.
+        label: String,
+        /// What it was to be used for, such as `grouping by`.
+        using: &'static str,
+    },
+    /// The caller's scope holds no name at all, so that nothing can be seen.
+    #[error("this credential has no {kind} in its scope, so that nothing can be seen")]
     NothingInScope {
-        /// `service` or `namespace`.
+        /// `tenant`, `service` or `namespace`.
         kind: &'static str,
     },
     /// The scope restricts something for which the source has no label.
     #[error("the scope restricts {kind}s but this source has no {kind} label; name the label in the source's configuration")]
     NoLabel {
-        /// `service` or `namespace`.
+        /// `tenant`, `service` or `namespace`.
         kind: &'static str,
     },
     /// The query would read samples older than the caller may see.
@@ -120,8 +159,9 @@ mod tests {
 
     #[test]
     fn a_position_is_only_named_when_known() {
-        let known = QueryError::Syntax { message: "x".into(), position: Some(3) };
-        let unknown = QueryError::Syntax { message: "x".into(), position: None };
+        let language = Language::Promql;
+        let known = QueryError::Syntax { language, message: "x".into(), position: Some(3) };
+        let unknown = QueryError::Syntax { language, message: "x".into(), position: None };
         assert_eq!(known.to_string(), "not valid PromQL at character 3: x");
         assert_eq!(unknown.to_string(), "not valid PromQL: x");
     }

@@ -66,6 +66,7 @@ pub fn promql_info(raw: &str) -> Result<PromqlInfo, QueryError> {
                 None => info.unnamed_selectors += 1,
             }
         }
+        Node::Aggregate(_) | Node::Binary(_) => {}
     });
     Ok(info)
 }
@@ -109,7 +110,7 @@ mod tests {
             ("é", 1, "in quotes"),
         ] {
             let error = promql_info(raw).unwrap_err();
-            let QueryError::Syntax { position, message } = &error else { panic!("{raw}: {error:?}") };
+            let QueryError::Syntax { position, message, .. } = &error else { panic!("{raw}: {error:?}") };
             assert!(message.contains(words), "{raw}: {error}");
             assert!(position.is_none_or(|p| p == at), "{raw}: {error}");
             assert!(raw == "sum()" || position.is_some(), "{raw}: {error}");

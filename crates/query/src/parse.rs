@@ -3,9 +3,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use promql_parser::parser::{Call, Expr, VectorSelector};
+use promql_parser::parser::{AggregateExpr, BinaryExpr, Call, Expr, VectorSelector};
 
 use crate::QueryError;
+use crate::error::Language;
 use crate::locate::locate;
 use crate::scan::{Scanned, position, scan};
 
@@ -16,7 +17,7 @@ pub(crate) fn parse(raw: &str) -> Result<(Expr, Scanned<'_>), QueryError> {
         Ok(expr) => Ok((expr, scanned)),
         Err(message) => {
             let (offset, message) = locate(&scanned.tokens, raw.len(), &message);
-            Err(QueryError::Syntax { message, position: offset.map(|offset| position(raw, offset)) })
+            Err(QueryError::Syntax { language: Language::Promql, message, position: offset.map(|offset| position(raw, offset)) })
         }
     }
 }
@@ -33,14 +34,19 @@ pub(crate) enum Node<'a> {
     Selector(&'a VectorSelector),
     /// A function call.
     Call(&'a Call),
+    /// A merge of series.
+    Aggregate(&'a AggregateExpr),
+    /// An operator between two expressions.
+    Binary(&'a BinaryExpr),
 }
 
-/// Visits every selector and call. Recursion is bounded by the scan.
+/// Visits every selector, call, merge and operator. Recursion is bounded by the scan.
 pub(crate) fn visit<'a>(expr: &'a Expr, see: &mut impl FnMut(Node<'a>)) {
     match expr {
         Expr::VectorSelector(selector) => see(Node::Selector(selector)),
         Expr::MatrixSelector(matrix) => see(Node::Selector(&matrix.vs)),
         Expr::Aggregate(aggregate) => {
+            see(Node::Aggregate(aggregate));
             if let Some(parameter) = &aggregate.param {
                 visit(parameter, see);
             }
@@ -48,6 +54,7 @@ pub(crate) fn visit<'a>(expr: &'a Expr, see: &mut impl FnMut(Node<'a>)) {
         }
         Expr::Unary(unary) => visit(&unary.expr, see),
         Expr::Binary(binary) => {
+            see(Node::Binary(binary));
             visit(&binary.lhs, see);
             visit(&binary.rhs, see);
         }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::QueryError;
+use crate::error::Language;
 use crate::text::{check_regex, promql_string};
 
 /// Longest raw query, in bytes.
@@ -85,7 +86,11 @@ pub(crate) fn scan(raw: &str) -> Result<Scanned<'_>, QueryError> {
         return Err(scanner.syntax(offset, format!("'{}' is never closed", char::from(bracket))));
     }
     if scanner.tokens.is_empty() {
-        return Err(QueryError::Syntax { message: "the query is empty; write an expression such as up".into(), position: None });
+        return Err(QueryError::Syntax {
+            language: Language::Promql,
+            message: "the query is empty; write an expression such as up".into(),
+            position: None,
+        });
     }
     Ok(Scanned { tokens: scanner.tokens, canonical: scanner.canonical })
 }
@@ -105,7 +110,7 @@ impl Scanner<'_> {
     }
 
     fn syntax(&self, offset: usize, message: impl Into<String>) -> QueryError {
-        QueryError::Syntax { message: message.into(), position: Some(position(self.raw, offset)) }
+        QueryError::Syntax { language: Language::Promql, message: message.into(), position: Some(position(self.raw, offset)) }
     }
 
     fn too_complex(&self, what: &'static str, limit: usize) -> QueryError {
@@ -305,7 +310,7 @@ impl Scanner<'_> {
 }
 
 /// Offset of the closing quote, by Prometheus' rules: backticks know no escapes.
-fn string_end(text: &str, quote: u8) -> Option<usize> {
+pub(crate) fn string_end(text: &str, quote: u8) -> Option<usize> {
     let mut escaped = false;
     for (offset, byte) in text.bytes().enumerate() {
         if quote != b'`' && escaped {
@@ -320,7 +325,7 @@ fn string_end(text: &str, quote: u8) -> Option<usize> {
 }
 
 /// Reads Go's escapes (Prometheus `strutil.Unquote`). Errors carry the offset inside the string.
-fn unescape(inner: &str, quote: u8) -> Result<String, (usize, String)> {
+pub(crate) fn unescape(inner: &str, quote: u8) -> Result<String, (usize, String)> {
     let bytes = inner.as_bytes();
     let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -373,7 +378,7 @@ fn unescape(inner: &str, quote: u8) -> Result<String, (usize, String)> {
 }
 
 /// Reads `1h30m` as Prometheus does, with units in falling order; `None` when it is not a duration.
-fn read_duration(word: &str) -> Option<Duration> {
+pub(crate) fn read_duration(word: &str) -> Option<Duration> {
     const UNITS: [(&str, u64); 7] =
         [("y", 31_536_000_000), ("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
     let mut rest = word;

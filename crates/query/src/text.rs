@@ -58,7 +58,8 @@ const KEYWORDS: [&str; 41] = [
 /// Writes `text` as a PromQL string literal in double quotes.
 ///
 /// Only escapes that every PromQL reader understands the same way are used: `\\`, `\"`, `\n`, `\t`, `\r`, `\xNN` below
-/// U+0080, `\uNNNN` above. U+FFFD is written as an escape because Prometheus takes the raw character for broken UTF-8.
+/// U+0080, `\uNNNN` above. U+FFFD is written as an escape because Prometheus takes the raw character for broken UTF-8, and
+/// U+FEFF because Go's scanners take it for a byte order mark.
 pub fn promql_string(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
@@ -70,7 +71,7 @@ pub fn promql_string(text: &str) -> String {
             '\t' => out.push_str("\\t"),
             '\r' => out.push_str("\\r"),
             c if c.is_ascii_control() => push(&mut out, format_args!("\\x{:02x}", c as u32)),
-            c if c.is_control() || c == '\u{fffd}' => push(&mut out, format_args!("\\u{:04x}", c as u32)),
+            c if c.is_control() || matches!(c, '\u{fffd}' | '\u{feff}') => push(&mut out, format_args!("\\u{:04x}", c as u32)),
             c => out.push(c),
         }
     }

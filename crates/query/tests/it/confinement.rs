@@ -22,7 +22,11 @@ pub(crate) fn confinement() -> Confinement {
 }
 
 fn labels() -> ScopeLabels {
-    ScopeLabels { service: Some(LabelName::new("service_name").unwrap()), namespace: Some(LabelName::new("namespace").unwrap()) }
+    ScopeLabels {
+        tenant: None,
+        service: Some(LabelName::new("service_name").unwrap()),
+        namespace: Some(LabelName::new("namespace").unwrap()),
+    }
 }
 
 fn confined(raw: &str) -> String {
@@ -50,7 +54,7 @@ fn selectors(expr: &Expr) -> Vec<VectorSelector> {
 }
 
 /// The text without the insides of its strings, for checks that trust no parser.
-fn without_strings(text: &str) -> String {
+pub(crate) fn without_strings(text: &str) -> String {
     let mut out = String::new();
     let mut quoted = false;
     let mut characters = text.chars();

@@ -11,5 +11,9 @@
 
 mod builders;
 mod confinement;
+mod elasticsearch;
 mod generate;
+mod logql;
 mod prometheus;
+mod recordings;
+mod traceql;

@@ -1,0 +1,66 @@
+//! Queries that a real Loki and a real Tempo were asked, with what they answered: what they took is taken here and comes
+//! back confined, what they called no query is refused here too. Skips with a message where the recordings are not.
+
+use std::path::{Path, PathBuf};
+
+use portcullis_model::{NameSet, Scope, TenantId};
+use portcullis_query::traceql::AttributeName;
+use portcullis_query::{Confinement, QueryError, TraceConfinement, TraceScope, confine_logql, confine_traceql};
+
+use crate::confinement::confinement;
+
+/// Query and whether the backend took it for one, of every exchange that has a query.
+fn asked(backend: &str, names: &[&str]) -> Vec<(String, bool)> {
+    let data = std::env::var_os("PORTCULLIS_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
+    let Ok(entries) = std::fs::read_dir(data.join("recordings").join(backend)) else {
+        println!("skipped: no recorded exchanges of {backend}; set PORTCULLIS_DATA to the folder that holds 'recordings'");
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in entries.map(Result::unwrap).filter(|entry| entry.path().extension().is_some_and(|e| e == "json")) {
+        let exchange: serde_json::Value = serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
+        let status = exchange["response"]["status"].as_u64().unwrap();
+        let said = exchange["response"]["body"].to_string();
+        for query in names.iter().filter_map(|name| exchange["request"]["query"][name].as_array()).flatten() {
+            let wrong = status == 400 && (said.contains("parse error") || said.contains("invalid-query"));
+            found.push((query.as_str().unwrap().to_owned(), !wrong));
+        }
+    }
+    assert!(found.len() > 40, "{backend}: {}", found.len());
+    found
+}
+
+#[test]
+fn what_a_real_loki_took_is_taken_and_confined() {
+    for (query, taken) in asked("loki-3.7.6-dev", &["query", "match[]"]).into_iter().filter(|(query, _)| !query.is_empty()) {
+        let confined = confine_logql(&query, &confinement());
+        assert_eq!(confined.is_ok(), taken, "{query}: {confined:?}");
+        if let Ok(confined) = confined {
+            let plain = confine_logql(&query, &Confinement::none()).unwrap();
+            assert_eq!(
+                confined.matches("service_name=~\"cart|pay").count(),
+                plain.matches('{').count() - plain.matches("{{").count() * 2
+            );
+        }
+    }
+}
+
+#[test]
+fn what_a_real_tempo_took_is_taken_and_confined() {
+    let scope = Scope { services: NameSet::only(["cart"]), ..Scope::tenant_wide(TenantId::default_tenant()) };
+    let attributes = TraceScope { service: Some(AttributeName::new("service.name").unwrap()), ..TraceScope::default() };
+    let confinement = TraceConfinement::of_scope(&scope, &attributes).unwrap();
+    for (query, taken) in asked("tempo-3.0.2-dev", &["q", "query"]) {
+        let plain = confine_traceql(&query, &TraceConfinement::none());
+        // A comparison of values of two kinds reads well and is Tempo's to refuse.
+        assert_eq!(plain.is_ok(), taken || query.contains("\"abc\""), "{query}: {plain:?}");
+        match confine_traceql(&query, &confinement) {
+            Ok(text) => {
+                assert_eq!(text.matches("(resource.service.name = \"cart\")").count(), text.matches('{').count(), "{text}");
+            }
+            Err(QueryError::NotConfinable { reason, .. }) => assert!(query.contains("rootServiceName"), "{query}: {reason}"),
+            Err(error) => assert!(plain.is_err(), "{query}: {error}"),
+        }
+    }
+}
