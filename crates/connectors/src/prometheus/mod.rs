@@ -2,7 +2,8 @@
 //! the caller's scope as matchers, and that failed, absent and zero stay three different things.
 //!
 //! Rooms: [`config`](PrometheusConfig) (settings), `api` and `wire` (requests and answers), `views` (the scope as
-//! matchers), `window` (times), `semantic` and `plan` (metrics by meaning), `survey` (what a source has).
+//! matchers), `secret_labels` (what is not asked), `window` (times), `semantic` and `plan` (metrics by meaning), `survey`
+//! (what a source has).
 
 mod api;
 mod capabilities;
@@ -10,6 +11,7 @@ mod catalogue;
 mod config;
 mod plan;
 mod remembered;
+mod secret_labels;
 mod semantic;
 mod survey;
 mod views;
@@ -294,6 +296,7 @@ impl Source for PrometheusSource {
             let message = format!("source '{}' has no labels of {}", self.name, request.signal.as_str());
             return Err(Fault::new(FaultCode::NoSource, message));
         }
+        secret_labels::admit_values(permit, &request.label)?;
         let (scope, clamped) = self.begin(permit, request.window, request.service.as_deref())?;
         let looking = self.looking(permit, &clamped);
         let views = self.views(&looking, scope, request.service.as_deref()).await?;
@@ -301,6 +304,7 @@ impl Source for PrometheusSource {
     }
 
     async fn metrics(&self, permit: &Permit, request: &MetricRequest) -> Result<MetricAnswer, Fault> {
+        secret_labels::admit(permit, request)?;
         let (scope, clamped) = self.begin(permit, request.window, request.service.as_deref())?;
         let looking = self.looking(permit, &clamped);
         let step = step(clamped.window, request.step);

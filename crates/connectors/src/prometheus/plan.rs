@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portcullis_model::{Fault, MetricKind};
+use portcullis_model::{Fault, FaultCode, MetricKind};
 use portcullis_ports::{Aggregation, LabelMatch, MatchOperator, SemanticMetric};
 use portcullis_query::QueryError;
 use portcullis_query::promql::{
@@ -127,7 +127,10 @@ pub(crate) fn conditions(matches: &[LabelMatch]) -> Result<Vec<Matcher>, QueryEr
 }
 
 pub(crate) fn invalid(error: &QueryError) -> Fault {
-    Fault::invalid(error.to_string())
+    match error {
+        QueryError::SecretLabel { .. } => Fault::new(FaultCode::Forbidden, error.to_string()),
+        _ => Fault::invalid(error.to_string()),
+    }
 }
 
 fn metric(name: &str) -> Result<MetricName, Fault> {
