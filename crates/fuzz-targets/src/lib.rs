@@ -4,9 +4,11 @@
 
 #![allow(clippy::panic, reason = "a broken promise is a panic here: that is what the drivers look for")]
 
+mod confining;
 pub mod drive;
 mod readers;
 mod rewriting;
+pub mod side_by_side;
 
 /// What a reader said to one input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +58,9 @@ pub const TARGETS: &[Target] = &[
     readers::REDACTOR,
     rewriting::PROMQL,
     rewriting::SQL,
+    confining::LOGQL,
+    confining::TRACEQL,
+    confining::ELASTICSEARCH,
 ];
 
 /// The reader of this name.

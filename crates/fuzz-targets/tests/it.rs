@@ -1,8 +1,13 @@
 //! The driver itself: it finds what is broken, says the input, and repeats a run from its number.
 
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use portcullis_fuzz_targets::drive::{Broken, Plan, drive};
+use portcullis_fuzz_targets::side_by_side::side_by_side;
 use portcullis_fuzz_targets::{TARGETS, Target, Verdict};
 
 fn plan(millis: u64) -> Plan {
@@ -59,5 +64,58 @@ fn every_target_takes_its_seeds_and_has_its_cargo_fuzz_twin() {
         let twin = format!("{}/../../fuzz/fuzz_targets/{}.rs", env!("CARGO_MANIFEST_DIR"), target.name);
         let text = std::fs::read_to_string(&twin).unwrap_or_else(|e| panic!("{twin}: {e}"));
         assert!(text.contains(&format!("run(\"{}\"", target.name)), "{twin}");
+    }
+}
+
+/// Runs a shell script as the program, which is told the name of the target in `$3`.
+fn scripted(script: &str, names: &[&'static str], jobs: usize) -> Vec<(&'static str, bool, String)> {
+    let options: Vec<OsString> = ["-c", script, "script"].map(OsString::from).into();
+    let seen = Mutex::new(0);
+    let count = |_: &_| *seen.lock().unwrap() += 1;
+    let mut ended = side_by_side(Path::new("/bin/sh"), &options, None, names, jobs, &count).unwrap();
+    assert_eq!(*seen.lock().unwrap(), names.len(), "each end is told once");
+    ended.sort_by_key(|one| names.iter().position(|name| *name == one.name));
+    ended.into_iter().map(|one| (one.name, one.held, one.said)).collect()
+}
+
+#[test]
+fn every_target_ends_for_itself_however_it_ends() {
+    let script = "case $3 in good) echo ok good;; bad) echo BROKEN bad; exit 1;; dies) kill -ABRT $$;; odd) echo no >&2; exit 2;; esac";
+    let ended = scripted(script, &["dies", "good", "bad", "odd"], 3);
+    assert_eq!(ended[1], ("good", true, "ok good".to_owned()));
+    assert_eq!(ended[2], ("bad", false, "BROKEN bad".to_owned()));
+    for (index, words) in [(0, "signal"), (3, "no")] {
+        assert!(!ended[index].1 && ended[index].2.contains("BROKEN") && ended[index].2.contains(words), "{ended:?}");
+    }
+    let nowhere = side_by_side(Path::new("/nowhere/program"), &[], None, &["a"], 2, &|_| {});
+    assert!(nowhere.is_err(), "{nowhere:?}");
+}
+
+#[test]
+fn as_many_run_at_once_as_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    // Each waits until the other has come; alone it would give up.
+    let script = format!(
+        "cd {} && touch $3 && for n in $(seq 200); do [ -e one ] && [ -e two ] && echo met && exit 0; sleep 0.1; done; exit 1",
+        folder.path().display()
+    );
+    assert!(scripted(&script, &["one", "two"], 2).iter().all(|(_, held, said)| *held && said == "met"));
+}
+
+#[test]
+fn the_program_runs_targets_side_by_side_and_keeps_their_inputs_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let keep = folder.path().join("input");
+    let program = env!("CARGO_BIN_EXE_portcullis-fuzz");
+    let run = |arguments: &[&str]| Command::new(program).args(arguments).arg("--keep").arg(&keep).output().unwrap();
+    let output = run(&["--seconds", "0", "--jobs", "2", "logql", "traceql", "logql"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.lines().count() == 2, "{output:?}");
+    assert!(said.lines().all(|line| line.starts_with("ok ")) && said.contains("logql") && said.contains("traceql"), "{said}");
+    for name in ["logql", "traceql"] {
+        assert!(folder.path().join(format!("input-{name}")).exists(), "{name}");
+    }
+    for wrong in [&["--jobs", "0"][..], &["--jobs"], &["nothing"], &["--seconds", "x"]] {
+        assert_eq!(Command::new(program).args(wrong).output().unwrap().status.code(), Some(2), "{wrong:?}");
     }
 }

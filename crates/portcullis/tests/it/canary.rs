@@ -242,6 +242,7 @@ fn prometheus(garden: &mut Garden) -> Backend {
             "targets" => good(json!({"activeTargets": targets})),
             "status/buildinfo" => good(json!({"version": version})),
             "label/__name__/values" => good(json!(["canary_series", "up"])),
+            "label/password/values" => good(json!([password])),
             other if other.starts_with("label/") => good(json!(values)),
             _ => (404, json!({"status": "error", "errorType": "not_found", "error": errors.join(" ; ")}).to_string()),
         }
@@ -388,6 +389,8 @@ fn questions(names: &[String]) -> Vec<(&'static str, Value)> {
         ("query_metrics", json!({"metric": "canary_series", "source": "prom", "limit": 100, "points": true})),
         ("query_metrics", json!({"metric": "canary_series", "source": "prom", "group_by": ["note", "password"], "limit": 100})),
         ("query_metrics", json!({"query": "canary_series", "source": "prom", "limit": 100})),
+        ("query_metrics", json!({"query": "label_replace(canary_series, 'x', '$1', 'password', '(.*)')", "source": "prom"})),
+        ("query_metrics", json!({"query": "count by (password) (canary_series)", "source": "prom"})),
         ("query_metrics", json!({"query": "boom", "source": "prom"})),
         ("query_metrics", json!({"query": "crash", "source": "prom"})),
         ("query_metrics", json!({"metric": "latency_p95", "source": "prom", "limit": 100})),

@@ -24,6 +24,9 @@ const RATE: f64 = 10.0;
 /// Failed requests per second of the instance in trouble.
 const FAILING: f64 = 3.0;
 
+/// What a label whose name says it is a secret holds.
+const CREDENTIAL: &str = "Tiger4711x";
+
 /// A child process that ends with the test.
 struct Process(Child);
 
@@ -67,6 +70,8 @@ fn exposition(failing: f64, open_files: u32, elapsed: f64) -> String {
     }
     writeln!(text, "# TYPE process_open_fds gauge\nprocess_open_fds {open_files}").unwrap();
     text.push_str("# TYPE process_max_fds gauge\nprocess_max_fds 100\n");
+    // A mistake that happens: a credential in a label.
+    writeln!(text, "# TYPE shop_session gauge\nshop_session{{region=\"eu\",api_key=\"{CREDENTIAL}\"}} 1").unwrap();
     text
 }
 
@@ -105,6 +110,8 @@ fn start(program: &str, folder: &Path, arguments: &[String]) -> Process {
 struct Stage {
     server: Server,
     key: String,
+    /// A key whose owner may see values unredacted.
+    granted: String,
     healthy: Instance,
     troubled: Instance,
     _processes: [Process; 2],
@@ -138,9 +145,15 @@ fn stage() -> Option<Stage> {
     );
     let source = format!("{{name: real, kind: prometheus, url: 'http://127.0.0.1:{port}', allow_addresses: [loopback]}}");
     let home = Home::new(&format!("sources: [{source}]\n"));
+    let grant = folder.path().join("grant.cedar");
+    let rule = r#"@id("may-see") @unredacted("true") permit(principal in Portcullis::Role::"admin", action == Portcullis::Action::"call", resource);"#;
+    std::fs::write(&grant, rule).unwrap();
+    let text = std::fs::read_to_string(&home.config).unwrap();
+    std::fs::write(&home.config, format!("{text}policies: ['{}']\n", grant.display())).unwrap();
     let key = home.key(&["--role", "reader"]);
+    let granted = home.key(&["--role", "admin"]);
     let server = Server::start_in(home);
-    Some(Stage { server, key, healthy, troubled, _processes: [exporter, prometheus], _folder: folder })
+    Some(Stage { server, key, granted, healthy, troubled, _processes: [exporter, prometheus], _folder: folder })
 }
 
 impl Stage {
@@ -269,4 +282,51 @@ fn alerts_and_health(stage: &Stage) {
     let saturation = web["saturation"].as_f64().unwrap();
     assert!((saturation - 0.92).abs() < 0.01, "the fuller of the two instances: {data:#}");
     assert!(text.contains("FilesRunOut"), "{text}");
+}
+
+#[test]
+fn labels_that_are_secrets_by_name_are_not_asked_about() {
+    let Some(stage) = stage() else { return };
+    let seen = |d: &Value| rows(d, "series").len() == 2;
+    let ask = |query: &str| json!({"query": query, "window": "5m", "compare": "none", "source": "real"});
+    // The series themselves are shown, and whether they have the label may be asked.
+    let (data, text) = stage.ask("query_metrics", &ask("shop_session{api_key!=\"\"}"), seen);
+    assert!(!format!("{data}{text}").contains(CREDENTIAL) && text.contains("eu"), "{text}");
+
+    let refused = |tool: &str, arguments: &Value, words: &str| {
+        let before = stage.server.home.audit().len();
+        let reply = stage.server.call(Some(&stage.key), tool, arguments);
+        let body = reply.json();
+        let code = body.pointer("/result/_meta/portcullis~1code").or_else(|| body.pointer("/error/data/code"));
+        assert_eq!(code, Some(&json!("forbidden")), "{tool} {arguments}: {body:#}");
+        assert!(reply.body.contains(words) && reply.body.contains("secret"), "{tool} {arguments}: {body:#}");
+        let records = stage.server.home.audit();
+        let record = records.iter().skip(before).find(|r| r["tool"] == tool).unwrap_or_else(|| panic!("no record: {records:#?}"));
+        assert_eq!(record["code"], json!("forbidden"), "{record:#}");
+    };
+    for query in [
+        r#"shop_session{api_key="Tiger4711x"}"#,
+        r#"count(shop_session{api_key=~"T.*"})"#,
+        r#"shop_session and label_replace(shop_session, "api_key", "Tiger4711x", "", "")"#,
+        r#"label_replace(shop_session, "harmless", "$1", "api_key", "(.).*")"#,
+        r#"label_join(shop_session, "harmless", "", "region", "api_key")"#,
+        "count by (api_key) (shop_session)",
+        "shop_session * on (api_key) group_left () shop_session",
+    ] {
+        refused("query_metrics", &ask(query), "the label 'api_key' is refused");
+    }
+    let typed = json!({"metric": "shop_session", "labels": {"api_key": "=~T.*"}, "window": "5m", "source": "real"});
+    refused("query_metrics", &typed, "a condition on the label 'api_key'");
+    let grouped = json!({"metric": "shop_session", "group_by": ["api_key"], "aggregation": "count", "window": "5m", "source": "real"});
+    refused("query_metrics", &grouped, "grouping by the label 'api_key'");
+    refused("find_metrics", &json!({"values_of": "api_key", "window": "5m", "source": "real"}), "values of the label 'api_key'");
+
+    // Beside a source that answers, the refusal is that source's and is said.
+    let (data, text) = stage.try_ask("find_metrics", &json!({"values_of": "api_key", "window": "5m"})).unwrap();
+    assert_eq!((state_of(&data, "real"), rows(&data, "values").len()), ("failed", 0), "{data:#}");
+    assert!(format!("{data}{text}").contains("its name says it is a secret"), "{data:#} {text}");
+
+    // Who may see values unredacted may also ask about them.
+    let reply = stage.server.call(Some(&stage.granted), "query_metrics", &ask("count by (api_key) (shop_session)")).json();
+    assert_eq!(reply["result"]["structuredContent"]["total"], json!(1), "{reply:#}");
 }
