@@ -132,6 +132,8 @@ pub fn drive(target: &Target, plan: &Plan) -> Result<Run, Broken> {
             ^ target.name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)),
     );
     let mut pool: Vec<Vec<u8>> = target.seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect();
+    // What was taken leads to more that is taken; among all answers it would be lost.
+    let mut taken: Vec<Vec<u8>> = Vec::new();
     let mut answers = HashSet::new();
     let mut run = Run::default();
     let began = Instant::now();
@@ -140,6 +142,7 @@ pub fn drive(target: &Target, plan: &Plan) -> Result<Run, Broken> {
     while began.elapsed() < plan.time || run.inputs < target.seeds.len() as u64 {
         let input = match usize::try_from(run.inputs).ok().and_then(|n| target.seeds.get(n)) {
             Some(seed) => seed.as_bytes().to_vec(),
+            None if !taken.is_empty() && dice.below(2) == 0 => mutate(&mut dice, &taken, target.words, plan.longest),
             None => mutate(&mut dice, &pool, target.words, plan.longest),
         };
         run.inputs += 1;
@@ -165,6 +168,9 @@ pub fn drive(target: &Target, plan: &Plan) -> Result<Run, Broken> {
         // Names and numbers inside a sentence do not make it another answer.
         let words: String = verdict.said.chars().filter(|c| !c.is_ascii_digit()).take(48).collect();
         if answers.len() < 4_096 && answers.insert((verdict.accepted, input.len() / 512, words)) {
+            if verdict.accepted && taken.len() < POOL {
+                taken.push(input.clone());
+            }
             if pool.len() < POOL {
                 pool.push(input);
             } else {

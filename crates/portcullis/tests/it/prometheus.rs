@@ -317,7 +317,8 @@ fn labels_that_are_secrets_by_name_are_not_asked_about() {
     }
     let typed = json!({"metric": "shop_session", "labels": {"api_key": "=~T.*"}, "window": "5m", "source": "real"});
     refused("query_metrics", &typed, "a condition on the label 'api_key'");
-    let grouped = json!({"metric": "shop_session", "group_by": ["api_key"], "aggregation": "count", "window": "5m", "source": "real"});
+    let grouped =
+        json!({"metric": "shop_session", "group_by": ["api_key"], "aggregation": "count", "window": "5m", "source": "real"});
     refused("query_metrics", &grouped, "grouping by the label 'api_key'");
     refused("find_metrics", &json!({"values_of": "api_key", "window": "5m", "source": "real"}), "values of the label 'api_key'");
 
