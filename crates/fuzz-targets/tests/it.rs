@@ -80,7 +80,8 @@ fn scripted(script: &str, names: &[&'static str], jobs: usize) -> Vec<(&'static 
 
 #[test]
 fn every_target_ends_for_itself_however_it_ends() {
-    let script = "case $3 in good) echo ok good;; bad) echo BROKEN bad; exit 1;; dies) kill -ABRT $$;; odd) echo no >&2; exit 2;; esac";
+    let script =
+        "case $3 in good) echo ok good;; bad) echo BROKEN bad; exit 1;; dies) kill -ABRT $$;; odd) echo no >&2; exit 2;; esac";
     let ended = scripted(script, &["dies", "good", "bad", "odd"], 3);
     assert_eq!(ended[1], ("good", true, "ok good".to_owned()));
     assert_eq!(ended[2], ("bad", false, "BROKEN bad".to_owned()));

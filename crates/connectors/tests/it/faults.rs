@@ -341,3 +341,48 @@ async fn raw_queries_that_cannot_be_asked_are_refused_before_they_are_sent() {
     }
     assert!(server.arrived.lock().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn labels_that_are_secrets_by_name_are_refused_before_anything_is_sent() {
+    let server = serve(|request| cart(&request.path, EMPTY)).await;
+    let source = source(&server.url);
+    let permit = permit(&source, everything());
+    let window = last(HOUR);
+    let condition = |operator, value: &str| {
+        let mut request = named("up", window);
+        request.matchers = vec![LabelMatch { name: "api_key".into(), operator, value: value.into() }];
+        request
+    };
+    let mut grouped = named("up", window);
+    grouped.group_by = vec!["job".into(), "db.password".into()];
+    for request in [
+        raw("up{api_key=\"guess\"}", window),
+        raw("count by (api_key) (up)", window),
+        raw("label_replace(up, \"x\", \"$1\", \"api_key\", \"(.).*\")", window),
+        condition(MatchOperator::Equal, "guess"),
+        condition(MatchOperator::Regex, "T.*"),
+        condition(MatchOperator::NotRegex, "T.*"),
+        grouped,
+    ] {
+        let fault = source.metrics(&permit, &request).await.unwrap_err();
+        assert_eq!(fault.code(), FaultCode::Forbidden, "{fault}");
+        assert!(fault.message().contains("its name says it is a secret"), "{fault}");
+    }
+    let values = |label: &str| LabelValuesRequest {
+        window,
+        signal: Signal::Metrics,
+        label: label.into(),
+        metric: None,
+        service: None,
+        prefix: String::new(),
+        limit: 10,
+    };
+    let fault = source.label_values(&permit, &values("session_token")).await.unwrap_err();
+    assert!(fault.code() == FaultCode::Forbidden && fault.message().contains("'session_token'"), "{fault}");
+    assert!(server.arrived.lock().unwrap().is_empty(), "something was sent");
+
+    // Whether the label is there may be asked, and other labels.
+    source.metrics(&permit, &condition(MatchOperator::NotEqual, "")).await.unwrap();
+    source.metrics(&permit, &raw("up{api_key!=\"\"}", window)).await.unwrap();
+    source.label_values(&permit, &values("token_type")).await.unwrap();
+}
