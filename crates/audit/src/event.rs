@@ -291,6 +291,10 @@ pub struct AuditEvent {
     /// Code of the error; absent when it went well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<FaultCode>,
+    /// How many events of this kind the record stands for, where that is not one: what a flood of refusals was summed up
+    /// to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
     /// Microseconds from arrival to end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_us: Option<u64>,
@@ -349,6 +353,7 @@ impl AuditEvent {
             decision: None,
             rule: None,
             code: None,
+            count: None,
             latency_us: None,
             bytes_out: None,
             tokens_out: None,
@@ -471,6 +476,13 @@ impl AuditEvent {
         self
     }
 
+    /// How many events the record stands for.
+    #[must_use]
+    pub fn count(mut self, events: u64) -> Self {
+        self.count = Some(events);
+        self
+    }
+
     /// Microseconds from arrival to end.
     #[must_use]
     pub fn latency_us(mut self, micros: u64) -> Self {
@@ -557,7 +569,7 @@ impl Serialize for Impersonal<'_> {
             )*};
         }
         known!(credential, tenant, transport, method, tool, target, parameters, decision, rule, code);
-        known!(latency_us, bytes_out, tokens_out);
+        known!(count, latency_us, bytes_out, tokens_out);
         if !event.sources.is_empty() {
             map.serialize_entry("sources", &event.sources)?;
         }
@@ -619,6 +631,7 @@ mod tests {
                 .parameters("00")
                 .decided(Decision::Allow, "rule")
                 .code(Some(FaultCode::Internal))
+                .count(4)
                 .latency_us(1)
                 .bytes_out(2)
                 .tokens_out(3)

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use crate::read::Record;
 
-const COLUMNS: [&str; 27] = [
+const COLUMNS: [&str; 28] = [
     "log",
     "seq",
     "time",
@@ -25,6 +25,7 @@ const COLUMNS: [&str; 27] = [
     "decision",
     "rule",
     "code",
+    "count",
     "outcome",
     "latency_us",
     "bytes_out",

@@ -60,6 +60,9 @@ pub fn to_ocsf(record: &Record) -> Value {
         if let Some(rule) = &event.rule {
             members.insert("status_detail".to_owned(), format!("rule {rule}").into());
         }
+        if let Some(count) = event.count {
+            members.insert("count".to_owned(), count.into());
+        }
         if let Some(micros) = event.latency_us {
             members.insert("duration".to_owned(), (micros / 1_000).into());
         }
@@ -159,7 +162,7 @@ fn api(record: &Record) -> Value {
 
 /// What has no place in the classes.
 fn unmapped(record: &Record) -> Value {
-    const MAPPED: [&str; 14] = [
+    const MAPPED: [&str; 15] = [
         "seq",
         "time",
         "log",
@@ -171,6 +174,7 @@ fn unmapped(record: &Record) -> Value {
         "session",
         "code",
         "rule",
+        "count",
         "latency_us",
         "note",
         "trace_id",
@@ -201,8 +205,10 @@ mod tests {
             .decided(Decision::Deny, "write-gate")
             .code(Some(FaultCode::Forbidden))
             .sources(["cluster"])
+            .count(12)
             .latency_us(2_500);
         let event = to_ocsf(&record(event));
+        assert_eq!((event["count"].as_u64(), &event["unmapped"]["count"]), (Some(12), &Value::Null));
         assert_eq!((event["class_uid"].as_u64(), event["category_uid"].as_u64()), (Some(6_003), Some(6)));
         assert_eq!(event["type_uid"], 600_399);
         assert_eq!(event["api"]["operation"], "delete_pod");

@@ -18,7 +18,7 @@ const STEPS: u32 = 32;
 /// How many ended how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Outcomes {
-    /// Records.
+    /// Events: records, where one that stands for several counts as so many.
     pub records: u64,
     /// That ended well.
     pub ok: u64,
@@ -29,12 +29,12 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    fn add(&mut self, outcome: Outcome) {
-        self.records += 1;
+    fn add(&mut self, outcome: Outcome, events: u64) {
+        self.records += events;
         match outcome {
-            Outcome::Ok => self.ok += 1,
-            Outcome::Failed => self.failed += 1,
-            Outcome::Refused => self.refused += 1,
+            Outcome::Ok => self.ok += events,
+            Outcome::Failed => self.failed += events,
+            Outcome::Refused => self.refused += events,
         }
     }
 }
@@ -129,19 +129,20 @@ impl Statistics {
     /// Counts one record.
     pub fn add(&mut self, record: &Record) {
         let (event, outcome) = (&record.event, record.outcome());
-        self.all.add(outcome);
-        slot(&mut self.principals, event.principal.as_ref().map_or("", |p| p.as_str())).add(outcome);
+        let events = event.count.unwrap_or(1);
+        self.all.add(outcome, events);
+        slot(&mut self.principals, event.principal.as_ref().map_or("", |p| p.as_str())).add(outcome, events);
         if let Some(tool) = &event.tool {
-            slot(&mut self.tools, tool).add(outcome);
+            slot(&mut self.tools, tool).add(outcome, events);
         }
-        *slot(&mut self.kinds, event.kind.as_str()) += 1;
+        *slot(&mut self.kinds, event.kind.as_str()) += events;
         match event.decision {
-            Some(Decision::Allow) => *slot(&mut self.decisions, "allow") += 1,
-            Some(Decision::Deny) => *slot(&mut self.decisions, "deny") += 1,
+            Some(Decision::Allow) => *slot(&mut self.decisions, "allow") += events,
+            Some(Decision::Deny) => *slot(&mut self.decisions, "deny") += events,
             None => {}
         }
         if let Some(code) = event.code {
-            *slot(&mut self.codes, code.as_str()) += 1;
+            *slot(&mut self.codes, code.as_str()) += events;
         }
         self.bytes_out += event.bytes_out.unwrap_or(0);
         self.tokens_out += event.tokens_out.unwrap_or(0);
