@@ -3,6 +3,7 @@
 //! Everything here is plain data and pure functions. Nothing in this crate may know a protocol, a
 //! backend, a runtime or a policy engine; every other crate may use it.
 
+mod caller_token;
 mod clock;
 mod coverage;
 mod fault;
@@ -16,6 +17,7 @@ mod signal;
 mod spec;
 mod window;
 
+pub use caller_token::CallerToken;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use coverage::{Coverage, CoverageState};
 pub use fault::{Fault, FaultCode};

@@ -583,7 +583,7 @@ fn wall_clock(now: Timestamp, offset_seconds: i64) -> (i64, &'static str) {
 }
 
 /// Whether `uri` is a member of the family `template`, in which `{…}` stands for some text.
-fn is_member(template: &str, uri: &str) -> bool {
+pub fn is_member(template: &str, uri: &str) -> bool {
     let mut pattern = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {

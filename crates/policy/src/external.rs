@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use portcullis_model::{CredentialKind, Principal, Timestamp, ToolSpec};
+use portcullis_model::{CredentialKind, Principal, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -40,14 +40,40 @@ pub struct ExternalTool {
     pub category: Option<String>,
 }
 
+/// What a caller wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Call a tool.
+    Call,
+    /// Read a resource.
+    Read,
+    /// Get a prompt.
+    Prompt,
+    /// Complete an argument of a prompt, or a variable of a resource's address.
+    Complete,
+}
+
+impl Action {
+    /// As policies and records write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Call => "call",
+            Self::Read => "read",
+            Self::Prompt => "prompt",
+            Self::Complete => "complete",
+        }
+    }
+}
+
 /// The document an external policy decides on.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ExternalInput {
     /// Who.
     pub principal: ExternalPrincipal,
-    /// `call`, `read` or `prompt`.
+    /// `call`, `read`, `prompt` or `complete`.
     pub action: &'static str,
-    /// The tool.
+    /// The tool; for the other actions the URI, the prompt, or what is completed, with the risk `read`.
     pub tool: ExternalTool,
     /// The arguments as the caller wrote them, after they were checked against the tool's schema.
     pub arguments: Map<String, Value>,
@@ -60,8 +86,9 @@ pub struct ExternalInput {
 }
 
 impl ExternalInput {
-    /// The document for a call the rules of the house allowed.
-    pub fn of_call(permit: &Permit, tool: &ToolSpec, arguments: &Map<String, Value>, now: Timestamp) -> Self {
+    /// The document for something the rules of the house allowed. `arguments` are those of the tool or prompt; for a
+    /// completion the name of the argument and the text so far.
+    pub fn new(permit: &Permit, action: Action, what: ExternalTool, arguments: &Map<String, Value>, now: Timestamp) -> Self {
         let principal = permit.principal();
         Self {
             principal: ExternalPrincipal {
@@ -70,12 +97,8 @@ impl ExternalInput {
                 roles: principal.roles.iter().map(ToString::to_string).collect(),
                 tenant: principal.tenant.to_string(),
             },
-            action: "call",
-            tool: ExternalTool {
-                name: tool.name.to_string(),
-                risk: tool.risk.as_str(),
-                category: tool.category.as_ref().map(|c| c.0.to_string()),
-            },
+            action: action.as_str(),
+            tool: what,
             arguments: arguments.clone(),
             tenant: permit.scope().tenant.to_string(),
             time: now.to_string(),

@@ -23,10 +23,10 @@ mod tests;
 mod vocabulary;
 mod witness;
 
-pub use engine::{Asked, Decision, Policies};
+pub use engine::{Asked, Decision, Policies, is_member};
 pub use error::{PolicyError, Refusal};
 pub use explain::{Explanation, RuleInfo, RuleOutcome, RuleTrace};
-pub use external::{EXTERNAL_RULE, ExternalDecision, ExternalInput, ExternalPolicy, ExternalPrincipal, ExternalTool};
+pub use external::{Action, EXTERNAL_RULE, ExternalDecision, ExternalInput, ExternalPolicy, ExternalPrincipal, ExternalTool};
 pub use limits::Limits;
 pub use permit::{Budget, Charter, CharterGrant, Permit, Purpose};
 pub use products::{NOT_IN_PRODUCT, Product, ProductLimits, ProductSettings, Products, UNKNOWN_PRODUCT};

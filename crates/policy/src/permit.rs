@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_model::{NameSet, Principal, PrincipalId, RiskClass, Scope, ToolName, TraceContext};
+use portcullis_model::{CallerToken, NameSet, Principal, PrincipalId, RiskClass, Scope, ToolName, TraceContext};
 
 use crate::limits::Limits;
 
@@ -63,6 +63,7 @@ struct Inner {
     unredacted: bool,
     needs_approval: bool,
     product: Option<Arc<str>>,
+    caller_token: Option<CallerToken>,
 }
 
 /// Proof of authorization: principal, rule that allowed, scope, deadline, budget, trace context.
@@ -97,6 +98,7 @@ impl Permit {
             unredacted: limits.unredacted == Some(true),
             needs_approval: limits.approval,
             product: None,
+            caller_token: None,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -164,6 +166,21 @@ impl Permit {
     /// The product the call came through.
     pub fn product(&self) -> Option<&Arc<str>> {
         self.inner.product.as_ref()
+    }
+
+    /// The token the caller proved itself with, closed; only who verified it can exchange it. Absent where none can be
+    /// exchanged.
+    pub fn caller_token(&self) -> Option<&CallerToken> {
+        self.inner.caller_token.as_ref()
+    }
+
+    /// The same permit with the token of its caller. It opens nothing by itself.
+    #[must_use]
+    pub fn carrying(&self, token: Option<&CallerToken>) -> Self {
+        match token {
+            Some(token) => self.changed(|inner| inner.caller_token = Some(token.clone())),
+            None => self.clone(),
+        }
     }
 
     /// Whether this permit may reach `origin` (`scheme://host:port`). Calls may reach the origins of the
@@ -250,6 +267,7 @@ impl Charter {
                 unredacted: false,
                 needs_approval: false,
                 product: None,
+                caller_token: None,
             }),
         }
     }
