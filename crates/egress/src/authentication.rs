@@ -5,7 +5,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, HeaderValue, header};
 use portcullis_model::Secret;
+use portcullis_policy::Permit;
 
+use crate::caller::{Exchanged, Got};
 use crate::request::checked_header;
 use crate::{Credential, EgressErrorKind, SecretFault};
 
@@ -31,6 +33,8 @@ pub enum Authentication {
         /// The whole value.
         value: Credential,
     },
+    /// `Authorization: Bearer …`, with a token in the caller's own name.
+    Exchanged(Exchanged),
 }
 
 impl Authentication {
@@ -50,8 +54,17 @@ impl Authentication {
     }
 
     /// The header that proves it, with the secret as it is now.
-    pub(crate) async fn header(&self) -> Result<Option<(HeaderName, HeaderValue)>, EgressErrorKind> {
-        let Some(credential) = self.credential() else { return Ok(None) };
+    pub(crate) async fn header(&self, permit: &Permit) -> Result<Option<(HeaderName, HeaderValue)>, EgressErrorKind> {
+        let credential = match self {
+            Self::Exchanged(exchanged) => match exchanged.for_permit(permit).await.map_err(EgressErrorKind::Caller)? {
+                Got::Secret(secret) => Credential::Fixed(secret),
+                Got::Standing(own) => own,
+            },
+            _ => match self.credential() {
+                Some(credential) => credential.clone(),
+                None => return Ok(None),
+            },
+        };
         let secret = credential.current().await.map_err(EgressErrorKind::Credential)?;
         let refused = |reason| {
             let reference = "of this source".to_owned();
@@ -62,7 +75,7 @@ impl Authentication {
 
     fn credential(&self) -> Option<&Credential> {
         match self {
-            Self::None => None,
+            Self::None | Self::Exchanged(_) => None,
             Self::Bearer(credential) | Self::Basic { password: credential, .. } | Self::Header { value: credential, .. } => {
                 Some(credential)
             }
@@ -72,7 +85,7 @@ impl Authentication {
     fn header_with(&self, secret: &Secret) -> Result<Option<(HeaderName, HeaderValue)>, String> {
         let (name, text) = match self {
             Self::None => return Ok(None),
-            Self::Bearer(_) => (header::AUTHORIZATION, Secret::new(format!("Bearer {}", trimmed(secret)))),
+            Self::Bearer(_) | Self::Exchanged(_) => (header::AUTHORIZATION, Secret::new(format!("Bearer {}", trimmed(secret)))),
             Self::Basic { user, .. } => {
                 let pair = Secret::new(format!("{user}:{}", secret.expose()));
                 (header::AUTHORIZATION, Secret::new(format!("Basic {}", STANDARD.encode(pair.expose()))))
@@ -98,6 +111,18 @@ fn trimmed(secret: &Secret) -> &str {
 mod tests {
     use super::*;
 
+    fn permit() -> Permit {
+        let policies = portcullis_policy::Policies::load(&[], &portcullis_policy::Vocabulary::default(), 1).unwrap();
+        let grant = portcullis_policy::CharterGrant {
+            name: "test".into(),
+            destinations: std::collections::BTreeSet::new(),
+            scope: portcullis_model::Scope::tenant_wide(portcullis_model::TenantId::default_tenant()),
+            time_limit: std::time::Duration::from_secs(5),
+            budget: portcullis_policy::Budget::default(),
+        };
+        policies.charter(grant).unwrap().permit()
+    }
+
     fn fixed(text: &str) -> Credential {
         Credential::Fixed(Secret::new(text))
     }
@@ -110,11 +135,11 @@ mod tests {
             (Authentication::Header { name: "X-Vault-Token".into(), value: fixed("t") }, "x-vault-token", "t"),
         ] {
             authentication.check().unwrap();
-            let (made, header) = authentication.header().await.unwrap().unwrap();
+            let (made, header) = authentication.header(&permit()).await.unwrap().unwrap();
             assert_eq!((made.as_str(), header.to_str().unwrap()), (name, value));
             assert!(header.is_sensitive());
         }
-        assert_eq!(Authentication::None.header().await.unwrap(), None);
+        assert_eq!(Authentication::None.header(&permit()).await.unwrap(), None);
     }
 
     #[test]

@@ -104,6 +104,11 @@ impl EgressClient {
         &self.inner.name
     }
 
+    /// Whether the backend is asked in each caller's own name: what it answers one caller is then no answer for another.
+    pub fn asks_as_caller(&self) -> bool {
+        matches!(self.inner.authentication, Authentication::Exchanged(_))
+    }
+
     /// `scheme://host:port`, as charters name their destinations.
     pub fn origin(&self) -> &str {
         &self.inner.origin
@@ -138,7 +143,7 @@ impl EgressClient {
         let deadline = tokio::time::Instant::from_std(permit.deadline());
         let work = async {
             // Looked up for this request: what expired a moment ago does not go out.
-            if let Some((name, value)) = inner.authentication.header().await? {
+            if let Some((name, value)) = inner.authentication.header(permit).await? {
                 prepared.headers.insert(name, value);
             }
             inner.tries(permit, &url, &prepared).await

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use portcullis_model::{Secret, SecretReference, Timestamp};
 
+use crate::CallerCredentials;
+
 /// A secret that cannot be used right now. Names the reference, never the value; for the operator to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SecretFault {
@@ -73,6 +75,17 @@ pub trait SecretResolver: Send + Sync {
     /// # Errors
     /// When the reference names an entry or a store that is not configured. Nothing is read to find out.
     fn credential(&self, reference: &SecretReference) -> Result<Credential, SecretFault>;
+
+    /// Who has credentials in the names of callers.
+    ///
+    /// # Errors
+    /// When nobody has: no issuer is set up for token exchange.
+    fn callers(&self) -> Result<Arc<dyn CallerCredentials>, SecretFault> {
+        Err(SecretFault::Unavailable {
+            reference: "exchange".to_owned(),
+            reason: "no issuer is set up for token exchange; set identity.tokens.issuers[].exchange".to_owned(),
+        })
+    }
 }
 
 /// Takes literal values only; for tests and for work that has no secret manager.

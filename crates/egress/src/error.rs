@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portcullis_model::{Fault, FaultCode};
 
-use crate::{AddressClass, SecretFault};
+use crate::{AddressClass, CallerFault, SecretFault};
 
 /// A request that did not end with a response. `Display` is the internal text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +40,9 @@ pub enum EgressErrorKind {
     /// The credential cannot be used; for the operator to replace it or to mend its store. Nothing was sent.
     #[error("the credential cannot be used: {0}")]
     Credential(SecretFault),
+    /// There is no credential in the caller's name. Nothing was sent.
+    #[error("no credential in the caller's name: {0}")]
+    Caller(CallerFault),
     /// The host resolves to an address this source may not use; for the operator to allow or to fix.
     #[error("address {address} is {} and not allowed for this source", class.as_str())]
     AddressRefused {
@@ -118,6 +121,7 @@ impl From<EgressError> for Fault {
                 FaultCode::BackendFailed,
                 format!("source '{source}' was not asked: its credential {}; the operator has to mend that", fault.state()),
             ),
+            EgressErrorKind::Caller(fault) => fault.fault(source),
             EgressErrorKind::AddressRefused { class, .. } => Self::new(
                 FaultCode::BackendFailed,
                 format!("source '{source}' resolves to a {} address, which its configuration does not allow", class.as_str()),

@@ -43,7 +43,7 @@ use api::{Api, Author};
 use config::Labels;
 pub use config::{PrometheusConfig, PrometheusConfigError};
 use plan::{Plan, Question, conditions, invalid};
-use survey::{Kept, Looking};
+use survey::{Keeping, Looking};
 use views::{View, all_views, is_visible, listing_views};
 use window::{Clamped, clamp, evaluations, step};
 
@@ -59,7 +59,7 @@ pub struct PrometheusSource {
     api: Api,
     origin: String,
     clock: Arc<dyn Clock>,
-    kept: Kept,
+    kept: Keeping,
 }
 
 impl PrometheusSource {
@@ -99,9 +99,9 @@ impl PrometheusSource {
     ) -> Result<Self, PrometheusConfigError> {
         let labels = config.labels(&name)?;
         let client = EgressClient::new(config.egress(&name, secrets)?)?;
-        let origin = client.origin().to_owned();
+        let (origin, apart) = (client.origin().to_owned(), client.asks_as_caller());
         let api = Api::new(client, config.timeout.0);
-        Ok(Self { name, config, labels, api, origin, clock, kept: Kept::new() })
+        Ok(Self { name, config, labels, api, origin, clock, kept: Keeping::new(apart) })
     }
 
     /// `scheme://host:port`, for charters that ask this source (health checks).

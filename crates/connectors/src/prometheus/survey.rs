@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use portcullis_model::{Fault, FaultCode, MetricKind, TimeWindow, Timestamp};
+use portcullis_model::{Fault, FaultCode, MetricKind, PrincipalId, TimeWindow, Timestamp};
 use portcullis_policy::Permit;
 use portcullis_query::promql::{
     Aggregation, Expr, Grouping, LabelName, MatchOperator, Matcher, MetricName, RangeFunction, Selector, VectorFunction,
@@ -52,6 +52,37 @@ impl Kept {
     }
 }
 
+/// Callers whose answers are kept apart.
+const CALLERS: usize = 200;
+
+/// What is remembered, for whom: of a source that is asked in its own name for everybody, otherwise for each caller apart,
+/// because what it answers one is no answer for another.
+#[derive(Debug)]
+pub(crate) enum Keeping {
+    Together(Arc<Kept>),
+    Apart(Remembered<PrincipalId, Arc<Kept>>),
+}
+
+impl Keeping {
+    pub(crate) fn new(apart: bool) -> Self {
+        if apart { Self::Apart(Remembered::new(Duration::from_mins(5), CALLERS)) } else { Self::Together(Arc::new(Kept::new())) }
+    }
+
+    pub(crate) fn of(&self, permit: &Permit) -> Arc<Kept> {
+        match self {
+            Self::Together(kept) => Arc::clone(kept),
+            Self::Apart(callers) => {
+                let now = Instant::now();
+                callers.get(permit.principal_id(), now).unwrap_or_else(|| {
+                    let kept = Arc::new(Kept::new());
+                    callers.put(permit.principal_id().clone(), Arc::clone(&kept), now);
+                    kept
+                })
+            }
+        }
+    }
+}
+
 /// How long back spacing is looked for, shortest first.
 const SPACING_RANGES: [Duration; 2] = [Duration::from_mins(10), Duration::from_hours(2)];
 /// Distance assumed when nothing tells it; Prometheus' own default.
@@ -86,13 +117,13 @@ impl Looking<'_> {
         let selector = Selector::any().matching_all(view.matchers());
         let minute = |at: Timestamp| at.as_nanos().div_euclid(60_000_000_000);
         let key = (selector.to_string(), minute(self.window.start), minute(self.window.end));
-        if let Some(known) = self.source.kept.inhabited.get(&key, Instant::now()) {
+        if let Some(known) = self.source.kept.of(self.permit).inhabited.get(&key, Instant::now()) {
             return Ok(known);
         }
         // The values of a label that a view names are a short answer even from backends that know no limit.
         let Some(label) = view.matchers().next().map(Matcher::label) else { return Ok(true) };
         let found = !self.source.api.label_values(self.permit, label.as_str(), &[selector], self.window).await?.is_empty();
-        self.source.kept.inhabited.put(key, found, Instant::now());
+        self.source.kept.of(self.permit).inhabited.put(key, found, Instant::now());
         Ok(found)
     }
 
@@ -112,7 +143,7 @@ impl Looking<'_> {
 
     /// Metadata of all metrics; nothing when the source has none to give.
     pub(crate) async fn metadata(&self) -> Result<Arc<MetadataByName>, Fault> {
-        if let Some(known) = self.source.kept.metadata.get(&(), Instant::now()) {
+        if let Some(known) = self.source.kept.of(self.permit).metadata.get(&(), Instant::now()) {
             return Ok(known);
         }
         let found = match self.source.api.metadata(self.permit).await {
@@ -122,12 +153,12 @@ impl Looking<'_> {
             Err(_) => MetadataByName::new(),
         };
         let found = Arc::new(found);
-        self.source.kept.metadata.put((), Arc::clone(&found), Instant::now());
+        self.source.kept.of(self.permit).metadata.put((), Arc::clone(&found), Instant::now());
         Ok(found)
     }
 
     async fn intervals(&self) -> Result<Arc<Intervals>, Fault> {
-        if let Some(known) = self.source.kept.intervals.get(&(), Instant::now()) {
+        if let Some(known) = self.source.kept.of(self.permit).intervals.get(&(), Instant::now()) {
             return Ok(known);
         }
         let found = match self.source.api.targets(self.permit).await {
@@ -137,14 +168,14 @@ impl Looking<'_> {
             Err(_) => Intervals::default(),
         };
         let found = Arc::new(found);
-        self.source.kept.intervals.put((), Arc::clone(&found), Instant::now());
+        self.source.kept.of(self.permit).intervals.put((), Arc::clone(&found), Instant::now());
         Ok(found)
     }
 
     /// Distance of samples by counting them.
     async fn spacing(&self, selectors: &[Selector]) -> Result<Option<Duration>, Fault> {
         let key: String = selectors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        if let Some(known) = self.source.kept.spacing.get(&key, Instant::now()) {
+        if let Some(known) = self.source.kept.of(self.permit).spacing.get(&key, Instant::now()) {
             return Ok(Some(known));
         }
         let at = self.last();
@@ -163,7 +194,7 @@ impl Looking<'_> {
                 && *count >= 2.0
             {
                 let spacing = Duration::from_millis((range.as_secs_f64() / count * 1_000.0).round() as u64);
-                self.source.kept.spacing.put(key, spacing, Instant::now());
+                self.source.kept.of(self.permit).spacing.put(key, spacing, Instant::now());
                 return Ok(Some(spacing));
             }
         }
