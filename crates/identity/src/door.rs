@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use portcullis_model::{Clock, CredentialKind, InvalidName, Principal, TenantId};
+use portcullis_model::{CallerToken, Clock, CredentialKind, InvalidName, Principal, TenantId};
 
 use crate::basic::Users;
 use crate::certificate_rules::CertificateRules;
@@ -30,8 +30,31 @@ pub trait TokenVerifier: Send + Sync + std::fmt::Debug {
     /// Why it is not accepted; a reason that blames the token counts against the caller's address.
     async fn verify(&self, token: &str) -> Result<Arc<Principal>, IdentityRefusal>;
 
+    /// The same, with the token where it can be exchanged.
+    ///
+    /// # Errors
+    /// As [`TokenVerifier::verify`].
+    async fn accept(&self, token: &str) -> Result<Accepted, IdentityRefusal> {
+        self.verify(token).await.map(Accepted::from)
+    }
+
     /// Whether the text has the shape of such a token. Cheap, and says nothing about whether it is valid.
     fn looks_like(&self, token: &str) -> bool;
+}
+
+/// Somebody who is let in.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// Who.
+    pub principal: Arc<Principal>,
+    /// The token it proved itself with, closed; absent where none can be exchanged.
+    pub token: Option<CallerToken>,
+}
+
+impl From<Arc<Principal>> for Accepted {
+    fn from(principal: Arc<Principal>) -> Self {
+        Self { principal, token: None }
+    }
 }
 
 /// Knows who may come in.
@@ -136,12 +159,20 @@ impl Identity {
     /// # Errors
     /// Why nobody is let in.
     pub async fn identify(&self, presented: &Presented<'_>) -> Result<Arc<Principal>, IdentityRefusal> {
+        self.accept(presented).await.map(|accepted| accepted.principal)
+    }
+
+    /// The same, with the token where it can be exchanged.
+    ///
+    /// # Errors
+    /// Why nobody is let in.
+    pub async fn accept(&self, presented: &Presented<'_>) -> Result<Accepted, IdentityRefusal> {
         if presented.transport == Transport::Stdio {
-            return Ok(Arc::clone(&self.local));
+            return Ok(Arc::clone(&self.local).into());
         }
         match (self.credential(presented, Door::Mcp).await?, &self.anonymous_loopback) {
-            (Some(principal), _) => Ok(principal),
-            (None, Some(anonymous)) if presented.comes_over_loopback() => Ok(Arc::clone(anonymous)),
+            (Some(accepted), _) => Ok(accepted),
+            (None, Some(anonymous)) if presented.comes_over_loopback() => Ok(Arc::clone(anonymous).into()),
             _ => Err(IdentityRefusal::new(RefusalReason::NoCredential)),
         }
     }
@@ -152,14 +183,14 @@ impl Identity {
     /// Why nobody is let in.
     pub async fn identify_ingest(&self, presented: &Presented<'_>) -> Result<TenantId, IdentityRefusal> {
         match self.credential(presented, Door::Ingest).await? {
-            Some(principal) => Ok(principal.tenant.clone()),
+            Some(accepted) => Ok(accepted.principal.tenant.clone()),
             None if self.open_ingest_on_loopback && presented.comes_over_loopback() => Ok(TenantId::default_tenant()),
             None => Err(IdentityRefusal::new(RefusalReason::NoCredential)),
         }
     }
 
     /// Who the presented credential belongs to; `None` when none was presented.
-    async fn credential(&self, presented: &Presented<'_>, door: Door) -> Result<Option<Arc<Principal>>, IdentityRefusal> {
+    async fn credential(&self, presented: &Presented<'_>, door: Door) -> Result<Option<Accepted>, IdentityRefusal> {
         if presented.query.is_some_and(query_carries_credential) {
             return Err(IdentityRefusal::new(RefusalReason::CredentialInUrl));
         }
@@ -170,9 +201,9 @@ impl Identity {
         // A certificate on a listener that does not accept them is part of the connection, not a credential.
         let certificate = presented.certificate.filter(|_| accepted.certificate);
         let by_certificate = |certificate| self.certificates.verify(certificate, self.clock.now());
-        let principal = match (presented.authorization, certificate) {
+        let accepted_as = match (presented.authorization, certificate) {
             (None, None) => return Ok(None),
-            (None, Some(certificate)) => by_certificate(certificate)?,
+            (None, Some(certificate)) => by_certificate(certificate)?.into(),
             (Some(authorization), certificate) => {
                 if self.require_certificate_binding {
                     let certificate = certificate.ok_or_else(|| IdentityRefusal::new(RefusalReason::CertificateRequired))?;
@@ -181,8 +212,9 @@ impl Identity {
                 self.authorization(authorization, presented, accepted).await?
             }
         };
+        let principal = &accepted_as.principal;
         if principal.opens(door.as_str()) {
-            return Ok(Some(principal));
+            return Ok(Some(accepted_as));
         }
         let key = match &principal.credential {
             CredentialKind::ApiKey { id } => Some(id.clone()),
@@ -197,7 +229,7 @@ impl Identity {
         authorization: &str,
         presented: &Presented<'_>,
         accepted: AcceptedCredentials,
-    ) -> Result<Arc<Principal>, IdentityRefusal> {
+    ) -> Result<Accepted, IdentityRefusal> {
         // Failures count against the other end of the connection, which nobody can forge; a grant needs the caller's own.
         let failing = presented.peer.map(|peer| peer.ip());
         let credential = Credential::parse(authorization);
@@ -229,20 +261,20 @@ impl Identity {
         credential: &Credential<'_>,
         from: Option<IpAddr>,
         accepted: AcceptedCredentials,
-    ) -> Result<Arc<Principal>, IdentityRefusal> {
+    ) -> Result<Accepted, IdentityRefusal> {
         let refused = |reason| Err(IdentityRefusal::new(reason));
         let ring = || self.keys.as_ref().ok_or_else(|| IdentityRefusal::new(RefusalReason::NoKeyRing));
         match credential {
             Credential::Foreign(token) => match self.tokens.as_ref().filter(|tokens| tokens.looks_like(token)) {
-                Some(tokens) if accepted.token => tokens.verify(token).await,
+                Some(tokens) if accepted.token => tokens.accept(token).await,
                 Some(_) => refused(RefusalReason::NotAcceptedHere),
                 None => refused(RefusalReason::Malformed),
             },
             Credential::Key(_) | Credential::ChosenKey(_) if !accepted.key => refused(RefusalReason::NotAcceptedHere),
-            Credential::Key(key) => ring()?.verify(key, from),
-            Credential::ChosenKey(key) => ring()?.verify_chosen(key, from).await,
+            Credential::Key(key) => ring()?.verify(key, from).map(Accepted::from),
+            Credential::ChosenKey(key) => ring()?.verify_chosen(key, from).await.map(Accepted::from),
             Credential::Basic(given) => match &self.passwords {
-                Some(passwords) if accepted.basic => self.users.verify(given, passwords).await,
+                Some(passwords) if accepted.basic => self.users.verify(given, passwords).await.map(Accepted::from),
                 // Without a single user there is nobody to find out about.
                 _ => refused(RefusalReason::NotAcceptedHere),
             },

@@ -24,7 +24,7 @@ pub mod token;
 mod usage;
 
 pub use certificate::{CertificateError, ClientCertificate, SanName};
-pub use door::{Identity, TokenVerifier};
+pub use door::{Accepted, Identity, TokenVerifier};
 pub use format::{CHOSEN_KEY_PREFIX, KEY_LENGTH, KEY_PREFIX};
 pub use keeper::{RotatedKey, Rotation};
 pub use local::{DEFAULT_LOCAL_ROLE, local_principal, local_user};

@@ -1,6 +1,8 @@
 //! A token taken apart: three base64url parts, a strict header, strict claims (RFC 7515 section 7.1, RFC 8725). Nothing is
 //! believed here; what two readers could understand differently is refused.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis_guard::{StrictLimits, check_strict};
@@ -27,6 +29,8 @@ pub struct SubjectToken {
     pub(super) text: Secret,
     /// When it expires, seconds since the epoch.
     pub(super) expires: i64,
+    /// Name of the issuer it came from: nobody else is shown it.
+    pub(super) issuer: Arc<str>,
 }
 
 impl std::fmt::Debug for SubjectToken {

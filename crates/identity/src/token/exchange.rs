@@ -6,9 +6,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use portcullis_egress::{AllowedRange, Authentication, EgressClient, EgressRequest, TlsSettings};
+use async_trait::async_trait;
+use portcullis_egress::{
+    AllowedRange, Authentication, CallerFault, Credential, EgressClient, EgressRequest, SecretFault, SecretProvider,
+    SecretResolver, TlsSettings,
+};
 use portcullis_guard::{StrictLimits, check_strict};
-use portcullis_model::{Clock, Fault, FaultCode, PrincipalId, Scope, Secret, TenantId, Timestamp};
+use portcullis_model::{CallerToken, Clock, PrincipalId, Scope, Secret, SecretReference, TenantId, Timestamp};
 use portcullis_policy::{Budget, Charter, CharterGrant, Permit, PolicyError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,7 +20,7 @@ use subtle::ConstantTimeEq;
 
 use super::compact::SubjectToken;
 use super::jwks::client;
-use super::settings::TokenSettingsError;
+use super::settings::{TokenSettings, TokenSettingsError};
 
 /// The grant type, and the type of the caller's token (RFC 8693 sections 2.1 and 3).
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -41,9 +45,9 @@ pub struct ExchangeSettings {
     pub token_endpoint: String,
     /// This server's own client id there.
     pub client_id: String,
-    /// This server's own client secret there.
+    /// This server's own client secret there: a value (usually `${VAR}`) or a reference such as `file:/path`.
     #[schemars(with = "String")]
-    pub client_secret: Secret,
+    pub client_secret: SecretReference,
     /// How the secret is sent.
     #[serde(default)]
     pub client_authentication: ClientAuthentication,
@@ -67,19 +71,7 @@ pub enum ClientAuthentication {
 }
 
 /// Whom a token is wanted for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Target {
-    /// URL of the upstream (RFC 8707 `resource`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resource: Option<String>,
-    /// Logical name of the upstream at the authorization server.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub audience: Option<String>,
-    /// Scopes the token shall have, separated by spaces; as few as the upstream needs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scope: Option<String>,
-}
+pub use portcullis_egress::ExchangeTarget as Target;
 
 /// An exchange that brought no token. `Display` is the operator's text and holds no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -98,15 +90,13 @@ pub enum ExchangeError {
     Failed(String),
 }
 
-impl From<ExchangeError> for Fault {
+impl From<ExchangeError> for CallerFault {
     fn from(error: ExchangeError) -> Self {
-        let (code, message) = match &error {
-            ExchangeError::SubjectExpired => (FaultCode::Unauthenticated, "the access token has expired; get a new one"),
-            ExchangeError::Refused(_) => (FaultCode::Forbidden, "the authorization server gives no token for this source"),
-            ExchangeError::NoTarget => (FaultCode::Internal, "this source is not set up for exchanged tokens"),
-            ExchangeError::Failed(_) => (FaultCode::Unavailable, "no token for this source can be had at the moment"),
-        };
-        Self::new(code, message).with_internal(error.to_string())
+        match error {
+            ExchangeError::SubjectExpired => Self::Expired,
+            ExchangeError::Refused(_) => Self::Refused(error.to_string()),
+            ExchangeError::NoTarget | ExchangeError::Failed(_) => Self::Unavailable(error.to_string()),
+        }
     }
 }
 
@@ -146,9 +136,11 @@ pub struct Exchanger {
     /// What every request carries.
     form: Vec<(String, String)>,
     /// The secret, where it goes into the form.
-    form_secret: Option<Secret>,
+    form_secret: Option<Credential>,
     clock: Arc<dyn Clock>,
     kept: Mutex<HashMap<Key, Kept>>,
+    /// Exchanges under way: who needs the same token waits for it instead of asking as well.
+    under_way: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl std::fmt::Debug for Exchanger {
@@ -166,8 +158,10 @@ impl Exchanger {
         name: &str,
         settings: &ExchangeSettings,
         clock: Arc<dyn Clock>,
+        secrets: &dyn SecretResolver,
         charter: impl FnOnce(CharterGrant) -> Result<Charter, PolicyError>,
     ) -> Result<Self, TokenSettingsError> {
+        let client_secret = secrets.credential(&settings.client_secret)?;
         let purpose = format!("token-exchange:{name}");
         let endpoint = &settings.token_endpoint;
         let mut config = client(purpose.clone(), endpoint, &settings.allow_addresses, &settings.tls)
@@ -180,12 +174,12 @@ impl Exchanger {
             ClientAuthentication::Basic => {
                 config.authentication = Authentication::Basic {
                     user: form_encoded(&settings.client_id),
-                    password: Secret::new(form_encoded(settings.client_secret.expose())).into(),
+                    password: Credential::Late(Arc::new(FormEncoded(client_secret))),
                 };
             }
             ClientAuthentication::Post => {
                 form.push(("client_id".to_owned(), settings.client_id.clone()));
-                form_secret = Some(settings.client_secret.clone());
+                form_secret = Some(client_secret);
             }
         }
         let client = EgressClient::new(config)?;
@@ -196,14 +190,19 @@ impl Exchanger {
             time_limit: EXCHANGE_TIME,
             budget: Budget { backend_bytes: MAX_ANSWER, ..Budget::default() },
         })?;
-        Ok(Self { client, charter, form, form_secret, clock, kept: Mutex::default() })
+        Ok(Self { client, charter, form, form_secret, clock, kept: Mutex::default(), under_way: Mutex::default() })
     }
 
     /// A token for `target` in the name of the caller of `permit`, who presented `subject`. From memory while it lives.
     ///
     /// # Errors
     /// When there is none to be had; the call must then fail, never go on with another token.
-    pub async fn exchange(&self, permit: &Permit, subject: &SubjectToken, target: &Target) -> Result<Secret, ExchangeError> {
+    pub async fn exchange(
+        &self,
+        permit: &Permit,
+        subject: &SubjectToken,
+        target: &Target,
+    ) -> Result<ExchangedToken, ExchangeError> {
         if target.resource.is_none() && target.audience.is_none() {
             return Err(ExchangeError::NoTarget);
         }
@@ -217,8 +216,17 @@ impl Exchanger {
             subject: *blake3::hash(subject.text.expose().as_bytes()).as_bytes(),
             target: target.clone(),
         };
-        if let Some(kept) = self.kept().get(&key).filter(|kept| kept.until > now) {
-            return Ok(kept.token.clone());
+        let remembered = || {
+            let token = self.kept().get(&key).filter(|kept| kept.until > now).map(|kept| kept.token.clone());
+            token.map(|token| ExchangedToken { token, fresh: false })
+        };
+        if let Some(known) = remembered() {
+            return Ok(known);
+        }
+        let alone = self.alone(&key);
+        let _asking = alone.lock().await;
+        if let Some(known) = remembered() {
+            return Ok(known);
         }
         let answer = self.ask(permit, subject, target).await?;
         let life = answer.expires_in.map_or(Duration::ZERO, Duration::from_secs).saturating_sub(MARGIN).min(KEPT_AT_MOST);
@@ -226,11 +234,19 @@ impl Exchanger {
         if until > now {
             self.keep(key, Kept { token: answer.access_token.clone(), until }, now);
         }
-        Ok(answer.access_token)
+        Ok(ExchangedToken { token: answer.access_token, fresh: true })
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The turn of those who need this token.
+    fn alone(&self, key: &Key) -> Arc<tokio::sync::Mutex<()>> {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only those are needed that somebody holds.
+        under_way.retain(|_, turn| Arc::strong_count(turn) > 1);
+        under_way.entry(key.clone()).or_default().clone()
     }
 
     fn keep(&self, key: Key, token: Kept, now: Timestamp) {
@@ -247,7 +263,7 @@ impl Exchanger {
     async fn ask(&self, permit: &Permit, subject: &SubjectToken, target: &Target) -> Result<Answer, ExchangeError> {
         let failed = |reason: String| ExchangeError::Failed(reason);
         let own = self.charter.permit().with_deadline_at_most(permit.deadline());
-        let request = EgressRequest::post(Vec::<String>::new()).form(self.form_of(subject, target));
+        let request = EgressRequest::post(Vec::<String>::new()).form(self.form_of(subject, target).await?);
         let response = self.client.send(&own, request).await.map_err(|e| failed(e.to_string()))?;
         let status = response.status.as_u16();
         let strict = check_strict(&response.body, StrictLimits { depth: 8, members: 128 });
@@ -274,10 +290,11 @@ impl Exchanger {
         Ok(answer)
     }
 
-    fn form_of(&self, subject: &SubjectToken, target: &Target) -> Vec<(String, String)> {
+    async fn form_of(&self, subject: &SubjectToken, target: &Target) -> Result<Vec<(String, String)>, ExchangeError> {
         let mut form = self.form.clone();
         let mut add = |name: &str, value: &str| form.push((name.to_owned(), value.to_owned()));
         if let Some(secret) = &self.form_secret {
+            let secret = secret.current().await.map_err(|fault| ExchangeError::Failed(fault.to_string()))?;
             add("client_secret", secret.expose());
         }
         add("subject_token", subject.text.expose());
@@ -288,7 +305,62 @@ impl Exchanger {
                 add(name, value);
             }
         }
-        form
+        Ok(form)
+    }
+}
+
+/// A secret as RFC 6749 section 2.3.1 wants it in a header.
+#[derive(Debug)]
+struct FormEncoded(Credential);
+
+#[async_trait]
+impl SecretProvider for FormEncoded {
+    async fn current(&self) -> Result<Secret, SecretFault> {
+        Ok(Secret::new(form_encoded(self.0.current().await?.expose())))
+    }
+}
+
+/// What an exchange brought.
+#[derive(Debug, Clone)]
+pub struct ExchangedToken {
+    /// The token, made for the target.
+    pub token: Secret,
+    /// Whether the authorization server was asked for it now, rather than it being remembered.
+    pub fresh: bool,
+}
+
+/// The exchangers of all issuers that have one.
+#[derive(Debug)]
+pub struct Exchanges(HashMap<String, Exchanger>);
+
+impl Exchanges {
+    /// From the settings; nothing where no issuer exchanges tokens. `charter` makes the charter of each.
+    ///
+    /// # Errors
+    /// When a setting cannot be used.
+    pub fn new(
+        settings: &TokenSettings,
+        clock: &Arc<dyn Clock>,
+        secrets: &dyn SecretResolver,
+        mut charter: impl FnMut(CharterGrant) -> Result<Charter, PolicyError>,
+    ) -> Result<Option<Self>, TokenSettingsError> {
+        let mut exchangers = HashMap::new();
+        for issuer in &settings.issuers {
+            let Some(exchange) = &issuer.exchange else { continue };
+            let exchanger = Exchanger::new(&issuer.name, exchange, clock.clone(), secrets, &mut charter)?;
+            exchangers.insert(issuer.name.clone(), exchanger);
+        }
+        Ok((!exchangers.is_empty()).then_some(Self(exchangers)))
+    }
+
+    /// A token for `target` in the name of the caller of `permit`.
+    ///
+    /// # Errors
+    /// When there is none to be had; the request must then fail.
+    pub async fn exchange(&self, permit: &Permit, target: &Target) -> Result<ExchangedToken, CallerFault> {
+        let subject = permit.caller_token().and_then(CallerToken::open::<SubjectToken>).ok_or(CallerFault::NoToken)?;
+        let exchanger = self.0.get(&*subject.issuer).ok_or(CallerFault::NoToken)?;
+        Ok(exchanger.exchange(permit, subject, target).await?)
     }
 }
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 use portcullis_config::{ByteSize, Span};
-use portcullis_egress::{AllowedRange, EgressConfigError, TlsSettings, origin_of};
+use portcullis_egress::{AllowedRange, EgressConfigError, SecretFault, TlsSettings, origin_of};
 use portcullis_model::{PrincipalId, TenantId};
 use portcullis_policy::PolicyError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::exchange::ExchangeSettings;
 use crate::record::Door;
 
 /// Access tokens: who may issue them, and what they grant. Without an issuer no token is accepted.
@@ -103,6 +104,9 @@ pub struct TokenIssuer {
     /// TLS towards the issuer.
     #[serde(default)]
     pub tls: TlsSettings,
+    /// How its tokens are exchanged for tokens of sources that are asked in the caller's own name (`auth: {exchange: …}`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<ExchangeSettings>,
 }
 
 /// A signature algorithm (RFC 7518 section 3.1, RFC 8037 section 3.1).
@@ -271,6 +275,9 @@ pub enum TokenSettingsError {
     /// The client that would fetch keys or exchange tokens cannot be built.
     #[error(transparent)]
     Egress(#[from] EgressConfigError),
+    /// The secret of a client cannot be found.
+    #[error("exchange.client_secret: {0}")]
+    Secret(#[from] SecretFault),
     /// The charter for it cannot be made.
     #[error(transparent)]
     Charter(#[from] PolicyError),
@@ -311,6 +318,12 @@ impl TokenIssuer {
         secure_url(&self.issuer).map_err(|e| format!("issuer: {e}"))?;
         if let Some(uri) = &self.jwks_uri {
             secure_url(uri).map_err(|e| format!("jwks_uri: {e}"))?;
+        }
+        if let Some(exchange) = &self.exchange {
+            secure_url(&exchange.token_endpoint).map_err(|e| format!("exchange.token_endpoint: {e}"))?;
+            if exchange.client_id.is_empty() {
+                return Err("exchange.client_id is empty".to_owned());
+            }
         }
         if self.algorithms.is_empty() || self.types.is_empty() {
             return Err("algorithms and types must each name at least one".to_owned());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jsonwebtoken::crypto;
-use portcullis_model::{Clock, NameSet, Principal, Secret, Timestamp};
+use portcullis_model::{CallerToken, Clock, NameSet, Principal, Secret, Timestamp};
 use portcullis_policy::{Charter, CharterGrant, PolicyError};
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ use super::jwks::{EgressFetch, KeyCache, KeyFetch, NoKey};
 use super::reason::{TokenReason, TokenRefusal, shown};
 use super::resource::ProtectedResource;
 use super::settings::{TokenIssuer, TokenSettings, TokenSettingsError};
-use crate::door::TokenVerifier;
+use crate::door::{Accepted, TokenVerifier};
 use crate::refusal::IdentityRefusal;
 
 /// A good token.
@@ -120,7 +120,10 @@ impl Verifier {
         let kind = compact.header.kind.as_deref();
         let expires = claims::check(&compact.claims, settings, &issuer.audiences, kind, self.clock.now())?;
         let principal = Arc::new(claims::principal(&compact.claims, settings)?);
-        Ok(Verified { principal, subject_token: SubjectToken { text: Secret::new(token), expires } })
+        Ok(Verified {
+            principal,
+            subject_token: SubjectToken { text: Secret::new(token), expires, issuer: Arc::from(settings.name.as_str()) },
+        })
     }
 
     fn issuer(&self, compact: &Compact<'_>) -> Result<&Issuer, TokenRefusal> {
@@ -194,6 +197,14 @@ fn no_key(no: NoKey, compact: &Compact<'_>, settings: &TokenIssuer) -> TokenRefu
 impl TokenVerifier for Verifier {
     async fn verify(&self, token: &str) -> Result<Arc<Principal>, IdentityRefusal> {
         Ok(self.verify_token(token).await?.principal)
+    }
+
+    async fn accept(&self, token: &str) -> Result<Accepted, IdentityRefusal> {
+        let Verified { principal, subject_token } = self.verify_token(token).await?;
+        // Kept only where it can be of use: at an issuer that exchanges tokens.
+        let exchanges = |issuer: &Issuer| *issuer.settings.name == *subject_token.issuer && issuer.settings.exchange.is_some();
+        let token = self.issuers.iter().any(exchanges).then(|| CallerToken::seal(subject_token));
+        Ok(Accepted { principal, token })
     }
 
     fn looks_like(&self, token: &str) -> bool {
