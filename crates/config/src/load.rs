@@ -1,5 +1,7 @@
 //! From a file to checked settings, with errors that name the place, the mistake and the mend.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -48,6 +50,8 @@ pub struct Loaded<T> {
     pub path: Option<PathBuf>,
     /// The file's stamp from before it was read: a different one later means that it changed.
     pub stamp: Option<FileStamp>,
+    /// Environment variables the file was filled from (`${NAME}`): some of them carry secrets.
+    pub variables: BTreeSet<String>,
 }
 
 /// What changes when a file is written: its time and its length.
@@ -73,7 +77,7 @@ const MOST_BYTES: u64 = 4 << 20;
 /// See [`ConfigError`].
 pub fn load<T: DeserializeOwned + Default>(path: Option<&Path>) -> Result<Loaded<T>, ConfigError> {
     let Some(path) = path else {
-        return Ok(Loaded { settings: T::default(), path: None, stamp: None });
+        return Ok(Loaded { settings: T::default(), path: None, stamp: None, variables: BTreeSet::new() });
     };
     let read = |reason| ConfigError::Read { path: path.to_owned(), reason };
     let stamp = FileStamp::of(path);
@@ -85,8 +89,13 @@ pub fn load<T: DeserializeOwned + Default>(path: Option<&Path>) -> Result<Loaded
         });
     }
     let text = std::fs::read_to_string(path).map_err(read)?;
-    let settings = parse(&text, &path.display().to_string(), &|name| std::env::var(name).ok())?;
-    Ok(Loaded { settings, path: Some(path.to_owned()), stamp })
+    let variables = RefCell::new(BTreeSet::new());
+    let lookup = |name: &str| {
+        variables.borrow_mut().insert(name.to_owned());
+        std::env::var(name).ok()
+    };
+    let settings = parse(&text, &path.display().to_string(), &lookup)?;
+    Ok(Loaded { settings, path: Some(path.to_owned()), stamp, variables: variables.into_inner() })
 }
 
 /// Reads settings from text, filling placeholders by `lookup`.

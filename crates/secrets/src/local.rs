@@ -67,6 +67,19 @@ pub(crate) fn file(path: &Path) -> Result<Reading, SecretFault> {
     Ok(Reading { secret: Secret::new(text), since })
 }
 
+/// Reads a file that every process of its surroundings may read, such as the token of a pod's service account.
+pub(crate) fn public_file(path: &Path) -> Result<Secret, String> {
+    let kind = std::fs::metadata(path).map_err(|e| e.to_string())?;
+    if !kind.is_file() || kind.len() > MOST_BYTES {
+        return Err(format!("it is no regular file of at most {MOST_BYTES} bytes"));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MOST_BYTES as usize + 1));
+    let file = File::open(path).map_err(|e| e.to_string())?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| "it is not UTF-8 text".to_owned())?.trim();
+    if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(Secret::new(text)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portcullis_egress::{Credential, SecretFault, SecretProvider, SecretResolver};
+use futures::future::join_all;
+use portcullis_egress::{CallerCredentials, Credential, LiteralSecrets, SecretFault, SecretProvider, SecretResolver};
 use portcullis_model::{Clock, Secret, SecretReference, Timestamp, format_duration, is_secret_name};
+use portcullis_policy::{Charter, CharterGrant, PolicyError};
 use serde::Serialize;
 
 use crate::local::{self, Reading};
-use crate::{SecretSettings, SecretSettingsError, SecretType};
+use crate::store::{Store, Stored};
+use crate::{SecretSettings, SecretSettingsError, SecretStoreSettings, SecretType, StoreError, StoreReport};
 
 /// Before its end a secret is said to expire soon.
 const SOON: Duration = Duration::from_hours(14 * 24);
@@ -31,6 +34,8 @@ pub enum SecretState {
     Missing,
     /// Refused: it may not or cannot be used.
     Refused,
+    /// Refused: its store gives no answer.
+    Unavailable,
 }
 
 impl SecretState {
@@ -48,6 +53,7 @@ impl SecretState {
             Self::Expired => "expired",
             Self::Missing => "missing",
             Self::Refused => "refused",
+            Self::Unavailable => "cannot be had",
         }
     }
 }
@@ -72,39 +78,54 @@ pub struct SecretReport {
 #[derive(Debug, Clone)]
 pub struct SecretManager {
     entries: Arc<BTreeMap<String, Arc<Entry>>>,
+    stores: Arc<Stores>,
+    callers: Option<Arc<dyn CallerCredentials>>,
 }
+
+type Stores = BTreeMap<String, Arc<Store>>;
 
 #[derive(Debug)]
 struct Entry {
     settings: SecretSettings,
     clock: Arc<dyn Clock>,
+    stores: Arc<Stores>,
 }
 
-fn read(reference: &SecretReference) -> Result<Reading, SecretFault> {
+async fn read(reference: &SecretReference, stores: &Stores) -> Result<Reading, SecretFault> {
     match reference {
         SecretReference::Environment(name) => local::environment(name),
         SecretReference::File(path) => local::file(path),
+        SecretReference::Store { store, path, field } => match stores.get(store) {
+            Some(store) => store.read(path, field).await,
+            None => Err(no_store(reference, store)),
+        },
         other => Err(SecretFault::Unavailable { reference: other.to_string(), reason: "it is kept elsewhere".into() }),
     }
 }
 
+fn no_store(reference: &SecretReference, store: &str) -> SecretFault {
+    let reason = format!("secret_stores has no store '{store}'");
+    SecretFault::Unavailable { reference: reference.to_string(), reason }
+}
+
 impl Entry {
-    fn read(&self) -> Result<Reading, SecretFault> {
+    async fn read(&self) -> Result<Reading, SecretFault> {
         if let Some(end) = self.settings.expires_at.filter(|end| self.clock.now() >= end.0) {
             return Err(SecretFault::Expired { reference: self.settings.name.clone(), at: end.0 });
         }
-        read(&self.settings.reference)
+        read(&self.settings.reference, &self.stores).await
     }
 
-    fn report(&self) -> SecretReport {
+    async fn report(&self) -> SecretReport {
         let now = self.clock.now();
-        let (state, detail) = match self.read() {
+        let (state, detail) = match self.read().await {
             Ok(reading) => self.standing(reading.since, now),
             Err(fault) => {
                 let state = match fault {
                     SecretFault::Expired { .. } => SecretState::Expired,
                     SecretFault::Missing { .. } => SecretState::Missing,
-                    _ => SecretState::Refused,
+                    SecretFault::Unavailable { .. } => SecretState::Unavailable,
+                    SecretFault::Refused { .. } => SecretState::Refused,
                 };
                 (state, fault.to_string())
             }
@@ -146,27 +167,39 @@ impl Entry {
 #[async_trait]
 impl SecretProvider for Entry {
     async fn current(&self) -> Result<Secret, SecretFault> {
-        self.read().map(|reading| reading.secret)
+        self.read().await.map(|reading| reading.secret)
     }
 }
 
 /// A reference without an entry: no expiry is known.
 #[derive(Debug)]
-struct Direct(SecretReference);
+struct Direct(SecretReference, Arc<Stores>);
 
 #[async_trait]
 impl SecretProvider for Direct {
     async fn current(&self) -> Result<Secret, SecretFault> {
-        read(&self.0).map(|reading| reading.secret)
+        read(&self.0, &self.1).await.map(|reading| reading.secret)
     }
 }
 
 impl SecretManager {
-    /// Checks the entries. Reads no secret.
+    /// Checks entries and stores. Reads no secret and asks nobody; stores are asked only after [`SecretManager::allow`].
     ///
     /// # Errors
     /// See [`SecretSettingsError`].
-    pub fn new(secrets: &[SecretSettings], clock: &Arc<dyn Clock>) -> Result<Self, SecretSettingsError> {
+    pub fn new(
+        secrets: &[SecretSettings],
+        stores: &[SecretStoreSettings],
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, SecretSettingsError> {
+        let mut known = Stores::new();
+        for settings in stores {
+            let store = Arc::new(Store::new(settings, clock.clone())?);
+            if known.insert(settings.name.clone(), store).is_some() {
+                return Err(StoreError::Duplicate(settings.name.clone()).into());
+            }
+        }
+        let stores = Arc::new(known);
         let mut entries = BTreeMap::new();
         for settings in secrets {
             let name = settings.name.clone();
@@ -174,48 +207,76 @@ impl SecretManager {
                 return Err(SecretSettingsError::Name(name.chars().filter(|c| !c.is_control()).take(60).collect()));
             }
             let wrong = |why| SecretSettingsError::Reference(name.clone(), why);
-            match settings.reference {
+            match &settings.reference {
                 SecretReference::Environment(_) | SecretReference::File(_) => {}
                 SecretReference::Literal(_) => return Err(wrong("a value itself does not belong in the configuration")),
                 SecretReference::Named(_) => return Err(wrong("an entry cannot refer to another one")),
-                SecretReference::Store { .. } => return Err(wrong("no store is configured")),
+                SecretReference::Store { store, .. } if stores.contains_key(store) => {}
+                SecretReference::Store { .. } => return Err(wrong("secret_stores has no store of that name")),
             }
-            let entry = Arc::new(Entry { settings: settings.clone(), clock: clock.clone() });
+            let entry = Arc::new(Entry { settings: settings.clone(), clock: clock.clone(), stores: stores.clone() });
             if entries.insert(name.clone(), entry).is_some() {
                 return Err(SecretSettingsError::Duplicate(name));
             }
         }
-        Ok(Self { entries: Arc::new(entries) })
+        Ok(Self { entries: Arc::new(entries), stores, callers: None })
+    }
+
+    /// The same, and whoever has credentials in the names of callers.
+    #[must_use]
+    pub fn with_callers(self, callers: Option<Arc<dyn CallerCredentials>>) -> Self {
+        Self { callers, ..self }
+    }
+
+    /// Allows the stores to be asked, each under a charter of its own.
+    ///
+    /// # Errors
+    /// When a charter cannot be made.
+    pub fn allow(&self, charter: &mut dyn FnMut(CharterGrant) -> Result<Charter, PolicyError>) -> Result<(), PolicyError> {
+        self.stores.values().try_for_each(|store| store.allow(charter))
     }
 
     /// How every entry stands, by name.
-    pub fn report(&self) -> Vec<SecretReport> {
-        self.entries.values().map(|entry| entry.report()).collect()
+    pub async fn report(&self) -> Vec<SecretReport> {
+        join_all(self.entries.values().map(|entry| entry.report())).await
     }
 
-    /// The environment variables that carry entries: nothing this process starts may inherit them.
-    pub fn variables(&self) -> Vec<String> {
-        let variable = |entry: &Arc<Entry>| match &entry.settings.reference {
-            SecretReference::Environment(name) => Some(name.clone()),
-            _ => None,
-        };
-        self.entries.values().filter_map(variable).collect()
+    /// How every store stands, by name.
+    pub async fn stores(&self) -> Vec<StoreReport> {
+        join_all(self.stores.values().map(|store| store.report())).await
+    }
+
+    /// Keeps this server's tokens at the stores alive and forgets values that are over. To be called every few seconds.
+    pub async fn tend(&self) {
+        join_all(self.stores.values().map(|store| store.tend())).await;
     }
 }
 
 impl SecretResolver for SecretManager {
+    fn callers(&self) -> Result<Arc<dyn CallerCredentials>, SecretFault> {
+        match &self.callers {
+            Some(callers) => Ok(callers.clone()),
+            None => LiteralSecrets.callers(),
+        }
+    }
+
     fn credential(&self, reference: &SecretReference) -> Result<Credential, SecretFault> {
         let unknown = |reason: String| SecretFault::Unavailable { reference: reference.to_string(), reason };
         match reference {
             SecretReference::Literal(secret) => Ok(Credential::Fixed(secret.clone())),
             SecretReference::Environment(_) | SecretReference::File(_) => {
-                Ok(Credential::Late(Arc::new(Direct(reference.clone()))))
+                Ok(Credential::Late(Arc::new(Direct(reference.clone(), self.stores.clone()))))
             }
             SecretReference::Named(name) => match self.entries.get(name) {
                 Some(entry) => Ok(Credential::Late(entry.clone())),
                 None => Err(unknown(format!("the secrets section has no entry '{name}'"))),
             },
-            SecretReference::Store { store, .. } => Err(unknown(format!("there is no store '{store}'"))),
+            SecretReference::Store { store, path, field } => match self.stores.get(store) {
+                Some(store) => {
+                    Ok(Credential::Late(Arc::new(Stored { store: store.clone(), path: path.clone(), field: field.clone() })))
+                }
+                None => Err(no_store(reference, store)),
+            },
         }
     }
 }
@@ -244,47 +305,47 @@ mod tests {
         let start = portcullis_model::parse_instant("2030-01-01T00:00:00Z", Timestamp::default()).unwrap();
         let clock = ManualClock::new(start);
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
-        let manager = SecretManager::new(&[settings], &shared).unwrap();
+        let manager = SecretManager::new(&[settings], &[], &shared).unwrap();
         let credential = manager.credential(&"secret:prom".parse().unwrap()).unwrap();
         assert_eq!(credential.current().await.unwrap().expose(), "hunter2");
-        assert_eq!(manager.report()[0].state, SecretState::Ok);
+        assert_eq!(manager.report().await[0].state, SecretState::Ok);
         clock.advance(Duration::from_hours(20 * 24));
-        assert_eq!(manager.report()[0].state, SecretState::Expiring);
+        assert_eq!(manager.report().await[0].state, SecretState::Expiring);
         // Replaced in place: the next request has the new one.
         std::fs::write(&path, "hunter3").unwrap();
         assert_eq!(credential.current().await.unwrap().expose(), "hunter3");
         clock.advance(Duration::from_hours(11 * 24));
         assert!(matches!(credential.current().await, Err(SecretFault::Expired { .. })));
-        assert_eq!(manager.report()[0].state, SecretState::Expired);
-        let shown = format!("{manager:?}{credential:?}{}", serde_json::to_string(&manager.report()).unwrap());
+        assert_eq!(manager.report().await[0].state, SecretState::Expired);
+        let shown = format!("{manager:?}{credential:?}{}", serde_json::to_string(&manager.report().await).unwrap());
         assert!(!shown.contains("hunter"), "{shown}");
     }
 
-    #[test]
-    fn what_is_overdue_or_missing_is_said() {
+    #[tokio::test]
+    async fn what_is_overdue_or_missing_is_said() {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp::from_seconds(1_900_000_000)));
         let cargo = entry(r#"{"name":"a","reference":"env:CARGO_MANIFEST_DIR","rotate_every":"1d"}"#);
         let old = entry(r#"{"name":"b","reference":"env:PATH","rotate_every":"1d","rotated_at":"2020-01-01T00:00:00Z"}"#);
         let none = entry(r#"{"name":"c","reference":"env:PORTCULLIS_NO_SUCH_VARIABLE"}"#);
-        let manager = SecretManager::new(&[cargo, old, none], &clock).unwrap();
-        let states: Vec<SecretState> = manager.report().iter().map(|r| r.state).collect();
+        let manager = SecretManager::new(&[cargo, old, none], &[], &clock).unwrap();
+        let states: Vec<SecretState> = manager.report().await.iter().map(|r| r.state).collect();
         assert_eq!(states, [SecretState::Overdue, SecretState::Overdue, SecretState::Missing]);
-        assert_eq!(manager.variables().len(), 3);
     }
 
     #[test]
     fn entries_that_cannot_work_are_refused() {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp::default()));
-        let new = |entries: &[SecretSettings]| SecretManager::new(entries, &clock).map(|_| ()).unwrap_err().to_string();
+        let new = |entries: &[SecretSettings]| SecretManager::new(entries, &[], &clock).map(|_| ()).unwrap_err().to_string();
         assert!(new(&[entry(r#"{"name":"A","reference":"env:X"}"#)]).contains("not a name"));
         let literal = new(&[entry(r#"{"name":"a","reference":"hunter2"}"#)]);
         assert!(literal.contains("does not belong") && !literal.contains("hunter2"));
         assert!(new(&[entry(r#"{"name":"a","reference":"secret:b"}"#)]).contains("another"));
-        assert!(new(&[entry(r#"{"name":"a","reference":"vault:main/x#y"}"#)]).contains("no store"));
+        assert!(new(&[entry(r#"{"name":"a","reference":"vault:main/x#y"}"#)]).contains("has no store"));
         let same = entry(r#"{"name":"a","reference":"env:X"}"#);
         assert!(new(&[same.clone(), same]).contains("two entries"));
-        let manager = SecretManager::new(&[], &clock).unwrap();
+        let manager = SecretManager::new(&[], &[], &clock).unwrap();
         assert!(manager.credential(&"secret:none".parse().unwrap()).is_err());
+        assert!(manager.credential(&"vault:main/x#y".parse().unwrap()).is_err(), "no such store");
         for text in ["now", "now-1d", "1900000000", "2027-01-31"] {
             let json = format!(r#"{{"name":"a","reference":"env:X","expires_at":"{text}"}}"#);
             assert!(serde_json::from_str::<SecretSettings>(&json).is_err(), "{text}");

@@ -7,6 +7,8 @@ use portcullis_model::{SecretReference, Timestamp, parse_instant};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use crate::store::StoreError;
+
 /// What a secret is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -69,7 +71,7 @@ impl JsonSchema for Date {
 pub struct SecretSettings {
     /// Its name: lower-case letters, digits, `-`, `_` and `.`.
     pub name: String,
-    /// Where it is kept: `env:NAME` or `file:/path`. Never the value itself.
+    /// Where it is kept: `env:NAME`, `file:/path`, or `vault:store/path#field` of a configured store. Never the value itself.
     #[schemars(with = "String")]
     pub reference: SecretReference,
     /// What it is.
@@ -88,7 +90,7 @@ pub struct SecretSettings {
 }
 
 /// A `secrets` section that cannot work. For the operator to fix.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum SecretSettingsError {
     /// Not a name.
     #[error("secrets: '{0}' is not a name; use lower-case letters, digits, '-', '_' and '.'")]
@@ -97,6 +99,9 @@ pub enum SecretSettingsError {
     #[error("secrets: there are two entries named '{0}'")]
     Duplicate(String),
     /// The value itself, another entry, or a store.
-    #[error("secrets: '{0}' must refer to env:NAME or file:/path; {1}")]
+    #[error("secrets: '{0}' must refer to env:NAME, file:/path or vault:store/path#field; {1}")]
     Reference(String, &'static str),
+    /// A store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
