@@ -13,7 +13,7 @@ pub use acme::{AcmeChallenge, AcmeHttpSettings, AcmeRetrySettings, AcmeSettings,
 pub use load::{ConfigError, FileStamp, Loaded, explain, load, parse, schema};
 pub use settings::{
     ApprovalSettings, IngestSettings, LimitSettings, ListenSettings, LogSettings, ProfileMode, ProfileSettings, RateSettings,
-    Retention, StdioSettings, StoreSettings, WriteSettings,
+    Retention, StdioSettings, StoreSettings, TenantLimitSettings, WriteSettings,
 };
 pub use units::{ByteSize, Span};
 pub use wire::{CertificateOrigin, ClientCertificates, Plaintext, TlsSettings, TlsVersion};

@@ -205,7 +205,30 @@ pub struct ProfileSettings {
     pub mode: ProfileMode,
 }
 
-/// How much one caller, and all callers, may ask.
+/// How much all callers of one tenant together may ask.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantLimitSettings {
+    /// Calls per second, in the long run.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub calls_per_second: u32,
+    /// Calls at once after a pause.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub burst: u32,
+    /// Calls running at the same time.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub concurrent: u32,
+    /// Tokens of answers (by estimate) per UTC day; 0 is unlimited.
+    pub tokens_per_day: u64,
+}
+
+impl Default for TenantLimitSettings {
+    fn default() -> Self {
+        Self { calls_per_second: 1_000, burst: 2_000, concurrent: 96, tokens_per_day: 100_000_000 }
+    }
+}
+
+/// How much one caller, one tenant, and all callers may ask.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitSettings {
@@ -215,6 +238,8 @@ pub struct LimitSettings {
     pub tool: RateSettings,
     /// Calls of one tool that writes by one principal; counts instead of `tool`.
     pub write: RateSettings,
+    /// All principals of one tenant together, so that one tenant does not take what belongs to the others.
+    pub tenant: TenantLimitSettings,
     /// Calls of all principals together.
     pub global: RateSettings,
     /// Calls that may wait for a place among the running ones, in all.
@@ -251,6 +276,7 @@ impl Default for LimitSettings {
             address: rate(200, 1_000),
             tool: rate(20, 100),
             write: rate(1, 5),
+            tenant: TenantLimitSettings::default(),
             global: rate(2_000, 4_000),
             queue: 64,
             queue_time: Span(std::time::Duration::from_secs(2)),

@@ -70,11 +70,14 @@ pub(crate) fn build(audit: &Path) -> anyhow::Result<Arc<Gateway>> {
         principal: plenty,
         tool: plenty,
         write: plenty,
+        tenant: plenty,
         global: plenty,
         concurrent_per_principal: 256,
+        concurrent_per_tenant: 256,
         concurrent: 256,
         deadline: Duration::from_secs(20),
         tokens_per_day: None,
+        tenant_tokens_per_day: None,
         ..LimitSettings::default()
     };
     let state = Arc::new(MemoryStore::new(clock.clone()));

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_model::{Clock, Fault, FaultCode, PrincipalId, RiskClass, Timestamp};
-use portcullis_ports::{Answers, InputRequest, Outcome};
+use portcullis_ports::{Answers, InputRequest};
 use portcullis_state::{Entry, Namespace, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+
+use crate::steps::MayAsk;
 
 const NAMESPACE: Namespace = "gateway.approvals";
 /// Key of the question in an elicitation.
@@ -343,11 +345,8 @@ pub(crate) fn unwrap_state(answers: Option<Answers>) -> Option<Answers> {
 }
 
 /// An approved tool's outcome, with our part around what it wants back.
-pub(crate) fn carried(binding: &str, outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::NeedsInput { requests, state } => Outcome::NeedsInput { requests, state: Some(wrap_state(binding, state)) },
-        complete @ Outcome::Complete(_) => complete,
-    }
+pub(crate) fn carried<T: MayAsk>(binding: &str, outcome: T) -> T {
+    outcome.with_state(|state| wrap_state(binding, state))
 }
 
 /// Puts our part around what an approved tool wants back in a further round.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use portcullis_identity::Transport;
-use portcullis_model::{Principal, PrincipalId, TraceContext};
+use portcullis_model::{CallerToken, Principal, PrincipalId, TraceContext};
 use portcullis_policy::{Permit, Product};
 use portcullis_ports::{Answers, Arguments, ClientAbilities};
 
@@ -22,6 +22,8 @@ pub struct Caller {
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) session: Option<Arc<str>>,
     pub(crate) product: Option<Arc<Product>>,
+    /// The token it came with, closed; for sources that are asked in its own name.
+    pub(crate) token: Option<CallerToken>,
     pub(crate) meter: Arc<Meter>,
 }
 
@@ -47,7 +49,7 @@ impl Meter {
 
 impl Caller {
     pub(crate) fn new(principal: Arc<Principal>, transport: Transport, peer: Option<SocketAddr>) -> Self {
-        Self { principal, transport, peer, session: None, product: None, meter: Arc::default() }
+        Self { principal, transport, peer, session: None, product: None, token: None, meter: Arc::default() }
     }
 
     /// What is left of the caller's rate after the last admission of this request; `None` before one.
@@ -70,11 +72,11 @@ impl Caller {
         self.product.as_ref().map(|product| product.name())
     }
 
-    /// The permit within the product the caller came through.
+    /// The permit within the product the caller came through, with its token.
     pub(crate) fn confine(&self, permit: Permit) -> Permit {
         match &self.product {
-            Some(product) => product.narrow(&permit),
-            None => permit,
+            Some(product) => product.narrow(&permit).carrying(self.token.as_ref()),
+            None => permit.carrying(self.token.as_ref()),
         }
     }
 

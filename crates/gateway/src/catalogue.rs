@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use portcullis_guard::{ArgumentSchema, Sanitizer, SchemaFault};
 use portcullis_model::{PromptSpec, ResourceSpec, ResourceTemplateSpec, ToolSpec};
+use portcullis_policy::is_member;
 use portcullis_ports::{Completer, Prompt, ResourceReader, Taken, Tool};
 
 /// A registration that cannot be accepted.
@@ -191,6 +192,17 @@ impl Catalogue {
 
     pub(crate) fn templates(&self) -> Vec<Arc<ResourceTemplateSpec>> {
         self.readers.iter().flat_map(|r| r.templates()).collect()
+    }
+
+    /// The family a resource belongs to: its template, or its own fixed address. Bounded in number, whatever is asked for.
+    pub(crate) fn family(&self, uri: &str) -> String {
+        let templates = self.templates();
+        let template = templates.iter().find(|template| is_member(&template.uri_template, uri));
+        let fixed = || self.resources().into_iter().find(|resource| &*resource.uri == uri);
+        match template {
+            Some(template) => template.uri_template.to_string(),
+            None => fixed().map_or_else(|| "*".to_owned(), |resource| resource.uri.to_string()),
+        }
     }
 
     pub(crate) fn completer(&self) -> Option<&Arc<dyn Completer>> {

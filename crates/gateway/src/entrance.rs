@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portcullis_guard::{ClientFault, Released};
-use portcullis_identity::Presented;
+use portcullis_identity::{Accepted, Presented};
 use portcullis_model::{Fault, FaultCode, TraceContext};
 use portcullis_policy::Refusal;
 
@@ -23,11 +23,11 @@ impl Gateway {
         {
             return Err(self.stranger(presented, turned.rule, &turned.fault));
         }
-        let principal = match self.identity.identify(presented).await {
-            Ok(principal) => principal,
+        let Accepted { principal, token } = match self.identity.accept(presented).await {
+            Ok(accepted) => accepted,
             Err(refusal) => return Err(self.stranger(presented, refusal.rule(), &refusal.fault())),
         };
-        let caller = Caller::new(principal, presented.transport, presented.peer);
+        let caller = Caller { token, ..Caller::new(principal, presented.transport, presented.peer) };
         if self.acquaintances.first_in_a_while(&caller) {
             let mut journey = self.begin(&caller, "authenticate", "", &TraceContext::default());
             journey.note(|end| {

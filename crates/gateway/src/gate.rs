@@ -15,7 +15,6 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use portcullis_guard::{ClientFault, Released, Releaser};
@@ -31,7 +30,7 @@ use crate::approvals;
 use crate::caller::Acquaintances;
 use crate::exchange::{Releasing, Voice};
 use crate::record::Journey;
-use crate::steps::Approval;
+use crate::steps::{Approval, Deed, MayAsk};
 use crate::{Admission, Approvals, CallRequest, Caller, Catalogue, Profiles, Recorder};
 
 /// What the gate is made of.
@@ -189,7 +188,7 @@ impl Gateway {
         let found = house.catalogue.tool(&request.tool);
         let decision = found.map(|entry| house.decide(caller, entry.tool.spec()));
         // 3. Admit, also those who ask for what does not exist.
-        let _place = Self::note_rate(caller, self.admission.admit(&principal.id).await)?;
+        let _place = Self::note_rate(caller, self.admission.admit(&principal.id, &principal.tenant).await)?;
         let unknown = || unknown("tool", &request.tool);
         let (Some(entry), Some(decision)) = (found, decision) else {
             return Err(Stop::refused("catalogue", unknown()));
@@ -206,33 +205,29 @@ impl Gateway {
             request.arguments = Arguments(cleaned);
         }
         // 5. Authorize.
-        let deadline = Instant::now() + self.admission.settings().deadline;
         let product = caller.product.as_deref();
         let asked = Asked { principal, tool: spec, arguments: &request.arguments.0, product };
-        let permit =
-            house.policies.authorize_call(asked, deadline, self.budget, request.trace.clone()).map_err(|Refusal { rule }| {
+        let permit = house.policies.authorize_call(asked, self.deadline(), self.budget, request.trace.clone()).map_err(
+            |Refusal { rule }| {
                 let fault = not_like_this(&rule);
                 Stop::Refused(rule, fault)
-            })?;
-        let permit = self.fits_profile(permit, spec.name.as_str(), &request.arguments, journey)?;
-        self.ask_outside(&permit, spec, &request.arguments).await?;
-        let bare = Self::wants_unredacted(&permit, &request, journey)?;
-        self.recorder.may_begin(spec.risk).map_err(|reason| {
-            let fault = Fault::new(FaultCode::Unavailable, "the audit log cannot be written, so no call is made");
-            Stop::refused("audit", fault.with_internal(reason).with_retry_after(5))
-        })?;
+            },
+        )?;
+        let deed = Deed {
+            answers: request.answers.as_ref(),
+            abilities: request.abilities,
+            unredacted: request.unredacted,
+            ..Deed::call(spec, &request.arguments)
+        };
+        let cleared = self.clear(permit.carrying(caller.token.as_ref()), &deed, journey).await?;
+        let (permit, bare) = (cleared.permit, cleared.bare);
         // 6. Run.
-        let ran = match self.approve(&permit, entry, &request, journey).await? {
-            Approval::Ask(outcome) => Ok(outcome),
-            Approval::Go(answers) => {
-                let exchange = self.exchange(&permit, voice, answers, request.abilities);
-                self.within(&permit, journey, entry.tool.run(&permit, request.arguments.clone(), &exchange)).await
-            }
-            Approval::Approved(answers) => {
-                let binding = approvals::binding(&principal.id, spec.name.as_str(), &request.arguments.0);
+        let ran = match cleared.approval {
+            Approval::Ask { requests, state } => Ok(Outcome::asking(requests, Some(state))),
+            Approval::Go { answers, binding } => {
                 let exchange = self.exchange(&permit, voice, answers, request.abilities);
                 let ran = self.within(&permit, journey, entry.tool.run(&permit, request.arguments.clone(), &exchange)).await;
-                ran.map(|outcome| approvals::carried(&binding, outcome))
+                ran.map(|outcome| binding.iter().fold(outcome, |outcome, binding| approvals::carried(binding, outcome)))
             }
         };
         // 7. Release.
@@ -340,7 +335,7 @@ impl Gateway {
             return Err(self.releaser.fault(&fault.with_retry_after(5)));
         }
         if let Ok(released) = &released {
-            self.admission.ledger().spend(&caller.principal.id, released.bytes() / BYTES_PER_TOKEN);
+            self.admission.spend(&caller.principal, released.bytes() / BYTES_PER_TOKEN);
         }
         released.map_err(|fault| {
             caller.meter.set_retry_after(fault.retry_after_seconds());

@@ -15,7 +15,7 @@ mod profiles;
 mod record;
 mod steps;
 
-pub use admission::{Admission, LedgerError, LimitSettings, Rate, RateState, TokenLedger};
+pub use admission::{Admission, Holder, LedgerError, LimitSettings, Rate, RateState, TokenLedger};
 pub use approvals::{ApprovalError, ApprovalRecord, ApprovalSettings, ApprovalState, Approvals};
 pub use caller::{CallRequest, Caller, GetPrompt, LookupRequest};
 pub use catalogue::{Catalogue, CatalogueBuilder, CatalogueError};

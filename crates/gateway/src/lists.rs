@@ -58,7 +58,7 @@ impl Gateway {
     /// A listing walks the road too: admitted, confined to what the principal may use, released, recorded.
     fn list<T>(&self, caller: &Caller, method: &'static str, entries: impl FnOnce(&House) -> Vec<T>) -> Answer<Vec<T>> {
         let mut journey = self.begin(caller, method, "", &TraceContext::default());
-        let admitted = self.admission.admit_now(&caller.principal.id);
+        let admitted = self.admission.admit_now(&caller.principal.id, &caller.principal.tenant);
         let listed = Self::note_rate(caller, admitted).map(|_place| {
             journey.note(|end| {
                 end.allowed = true;

@@ -1,16 +1,19 @@
 //! The road of what is no tool call: reading a resource, getting a prompt, completing an argument. The same steps in the
-//! same order as in [`gate`](crate::gate).
+//! same order as in [`gate`](crate::gate), taken by the same code from the permit on.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use portcullis_model::{CompletionKind, Fault, PromptSpec, TraceContext};
-use portcullis_policy::Refusal;
-use portcullis_ports::{PromptOutput, ResourceOutput};
-use serde_json::Value;
+use portcullis_guard::Released;
+use portcullis_model::{CompletionKind, Fault, PromptSpec, RiskClass, TraceContext};
+use portcullis_policy::{Action, Permit, Refusal};
+use portcullis_ports::{Arguments, PromptOutput, ResourceOutput};
+use serde_json::{Map, Value};
 
 use crate::gate::{Answer, Gateway, Stop, unknown};
-use crate::{Caller, Catalogue, GetPrompt, LookupRequest, Voice};
+use crate::record::Journey;
+use crate::steps::{Approval, Cleared, Deed, MayAsk};
+use crate::{Caller, Catalogue, GetPrompt, LookupRequest, Voice, approvals};
 
 impl Gateway {
     /// Reads a resource.
@@ -19,27 +22,43 @@ impl Gateway {
     /// As [`Gateway::call`].
     pub async fn read(&self, caller: &Caller, request: LookupRequest, voice: Arc<dyn Voice>) -> Answer<ResourceOutput> {
         let mut journey = self.begin(caller, "resources/read", &request.uri, &request.trace);
+        let walked = self.walk_read(caller, request, &voice, &mut journey).await;
+        self.end(caller, journey, walked)
+    }
+
+    async fn walk_read(
+        &self,
+        caller: &Caller,
+        request: LookupRequest,
+        voice: &Arc<dyn Voice>,
+        journey: &mut Journey,
+    ) -> Result<Released<ResourceOutput>, Stop> {
+        let LookupRequest { uri, trace, answers, abilities } = request;
+        let principal = &caller.principal;
         let house = self.house.load_full();
-        let _place = match Self::note_rate(caller, self.admission.admit(&caller.principal.id).await) {
-            Ok(place) => place,
-            Err(stop) => return self.end(caller, journey, Err(stop)),
-        };
-        let Some(reader) = house.catalogue.reader(&request.uri) else {
-            return self.end(caller, journey, Err(Stop::refused("catalogue", unknown("resource", &request.uri))));
-        };
-        let deadline = Instant::now() + self.admission.settings().deadline;
-        let issued = house.policies.authorize_read(&caller.principal, &request.uri, deadline, self.budget, request.trace);
-        let permit = match issued {
-            Ok(permit) => permit,
-            Err(Refusal { rule }) => {
-                return self.end(caller, journey, Err(Stop::Refused(rule, unknown("resource", &request.uri))));
+        let _place = Self::note_rate(caller, self.admission.admit(&principal.id, &principal.tenant).await)?;
+        let none = || unknown("resource", &uri);
+        let reader = house.catalogue.reader(&uri).ok_or_else(|| Stop::refused("catalogue", none()))?;
+        let decided = house.policies.decide_read(principal, &uri);
+        if !decided.allowed {
+            return Err(Stop::Refused(decided.rule, none()));
+        }
+        let habit = format!("resources/read:{}", house.catalogue.family(&uri));
+        self.admission.admit_tool(&principal.id, &habit, RiskClass::Read)?;
+        let issued = house.policies.authorize_read(principal, &uri, self.deadline(), self.budget, trace);
+        let permit = caller.confine(issued.map_err(|Refusal { rule }| Stop::Refused(rule, none()))?);
+        let nothing = Arguments::default();
+        let deed = Deed { answers: answers.as_ref(), abilities, ..Deed::lookup(Action::Read, &uri, &habit, &nothing) };
+        let Cleared { permit, approval, .. } = self.clear(permit, &deed, journey).await?;
+        let ran = match approval {
+            Approval::Ask { requests, state } => Ok(ResourceOutput::asking(requests, Some(state))),
+            Approval::Go { answers, binding } => {
+                let exchange = self.exchange(&permit, voice, answers, abilities);
+                let read = self.within(&permit, journey, reader.read(&permit, &uri, &exchange)).await;
+                read.map(|output| self.did(&permit, &deed, output, binding.as_deref()))
             }
         };
-        let permit = caller.confine(permit);
-        let exchange = self.exchange(&permit, &voice, request.answers, request.abilities);
-        let ran = self.within(&permit, &mut journey, reader.read(&permit, &request.uri, &exchange)).await;
-        let released = ran.and_then(|output| self.releaser.resource(&permit, output));
-        self.end(caller, journey, released.map_err(Stop::Failed))
+        ran.and_then(|output| self.releaser.resource(&permit, output)).map_err(Stop::Failed)
     }
 
     /// Renders a prompt.
@@ -50,30 +69,43 @@ impl Gateway {
         let mut journey = self.begin(caller, "prompts/get", &request.name, &request.trace);
         let arguments = Value::Object(request.arguments.0.clone());
         journey.note(|end| end.arguments = Some(arguments));
+        let walked = self.walk_prompt(caller, request, &voice, &mut journey).await;
+        self.end(caller, journey, walked)
+    }
+
+    async fn walk_prompt(
+        &self,
+        caller: &Caller,
+        request: GetPrompt,
+        voice: &Arc<dyn Voice>,
+        journey: &mut Journey,
+    ) -> Result<Released<PromptOutput>, Stop> {
+        let GetPrompt { name, arguments, trace, answers, abilities } = request;
+        let principal = &caller.principal;
         let house = self.house.load_full();
-        let _place = match Self::note_rate(caller, self.admission.admit(&caller.principal.id).await) {
-            Ok(place) => place,
-            Err(stop) => return self.end(caller, journey, Err(stop)),
-        };
-        let Some(prompt) = house.catalogue.prompt(&request.name) else {
-            return self.end(caller, journey, Err(Stop::refused("catalogue", unknown("prompt", &request.name))));
-        };
-        if let Err(fault) = check_prompt_arguments(prompt.spec(), &request.arguments.0) {
-            return self.end(caller, journey, Err(Stop::refused("argument-schema", fault)));
+        let _place = Self::note_rate(caller, self.admission.admit(&principal.id, &principal.tenant).await)?;
+        let none = || unknown("prompt", &name);
+        let prompt = house.catalogue.prompt(&name).ok_or_else(|| Stop::refused("catalogue", none()))?;
+        let decided = house.policies.decide_prompt(principal, &name);
+        if !decided.allowed {
+            return Err(Stop::Refused(decided.rule, none()));
         }
-        let deadline = Instant::now() + self.admission.settings().deadline;
-        let issued = house.policies.authorize_prompt(&caller.principal, &request.name, deadline, self.budget, request.trace);
-        let permit = match issued {
-            Ok(permit) => permit,
-            Err(Refusal { rule }) => {
-                return self.end(caller, journey, Err(Stop::Refused(rule, unknown("prompt", &request.name))));
+        let habit = format!("prompts/get:{name}");
+        self.admission.admit_tool(&principal.id, &habit, RiskClass::Read)?;
+        check_prompt_arguments(prompt.spec(), &arguments.0).map_err(|fault| Stop::refused("argument-schema", fault))?;
+        let issued = house.policies.authorize_prompt(principal, &name, self.deadline(), self.budget, trace);
+        let permit = caller.confine(issued.map_err(|Refusal { rule }| Stop::Refused(rule, none()))?);
+        let deed = Deed { answers: answers.as_ref(), abilities, ..Deed::lookup(Action::Prompt, &name, &habit, &arguments) };
+        let Cleared { permit, approval, .. } = self.clear(permit, &deed, journey).await?;
+        let ran = match approval {
+            Approval::Ask { requests, state } => Ok(PromptOutput::asking(requests, Some(state))),
+            Approval::Go { answers, binding } => {
+                let exchange = self.exchange(&permit, voice, answers, abilities);
+                let rendered = self.within(&permit, journey, prompt.render(&permit, arguments.clone(), &exchange)).await;
+                rendered.map(|output| self.did(&permit, &deed, output, binding.as_deref()))
             }
         };
-        let permit = caller.confine(permit);
-        let exchange = self.exchange(&permit, &voice, request.answers, request.abilities);
-        let ran = self.within(&permit, &mut journey, prompt.render(&permit, request.arguments, &exchange)).await;
-        let released = ran.and_then(|output| self.releaser.prompt(&permit, output));
-        self.end(caller, journey, released.map_err(Stop::Failed))
+        ran.and_then(|output| self.releaser.prompt(&permit, output)).map_err(Stop::Failed)
     }
 
     /// Completes an argument of a prompt (`prompt` is its name) or a variable of a resource template.
@@ -87,44 +119,78 @@ impl Gateway {
         argument: &str,
         prefix: &str,
     ) -> Answer<Vec<String>> {
-        let (kind_word, name) = match reference {
-            CompletionReference::Prompt(name) => ("prompt", name),
-            CompletionReference::Template(uri) => ("resource", uri),
-        };
-        let mut journey = self.begin(caller, "completion/complete", name, &TraceContext::default());
+        let mut journey = self.begin(caller, "completion/complete", reference.name(), &TraceContext::default());
+        let walked = self.walk_completion(caller, reference, argument, prefix, &mut journey).await;
+        self.end(caller, journey, walked)
+    }
+
+    async fn walk_completion(
+        &self,
+        caller: &Caller,
+        reference: CompletionReference<'_>,
+        argument: &str,
+        prefix: &str,
+        journey: &mut Journey,
+    ) -> Result<Released<Vec<String>>, Stop> {
+        let (principal, name) = (&caller.principal, reference.name());
         let house = self.house.load_full();
-        let _place = match Self::note_rate(caller, self.admission.admit(&caller.principal.id).await) {
-            Ok(place) => place,
-            Err(stop) => return self.end(caller, journey, Err(stop)),
-        };
+        let _place = Self::note_rate(caller, self.admission.admit(&principal.id, &principal.tenant).await)?;
+        let none = || unknown(reference.kind(), name);
         let Ok(kind) = completion_kind(&house.catalogue, reference, argument) else {
-            return self.end(caller, journey, Err(Stop::refused("catalogue", unknown(kind_word, name))));
+            return Err(Stop::refused("catalogue", none()));
         };
-        let deadline = Instant::now() + self.admission.settings().deadline;
-        let trace = TraceContext::default();
+        let (policies, trace) = (&house.policies, TraceContext::default());
+        let decided = match reference {
+            CompletionReference::Prompt(name) => policies.decide_prompt(principal, name),
+            CompletionReference::Template(uri) => policies.decide_family(principal, uri),
+        };
+        if !decided.allowed {
+            return Err(Stop::Refused(decided.rule, none()));
+        }
+        let habit = format!("completion/complete:{name}");
+        self.admission.admit_tool(&principal.id, &habit, RiskClass::Read)?;
         let issued = match reference {
-            CompletionReference::Prompt(name) => {
-                house.policies.authorize_prompt(&caller.principal, name, deadline, self.budget, trace)
-            }
-            CompletionReference::Template(uri) => {
-                house.policies.authorize_family(&caller.principal, uri, deadline, self.budget, trace)
-            }
+            CompletionReference::Prompt(name) => policies.authorize_prompt(principal, name, self.deadline(), self.budget, trace),
+            CompletionReference::Template(uri) => policies.authorize_family(principal, uri, self.deadline(), self.budget, trace),
         };
-        let permit = match issued {
-            Ok(permit) => permit,
-            Err(Refusal { rule }) => return self.end(caller, journey, Err(Stop::Refused(rule, unknown(kind_word, name)))),
+        let permit = caller.confine(issued.map_err(|Refusal { rule }| Stop::Refused(rule, none()))?);
+        let mut asked = Map::new();
+        asked.insert("argument".to_owned(), argument.into());
+        asked.insert("value".to_owned(), prefix.into());
+        let asked = Arguments(asked);
+        let deed = Deed::lookup(Action::Complete, name, &habit, &asked);
+        let Cleared { permit, approval, .. } = self.clear(permit, &deed, journey).await?;
+        // Nobody is asked in the middle of typing: without abilities an approval is refused as pending.
+        let Approval::Go { .. } = approval else {
+            return Err(Stop::refused("approval", none()));
         };
-        let permit = caller.confine(permit);
         let ran = match (&kind, house.catalogue.completer()) {
-            (None, _) | (_, None) => Ok(Vec::new()),
+            (None, _) | (_, None) => self.within(&permit, journey, async { Ok(Vec::new()) }).await,
             (Some(CompletionKind::Fixed(values)), _) => {
                 let fits = |v: &&Arc<str>| v.starts_with(prefix);
-                Ok(values.iter().filter(fits).map(ToString::to_string).collect())
+                let fitting = values.iter().filter(fits).map(ToString::to_string).collect();
+                self.within(&permit, journey, async { Ok(fitting) }).await
             }
-            (Some(kind), Some(completer)) => self.within(&permit, &mut journey, completer.complete(&permit, kind, prefix)).await,
+            (Some(kind), Some(completer)) => self.within(&permit, journey, completer.complete(&permit, kind, prefix)).await,
         };
-        let released = ran.and_then(|values| self.releaser.values(&permit, values));
-        self.end(caller, journey, released.map_err(Stop::Failed))
+        if ran.is_ok() {
+            self.profiles.learn(permit.principal_id(), deed.habit, &deed.arguments.0, std::iter::empty());
+        }
+        ran.and_then(|values| self.releaser.values(&permit, values)).map_err(Stop::Failed)
+    }
+
+    /// Learns from a lookup that was answered; an approval travels on with what is still to be asked.
+    fn did<T: MayAsk>(&self, permit: &Permit, deed: &Deed<'_>, output: T, binding: Option<&str>) -> T {
+        self.profiles.learn(permit.principal_id(), deed.habit, &deed.arguments.0, std::iter::empty());
+        match binding {
+            Some(binding) => approvals::carried(binding, output),
+            None => output,
+        }
+    }
+
+    /// When what begins now must be over.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.admission.settings().deadline
     }
 }
 
@@ -135,6 +201,20 @@ pub enum CompletionReference<'a> {
     Prompt(&'a str),
     /// A resource template by its URI template.
     Template(&'a str),
+}
+
+impl CompletionReference<'_> {
+    fn name(&self) -> &str {
+        let (Self::Prompt(name) | Self::Template(name)) = self;
+        name
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Prompt(_) => "prompt",
+            Self::Template(_) => "resource",
+        }
+    }
 }
 
 /// No prompt or template of that name exists.

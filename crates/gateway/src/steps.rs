@@ -1,25 +1,146 @@
 //! The steps between the permit and the run: what the principal usually does, what another policy says, whether the answer
-//! may go out bare, and a person's yes. Each can only refuse; none makes a permit.
+//! may go out bare, whether it can be recorded, and a person's yes. Each can only refuse; none makes a permit. Calls of tools
+//! and lookups take the same ones.
 
 use std::sync::Arc;
 
 use portcullis_model::{Clock, Fault, FaultCode, RiskClass, SystemClock, ToolSpec};
-use portcullis_policy::{EXTERNAL_RULE, ExternalDecision, ExternalInput, Permit};
-use portcullis_ports::{Answers, Arguments, Outcome};
+use portcullis_policy::{Action, EXTERNAL_RULE, ExternalDecision, ExternalInput, ExternalTool, Permit};
+use portcullis_ports::{Answers, Arguments, ClientAbilities, InputRequest, Outcome, PromptOutput, ResourceOutput};
 use serde_json::Value;
 
-use crate::CallRequest;
 use crate::approvals::{self, Standing, Subject, Yes};
-use crate::catalogue::ToolEntry;
 use crate::gate::{Gateway, Stop};
 use crate::profiles::{self, Judgement};
 use crate::record::Journey;
 
+/// What a caller is about to do, as the steps need to know it.
+pub(crate) struct Deed<'a> {
+    pub action: Action,
+    /// The tool, the URI, the prompt, or what is completed.
+    pub name: &'a str,
+    /// What it counts as in a behaviour profile: the tool, or the kind of lookup with the family it belongs to.
+    pub habit: &'a str,
+    pub risk: RiskClass,
+    /// Category of a writing tool.
+    pub category: Option<&'a str>,
+    pub arguments: &'a Arguments,
+    /// Answers of an earlier round.
+    pub answers: Option<&'a Answers>,
+    pub abilities: ClientAbilities,
+    /// Whether the answer is wanted without redaction.
+    pub unredacted: bool,
+}
+
+impl<'a> Deed<'a> {
+    /// A call of a tool; answers and abilities are added by who has them.
+    pub(crate) fn call(spec: &'a ToolSpec, arguments: &'a Arguments) -> Self {
+        Self {
+            risk: spec.risk,
+            category: spec.category.as_ref().map(|category| &*category.0),
+            ..Self::lookup(Action::Call, spec.name.as_str(), spec.name.as_str(), arguments)
+        }
+    }
+
+    /// A lookup, which reads.
+    pub(crate) fn lookup(action: Action, name: &'a str, habit: &'a str, arguments: &'a Arguments) -> Self {
+        Self {
+            action,
+            name,
+            habit,
+            risk: RiskClass::Read,
+            category: None,
+            arguments,
+            answers: None,
+            abilities: ClientAbilities::default(),
+            unredacted: false,
+        }
+    }
+
+    /// The name an approval is bound to: what is no call carries its action, so that no tool has it.
+    fn bound_name(&self) -> String {
+        match self.action {
+            Action::Call => self.name.to_owned(),
+            other => format!("{}:{}", other.as_str(), self.name),
+        }
+    }
+}
+
+/// What every step let through.
+pub(crate) struct Cleared {
+    pub permit: Permit,
+    pub approval: Approval,
+    /// Whether the answer goes out without redaction.
+    pub bare: bool,
+}
+
+/// An answer that may ask the user of the client first.
+pub(crate) trait MayAsk: Sized {
+    /// A question in place of the answer.
+    fn asking(requests: Vec<(String, InputRequest)>, state: Option<Value>) -> Self;
+    /// The same with another state, where it asks.
+    fn with_state(self, change: impl FnOnce(Option<Value>) -> Value) -> Self;
+}
+
+impl MayAsk for Outcome {
+    fn asking(requests: Vec<(String, InputRequest)>, state: Option<Value>) -> Self {
+        Self::NeedsInput { requests, state }
+    }
+
+    fn with_state(self, change: impl FnOnce(Option<Value>) -> Value) -> Self {
+        match self {
+            Self::NeedsInput { requests, state } => Self::NeedsInput { requests, state: Some(change(state)) },
+            complete @ Self::Complete(_) => complete,
+        }
+    }
+}
+
+impl MayAsk for ResourceOutput {
+    fn asking(requests: Vec<(String, InputRequest)>, state: Option<Value>) -> Self {
+        Self::NeedsInput { requests, state }
+    }
+
+    fn with_state(self, change: impl FnOnce(Option<Value>) -> Value) -> Self {
+        match self {
+            Self::NeedsInput { requests, state } => Self::NeedsInput { requests, state: Some(change(state)) },
+            complete @ Self::Contents(_) => complete,
+        }
+    }
+}
+
+impl MayAsk for PromptOutput {
+    fn asking(requests: Vec<(String, InputRequest)>, state: Option<Value>) -> Self {
+        Self::NeedsInput { requests, state }
+    }
+
+    fn with_state(self, change: impl FnOnce(Option<Value>) -> Value) -> Self {
+        match self {
+            Self::NeedsInput { requests, state } => Self::NeedsInput { requests, state: Some(change(state)) },
+            complete @ Self::Messages { .. } => complete,
+        }
+    }
+}
+
 impl Gateway {
+    /// Every step between the permit and the run, in order.
+    pub(crate) async fn clear(&self, permit: Permit, deed: &Deed<'_>, journey: &mut Journey) -> Result<Cleared, Stop> {
+        let permit = self.fits_profile(permit, deed, journey)?;
+        self.ask_outside(&permit, deed).await?;
+        let bare = Self::wants_unredacted(&permit, deed, journey)?;
+        self.recorder.may_begin(deed.risk).map_err(|reason| {
+            let fault = Fault::new(FaultCode::Unavailable, "the audit log cannot be written, so no call is made");
+            Stop::refused("audit", fault.with_internal(reason).with_retry_after(5))
+        })?;
+        let approval = self.approve(&permit, deed, journey).await?;
+        Ok(Cleared { permit, approval, bare })
+    }
+
     /// Asks the external policy, where there is one: it can only refuse, and so does everything but a clear answer of it.
-    pub(crate) async fn ask_outside(&self, permit: &Permit, spec: &ToolSpec, arguments: &Arguments) -> Result<(), Stop> {
+    async fn ask_outside(&self, permit: &Permit, deed: &Deed<'_>) -> Result<(), Stop> {
         let Some(external) = &self.external else { return Ok(()) };
-        let input = ExternalInput::of_call(permit, spec, &arguments.0, SystemClock.now());
+        let what =
+            ExternalTool { name: deed.name.to_owned(), risk: deed.risk.as_str(), category: deed.category.map(str::to_owned) };
+        let input = ExternalInput::new(permit, deed.action, what, &deed.arguments.0, SystemClock.now());
         let decision = tokio::time::timeout_at(permit.deadline().into(), external.decide(permit, &input)).await;
         let refused = |code, message: &str, internal: String| {
             Err(Stop::refused(EXTERNAL_RULE, Fault::new(code, message).with_internal(format!("{}: {internal}", external.name()))))
@@ -40,8 +161,8 @@ impl Gateway {
 
     /// Whether this call asks for its answer without redaction. The wish is recorded on its own before anything runs, the
     /// release again with the call; without the grant it is refused.
-    pub(crate) fn wants_unredacted(permit: &Permit, request: &CallRequest, journey: &mut Journey) -> Result<bool, Stop> {
-        if !request.unredacted {
+    fn wants_unredacted(permit: &Permit, deed: &Deed<'_>, journey: &mut Journey) -> Result<bool, Stop> {
+        if !deed.unredacted {
             return Ok(false);
         }
         if !permit.may_see_unredacted() {
@@ -63,18 +184,12 @@ impl Gateway {
     }
 
     /// Whether the call is like what its principal usually does; the permit is confined to what that is.
-    pub(crate) fn fits_profile(
-        &self,
-        permit: Permit,
-        tool: &str,
-        arguments: &Arguments,
-        journey: &mut Journey,
-    ) -> Result<Permit, Stop> {
-        match self.profiles.judge(permit.principal_id(), tool, &arguments.0) {
-            Judgement::Fits => Ok(self.profiles.confine(permit, tool)),
+    fn fits_profile(&self, permit: Permit, deed: &Deed<'_>, journey: &mut Journey) -> Result<Permit, Stop> {
+        match self.profiles.judge(permit.principal_id(), deed.habit, &deed.arguments.0) {
+            Judgement::Fits => Ok(self.profiles.confine(permit, deed.habit)),
             Judgement::Reported(deviations) => {
                 let described = profiles::described(&deviations);
-                tracing::warn!(target: "portcullis::gate", principal = %permit.principal_id(), tool, "{described}");
+                tracing::warn!(target: "portcullis::gate", principal = %permit.principal_id(), habit = deed.habit, "{described}");
                 journey.note(|end| end.note = Some(described));
                 Ok(permit)
             }
@@ -95,27 +210,21 @@ impl Gateway {
     }
 
     /// A person's yes, where the call needs one. Everything but a yes ends the call or asks for one.
-    pub(crate) async fn approve(
-        &self,
-        permit: &Permit,
-        entry: &ToolEntry,
-        request: &CallRequest,
-        journey: &mut Journey,
-    ) -> Result<Approval, Stop> {
-        let spec = entry.tool.spec();
-        if spec.risk != RiskClass::Destructive && !permit.needs_approval() {
-            return Ok(Approval::Go(request.answers.clone()));
+    async fn approve(&self, permit: &Permit, deed: &Deed<'_>, journey: &mut Journey) -> Result<Approval, Stop> {
+        if deed.risk != RiskClass::Destructive && !permit.needs_approval() {
+            return Ok(Approval::Go { answers: deed.answers.cloned(), binding: None });
         }
-        let rendered = Value::Object(request.arguments.0.clone()).to_string();
+        let rendered = Value::Object(deed.arguments.0.clone()).to_string();
         let summary = self.releaser.values(permit, vec![rendered]).map_err(Stop::Failed)?.into_inner().pop().unwrap_or_default();
+        let name = deed.bound_name();
         let subject = Subject {
             principal: permit.principal_id(),
-            tool: spec.name.as_str(),
-            risk: spec.risk,
-            arguments: &request.arguments.0,
+            tool: &name,
+            risk: deed.risk,
+            arguments: &deed.arguments.0,
             summary: &summary,
         };
-        let standing = self.approvals.stand(subject, request.answers.as_ref(), request.abilities.elicitation).await;
+        let standing = self.approvals.stand(subject, deed.answers, deed.abilities.elicitation).await;
         let note = |journey: &mut Journey, text: String| journey.note(|end| end.note = Some(text));
         match standing {
             Ok(Standing::Approved(yes)) => {
@@ -127,7 +236,8 @@ impl Gateway {
                         Yes::Operator { id, by } => format!("approved by {by} in request {id}"),
                     },
                 );
-                Ok(Approval::Approved(approvals::unwrap_state(request.answers.clone())))
+                let binding = Some(approvals::binding(permit.principal_id(), &name, &deed.arguments.0));
+                Ok(Approval::Go { answers: approvals::unwrap_state(deed.answers.cloned()), binding })
             }
             Ok(Standing::Ask { requests, state }) => {
                 Self::about_approval(journey, "approval.request", false)?;
@@ -135,7 +245,7 @@ impl Gateway {
                     end.rule = Arc::from("approval");
                     end.note = Some("the user of the client is asked for approval".into());
                 });
-                Ok(Approval::Ask(Outcome::NeedsInput { requests, state: Some(state) }))
+                Ok(Approval::Ask { requests, state })
             }
             Ok(Standing::Pending { id }) => {
                 Self::about_approval(journey, "approval.request", false)?;
@@ -152,10 +262,8 @@ impl Gateway {
 
 /// Where a call stands with the approval it may need.
 pub(crate) enum Approval {
-    /// It needs none.
-    Go(Option<Answers>),
-    /// A person said yes; the answers left are the tool's.
-    Approved(Option<Answers>),
+    /// It may run. The answers are the tool's own; with a binding a person said yes to exactly this.
+    Go { answers: Option<Answers>, binding: Option<String> },
     /// A person is to be asked first.
-    Ask(Outcome),
+    Ask { requests: Vec<(String, InputRequest)>, state: Value },
 }

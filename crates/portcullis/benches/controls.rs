@@ -133,8 +133,10 @@ fn main() {
         address: plenty,
         principal: plenty,
         tool: plenty,
+        tenant: plenty,
         global: plenty,
         tokens_per_day: None,
+        tenant_tokens_per_day: None,
         ..LimitSettings::default()
     };
     let gateway = Gateway::new(GatewayParts {

@@ -1,4 +1,4 @@
-//! The daily token account of each principal, by UTC day. Counted in memory on every answer, brought together with
+//! The daily token accounts of principals and tenants, by UTC day. Counted in memory on every answer, brought together with
 //! the other processes that share the state by [`TokenLedger::settle`]; a store that cannot be reached loses nothing
 //! that was counted here.
 
@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use portcullis_model::{Clock, PrincipalId, SystemClock, Timestamp};
+use portcullis_model::{Clock, PrincipalId, SystemClock, TenantId, Timestamp};
 use portcullis_state::{Namespace, Store, StoreError};
 
 const NAMESPACE: Namespace = "gateway.tokens";
@@ -25,6 +25,37 @@ pub enum LedgerError {
     Contended,
 }
 
+/// Whose account it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// One principal's.
+    Principal(PrincipalId),
+    /// That of all principals of a tenant together.
+    Tenant(TenantId),
+}
+
+impl Holder {
+    /// The key of its account of one day.
+    fn key(&self, day: i64) -> String {
+        match self {
+            Self::Principal(id) => format!("{day}/{}", blake3::hash(id.as_str().as_bytes()).to_hex()),
+            Self::Tenant(id) => format!("{day}/tenant/{}", blake3::hash(id.as_str().as_bytes()).to_hex()),
+        }
+    }
+}
+
+impl From<&PrincipalId> for Holder {
+    fn from(id: &PrincipalId) -> Self {
+        Self::Principal(id.clone())
+    }
+}
+
+impl From<&TenantId> for Holder {
+    fn from(id: &TenantId) -> Self {
+        Self::Tenant(id.clone())
+    }
+}
+
 #[derive(Debug, Default, Clone, Copy)]
 struct Account {
     /// What the store said last, this process's share included.
@@ -36,7 +67,7 @@ struct Account {
 #[derive(Debug, Default)]
 struct Today {
     day: i64,
-    accounts: HashMap<PrincipalId, Account>,
+    accounts: HashMap<Holder, Account>,
 }
 
 /// What principals took today.
@@ -58,17 +89,19 @@ impl TokenLedger {
         Self { store: None, clock: Arc::new(SystemClock), today: Mutex::default() }
     }
 
-    /// Books `tokens` on the account of `principal`.
-    pub fn spend(&self, principal: &PrincipalId, tokens: u64) {
+    /// Books `tokens` on an account.
+    pub fn spend(&self, holder: impl Into<Holder>, tokens: u64) {
+        let holder = holder.into();
         self.with_today(|today| {
-            let account = today.accounts.entry(principal.clone()).or_default();
+            let account = today.accounts.entry(holder).or_default();
             account.unsettled = account.unsettled.saturating_add(tokens);
         });
     }
 
     /// Tokens taken today, as far as this process knows.
-    pub fn spent(&self, principal: &PrincipalId) -> u64 {
-        self.with_today(|today| today.accounts.get(principal).map_or(0, |a| a.known.saturating_add(a.unsettled)))
+    pub fn spent(&self, holder: impl Into<Holder>) -> u64 {
+        let holder = holder.into();
+        self.with_today(|today| today.accounts.get(&holder).map_or(0, |a| a.known.saturating_add(a.unsettled)))
     }
 
     /// Seconds until the accounts begin anew, at least one.
@@ -86,12 +119,12 @@ impl TokenLedger {
         let Some(store) = &self.store else { return Ok(()) };
         let (day, accounts) = self.with_today(|today| (today.day, today.accounts.clone()));
         let expires = Timestamp::from_seconds((day + 2) * DAY);
-        for (principal, account) in accounts {
-            let key = format!("{day}/{}", blake3::hash(principal.as_str().as_bytes()).to_hex());
+        for (holder, account) in accounts {
+            let key = holder.key(day);
             let total = add(store.as_ref(), &key, account.unsettled, expires).await?;
             self.with_today(|today| {
                 if today.day == day
-                    && let Some(own) = today.accounts.get_mut(&principal)
+                    && let Some(own) = today.accounts.get_mut(&holder)
                 {
                     own.known = total;
                     own.unsettled = own.unsettled.saturating_sub(account.unsettled);
@@ -101,19 +134,19 @@ impl TokenLedger {
         Ok(())
     }
 
-    /// Learns what `principal` spent before this process began; once per principal and day.
+    /// Learns what was spent from an account before this process began; once per account and day.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn recall(&self, principal: &PrincipalId) -> Result<(), LedgerError> {
+    pub async fn recall(&self, holder: impl Into<Holder>) -> Result<(), LedgerError> {
         let Some(store) = &self.store else { return Ok(()) };
-        let day = self.with_today(|today| (!today.accounts.contains_key(principal)).then_some(today.day));
+        let holder = holder.into();
+        let day = self.with_today(|today| (!today.accounts.contains_key(&holder)).then_some(today.day));
         let Some(day) = day else { return Ok(()) };
-        let key = format!("{day}/{}", blake3::hash(principal.as_str().as_bytes()).to_hex());
-        let known = store.get(NAMESPACE, &key).await?.and_then(|e| number(&e.value)).unwrap_or(0);
+        let known = store.get(NAMESPACE, &holder.key(day)).await?.and_then(|e| number(&e.value)).unwrap_or(0);
         self.with_today(|today| {
             if today.day == day {
-                today.accounts.entry(principal.clone()).or_insert(Account { known, unsettled: 0 });
+                today.accounts.entry(holder).or_insert(Account { known, unsettled: 0 });
             }
         });
         Ok(())
@@ -190,6 +223,21 @@ mod tests {
         assert_eq!(a.seconds_to_next_day(), u64::try_from(DAY).unwrap() - 50);
         clock.advance(Duration::from_hours(24));
         assert_eq!(a.spent(&who("key:x")), 0, "a new day");
+    }
+
+    #[tokio::test]
+    async fn a_tenant_and_a_principal_of_one_name_have_two_accounts() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(5)));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+        let ledger = TokenLedger::shared(store.clone(), clock.clone());
+        let tenant = TenantId::new("x").unwrap();
+        ledger.spend(&who("x"), 5);
+        ledger.spend(&tenant, 7);
+        ledger.settle().await.unwrap();
+        let restarted = TokenLedger::shared(store, clock);
+        restarted.recall(&tenant).await.unwrap();
+        restarted.recall(&who("x")).await.unwrap();
+        assert_eq!((restarted.spent(&who("x")), restarted.spent(&tenant)), (5, 7));
     }
 
     #[tokio::test]

@@ -1,20 +1,21 @@
 //! Admission: how often and how much at once. One stage, in front of all work: per address before anybody is known,
-//! then per principal, per principal and tool, and in all; then a place among the running calls, waited for in a
-//! bounded queue. Every refusal says when to come back.
+//! then per principal, per principal and tool, per tenant, and in all; then a place among the running calls, waited for in
+//! a bounded queue. Every refusal says when to come back.
 
 mod ledger;
 mod rates;
 mod settings;
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use governor::clock::{Clock, DefaultClock};
-use portcullis_model::{Fault, FaultCode, PrincipalId, RiskClass};
+use portcullis_model::{Fault, FaultCode, Principal, PrincipalId, RiskClass, TenantId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use ledger::{LedgerError, TokenLedger};
+pub use ledger::{Holder, LedgerError, TokenLedger};
 use rates::Buckets;
 pub use settings::{LimitSettings, Rate};
 
@@ -37,8 +38,10 @@ pub struct Admission<C: Clock = DefaultClock> {
     principals: Buckets<PrincipalId, C>,
     tools: Buckets<(PrincipalId, Arc<str>), C>,
     writes: Buckets<(PrincipalId, Arc<str>), C>,
+    tenants: Buckets<TenantId, C>,
     everybody: Buckets<(), C>,
-    slots: Mutex<HashMap<PrincipalId, Arc<Semaphore>>>,
+    slots: Slots<PrincipalId>,
+    tenant_slots: Slots<TenantId>,
     all: Arc<Semaphore>,
     queue: Semaphore,
     ledger: Arc<TokenLedger>,
@@ -49,6 +52,7 @@ pub struct Admission<C: Clock = DefaultClock> {
 #[derive(Debug)]
 pub(crate) struct Admitted {
     _own: OwnedSemaphorePermit,
+    _tenant: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
     /// What is left of the principal's rate.
     pub rate: RateState,
@@ -82,8 +86,10 @@ impl<C: Clock + Clone> Admission<C> {
             principals: Buckets::new(settings.principal, clock.clone()),
             tools: Buckets::new(settings.tool, clock.clone()),
             writes: Buckets::new(settings.write, clock.clone()),
+            tenants: Buckets::new(settings.tenant, clock.clone()),
             everybody: Buckets::new(settings.global, clock),
-            slots: Mutex::new(HashMap::new()),
+            slots: Slots::new(settings.concurrent_per_principal),
+            tenant_slots: Slots::new(settings.concurrent_per_tenant),
             all: Arc::new(Semaphore::new(settings.concurrent as usize)),
             queue: Semaphore::new(settings.queue as usize),
             ledger,
@@ -110,40 +116,55 @@ impl<C: Clock + Clone> Admission<C> {
     }
 
     /// Lets one call in, waiting for a place at most [`LimitSettings::queue_time`], or says when to come back.
-    pub(crate) async fn admit(&self, principal: &PrincipalId) -> Result<Admitted, Turned> {
-        if self.settings.tokens_per_day.is_some()
-            && let Err(error) = self.ledger.recall(principal).await
-        {
-            let fault =
-                Fault::new(FaultCode::Unavailable, "the token account of this credential cannot be read, so no call is let in")
-                    .with_internal(error.to_string())
-                    .with_retry_after(5);
-            return Err(Turned { rule: "token-budget", fault });
-        }
-        let rate = self.check(principal)?;
-        let own = self.slots_of(principal);
-        let all = self.all.clone();
-        if let (Ok(own), Ok(all)) = (own.clone().try_acquire_owned(), all.clone().try_acquire_owned()) {
-            return Ok(Admitted { _own: own, _all: all, rate });
+    pub(crate) async fn admit(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<Admitted, Turned> {
+        self.recall(principal, tenant).await?;
+        let rate = self.check(principal, tenant)?;
+        let (own, shared, all) = (self.slots.of(principal), self.tenant_slots.of(tenant), self.all.clone());
+        if let Some(admitted) = Admitted::at_once(&own, &shared, &all, rate) {
+            return Ok(admitted);
         }
         let Ok(_waiting) = self.queue.try_acquire() else {
             return Err(Turned::new("queue", "the server is at its limit of running and waiting calls".into(), 1));
         };
-        // The own place first: a principal that fills its own places must not hold places of everybody while waiting.
-        let places = async { Some((own.acquire_owned().await.ok()?, all.acquire_owned().await.ok()?)) };
+        // The own place first: a principal that fills its own places must not hold places of everybody while waiting, nor
+        // a tenant those of other tenants.
+        let places = async {
+            let (own, tenant) = (own.acquire_owned().await.ok()?, shared.acquire_owned().await.ok()?);
+            Some(Admitted { _own: own, _tenant: tenant, _all: all.acquire_owned().await.ok()?, rate })
+        };
         match tokio::time::timeout(self.settings.queue_time, places).await {
-            Ok(Some((own, all))) => Ok(Admitted { _own: own, _all: all, rate }),
-            _ => Err(self.busy(principal)),
+            Ok(Some(admitted)) => Ok(admitted),
+            _ => Err(self.busy(principal, tenant)),
         }
     }
 
     /// The same without waiting; for what is over in microseconds.
-    pub(crate) fn admit_now(&self, principal: &PrincipalId) -> Result<Admitted, Turned> {
-        let rate = self.check(principal)?;
-        match (self.slots_of(principal).try_acquire_owned(), self.all.clone().try_acquire_owned()) {
-            (Ok(own), Ok(all)) => Ok(Admitted { _own: own, _all: all, rate }),
-            _ => Err(self.busy(principal)),
+    pub(crate) fn admit_now(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<Admitted, Turned> {
+        let rate = self.check(principal, tenant)?;
+        let admitted = Admitted::at_once(&self.slots.of(principal), &self.tenant_slots.of(tenant), &self.all, rate);
+        admitted.ok_or_else(|| self.busy(principal, tenant))
+    }
+
+    /// Learns what was spent today before this process began.
+    async fn recall(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<(), Turned> {
+        let unreadable = |error: LedgerError| {
+            let message = "the token account of this credential cannot be read, so no call is let in";
+            let fault = Fault::new(FaultCode::Unavailable, message).with_internal(error.to_string()).with_retry_after(5);
+            Turned { rule: "token-budget", fault }
+        };
+        if self.settings.tokens_per_day.is_some() {
+            self.ledger.recall(principal).await.map_err(unreadable)?;
         }
+        if self.settings.tenant_tokens_per_day.is_some() {
+            self.ledger.recall(tenant).await.map_err(unreadable)?;
+        }
+        Ok(())
+    }
+
+    /// Books what an answer cost, on the account of the principal and on that of its tenant.
+    pub(crate) fn spend(&self, principal: &Principal, tokens: u64) {
+        self.ledger.spend(&principal.id, tokens);
+        self.ledger.spend(&principal.tenant, tokens);
     }
 
     /// Whether this principal may call this tool once more now.
@@ -163,43 +184,79 @@ impl<C: Clock + Clone> Admission<C> {
         })
     }
 
-    fn check(&self, principal: &PrincipalId) -> Result<RateState, Turned> {
+    fn check(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<RateState, Turned> {
         let left = self.principals.take(principal).map_err(|seconds| {
             let limit = self.principals.rate().per_second;
             Turned::new("rate-limit", format!("more than {limit} calls per second; the next one may come in {seconds}s"), seconds)
         })?;
+        self.tenants.take(tenant).map_err(|seconds| {
+            let limit = self.tenants.rate().per_second;
+            let message = format!("more than {limit} calls per second of your tenant; the next one may come in {seconds}s");
+            Turned::new("tenant-rate", message, seconds)
+        })?;
         self.everybody
             .take(&())
             .map_err(|seconds| Turned::new("global-rate", "the server is at its limit of calls per second".into(), seconds))?;
-        if let Some(limit) = self.settings.tokens_per_day
-            && self.ledger.spent(principal) >= limit
-        {
-            let seconds = self.ledger.seconds_to_next_day();
-            let message = format!("the {limit} tokens this credential may take per day (UTC) are used up");
-            return Err(Turned::new("token-budget", message, seconds));
-        }
+        let spent = |limit: Option<u64>, taken: u64, rule, whose: &str| match limit {
+            Some(limit) if taken >= limit => {
+                let message = format!("the {limit} tokens {whose} may take per day (UTC) are used up");
+                Err(Turned::new(rule, message, self.ledger.seconds_to_next_day()))
+            }
+            _ => Ok(()),
+        };
+        spent(self.settings.tokens_per_day, self.ledger.spent(principal), "token-budget", "this credential")?;
+        spent(self.settings.tenant_tokens_per_day, self.ledger.spent(tenant), "tenant-token-budget", "your tenant")?;
         Ok(RateState { burst: left.burst, per_second: self.principals.rate().per_second.get(), remaining: left.remaining })
     }
 
-    fn busy(&self, principal: &PrincipalId) -> Turned {
-        if self.slots_of(principal).available_permits() == 0 {
+    fn busy(&self, principal: &PrincipalId, tenant: &TenantId) -> Turned {
+        if self.slots.of(principal).available_permits() == 0 {
             let limit = self.settings.concurrent_per_principal;
             return Turned::new("concurrency", format!("{limit} of your calls are already running; wait for one to finish"), 1);
         }
+        if self.tenant_slots.of(tenant).available_permits() == 0 {
+            let limit = self.settings.concurrent_per_tenant;
+            let message = format!("{limit} calls of your tenant are already running; wait for one to finish");
+            return Turned::new("tenant-concurrency", message, 1);
+        }
         Turned::new("concurrency", "the server is at its limit of running calls; wait for one to finish".into(), 1)
     }
+}
 
-    fn slots_of(&self, principal: &PrincipalId) -> Arc<Semaphore> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = slots.get(principal) {
+impl Admitted {
+    fn at_once(own: &Arc<Semaphore>, tenant: &Arc<Semaphore>, all: &Arc<Semaphore>, rate: RateState) -> Option<Self> {
+        Some(Self {
+            _own: own.clone().try_acquire_owned().ok()?,
+            _tenant: tenant.clone().try_acquire_owned().ok()?,
+            _all: all.clone().try_acquire_owned().ok()?,
+            rate,
+        })
+    }
+}
+
+/// Places of each holder.
+#[derive(Debug)]
+struct Slots<K> {
+    places: usize,
+    of: Mutex<HashMap<K, Arc<Semaphore>>>,
+}
+
+impl<K: Hash + Eq + Clone> Slots<K> {
+    fn new(places: u32) -> Self {
+        Self { places: places as usize, of: Mutex::default() }
+    }
+
+    fn of(&self, holder: &K) -> Arc<Semaphore> {
+        let mut slots = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = slots.get(holder) {
             return found.clone();
         }
-        // Principals without a running call need no entry; keep the map small.
+        // Holders without a running call need no entry; keep the map small.
         if slots.len() >= 10_000 {
             slots.retain(|_, s| Arc::strong_count(s) > 1);
         }
-        let made = Arc::new(Semaphore::new(self.settings.concurrent_per_principal as usize));
-        slots.insert(principal.clone(), made.clone());
+        let made = Arc::new(Semaphore::new(self.places));
+        slots.insert(holder.clone(), made.clone());
         made
     }
 }
@@ -225,6 +282,14 @@ mod tests {
         PrincipalId::new(name).unwrap()
     }
 
+    fn home() -> TenantId {
+        TenantId::default_tenant()
+    }
+
+    fn tenant(name: &str) -> TenantId {
+        TenantId::new(name).unwrap()
+    }
+
     fn admission(settings: LimitSettings) -> (Admission<FakeRelativeClock>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
         (Admission::with_clock(settings, Arc::new(TokenLedger::unshared()), clock.clone()), clock)
@@ -234,14 +299,14 @@ mod tests {
     fn a_burst_then_a_steady_rate_per_principal() {
         let (admission, clock) = admission(LimitSettings { principal: Rate::new(2, 4), ..LimitSettings::default() });
         for left in [3, 2, 1, 0] {
-            assert_eq!(admission.admit_now(&who("key:a")).unwrap().rate.remaining, left);
+            assert_eq!(admission.admit_now(&who("key:a"), &home()).unwrap().rate.remaining, left);
         }
-        let turned = admission.admit_now(&who("key:a")).unwrap_err();
+        let turned = admission.admit_now(&who("key:a"), &home()).unwrap_err();
         assert_eq!((turned.rule, turned.fault.retry_after_seconds()), ("rate-limit", Some(1)));
-        admission.admit_now(&who("key:b")).unwrap();
+        admission.admit_now(&who("key:b"), &home()).unwrap();
         clock.advance(Duration::from_millis(600));
-        admission.admit_now(&who("key:a")).unwrap();
-        assert!(admission.admit_now(&who("key:a")).is_err());
+        admission.admit_now(&who("key:a"), &home()).unwrap();
+        assert!(admission.admit_now(&who("key:a"), &home()).is_err());
     }
 
     #[test]
@@ -275,21 +340,49 @@ mod tests {
     #[test]
     fn everybody_together_is_bounded() {
         let (admission, _) = admission(LimitSettings { global: Rate::new(1, 2), ..LimitSettings::default() });
-        admission.admit_now(&who("key:a")).unwrap();
-        admission.admit_now(&who("key:b")).unwrap();
-        assert_eq!(admission.admit_now(&who("key:c")).unwrap_err().rule, "global-rate");
+        admission.admit_now(&who("key:a"), &home()).unwrap();
+        admission.admit_now(&who("key:b"), &home()).unwrap();
+        assert_eq!(admission.admit_now(&who("key:c"), &home()).unwrap_err().rule, "global-rate");
+    }
+
+    #[test]
+    fn a_tenant_is_bounded_whoever_of_it_asks_and_others_are_not() {
+        let (admission, clock) = admission(LimitSettings { tenant: Rate::new(1, 2), ..LimitSettings::default() });
+        admission.admit_now(&who("key:a"), &tenant("shop")).unwrap();
+        admission.admit_now(&who("key:b"), &tenant("shop")).unwrap();
+        let turned = admission.admit_now(&who("key:c"), &tenant("shop")).unwrap_err();
+        assert_eq!((turned.rule, turned.fault.retry_after_seconds()), ("tenant-rate", Some(1)));
+        admission.admit_now(&who("key:d"), &tenant("bank")).unwrap();
+        clock.advance(Duration::from_secs(1));
+        admission.admit_now(&who("key:c"), &tenant("shop")).unwrap();
+
+        let (admission, _) = self::admission(LimitSettings { concurrent_per_tenant: 2, ..LimitSettings::default() });
+        let held = [admission.admit_now(&who("key:a"), &tenant("shop")), admission.admit_now(&who("key:b"), &tenant("shop"))];
+        assert!(held.iter().all(Result::is_ok));
+        assert_eq!(admission.admit_now(&who("key:c"), &tenant("shop")).unwrap_err().rule, "tenant-concurrency");
+        admission.admit_now(&who("key:d"), &tenant("bank")).unwrap();
+        drop(held);
+        admission.admit_now(&who("key:c"), &tenant("shop")).unwrap();
+
+        let limits = LimitSettings { tenant_tokens_per_day: Some(1_000), ..LimitSettings::default() };
+        let (admission, _) = self::admission(limits);
+        admission.ledger().spend(&tenant("shop"), 1_000);
+        let turned = admission.admit_now(&who("key:a"), &tenant("shop")).unwrap_err();
+        assert_eq!(turned.rule, "tenant-token-budget");
+        assert!(turned.fault.retry_after_seconds().unwrap() <= 86_400);
+        admission.admit_now(&who("key:a"), &tenant("bank")).unwrap();
     }
 
     #[test]
     fn a_spent_day_refuses_until_midnight() {
         let (admission, _) = admission(LimitSettings { tokens_per_day: Some(1_000), ..LimitSettings::default() });
         admission.ledger().spend(&who("key:a"), 999);
-        admission.admit_now(&who("key:a")).unwrap();
+        admission.admit_now(&who("key:a"), &home()).unwrap();
         admission.ledger().spend(&who("key:a"), 1);
-        let turned = admission.admit_now(&who("key:a")).unwrap_err();
+        let turned = admission.admit_now(&who("key:a"), &home()).unwrap_err();
         assert_eq!(turned.rule, "token-budget");
         assert!(turned.fault.retry_after_seconds().unwrap() <= 86_400);
-        admission.admit_now(&who("key:b")).unwrap();
+        admission.admit_now(&who("key:b"), &home()).unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -297,20 +390,20 @@ mod tests {
         let settings = LimitSettings { concurrent_per_principal: 2, concurrent: 3, queue: 1, ..LimitSettings::default() };
         let (admission, _) = admission(settings);
         let admission = Arc::new(admission);
-        let one = admission.admit(&who("key:a")).await.unwrap();
-        let _two = admission.admit(&who("key:a")).await.unwrap();
+        let one = admission.admit(&who("key:a"), &home()).await.unwrap();
+        let _two = admission.admit(&who("key:a"), &home()).await.unwrap();
         let waiting = tokio::spawn({
             let admission = admission.clone();
-            async move { admission.admit(&who("key:a")).await.map(|_| ()) }
+            async move { admission.admit(&who("key:a"), &home()).await.map(|_| ()) }
         });
         tokio::task::yield_now().await;
-        assert_eq!(admission.admit(&who("key:a")).await.unwrap_err().rule, "queue", "one waits, no more may");
+        assert_eq!(admission.admit(&who("key:a"), &home()).await.unwrap_err().rule, "queue", "one waits, no more may");
         drop(one);
         waiting.await.unwrap().unwrap();
         // Nobody gives a place back: the wait ends.
-        let _three = admission.admit(&who("key:b")).await.unwrap();
-        let _four = admission.admit(&who("key:b")).await.unwrap();
-        let turned = admission.admit(&who("key:c")).await.unwrap_err();
+        let _three = admission.admit(&who("key:b"), &home()).await.unwrap();
+        let _four = admission.admit(&who("key:b"), &home()).await.unwrap();
+        let turned = admission.admit(&who("key:c"), &home()).await.unwrap_err();
         assert_eq!(turned.rule, "concurrency");
         assert!(turned.fault.message().contains("server"), "{}", turned.fault.message());
     }

@@ -31,10 +31,14 @@ pub struct LimitSettings {
     pub tool: Rate,
     /// Calls of one writing tool by one principal; counts instead of `tool`.
     pub write: Rate,
+    /// Calls of all principals of one tenant together.
+    pub tenant: Rate,
     /// Calls of all principals together.
     pub global: Rate,
     /// Calls of one principal in flight.
     pub concurrent_per_principal: u32,
+    /// Calls of all principals of one tenant in flight.
+    pub concurrent_per_tenant: u32,
     /// Calls in flight in all.
     pub concurrent: u32,
     /// Calls that may wait for a place, in all; further ones are refused at once.
@@ -45,6 +49,8 @@ pub struct LimitSettings {
     pub deadline: Duration,
     /// Tokens of answers one principal may take per UTC day, by estimate; `None` is unlimited.
     pub tokens_per_day: Option<u64>,
+    /// Tokens of answers all principals of one tenant may take per UTC day, by estimate; `None` is unlimited.
+    pub tenant_tokens_per_day: Option<u64>,
 }
 
 impl Default for LimitSettings {
@@ -54,13 +60,16 @@ impl Default for LimitSettings {
             principal: Rate::new(50, 200),
             tool: Rate::new(20, 100),
             write: Rate::new(1, 5),
+            tenant: Rate::new(1_000, 2_000),
             global: Rate::new(2_000, 4_000),
             concurrent_per_principal: 16,
+            concurrent_per_tenant: 96,
             concurrent: 128,
             queue: 64,
             queue_time: Duration::from_secs(2),
             deadline: Duration::from_secs(30),
             tokens_per_day: Some(5_000_000),
+            tenant_tokens_per_day: Some(100_000_000),
         }
     }
 }

@@ -35,7 +35,7 @@ pub struct ToolUse {
 pub struct Behaviour {
     /// Who.
     pub principal: PrincipalId,
-    /// Tools by name.
+    /// Tools by name, and lookups as `resources/read:<family>`, `prompts/get:<name>`, `completion/complete:<reference>`.
     pub tools: BTreeMap<String, ToolUse>,
     /// Hours of the day (UTC) with at least one call, bit 0 is midnight to one.
     pub hours: u32,
@@ -86,6 +86,11 @@ impl std::fmt::Display for Deviation {
             Self::Rate { seen, accepted } => write!(f, "{seen} calls in this minute, at most {accepted} are in its profile"),
         }
     }
+}
+
+/// Whether a habit is a lookup (`resources/read:…`) rather than the name of a tool, which has no colon.
+fn is_lookup(habit: &str) -> bool {
+    habit.contains(':')
 }
 
 impl Behaviour {
@@ -180,7 +185,8 @@ impl Behaviour {
     /// A Cedar rule that forbids what was not seen, to be read and then added to the operator's policies.
     pub fn suggested_policy(&self) -> String {
         let name: String = self.principal.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        let tools: Vec<String> = self.tools.keys().map(|t| format!("Portcullis::Tool::{t:?}")).collect();
+        let tools: Vec<String> =
+            self.tools.keys().filter(|name| !is_lookup(name)).map(|t| format!("Portcullis::Tool::{t:?}")).collect();
         format!(
             "// Learned from {} calls. {:?} used only these tools.\n@id(\"profile-{name}\")\nforbid (\n    principal == \
              Portcullis::Principal::{:?},\n    action == Portcullis::Action::\"call\",\n    resource\n) unless {{\n    [{}].contains(resource)\n}};\n",

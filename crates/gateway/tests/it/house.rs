@@ -10,9 +10,15 @@ use portcullis_gateway::{
 };
 use portcullis_guard::{Redactor, Releaser};
 use portcullis_identity::{Identity, KeyRequest, KeyRing, Pepper, Presented, local_principal};
-use portcullis_model::{Fault, RiskClass, SystemClock, TenantId, ToolName, ToolSpec, WriteCategory};
-use portcullis_policy::{Budget, Permit, Policies, Products, Vocabulary};
-use portcullis_ports::{Arguments, Exchange, Outcome, Output, Tool};
+use portcullis_model::{
+    CompletionKind, Fault, PromptArgument, PromptSpec, ResourceSpec, ResourceTemplateSpec, RiskClass, SystemClock, TenantId,
+    ToolName, ToolSpec, WriteCategory,
+};
+use portcullis_policy::{Budget, ExternalPolicy, Permit, Policies, PolicyText, Products, Vocabulary};
+use portcullis_ports::{
+    Arguments, Content, EmbeddedResource, Exchange, Outcome, Output, Prompt, PromptMessage, PromptOutput, ResourceOutput,
+    ResourceReader, Role, Tool,
+};
 use portcullis_state::MemoryStore;
 use serde_json::json;
 
@@ -21,6 +27,8 @@ use serde_json::json;
 pub(crate) struct Memory {
     pub records: Mutex<Vec<RoadEnd>>,
     pub broken: std::sync::atomic::AtomicBool,
+    /// Nothing may begin: what is recorded now would not be written later.
+    pub held: std::sync::atomic::AtomicBool,
 }
 
 impl Recorder for Memory {
@@ -30,6 +38,10 @@ impl Recorder for Memory {
         }
         self.records.lock().unwrap().push(end.clone());
         Ok(())
+    }
+
+    fn may_begin(&self, _: RiskClass) -> Result<(), String> {
+        if self.held.load(std::sync::atomic::Ordering::SeqCst) { Err("a required sink is behind".into()) } else { Ok(()) }
     }
 }
 
@@ -95,6 +107,69 @@ pub(crate) async fn house(limits: LimitSettings, enabled: &[&str]) -> House {
 }
 
 pub(crate) async fn watched_house(limits: LimitSettings, enabled: &[&str], mode: ProfileMode) -> House {
+    house_with(limits, enabled, mode, None, "").await
+}
+
+/// A shelf with one book, a family of shelves, a prompt, and completions for both.
+struct Shelf;
+
+#[async_trait]
+impl ResourceReader for Shelf {
+    fn resources(&self) -> Vec<Arc<ResourceSpec>> {
+        vec![Arc::new(ResourceSpec {
+            uri: "shop://about".into(),
+            name: "about".into(),
+            title: None,
+            description: None,
+            mime_type: None,
+        })]
+    }
+
+    fn templates(&self) -> Vec<Arc<ResourceTemplateSpec>> {
+        vec![Arc::new(ResourceTemplateSpec {
+            uri_template: "shop://services/{name}".into(),
+            name: "service".into(),
+            title: None,
+            description: None,
+            mime_type: None,
+            completions: vec![("name".into(), CompletionKind::Fixed(vec!["cart".into(), "checkout".into()]))],
+        })]
+    }
+
+    fn owns(&self, uri: &str) -> bool {
+        uri.starts_with("shop://")
+    }
+
+    async fn read(&self, _: &Permit, uri: &str, _: &dyn Exchange) -> Result<ResourceOutput, Fault> {
+        if uri == "shop://services/broken" {
+            return Err(Fault::backend("the backend failed", "said no"));
+        }
+        let contents = EmbeddedResource { uri: uri.into(), mime_type: None, data: "a shelf".into(), binary: false };
+        Ok(ResourceOutput::Contents(vec![contents]))
+    }
+}
+
+struct Triage(Arc<PromptSpec>);
+
+#[async_trait]
+impl Prompt for Triage {
+    fn spec(&self) -> &Arc<PromptSpec> {
+        &self.0
+    }
+
+    async fn render(&self, _: &Permit, _: Arguments, _: &dyn Exchange) -> Result<PromptOutput, Fault> {
+        let messages = vec![PromptMessage { role: Role::User, content: Content::Text("look at it".into()) }];
+        Ok(PromptOutput::Messages { description: None, messages })
+    }
+}
+
+pub(crate) async fn house_with(
+    limits: LimitSettings,
+    enabled: &[&str],
+    mode: ProfileMode,
+    external: Option<Arc<dyn ExternalPolicy>>,
+    rules: &str,
+) -> House {
     let clock = Arc::new(SystemClock);
     let store = Arc::new(MemoryStore::new(clock.clone()));
     let keys = KeyRing::open(store.clone(), clock.clone(), Pepper::in_memory().unwrap()).await.unwrap();
@@ -114,22 +189,35 @@ pub(crate) async fn watched_house(limits: LimitSettings, enabled: &[&str], mode:
     ] {
         catalogue = catalogue.tool(Arc::new(Fake(tool))).unwrap();
     }
-    let catalogue = catalogue.build();
+    let triage = PromptSpec {
+        name: "triage".into(),
+        title: "Triage".into(),
+        description: "look at a service".into(),
+        arguments: vec![PromptArgument {
+            name: "service".into(),
+            description: "which".into(),
+            required: true,
+            completion: Some(CompletionKind::Fixed(vec!["cart".into()])),
+        }],
+    };
+    let catalogue = catalogue.prompt(Arc::new(Triage(Arc::new(triage)))).unwrap().resources(Arc::new(Shelf)).build();
     let vocabulary = Vocabulary {
         tools: catalogue.tool_names(),
         enabled_writes: enabled.iter().map(|c| WriteCategory((*c).into())).collect(),
         ..Vocabulary::default()
     };
+    let rules = (!rules.is_empty()).then(|| PolicyText { origin: "test".into(), text: rules.to_owned() });
+    let texts: Vec<PolicyText> = rules.into_iter().collect();
     let memory = Arc::new(Memory::default());
     let gateway = Arc::new(Gateway::new(GatewayParts {
         catalogue,
-        policies: Policies::load(&[], &vocabulary, 1).unwrap(),
+        policies: Policies::load(&texts, &vocabulary, 1).unwrap(),
         products: Products::default(),
         identity: Arc::new(Identity::new(Some(keys), local, clock)),
         admission: Admission::new(limits, Arc::new(TokenLedger::shared(store, Arc::new(SystemClock)))),
         approvals: approvals.clone(),
         profiles: profiles.clone(),
-        external: None,
+        external,
         releaser: Releaser::new(Redactor::new().unwrap()),
         recorder: memory.clone(),
         budget: Budget::default(),

@@ -5,4 +5,5 @@
 mod compile_fail;
 mod controls;
 mod house;
+mod lookups;
 mod road;
