@@ -5,11 +5,12 @@
 //! A present and wrong header is always refused. Absent `Origin` is what programs send, absent `Host` is not. No page may
 //! send cookies, and none is allowed by a pattern.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
     ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
@@ -19,7 +20,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 
+use portcullis_model::FaultCode;
+
 use crate::headers::with_security_headers;
+use crate::refusals::{Refusals, RequestRefusal, rules};
 
 /// How long a browser may keep the answer to a preflight, seconds.
 const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("600");
@@ -74,8 +78,9 @@ pub type Refuse = fn(StatusCode, &'static str) -> Response;
 
 /// Puts the Host and Origin check, the answers to allowed pages and the security headers before every route of `routes`,
 /// unknown ones included. Without `pages` no page of another origin is let through, whatever `hosts` says.
-pub fn guarded(routes: Router, hosts: HostPolicy, pages: Option<Pages>, refuse: Refuse) -> Router {
-    let guard = Arc::new(Guard { hosts, pages, refuse });
+/// `refusals` is told of every request that is not.
+pub fn guarded(routes: Router, hosts: HostPolicy, pages: Option<Pages>, refuse: Refuse, refusals: Arc<dyn Refusals>) -> Router {
+    let guard = Arc::new(Guard { hosts, pages, refuse, refusals });
     with_security_headers(routes.layer(middleware::from_fn_with_state(guard, check)))
 }
 
@@ -83,6 +88,25 @@ struct Guard {
     hosts: HostPolicy,
     pages: Option<Pages>,
     refuse: Refuse,
+    refusals: Arc<dyn Refusals>,
+}
+
+/// Why a request may not pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Wrong {
+    status: StatusCode,
+    rule: &'static str,
+    sentence: &'static str,
+}
+
+impl Wrong {
+    fn host(status: StatusCode, sentence: &'static str) -> Self {
+        Self { status, rule: rules::HOST, sentence }
+    }
+
+    fn origin(sentence: &'static str) -> Self {
+        Self { status: StatusCode::FORBIDDEN, rule: rules::ORIGIN, sentence }
+    }
 }
 
 /// A configured name or origin that cannot be read.
@@ -149,18 +173,21 @@ impl HostPolicy {
     }
 
     /// Where a request that may pass comes from.
-    fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<Origination, (StatusCode, &'static str)> {
+    fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<Origination, Wrong> {
         let mut given = headers.get_all(HOST).iter();
         let host = match (given.next(), given.next()) {
-            (Some(_), Some(_)) => return Err((StatusCode::BAD_REQUEST, "the request has more than one Host header")),
+            (Some(_), Some(_)) => return Err(Wrong::host(StatusCode::BAD_REQUEST, "the request has more than one Host header")),
             (Some(host), None) => host.to_str().ok().and_then(name),
             (None, _) => uri.authority().and_then(|authority| name(authority.as_str())),
         };
         let Some(host) = host else {
-            return Err((StatusCode::BAD_REQUEST, "the request has no readable Host header"));
+            return Err(Wrong::host(StatusCode::BAD_REQUEST, "the request has no readable Host header"));
         };
         if !self.hosts.iter().any(|known| known.host == host.host && (known.port.is_none() || known.port == host.port)) {
-            return Err((StatusCode::FORBIDDEN, "this server does not answer to that Host; the operator can allow it"));
+            return Err(Wrong::host(
+                StatusCode::FORBIDDEN,
+                "this server does not answer to that Host; the operator can allow it",
+            ));
         }
         let mut given = headers.get_all(ORIGIN).iter();
         let Some(first) = given.next() else { return Ok(Origination::Here) };
@@ -168,7 +195,7 @@ impl HostPolicy {
         match page {
             Some(page) if own(&page, &host) => Ok(Origination::Here),
             Some(page) if self.origins.contains(&page) => Ok(Origination::AllowedPage),
-            _ => Err((StatusCode::FORBIDDEN, "pages of that Origin may not use this server; the operator can allow it")),
+            _ => Err(Wrong::origin("pages of that Origin may not use this server; the operator can allow it")),
         }
     }
 }
@@ -214,19 +241,23 @@ fn origin(text: &str) -> Option<Origin> {
 /// The layer.
 async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let from = match (guard.hosts.judge(request.uri(), request.headers()), guard.pages) {
-        (Ok(Origination::AllowedPage), None) => Err((StatusCode::FORBIDDEN, "no page of another origin may use this server")),
+        (Ok(Origination::AllowedPage), None) => Err(Wrong::origin("no page of another origin may use this server")),
         (judged, _) => judged,
     };
     let mut response = match (from, guard.pages) {
         (Ok(Origination::AllowedPage), Some(pages)) => answer_page(pages, request, next).await,
         (Ok(_), _) => next.run(request).await,
-        (Err((status, sentence)), _) => {
-            tracing::warn!(
-                host = ?request.headers().get(HOST),
-                origin = ?request.headers().get(ORIGIN),
-                "a request was refused for its Host or Origin"
-            );
-            (guard.refuse)(status, sentence)
+        (Err(wrong), _) => {
+            let given = request.headers().get(if wrong.rule == rules::ORIGIN { ORIGIN } else { HOST });
+            let code = match wrong.status {
+                StatusCode::FORBIDDEN => FaultCode::Forbidden,
+                _ => FaultCode::InvalidArgument,
+            };
+            let detail =
+                format!("{}: {}", wrong.rule, given.map_or("none".into(), |value| String::from_utf8_lossy(value.as_bytes())));
+            let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+            guard.refusals.refused(RequestRefusal { peer, rule: wrong.rule, code, detail: &detail });
+            (guard.refuse)(wrong.status, wrong.sentence)
         }
     };
     if !guard.hosts.origins.is_empty() {
@@ -263,7 +294,7 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(ORIGIN, HeaderValue::from_str(origin).unwrap());
         }
-        policy.judge(&Uri::from_static("/mcp"), &headers).err().map(|(status, _)| status.as_u16())
+        policy.judge(&Uri::from_static("/mcp"), &headers).err().map(|wrong| wrong.status.as_u16())
     }
 
     #[test]
@@ -322,12 +353,12 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(HOST, HeaderValue::from_static("localhost"));
         headers.append(HOST, HeaderValue::from_static("localhost"));
-        assert_eq!(policy.judge(&Uri::from_static("/"), &headers).unwrap_err().0, StatusCode::BAD_REQUEST);
+        assert_eq!(policy.judge(&Uri::from_static("/"), &headers).unwrap_err().status, StatusCode::BAD_REQUEST);
         let mut headers = HeaderMap::new();
         headers.append(HOST, HeaderValue::from_static("localhost:1"));
         headers.append(ORIGIN, HeaderValue::from_static("http://localhost:1"));
         headers.append(ORIGIN, HeaderValue::from_static("http://localhost:1"));
-        assert_eq!(policy.judge(&Uri::from_static("/"), &headers).unwrap_err().0, StatusCode::FORBIDDEN);
+        assert_eq!(policy.judge(&Uri::from_static("/"), &headers).unwrap_err().status, StatusCode::FORBIDDEN);
     }
 
     proptest::proptest! {

@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::certificates::Certificates;
 use crate::handshake::HandshakeFailure;
+use crate::refusals::Refusals;
 
 /// Receives connections: what a certificate says, and who was turned away.
 pub trait Reception: Send + Sync {
@@ -55,6 +56,8 @@ pub struct Wire {
     pub tls: Option<Arc<Certificates>>,
     /// Who receives connections.
     pub reception: Arc<dyn Reception>,
+    /// Who keeps the records of requests that were refused before anybody knew who asks.
+    pub refusals: Arc<dyn Refusals>,
     /// Connections at once; further ones wait to be accepted.
     pub connections: usize,
 }
@@ -65,12 +68,18 @@ impl Wire {
 
     /// Clear text.
     pub fn plain() -> Self {
-        Self { tls: None, reception: Arc::new(Unattended), connections: Self::CONNECTIONS }
+        Self::new(None, Arc::new(Unattended))
     }
 
     /// TLS with these certificates, or clear text without any.
     pub fn new(tls: Option<Arc<Certificates>>, reception: Arc<dyn Reception>) -> Self {
-        Self { tls, reception, connections: Self::CONNECTIONS }
+        Self { tls, reception, refusals: Arc::new(()), connections: Self::CONNECTIONS }
+    }
+
+    /// The same, with the refused requests told to `refusals`.
+    #[must_use]
+    pub fn recording(self, refusals: Arc<dyn Refusals>) -> Self {
+        Self { refusals, ..self }
     }
 }
 

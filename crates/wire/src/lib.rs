@@ -10,6 +10,7 @@ mod handshake;
 mod headers;
 mod hosts;
 mod incoming;
+mod refusals;
 mod serve;
 
 pub use certificates::{Certificates, ExpiryWarning, Protocol, Refreshed, TlsError};
@@ -18,4 +19,5 @@ pub use handshake::{HandshakeFailure, HandshakeLimits, Shaken};
 pub use headers::with_security_headers;
 pub use hosts::{HostPolicy, HostPolicyError, Pages, Refuse, guarded};
 pub use incoming::{Connection, Incoming, Reception, Unattended, Visitor, Wire};
+pub use refusals::{Refusals, RequestRefusal, rules};
 pub use serve::{ConnectionSettings, serve};

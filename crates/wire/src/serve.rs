@@ -1,6 +1,7 @@
 //! HTTP/1.1 on connections: headers must arrive in time and size, and a stop ends within five seconds.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,12 +11,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
+use portcullis_model::FaultCode;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use crate::incoming::{Connection, Incoming, Wire};
+use crate::refusals::{Refusals, RequestRefusal, rules};
 
 /// Largest head of a request, and what is read of a body at a time, bytes.
 const BUFFER: usize = 64 * 1024;
@@ -51,6 +54,7 @@ pub async fn serve(
     settings: ConnectionSettings,
     wire: Wire,
 ) -> io::Result<()> {
+    let refusals = wire.refusals.clone();
     let mut incoming = Incoming::new(listener, Wire { connections: settings.connections, ..wire });
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -64,9 +68,11 @@ pub async fn serve(
         let taken = taken?;
         let peer = taken.visitor().peer;
         let connection = graceful.watch(connection(taken, router.clone(), settings.header_time));
+        let refusals = refusals.clone();
         connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, %peer, "a connection ended early");
+                tell(refusals.as_ref(), peer, &error);
             }
         });
     }
@@ -76,6 +82,19 @@ pub async fn serve(
     }
     connections.shutdown().await;
     Ok(())
+}
+
+/// Tells of what was refused before there was a request: a head beyond its bound, or bytes that are no HTTP. A connection
+/// that merely ended is no refusal.
+fn tell(refusals: &dyn Refusals, peer: SocketAddr, error: &hyper::Error) {
+    let (rule, code) = if error.is_parse_too_large() {
+        (rules::HEAD_SIZE, FaultCode::TooLarge)
+    } else if error.is_parse() {
+        (rules::MALFORMED_HTTP, FaultCode::InvalidArgument)
+    } else {
+        return;
+    };
+    refusals.refused(RequestRefusal { peer: Some(peer), rule, code, detail: &error.to_string() });
 }
 
 fn connection(

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::{Extensions, HeaderMap, HeaderName, header};
-use portcullis_model::TenantId;
-use portcullis_wire::Visitor;
+use portcullis_model::{FaultCode, TenantId};
+use portcullis_wire::{RequestRefusal, Visitor, rules};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::limits::RateLimit;
@@ -70,7 +70,7 @@ impl Caller {
         // A header that is no text is no credential, but it was presented: it must not count as absent.
         let authorization = given.next().map(|value| value.to_str().unwrap_or("?").to_owned());
         if given.next().is_some() {
-            return Err(Refused::Malformed("the request has more than one Authorization header; send one".into()));
+            return Err(Refused::TwoCredentials);
         }
         Ok(Self { authorization, visitor, forwarded: headers.keys().any(says_forwarded) })
     }
@@ -93,6 +93,19 @@ impl Shared {
             known: &caller.visitor.known,
         };
         self.authorizer.authorize(&sender).await.map_err(Refused::Credential)
+    }
+
+    /// Tells of a refusal that is no matter of credentials.
+    pub(super) fn tell(&self, peer: Option<SocketAddr>, refused: &Refused) {
+        if let Some((rule, code)) = refused.recorded() {
+            self.authorizer.refused(RequestRefusal { peer, rule, code, detail: &refused.message() });
+        }
+    }
+
+    /// Tells of bytes that never became a request.
+    pub(super) fn tell_garbage(&self, peer: SocketAddr, detail: &str) {
+        let (rule, code) = (rules::MALFORMED_HTTP, FaultCode::InvalidArgument);
+        self.authorizer.refused(RequestRefusal { peer: Some(peer), rule, code, detail });
     }
 
     /// A place among the requests in work.

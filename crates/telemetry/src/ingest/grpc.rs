@@ -191,6 +191,7 @@ where
         let mut inner = std::mem::replace(&mut self.inner, next);
         let (shared, address) = (Arc::clone(&self.shared), self.address);
         let caller = caller(&shared, address, &request);
+        let peer = request.extensions().get::<Visitor>().map(|visitor| visitor.peer);
         Box::pin(async move {
             let admitted = match caller {
                 Ok(caller) => admit(&shared, &caller).await,
@@ -201,11 +202,34 @@ where
                     request.extensions_mut().insert(Admitted(tenant));
                     let response = inner.call(request).await;
                     drop(place);
+                    if let Ok(response) = &response
+                        && let Some(refused) = later_refusal(response.headers())
+                    {
+                        shared.tell(peer, &refused);
+                    }
                     response
                 }
-                Err(refused) => Ok(status(&refused).into_http()),
+                Err(refused) => {
+                    shared.tell(peer, &refused);
+                    Ok(status(&refused).into_http())
+                }
             }
         })
+    }
+}
+
+/// What the services refused after the sender was let in, by the status of their answer. Without one it went well.
+fn later_refusal(headers: &http::HeaderMap) -> Option<Refused> {
+    let status = Status::from_header_map(headers)?;
+    let sentence = status.message().to_owned();
+    match status.code() {
+        Code::Ok | Code::Cancelled => None,
+        Code::OutOfRange => Some(Refused::TooLarge(sentence)),
+        Code::ResourceExhausted => Some(Refused::Busy { retry_after: 1, reason: sentence }),
+        Code::Unavailable => Some(Refused::Unavailable(sentence)),
+        Code::Unimplemented => Some(Refused::Unsupported(sentence)),
+        Code::DeadlineExceeded => Some(Refused::Slow),
+        _ => Some(Refused::Malformed(sentence)),
     }
 }
 
@@ -222,26 +246,55 @@ async fn admit(shared: &Shared, caller: &Caller) -> Result<(TenantId, OwnedSemap
     Ok((tenant, shared.place()?))
 }
 
-/// A connection as tonic wants it: its requests carry the [`Visitor`].
-struct Taken(Connection);
+/// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A connection as tonic wants it: its requests carry the [`Visitor`]. Tells of one that does not speak HTTP/2.
+struct Taken {
+    connection: Connection,
+    /// How much of the preface was seen; nothing once that is settled.
+    preface: Option<usize>,
+    shared: Arc<Shared>,
+}
+
+impl Taken {
+    fn look(&mut self, read: &[u8]) {
+        let Some(seen) = self.preface else { return };
+        let wanted = &PREFACE[seen..];
+        let length = wanted.len().min(read.len());
+        if read[..length] == wanted[..length] {
+            self.preface = (length < wanted.len()).then_some(seen + length);
+        } else {
+            self.preface = None;
+            self.shared.tell_garbage(self.connection.visitor().peer, "the connection does not begin as HTTP/2");
+        }
+    }
+}
 
 impl Connected for Taken {
     type ConnectInfo = Visitor;
 
     fn connect_info(&self) -> Visitor {
-        self.0.visitor().clone()
+        self.connection.visitor().clone()
     }
 }
 
 impl AsyncRead for Taken {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_read(context, buffer)
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut this.connection).poll_read(context, buffer);
+        let filled = buffer.filled();
+        if this.preface.is_some() && filled.len() > before {
+            this.look(&filled[before..]);
+        }
+        polled
     }
 }
 
 impl AsyncWrite for Taken {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write(context, bytes)
+        Pin::new(&mut self.get_mut().connection).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -249,19 +302,19 @@ impl AsyncWrite for Taken {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write_vectored(context, bytes)
+        Pin::new(&mut self.get_mut().connection).poll_write_vectored(context, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.connection.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(context)
+        Pin::new(&mut self.get_mut().connection).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(context)
+        Pin::new(&mut self.get_mut().connection).poll_shutdown(context)
     }
 }
 
@@ -278,6 +331,8 @@ impl OtlpDoor {
         let logs = Collector { shared: Arc::clone(&shared), _service: PhantomData::<Logs> };
         let traces = Collector { shared: Arc::clone(&shared), _service: PhantomData::<Traces> };
         let metrics = Collector { shared: Arc::clone(&shared), _service: PhantomData::<Metrics> };
+        let taking = Arc::clone(&shared);
+        let taken = move |connection| Taken { connection, preface: Some(0), shared: Arc::clone(&taking) };
         let admission = tower::layer::layer_fn(move |inner| Admission { inner, shared: Arc::clone(&shared), address });
         tonic::transport::Server::builder()
             .max_concurrent_streams(Some(STREAMS))
@@ -286,7 +341,7 @@ impl OtlpDoor {
             .add_service(logs)
             .add_service(traces)
             .add_service(metrics)
-            .serve_with_incoming_shutdown(Incoming::new(listener, wire).map_ok(Taken), stop)
+            .serve_with_incoming_shutdown(Incoming::new(listener, wire).map_ok(taken), stop)
             .await
     }
 }
@@ -295,7 +350,9 @@ fn status(refused: &Refused) -> Status {
     let (code, retry_after) = match refused {
         Refused::Credential(IngestRefusal::Unauthenticated(_)) => (Code::Unauthenticated, None),
         Refused::Credential(IngestRefusal::Forbidden(_)) | Refused::Origin(_) => (Code::PermissionDenied, None),
-        Refused::TooLarge(_) | Refused::Malformed(_) | Refused::Unsupported(_) => (Code::InvalidArgument, None),
+        Refused::TooLarge(_) | Refused::TwoCredentials | Refused::Malformed(_) | Refused::Unsupported(_) => {
+            (Code::InvalidArgument, None)
+        }
         Refused::Busy { retry_after, .. } => (Code::ResourceExhausted, Some(*retry_after)),
         Refused::Unavailable(_) => (Code::Unavailable, Some(5)),
         Refused::Slow => (Code::DeadlineExceeded, None),

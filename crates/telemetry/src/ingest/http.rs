@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
 use futures::StreamExt as _;
 use portcullis_model::TenantId;
-use portcullis_wire::{ConnectionSettings, Wire, with_security_headers};
+use portcullis_wire::{ConnectionSettings, Visitor, Wire, with_security_headers};
 use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -64,13 +64,17 @@ impl OtlpDoor {
 async fn answer(State(local): State<Local>, request: Request<Body>, signal: OtlpSignal) -> Response<Body> {
     let encoding = encoding_of(request.headers());
     let reply_as = encoding.as_ref().copied().unwrap_or(Encoding::Json);
+    let peer = request.extensions().get::<Visitor>().map(|visitor| visitor.peer);
     let result = match encoding {
         Ok(encoding) => take(&local, request, signal, encoding).await,
         Err(refused) => Err(refused),
     };
     match result {
         Ok(receipt) => success(signal, reply_as, &receipt),
-        Err(refused) => failure(reply_as, &refused),
+        Err(refused) => {
+            local.door.shared.tell(peer, &refused);
+            failure(reply_as, &refused)
+        }
     }
 }
 
@@ -165,7 +169,7 @@ fn failure(encoding: Encoding, refused: &Refused) -> Response<Body> {
             (StatusCode::FORBIDDEN, tonic::Code::PermissionDenied, None)
         }
         Refused::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, tonic::Code::InvalidArgument, None),
-        Refused::Malformed(_) => (StatusCode::BAD_REQUEST, tonic::Code::InvalidArgument, None),
+        Refused::Malformed(_) | Refused::TwoCredentials => (StatusCode::BAD_REQUEST, tonic::Code::InvalidArgument, None),
         Refused::Unsupported(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, tonic::Code::InvalidArgument, None),
         Refused::Busy { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, tonic::Code::ResourceExhausted, Some(*retry_after)),
         Refused::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, tonic::Code::Unavailable, Some(5)),

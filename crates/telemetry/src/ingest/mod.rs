@@ -12,7 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use async_trait::async_trait;
 use axum::http::Extensions;
-use portcullis_model::TenantId;
+use portcullis_model::{FaultCode, TenantId};
+use portcullis_wire::{Refusals as _, RequestRefusal, rules};
 
 pub use gate::OtlpDoor;
 pub use limits::IngestLimits;
@@ -43,6 +44,12 @@ impl Sender<'_> {
 pub trait IngestAuthorizer: Send + Sync {
     /// The tenant of this sender, or why it is refused.
     async fn authorize(&self, sender: &Sender<'_>) -> Result<TenantId, IngestRefusal>;
+
+    /// A request was refused for another reason than its credential, mostly before it was known who sends. For whoever
+    /// keeps records.
+    fn refused(&self, refusal: RequestRefusal<'_>) {
+        ().refused(refusal);
+    }
 }
 
 /// Why a sender is refused. The sentences go to the sender.
@@ -91,6 +98,8 @@ pub(crate) enum Refused {
     Origin(String),
     /// More than the door takes.
     TooLarge(String),
+    /// More than one `Authorization` header.
+    TwoCredentials,
     /// Not OTLP.
     Malformed(String),
     /// A content type or encoding nobody here speaks.
@@ -109,12 +118,30 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
+    /// The rule and the code in the record; nothing for credentials, whose refusals the authorizer knows.
+    pub(crate) fn recorded(&self) -> Option<(&'static str, FaultCode)> {
+        Some(match self {
+            Self::Credential(_) => return None,
+            // Said to the sender in one sentence; the host is looked at first.
+            Self::Origin(sentence) if sentence.starts_with("the Host") => (rules::HOST, FaultCode::Forbidden),
+            Self::Origin(_) => (rules::ORIGIN, FaultCode::Forbidden),
+            Self::TooLarge(_) => (rules::BODY_SIZE, FaultCode::TooLarge),
+            Self::TwoCredentials => (rules::TWO_CREDENTIALS, FaultCode::InvalidArgument),
+            Self::Malformed(_) => (rules::MALFORMED_BODY, FaultCode::InvalidArgument),
+            Self::Unsupported(_) => (rules::MEDIA_TYPE, FaultCode::InvalidArgument),
+            Self::Busy { .. } => (rules::BUSY, FaultCode::RateLimited),
+            Self::Unavailable(_) => ("unavailable", FaultCode::Unavailable),
+            Self::Slow => (rules::BODY_TIME, FaultCode::DeadlineExceeded),
+        })
+    }
+
     /// The sentence for the sender.
     pub(crate) fn message(&self) -> String {
         match self {
             Self::Credential(refusal) => refusal.to_string(),
             Self::Origin(m) | Self::TooLarge(m) | Self::Malformed(m) | Self::Unsupported(m) | Self::Unavailable(m) => m.clone(),
             Self::Busy { retry_after, reason } => format!("{reason}; retry after {retry_after} s"),
+            Self::TwoCredentials => "the request has more than one Authorization header; send one".into(),
             Self::Slow => "the body did not arrive in time".into(),
         }
     }

@@ -1,6 +1,7 @@
 //! What a browser gets to see: headers on every answer, and CORS for exactly the allowed origins.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -28,7 +29,7 @@ fn routes(pages: Option<Pages>) -> Router {
     let own =
         get(|| async { ([(CONTENT_SECURITY_POLICY, "default-src 'self'"), (STRICT_TRANSPORT_SECURITY, "max-age=1")], "page") });
     let routes = Router::new().route("/", get(|| async { "ok" })).route("/page", own);
-    guarded(routes, hosts, pages, |status, sentence| (status, sentence).into_response())
+    guarded(routes, hosts, pages, |status, sentence| (status, sentence).into_response(), Arc::new(()))
 }
 
 async fn ask(routes: &Router, method: Method, path: &str, headers: &[(HeaderName, &str)], secured: bool) -> Response {
