@@ -16,6 +16,7 @@ mod face;
 mod faults;
 mod handler;
 mod http;
+mod in_flight;
 mod pages;
 mod rounds;
 mod stdio;

@@ -12,7 +12,8 @@ use std::time::Duration;
 use portcullis_gateway::{Caller, Gateway};
 use portcullis_guard::{StrictLimits, check_strict};
 use portcullis_identity::Presented;
-use portcullis_model::FaultCode;
+use portcullis_model::{Fault, FaultCode};
+use portcullis_wire::rules;
 use rmcp::RoleServer;
 use rmcp::model::{ClientJsonRpcMessage, ClientNotification, ErrorData, JsonRpcError, RequestId, ServerJsonRpcMessage};
 use rmcp::service::{QuitReason, ServerInitializeError, serve_server_with_ct};
@@ -27,6 +28,7 @@ use crate::batch::{self, AT_ONCE, MOST_MESSAGES, NO_BATCHES, error_message};
 use crate::face::{Face, StreamLimits};
 use crate::handler::Handler;
 use crate::http::{NOT_RPC, request_id, speaks_batches};
+use crate::in_flight::{self, InFlight};
 
 /// Largest message, bytes.
 const LINE_BYTES: usize = 1 << 20;
@@ -78,9 +80,9 @@ pub async fn serve_stream(
     let presented = Presented::stdio();
     let owner: Caller = gateway.identify(&presented).await.map_err(|fault| StdioError::Refused(fault.into_inner().message))?;
     let limits = StreamLimits { per_principal: 64, in_all: 64 };
-    let face = Arc::new(Face::new(gateway, limits, stop.clone()));
-    let handler = Handler::new(face, Some(Arc::new(owner)));
-    let lines = Lines::new(input, output);
+    let (face, owner) = (Arc::new(Face::new(gateway, limits, stop.clone())), Arc::new(owner));
+    let handler = Handler::new(face.clone(), Some(owner.clone()));
+    let lines = Lines::new(input, output, face, owner);
     let serving = match serve_server_with_ct(handler, lines, stop.clone()).await {
         Ok(serving) => serving,
         Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(StdioEnd::ClientLeft),
@@ -120,6 +122,11 @@ struct Lines<R, W> {
     queue: VecDeque<ClientJsonRpcMessage>,
     /// Batches whose answers are not whole.
     open: Vec<OpenBatch>,
+    /// Requests that are under way.
+    ids: InFlight,
+    /// For the records of what is refused here.
+    face: Arc<Face>,
+    owner: Arc<Caller>,
 }
 
 /// A batch that waits for answers.
@@ -145,7 +152,7 @@ async fn write<W: AsyncWrite + Unpin>(output: &Mutex<W>, message: &impl Serializ
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
-    fn new(input: R, output: W) -> Self {
+    fn new(input: R, output: W, face: Arc<Face>, owner: Arc<Caller>) -> Self {
         Self {
             input: BufReader::with_capacity(64 * 1024, input),
             partial: Vec::new(),
@@ -154,6 +161,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
             batches: false,
             queue: VecDeque::new(),
             open: Vec::new(),
+            ids: InFlight::default(),
+            face,
+            owner,
         }
     }
 
@@ -183,9 +193,25 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
         }
     }
 
-    /// Answers in the background, so that reading stays abandonable.
-    fn refuse(&self, line: &[u8], error: ErrorData) {
+    /// Records a refusal, and answers in the background, so that reading stays abandonable.
+    fn refuse(&self, line: &[u8], rule: &'static str, error: ErrorData) {
+        self.record(rule, &error);
         self.say(ServerJsonRpcMessage::Error(JsonRpcError::new(request_id(line), error)));
+    }
+
+    fn record(&self, rule: &'static str, error: &ErrorData) {
+        let fault = Fault::invalid(error.message.to_string());
+        self.face.gateway.refuse_request(&self.owner, "unreadable", rule, fault);
+    }
+
+    /// Whether this message may be taken: a request needs an id that is not under way.
+    fn may_begin(&self, message: &ClientJsonRpcMessage) -> Result<(), ErrorData> {
+        match message {
+            ClientJsonRpcMessage::Request(request) if !self.ids.begin(&request.id) => {
+                Err(ErrorData::invalid_request(in_flight::sentence(&request.id), None))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn say(&self, message: impl Serialize + Send + Sync + 'static) {
@@ -201,18 +227,25 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
     fn unpack(&mut self, text: &[u8]) {
         let messages = match batch::messages(text) {
             Ok(messages) => messages,
-            Err(fault) => return self.refuse(b"", ErrorData::invalid_request(fault.to_string(), None)),
+            Err(fault) => return self.refuse(b"", "batch", ErrorData::invalid_request(fault.to_string(), None)),
         };
         let mut group = OpenBatch::default();
         for message in messages {
             if let Ok(message) = serde_json::from_str(message.get()) {
+                if let Err(error) = self.may_begin(&message) {
+                    self.record(in_flight::RULE, &error);
+                    group.answers.push(error_message(&error, None));
+                    continue;
+                }
                 if let ClientJsonRpcMessage::Request(request) = &message {
                     group.waiting.insert(request.id.clone());
                 }
                 self.queue.push_back(message);
             } else {
                 let id = request_id(message.get().as_bytes());
-                group.answers.push(error_message(&ErrorData::invalid_request(NOT_RPC, None), id.as_ref()));
+                let error = ErrorData::invalid_request(NOT_RPC, None);
+                self.record("protocol", &error);
+                group.answers.push(error_message(&error, id.as_ref()));
             }
         }
         self.open.push(group);
@@ -264,7 +297,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
                 Line::TooLong => {
                     let text = format!("the message is larger than {LINE_BYTES} bytes");
                     let data = serde_json::json!({"code": FaultCode::TooLarge.as_str()});
-                    self.refuse(b"", ErrorData::invalid_request(text, Some(data)));
+                    self.refuse(b"", rules::BODY_SIZE, ErrorData::invalid_request(text, Some(data)));
                     continue;
                 }
                 Line::Message(line) => line,
@@ -280,20 +313,22 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
                 } else {
                     ErrorData::invalid_request(sentence, None)
                 };
-                self.refuse(text, error);
+                self.refuse(text, "strict-json", error);
             } else if batch::is_array(text) && self.queue.len() >= MOST_MESSAGES {
-                self.refuse(
-                    b"",
-                    ErrorData::invalid_request("another batch still waits: send this one when it is answered", None),
-                );
+                let sentence = "another batch still waits: send this one when it is answered";
+                self.refuse(b"", "batch", ErrorData::invalid_request(sentence, None));
             } else if batch::is_array(text) && self.batches {
                 self.unpack(text);
             } else if batch::is_array(text) {
-                self.refuse(b"", ErrorData::invalid_request(NO_BATCHES, None));
+                self.refuse(b"", "batch", ErrorData::invalid_request(NO_BATCHES, None));
             } else if let Ok(message) = serde_json::from_slice(text) {
-                return Ok(Some(message));
+                match self.may_begin(&message) {
+                    Ok(()) => return Ok(Some(message)),
+                    // Without the id: with it, this would be taken for the answer to the request that is under way.
+                    Err(error) => self.refuse(b"", in_flight::RULE, error),
+                }
             } else {
-                self.refuse(text, ErrorData::invalid_request(NOT_RPC, None));
+                self.refuse(text, "protocol", ErrorData::invalid_request(NOT_RPC, None));
             }
         }
     }
@@ -308,6 +343,7 @@ where
 
     fn send(&mut self, message: ServerJsonRpcMessage) -> impl Future<Output = io::Result<()>> + Send + 'static {
         self.batches |= speaks_batches(&message);
+        self.ids.said(&message);
         let output = self.output.clone();
         let id = match &message {
             ServerJsonRpcMessage::Response(response) => Some(&response.id),
@@ -333,6 +369,7 @@ where
         match self.message().await {
             Ok(message) => {
                 if let Some(message) = &message {
+                    self.ids.heard(message);
                     self.forget_cancelled(message);
                 }
                 message

@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{Extensions, HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use futures::StreamExt;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -15,17 +15,20 @@ use portcullis_gateway::{Caller, Gateway};
 use portcullis_guard::{ClientFault, Released, StrictLimits, check_strict};
 use portcullis_identity::{ClientCertificate, Presented, Transport};
 use portcullis_model::{Fault, FaultCode};
-use rmcp::model::ErrorData;
+use portcullis_wire::{RequestRefusal, rules};
+use rmcp::model::{ErrorCode, ErrorData};
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{NO_SESSION, challenge, fault_refusal, mended, plain_refusal, request_id, rpc_refusal, with_rate};
 use super::batch::Batch;
-use super::sessions::{SERVING, Serving, Sessions};
+use super::sessions::{NotTaken, SERVING, Serving, Sessions};
 use super::{HttpSettings, oauth, quick};
 use crate::batch::{self, NO_BATCHES};
 use crate::face::{Face, OpenStream, StreamLimits};
 use crate::handler::Handler;
+use crate::in_flight;
 use crate::turn::SESSION_HEADER;
 use crate::watch::STREAM_LIFETIME;
 
@@ -101,7 +104,9 @@ impl Door {
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let first = given.next();
         if given.next().is_some() {
-            return Err(Box::new(plain_refusal(StatusCode::BAD_REQUEST, "the request has more than one Authorization header")));
+            let sentence = "the request has more than one Authorization header";
+            self.tell(peer(request.extensions()), rules::TWO_CREDENTIALS, FaultCode::InvalidArgument, sentence);
+            return Err(Box::new(plain_refusal(StatusCode::BAD_REQUEST, sentence)));
         }
         // A header that is no text is no credential, but it was presented: it must not count as absent.
         let authorization = first.map(|value| value.to_str().unwrap_or(""));
@@ -110,7 +115,7 @@ impl Door {
             authorization,
             certificate: request.extensions().get::<Arc<ClientCertificate>>().map(AsRef::as_ref),
             query: request.uri().query(),
-            peer: request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
+            peer: peer(request.extensions()),
             forwarded: FORWARDED.iter().any(|name| headers.contains_key(*name)),
         };
         let identified = self.gateway().identify(&presented).await;
@@ -149,26 +154,38 @@ impl Door {
         Err(Box::new(fault_refusal(self.gateway().refuse_request(caller, "session", "foreign-session", fault), None)))
     }
 
+    /// Tells of a refusal before anybody is known.
+    fn tell(&self, peer: Option<SocketAddr>, rule: &'static str, code: FaultCode, detail: &str) {
+        self.settings.refusals.refused(RequestRefusal { peer, rule, code, detail });
+    }
+
     /// The body, within its limit and time.
-    async fn read(&self, body: Body) -> Result<Bytes, Refusal> {
+    async fn read(&self, caller: &Caller, body: Body) -> Result<Bytes, Refusal> {
         let limit = self.settings.body_limit;
         let reading = Limited::new(body, limit).collect();
         match tokio::time::timeout(self.settings.body_time, reading).await {
             Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Box::new(self.too_large())),
-            Ok(Err(_)) => Err(Box::new(plain_refusal(StatusCode::BAD_REQUEST, "the body could not be read to its end"))),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                let released = self.gateway().refuse_request(caller, "unreadable", rules::BODY_SIZE, self.too_large());
+                Err(Box::new(fault_refusal(released, None)))
+            }
+            Ok(Err(error)) => {
+                let sentence = "the body could not be read to its end";
+                let fault = Fault::invalid(sentence).with_internal(error.to_string());
+                self.gateway().refuse_request(caller, "unreadable", rules::BODY_BROKEN, fault);
+                Err(Box::new(plain_refusal(StatusCode::BAD_REQUEST, sentence)))
+            }
             Err(_elapsed) => {
                 let seconds = self.settings.body_time.as_secs();
                 let fault = Fault::new(FaultCode::DeadlineExceeded, format!("the body did not arrive within {seconds}s"));
-                Err(Box::new(fault_refusal(self.released(&fault), None)))
+                let released = self.gateway().refuse_request(caller, "unreadable", rules::BODY_TIME, fault);
+                Err(Box::new(fault_refusal(released, None)))
             }
         }
     }
 
-    fn too_large(&self) -> Response {
-        let limit = self.settings.body_limit;
-        let fault = Fault::new(FaultCode::TooLarge, format!("the body is larger than the limit of {limit} bytes"));
-        fault_refusal(self.released(&fault), None)
+    fn too_large(&self) -> Fault {
+        Fault::new(FaultCode::TooLarge, format!("the body is larger than the limit of {} bytes", self.settings.body_limit))
     }
 
     /// Refuses what two readers could understand differently.
@@ -200,8 +217,11 @@ impl Door {
     }
 
     async fn serve(self: &Arc<Self>, mut request: Request) -> Result<Response, Refusal> {
-        if declared_length(request.headers()).is_some_and(|length| length > self.settings.body_limit as u64) {
-            return Err(Box::new(self.too_large()));
+        if let Some(length) = declared_length(request.headers()).filter(|length| *length > self.settings.body_limit as u64) {
+            let fault = self.too_large();
+            let detail = format!("{length} bytes were announced");
+            self.tell(peer(request.extensions()), rules::BODY_SIZE, fault.code(), &detail);
+            return Err(Box::new(fault_refusal(self.gateway().release_fault(&fault), None)));
         }
         let caller = self.identify(&mut request).await?;
         let told = caller.clone();
@@ -225,9 +245,10 @@ impl Door {
         let body = if parts.method == Method::POST {
             if !is_json(&parts.headers) {
                 let sentence = "the Content-Type must be application/json";
+                self.gateway().refuse_request(&caller, "unreadable", rules::MEDIA_TYPE, Fault::invalid(sentence));
                 return Err(Box::new(plain_refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence)));
             }
-            let body = self.read(body).await?;
+            let body = self.read(&caller, body).await?;
             self.check(&caller, &body)?;
             if let Some(step) = oauth::step_up(self.settings.protected_resource.as_ref(), self.gateway(), &caller, &body) {
                 return Err(Box::new(step));
@@ -259,12 +280,36 @@ impl Door {
         let request = axum::http::Request::from_parts(parts, Full::new(body.clone()));
         let response = SERVING.scope(serving.clone(), self.service.handle(request)).await.map(Body::new);
         match serving.refused.get() {
-            None => mended(response, &body),
-            Some(fault) => {
+            None => self.noted(&serving.caller, mended(response, &body)).await,
+            Some(NotTaken::NoRoom(fault)) => {
                 let released = self.gateway().refuse_request(&serving.caller, "initialize", "session-limit", fault.clone());
                 fault_refusal(released, request_id(&body))
             }
+            Some(NotTaken::IdInUse(id)) => {
+                let fault = Fault::invalid(in_flight::sentence(id));
+                let released = self.gateway().refuse_request(&serving.caller, "unreadable", in_flight::RULE, fault);
+                // Without the id: with it, this would be taken for the answer to the request that is under way.
+                rpc_refusal(StatusCode::BAD_REQUEST, ErrorData::invalid_request(released.into_inner().message, None), None)
+            }
         }
+    }
+
+    /// Records what the protocol layer refused: headers that contradict the body, a message of no known shape, a method that
+    /// does not exist. What reached the gate is recorded there.
+    async fn noted(&self, caller: &Caller, response: Response) -> Response {
+        if !response.status().is_client_error() {
+            return response;
+        }
+        let (parts, body) = response.into_parts();
+        // Refusals are short and whole; anything else is an answer, and goes on as it came.
+        let Ok(collected) = body.collect().await else {
+            return Response::from_parts(parts, Body::empty());
+        };
+        let body = collected.to_bytes();
+        if let Some((rule, fault)) = protocol_refusal(&body) {
+            self.gateway().refuse_request(caller, "unreadable", rule, fault);
+        }
+        Response::from_parts(parts, Body::from(body))
     }
 
     /// Ends a listening stream when the server stops or its time is over, and gives its place back.
@@ -284,6 +329,26 @@ impl Door {
             Body::from_stream(held)
         })
     }
+}
+
+fn peer(extensions: &Extensions) -> Option<SocketAddr> {
+    extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
+}
+
+/// The rule and the fault of an error of the protocol layer; nothing when the error came from the gate, which recorded it.
+fn protocol_refusal(body: &[u8]) -> Option<(&'static str, Fault)> {
+    #[derive(Deserialize)]
+    struct Envelope {
+        error: ErrorData,
+    }
+    let Envelope { error } = serde_json::from_slice(body).ok()?;
+    let rule = match error.code {
+        ErrorCode::HEADER_MISMATCH => "header-mismatch",
+        ErrorCode::MISSING_REQUIRED_CLIENT_CAPABILITY => return None,
+        _ if error.data.as_ref().is_some_and(|data| data.get("code").is_some()) => return None,
+        _ => "protocol",
+    };
+    Some((rule, Fault::invalid(error.message.to_string())))
 }
 
 /// The headers of the protocol, each as often as it was sent.

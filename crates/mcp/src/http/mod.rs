@@ -21,7 +21,7 @@ use axum::http::Method;
 use axum::routing::{any, get};
 use portcullis_gateway::Gateway;
 use portcullis_identity::token::ProtectedResource;
-use portcullis_wire::{Pages, Wire, guarded};
+use portcullis_wire::{Pages, Refusals, Wire, guarded};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,7 @@ pub(crate) use answer::{NOT_RPC, request_id};
 pub(crate) use sessions::speaks_batches;
 
 /// How the HTTP face behaves. The defaults are those of a server on loopback.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HttpSettings {
     /// Which `Host` and `Origin` headers are accepted.
     pub hosts: HostPolicy,
@@ -53,11 +53,25 @@ pub struct HttpSettings {
     pub streams_per_principal: usize,
     /// Streams open in all.
     pub streams: usize,
+    /// Who keeps the records of requests that are refused before anybody knows who asks.
+    pub refusals: Arc<dyn Refusals>,
     /// This server as a protected resource: with it, challenges lead clients to their authorization server.
     pub protected_resource: Option<Arc<ProtectedResource>>,
     /// Cancelled when the server is about to stop: long streams end, calls in flight go on. Give the same token to
     /// [`serve`].
     pub closing: CancellationToken,
+}
+
+impl std::fmt::Debug for HttpSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpSettings")
+            .field("hosts", &self.hosts)
+            .field("body_limit", &self.body_limit)
+            .field("in_flight", &self.in_flight)
+            .field("sessions", &self.sessions)
+            .field("session_limits", &self.session_limits)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for HttpSettings {
@@ -73,6 +87,7 @@ impl Default for HttpSettings {
             session_limits: SessionLimits::default(),
             streams_per_principal: 32,
             streams: 512,
+            refusals: Arc::new(()),
             protected_resource: None,
             closing: CancellationToken::new(),
         }
@@ -81,7 +96,7 @@ impl Default for HttpSettings {
 
 /// The HTTP face: `/mcp` and `/healthz`, and the metadata of a protected resource where there is one.
 pub fn router(gateway: Arc<Gateway>, settings: HttpSettings) -> Router {
-    let hosts = settings.hosts.clone();
+    let (hosts, refusals) = (settings.hosts.clone(), settings.refusals.clone());
     let resource = settings.protected_resource.clone();
     let door = Arc::new(door::Door::new(gateway, settings));
     let routes = Router::new()
@@ -89,7 +104,7 @@ pub fn router(gateway: Arc<Gateway>, settings: HttpSettings) -> Router {
         .route("/mcp/{product}", any(door::enter))
         .with_state(door)
         .route("/healthz", get(|| async { "ok" }));
-    host_checked(oauth::with_metadata(routes, resource.as_ref()), hosts)
+    host_checked(oauth::with_metadata(routes, resource.as_ref()), hosts, refusals)
 }
 
 /// What pages of allowed origins may do: what a client of MCP in a browser does, and nothing else.
@@ -111,9 +126,9 @@ const PAGES: Pages = Pages {
 };
 
 /// Puts the Host and Origin check, the answers to allowed pages and the security headers before every route of `routes`,
-/// unknown ones included.
-pub fn host_checked(routes: Router, hosts: HostPolicy) -> Router {
-    guarded(routes, hosts, Some(PAGES), answer::plain_refusal)
+/// unknown ones included. `refusals` is told of every request that does not pass.
+pub fn host_checked(routes: Router, hosts: HostPolicy, refusals: Arc<dyn Refusals>) -> Router {
+    guarded(routes, hosts, Some(PAGES), answer::plain_refusal, refusals)
 }
 
 /// Serves `router` in clear text until `shutdown` is cancelled; see [`portcullis_wire::serve`].

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use futures::Stream;
 use portcullis_gateway::Caller;
 use portcullis_model::{Fault, FaultCode, PrincipalId};
-use rmcp::model::{ClientJsonRpcMessage, ProtocolVersion, ServerJsonRpcMessage, ServerResult};
+use rmcp::model::{ClientJsonRpcMessage, ProtocolVersion, RequestId, ServerJsonRpcMessage, ServerResult};
 use rmcp::transport::WorkerTransport;
 use rmcp::transport::streamable_http_server::session::local::{
     LocalSessionManager, LocalSessionManagerError, LocalSessionWorker,
 };
 use rmcp::transport::streamable_http_server::session::{ServerSseMessage, SessionId, SessionManager};
+
+use crate::in_flight::{InFlight, Noted};
 
 /// Bounds of sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +41,17 @@ impl Default for SessionLimits {
 /// The request being served by the current task, for what rmcp calls without a request.
 pub(crate) struct Serving {
     pub(crate) caller: Arc<Caller>,
-    /// Why a session was not opened.
-    pub(crate) refused: OnceLock<Fault>,
+    /// Why a session was not opened, or a message not taken.
+    pub(crate) refused: OnceLock<NotTaken>,
+}
+
+/// Why the sessions did not take something.
+#[derive(Debug, Clone)]
+pub(crate) enum NotTaken {
+    /// There is no room for another session.
+    NoRoom(Fault),
+    /// The request has the id of one that is under way.
+    IdInUse(RequestId),
 }
 
 tokio::task_local! {
@@ -54,11 +65,12 @@ struct Entry {
     seen: Instant,
     /// Whether it was agreed to speak 2025-03-26, the one revision with batches.
     batches: bool,
+    ids: InFlight,
 }
 
 impl Entry {
     fn of(owner: PrincipalId, product: Option<Arc<str>>) -> Self {
-        Self { owner, product, seen: Instant::now(), batches: false }
+        Self { owner, product, seen: Instant::now(), batches: false, ids: InFlight::default() }
     }
 }
 
@@ -75,6 +87,9 @@ pub(crate) enum SessionFault {
     /// No room; the sentence is in [`Serving::refused`].
     #[error("no room for another session")]
     Full,
+    /// The sentence is in [`Serving::refused`].
+    #[error("a request of that id is under way")]
+    IdInUse,
     /// rmcp's own reasons.
     #[error(transparent)]
     Inner(#[from] LocalSessionManagerError),
@@ -128,6 +143,10 @@ impl Sessions {
         }
     }
 
+    fn ids(&self, id: &str) -> Option<InFlight> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner).get(id).map(|entry| entry.ids.clone())
+    }
+
     #[cfg(test)]
     fn enter(&self, id: &str, owner: &PrincipalId, product: Option<&str>) {
         let entry = Entry::of(owner.clone(), product.map(Arc::from));
@@ -137,7 +156,7 @@ impl Sessions {
 
 impl SessionManager for Sessions {
     type Error = SessionFault;
-    type Transport = WorkerTransport<LocalSessionWorker>;
+    type Transport = Noted<WorkerTransport<LocalSessionWorker>>;
 
     async fn create_session(&self) -> Result<(SessionId, Self::Transport), SessionFault> {
         // Only the door opens sessions, and it always says for whom.
@@ -148,15 +167,14 @@ impl SessionManager for Sessions {
             Ok(Some(idle)) => self.close_session(&idle).await?,
             Err(fault) => {
                 // Set once per request: a request opens at most one session.
-                let _ = serving.refused.set(fault);
+                let _ = serving.refused.set(NotTaken::NoRoom(fault));
                 return Err(SessionFault::Full);
             }
         }
         let (id, transport) = self.inner.create_session().await?;
-        self.book
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id.clone(), Entry::of(owner.clone(), serving.caller.product().cloned()));
+        let entry = Entry::of(owner.clone(), serving.caller.product().cloned());
+        let transport = Noted::new(transport, entry.ids.clone());
+        self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), entry);
         Ok((id, transport))
     }
 
@@ -188,10 +206,23 @@ impl SessionManager for Sessions {
         id: &SessionId,
         message: ClientJsonRpcMessage,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, SessionFault> {
-        Ok(self.inner.create_stream(id, message).await?)
+        let asked = match &message {
+            ClientJsonRpcMessage::Request(request) => self.ids(id).map(|ids| (ids, request.id.clone())),
+            _ => None,
+        };
+        let Some((ids, asked)) = asked else { return Ok(self.inner.create_stream(id, message).await?) };
+        if !ids.begin(&asked) {
+            // Set once per request; the door says it to the client.
+            let _ = SERVING.try_with(|serving| serving.refused.set(NotTaken::IdInUse(asked)));
+            return Err(SessionFault::IdInUse);
+        }
+        Ok(self.inner.create_stream(id, message).await.inspect_err(|_| ids.end(&asked))?)
     }
 
     async fn accept_message(&self, id: &SessionId, message: ClientJsonRpcMessage) -> Result<(), SessionFault> {
+        if let Some(ids) = self.ids(id) {
+            ids.heard(&message);
+        }
         Ok(self.inner.accept_message(id, message).await?)
     }
 

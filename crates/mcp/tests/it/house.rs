@@ -52,6 +52,8 @@ impl Memory {
 pub(crate) struct Sleepers {
     pub running: AtomicUsize,
     pub dropped: AtomicUsize,
+    /// Ends the run that waits the longest.
+    pub awake: tokio::sync::Notify,
 }
 
 struct Awake(Arc<Sleepers>);
@@ -111,7 +113,7 @@ impl Tool for Fake {
             "sleep" => {
                 let awake = Awake(self.sleepers.clone());
                 self.sleepers.running.fetch_add(1, Ordering::SeqCst);
-                tokio::time::sleep(Duration::from_secs(20)).await;
+                let _ = tokio::time::timeout(Duration::from_secs(20), self.sleepers.awake.notified()).await;
                 std::mem::forget(awake);
                 Ok(Output::text("slept").into())
             }
@@ -243,6 +245,7 @@ async fn house_releasing(many: usize, releaser: Releaser) -> House {
         principal: plenty,
         tool: plenty,
         write: plenty,
+        tenant: plenty,
         global: plenty,
         ..LimitSettings::default()
     };

@@ -202,3 +202,55 @@ async fn the_log_level_is_each_sessions_own() {
     let wrong = request(3, "logging/setLevel", json!({"level": "loud"}));
     assert_eq!(served.legacy(&one, Some(&session), &wrong).await.messages()[0]["error"]["code"], -32602);
 }
+
+#[tokio::test]
+async fn an_id_under_way_is_refused_at_once_and_the_first_request_is_unharmed() {
+    let served = served(HttpSettings::default()).await;
+    let one = served.house.one.clone();
+    let session = served.session(&one, json!({})).await;
+    let call = request(7, "tools/call", json!({"name": "sleep"}));
+    let mut first = served.connect().await;
+    served.send_legacy(&mut first, &one, Some(&session), &call).await;
+    Sleepers::until(&served.house.sleepers.running, 1).await;
+    let began = Instant::now();
+    let refused = served.legacy(&one, Some(&session), &call).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(refused.status(), 400);
+    let answer = refused.json();
+    assert_eq!((&answer["id"], &answer["error"]["code"]), (&Value::Null, &json!(-32600)), "{answer}");
+    assert!(answer["error"]["message"].as_str().unwrap().contains("id 7 is already in use"), "{answer}");
+    let end = served.house.memory.last();
+    assert_eq!((&*end.rule, end.allowed, end.code), ("request-id-in-use", false, Some(FaultCode::InvalidArgument)));
+    assert_eq!(end.principal.unwrap().id.as_str(), served.house.memory.all()[0].principal.as_ref().unwrap().id.as_str());
+    // Other ids, other spellings and other sessions are not concerned.
+    let spelt = json!({"jsonrpc": "2.0", "id": "7", "method": "ping"});
+    assert_eq!(served.legacy(&one, Some(&session), &spelt).await.messages()[0]["id"], "7");
+    let other = served.session(&one, json!({})).await;
+    assert_eq!(served.legacy(&one, Some(&other), &request(7, "ping", json!({}))).await.messages()[0]["id"], 7);
+    assert_eq!(served.house.sleepers.dropped.load(std::sync::atomic::Ordering::SeqCst), 0, "the first request goes on");
+    served.house.sleepers.awake.notify_one();
+    let answered = first.reply().await;
+    assert_eq!((answered.status(), &answered.messages()[0]["id"]), (200, &json!(7)), "{}", answered.body);
+    assert_eq!(answered.messages()[0]["result"]["isError"], false);
+    // Answered, the id is free again.
+    assert_eq!(served.legacy(&one, Some(&session), &request(7, "ping", json!({}))).await.messages()[0]["id"], 7);
+}
+
+#[tokio::test]
+async fn an_id_whose_client_left_is_under_way_until_it_is_answered() {
+    let served = served(HttpSettings::default()).await;
+    let one = served.house.one.clone();
+    let session = served.session(&one, json!({})).await;
+    let call = request(7, "tools/call", json!({"name": "sleep"}));
+    let mut first = served.connect().await;
+    served.send_legacy(&mut first, &one, Some(&session), &call).await;
+    Sleepers::until(&served.house.sleepers.running, 1).await;
+    drop(first);
+    assert_eq!(served.legacy(&one, Some(&session), &call).await.status(), 400);
+    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}});
+    assert_eq!(served.legacy(&one, Some(&session), &cancel).await.status(), 202);
+    Sleepers::until(&served.house.sleepers.dropped, 1).await;
+    // What the cancelled call leaves must not pass for the answer of another one.
+    assert_eq!(served.legacy(&one, Some(&session), &request(7, "ping", json!({}))).await.status(), 400);
+    assert_eq!(served.legacy(&one, Some(&session), &request(8, "ping", json!({}))).await.messages()[0]["id"], 8);
+}

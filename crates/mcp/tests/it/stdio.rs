@@ -182,3 +182,46 @@ async fn what_is_piped_in_is_answered_before_the_end() {
     client.input.shutdown().await.unwrap();
     assert_eq!(client.hear().await.as_array().unwrap().len(), 20);
 }
+
+#[tokio::test]
+async fn an_id_under_way_is_refused_at_once_and_the_first_request_is_unharmed() {
+    let mut client = client().await;
+    client.open_as("2025-03-26").await;
+    let sleep = request(7, "tools/call", json!({"name": "sleep"}));
+    client.say(&sleep).await;
+    Sleepers::until(&client.house.sleepers.running, 1).await;
+    client.say(&sleep).await;
+    let refused = client.hear().await;
+    assert_eq!((&refused["id"], &refused["error"]["code"]), (&Value::Null, &json!(-32600)), "{refused}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("id 7 is already in use"), "{refused}");
+    assert_eq!(&*client.house.memory.last().rule, "request-id-in-use");
+    // In a batch, the others are served.
+    client.say(&json!([request(7, "ping", json!({})), request(8, "ping", json!({}))])).await;
+    let answers = client.hear().await;
+    let ids: Vec<&Value> = answers.as_array().unwrap().iter().map(|answer| &answer["id"]).collect();
+    assert_eq!(ids, [&Value::Null, &json!(8)], "{answers}");
+    assert_eq!(client.house.sleepers.dropped.load(std::sync::atomic::Ordering::SeqCst), 0, "the first request goes on");
+    client.house.sleepers.awake.notify_one();
+    let answered = client.hear().await;
+    assert_eq!((&answered["id"], &answered["result"]["isError"]), (&json!(7), &json!(false)), "{answered}");
+    client.say(&request(7, "ping", json!({}))).await;
+    assert_eq!(client.hear().await, json!({"jsonrpc": "2.0", "id": 7, "result": {}}), "answered, the id is free again");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_leaves_a_record() {
+    let mut client = client().await;
+    client.open().await;
+    for (line, rule) in [
+        ("{not json".to_owned(), "strict-json"),
+        (r#"[{"jsonrpc":"2.0","id":4,"method":"ping"}]"#.to_owned(), "batch"),
+        (format!(r#"{{"jsonrpc":"2.0","id":4,"method":"{}"}}"#, "x".repeat(1 << 20)), "body-size"),
+        (r#"{"id":4}"#.to_owned(), "protocol"),
+    ] {
+        client.line(&line).await;
+        assert!(client.hear().await["error"].is_object());
+        let end = client.house.memory.last();
+        assert_eq!((&*end.rule, end.allowed, end.transport.as_str()), (rule, false, "stdio"));
+        assert_eq!(end.principal.unwrap().id.as_str(), "local:tester");
+    }
+}
