@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
@@ -25,13 +25,16 @@ use portcullis_policy::{
     BUILT_IN_ROLES, Budget, Charter, CharterGrant, ExternalPolicy, Policies, PolicyText, Products, Vocabulary,
 };
 use portcullis_ports::Source;
+use portcullis_secrets::SecretManager;
 use portcullis_state::SqliteStore;
 use portcullis_telemetry::{EmbeddedSource, Store, StoreError};
 use portcullis_tools::{INSTRUCTIONS, Library, SourceCompleter, Sources, default_prompts, default_tools};
 use zeroize::Zeroizing;
 
+use crate::callers::Callers;
 use crate::extensions::Extensions;
 use crate::record::AuditRecorder;
+use crate::refusals::Tally;
 use crate::scrub::AnswerScrubber;
 use crate::settings::{Config, SourceKind};
 use crate::unavailable::Unavailable;
@@ -133,12 +136,17 @@ pub struct House {
     pub store: Option<Store>,
     /// The sources in use.
     pub sources: Arc<Sources>,
+    secrets: RwLock<SecretManager>,
+    /// Whoever exchanges the tokens of callers, where an issuer is set up for it.
+    callers: Option<Arc<Callers>>,
     /// Standing work: checking sources.
     pub health: Charter,
     /// The outside policy, where one is configured.
     pub external: Option<Arc<OpaPolicy>>,
     /// Who orders the certificate, where an authority makes it.
     pub acme: Option<Arc<Keeper>>,
+    /// The records of refusals that anybody can cause.
+    pub tally: Arc<Tally>,
     /// The other places that get the audit records, fed by whoever serves.
     pub sinks: Sinks,
     /// Plugins, other servers, and whatever else brings tools from outside.
@@ -160,16 +168,23 @@ impl House {
         let (store, embedded) = open_store(config, &clock, scrubber.clone())?;
         let extensions = Extensions::open(config)?;
         let offered = extensions.revisions();
-        let sources = Arc::new(Sources::new(all_sources(config, embedded, &extensions)?)?);
+        let callers = crate::callers::expected(config);
+        let secrets = crate::outside::secrets(config, callers.as_ref())?;
+        let sources = Arc::new(Sources::new(all_sources(config, embedded, &secrets, &extensions)?)?);
         let catalogue = catalogue(config, &sources, &extensions, &clock)?;
         let (policies, products) = load_policies(config, &catalogue, &extensions, 1)?;
+        secrets.allow(&mut |grant| policies.charter(grant)).context("secret_stores")?;
+        if let Some(callers) = &callers {
+            callers.introduce(config, &secrets, &policies, &clock, &foundations.audit)?;
+        }
         extensions.start(&policies, &foundations.audit, &scrubber.0)?;
         let (identity, tokens) = crate::identify::identity(config, foundations.keys.clone(), &policies, &clock)?;
         let identity = Arc::new(identity);
         let health = health_charter(config, &policies)?;
-        let external = crate::outside::policy(config, &policies)?;
+        let external = crate::outside::policy(config, &policies, &secrets)?;
         let acme = crate::acme::keeper(config, &policies)?;
         let sinks = Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant)).context("audit")?;
+        let tally = Arc::new(Tally::new(foundations.audit.clone(), scrubber.0.clone()));
         let ledger = Arc::new(TokenLedger::shared(foundations.state.clone(), clock.clone()));
         let profiles = Arc::new(foundations.profiles(config).await?);
         let gateway = Gateway::new(GatewayParts {
@@ -182,7 +197,11 @@ impl House {
             profiles: profiles.clone(),
             external: external.clone().map(|policy| -> Arc<dyn ExternalPolicy> { policy }),
             releaser: releaser(config, &foundations.pseudonyms[..])?,
-            recorder: Arc::new(AuditRecorder(foundations.audit.clone(), scrubber.0.clone())),
+            recorder: Arc::new(AuditRecorder {
+                audit: foundations.audit.clone(),
+                redactor: scrubber.0.clone(),
+                tally: tally.clone(),
+            }),
             budget: Budget {
                 backend_bytes: config.limits.backend_answer.0,
                 answer_bytes: config.limits.answer.0,
@@ -199,9 +218,12 @@ impl House {
             profiles,
             store,
             sources,
+            secrets: RwLock::new(secrets),
+            callers,
             health,
             external,
             acme,
+            tally,
             sinks,
             extensions,
             offered,
@@ -235,16 +257,24 @@ impl House {
     fn furnish(&self, config: &Config) -> anyhow::Result<()> {
         let _one_at_a_time = self.furnishing.lock().unwrap_or_else(PoisonError::into_inner);
         let embedded: Option<Arc<dyn Source>> = self.sources.all().iter().find(|s| s.name().as_str() == EMBEDDED).cloned();
-        let replacement = all_sources(config, embedded, &self.extensions)?;
+        let secrets = crate::outside::secrets(config, self.callers.as_ref())?;
+        let replacement = all_sources(config, embedded, &secrets, &self.extensions)?;
         let version = self.version.fetch_add(1, Ordering::SeqCst) + 1;
         let catalogue = catalogue(config, &self.sources, &self.extensions, &self.clock)?;
         let (policies, products) = load_policies(config, &catalogue, &self.extensions, version)?;
+        secrets.allow(&mut |grant| policies.charter(grant)).context("secret_stores")?;
         self.sources.replace(replacement)?;
         self.gateway.install(catalogue, policies, products);
+        *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets;
         if let Some(external) = &self.external {
             external.rules_changed();
         }
         Ok(())
+    }
+
+    /// The secrets the configuration in force names.
+    pub fn secrets(&self) -> SecretManager {
+        self.secrets.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Writes a record of the server's own life.
@@ -277,6 +307,7 @@ impl House {
     pub async fn close(self) {
         self.extensions.stop().await;
         self.settle().await;
+        self.tally.flush(true);
         if let Some(store) = &self.store
             && let Err(error) = store.close().await
         {
@@ -290,7 +321,8 @@ impl House {
 pub fn check(config: &Config) -> anyhow::Result<String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let extensions = Extensions::open(config)?;
-    let sources = Arc::new(Sources::new(all_sources(config, None, &extensions)?)?);
+    let secrets = crate::outside::secrets(config, crate::callers::expected(config).as_ref())?;
+    let sources = Arc::new(Sources::new(all_sources(config, None, &secrets, &extensions)?)?);
     let catalogue = catalogue(config, &sources, &extensions, &clock)?;
     let (policies, _products) = load_policies(config, &catalogue, &extensions, 1)?;
     releaser(config, &[])?;
@@ -299,7 +331,9 @@ pub fn check(config: &Config) -> anyhow::Result<String> {
     config.identity.check().context("identity")?;
     crate::identify::verifier(config, &policies, &clock)?;
     limits(config)?;
-    crate::outside::policy(config, &policies)?;
+    secrets.allow(&mut |grant| policies.charter(grant)).context("secret_stores")?;
+    crate::callers::exchanges(config, &secrets, &policies, &clock)?;
+    crate::outside::policy(config, &policies, &secrets)?;
     refuse_open_doors(config)?;
     crate::wire::Doors::load(config)?;
     crate::acme::keeper(config, &policies)?;
@@ -344,13 +378,19 @@ fn limits(config: &Config) -> anyhow::Result<LimitSettings> {
         principal: Rate::new(positive(limits.calls_per_second, "calls_per_second")?, positive(limits.burst, "burst")?),
         tool: rate(limits.tool, "tool")?,
         write: rate(limits.write, "write")?,
+        tenant: Rate::new(
+            positive(limits.tenant.calls_per_second, "tenant.calls_per_second")?,
+            positive(limits.tenant.burst, "tenant.burst")?,
+        ),
         global: rate(limits.global, "global")?,
         concurrent_per_principal: positive(limits.concurrent_per_principal, "concurrent_per_principal")?,
+        concurrent_per_tenant: positive(limits.tenant.concurrent, "tenant.concurrent")?,
         concurrent: positive(limits.concurrent, "concurrent")?,
         queue: limits.queue,
         queue_time: limits.queue_time.0,
         deadline: limits.deadline.0,
         tokens_per_day: (limits.tokens_per_day > 0).then_some(limits.tokens_per_day),
+        tenant_tokens_per_day: (limits.tenant.tokens_per_day > 0).then_some(limits.tenant.tokens_per_day),
     })
 }
 
@@ -412,13 +452,13 @@ pub fn source_warnings(config: &Config) -> Vec<String> {
 fn all_sources(
     config: &Config,
     embedded: Option<Arc<dyn Source>>,
+    secrets: &SecretManager,
     extensions: &Extensions,
 ) -> anyhow::Result<Vec<Arc<dyn Source>>> {
     let mut sources: Vec<Arc<dyn Source>> = embedded.into_iter().collect();
-    let secrets = crate::outside::secrets(config)?;
     for (index, settings) in config.sources.iter().enumerate() {
         let SourceKind::Prometheus(prometheus) = &settings.kind;
-        let source = PrometheusSource::with_secrets(settings.name.clone(), prometheus.clone(), &secrets)
+        let source = PrometheusSource::with_secrets(settings.name.clone(), prometheus.clone(), secrets)
             .with_context(|| format!("sources.{index}"))?;
         sources.push(Arc::new(source));
     }
@@ -495,7 +535,8 @@ impl Rulebook {
     pub fn open(config: &Config, files: &[PathBuf]) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let extensions = Extensions::open(config)?;
-        let sources = Arc::new(Sources::new(all_sources(config, None, &extensions)?)?);
+        let secrets = crate::outside::secrets(config, crate::callers::expected(config).as_ref())?;
+        let sources = Arc::new(Sources::new(all_sources(config, None, &secrets, &extensions)?)?);
         let catalogue = catalogue(config, &sources, &extensions, &clock)?;
         let config = Config { policies: files.to_vec(), ..config.clone() };
         let (policies, _products) = load_policies(&config, &catalogue, &extensions, 1)?;

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a binary has no outside: `pub` marks what a module offers the others")]
 
 mod acme;
+mod callers;
 mod cli;
 mod commands;
 mod demo;
@@ -12,6 +13,7 @@ mod identify;
 mod log;
 mod outside;
 mod record;
+mod refusals;
 mod scrub;
 mod settings;
 mod shutdown;
@@ -68,7 +70,7 @@ async fn run(cli: Cli, loaded: LoadedConfig) -> anyhow::Result<()> {
         Command::Approvals { action } => commands::approvals::run(config, action).await,
         Command::Profile { action } => commands::profile::run(config, action).await,
         Command::Access { action } => commands::access::run(config, action).await,
-        Command::Secret { action } => commands::secret::run(config, &action),
+        Command::Secret { action } => commands::secret::run(config, &action).await,
         Command::Config { action } => commands::config::run(&loaded, &action),
         Command::Doctor(output) => commands::doctor::run(config, &output).await,
         Command::Completions { .. } => Ok(()),

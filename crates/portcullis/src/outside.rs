@@ -5,30 +5,33 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use portcullis_audit::{AuditEvent, EventKind};
+use portcullis_egress::CallerCredentials;
 use portcullis_model::{Clock, SystemClock};
 use portcullis_opa::OpaPolicy;
 use portcullis_policy::Policies;
 use portcullis_secrets::{SecretManager, SecretState};
 
+use crate::callers::Callers;
 use crate::commands::doctor::State;
 use crate::house::House;
 use crate::settings::Config;
 
-/// The manager of the secrets the configuration names. Reads none.
-pub fn secrets(config: &Config) -> anyhow::Result<SecretManager> {
+/// The manager of the secrets the configuration names, and of credentials in the names of callers. Reads none.
+pub fn secrets(config: &Config, callers: Option<&Arc<Callers>>) -> anyhow::Result<SecretManager> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    Ok(SecretManager::new(&config.secrets, &clock)?)
+    let manager = SecretManager::new(&config.secrets, &config.secret_stores, &clock)?;
+    Ok(manager.with_callers(callers.map(|callers| -> Arc<dyn CallerCredentials> { callers.clone() })))
 }
 
 /// The outside policy, where one is configured. Asks nothing yet.
-pub fn policy(config: &Config, policies: &Policies) -> anyhow::Result<Option<Arc<OpaPolicy>>> {
+pub fn policy(config: &Config, policies: &Policies, secrets: &SecretManager) -> anyhow::Result<Option<Arc<OpaPolicy>>> {
     let Some(settings) = &config.external_policy else { return Ok(None) };
-    let policy = OpaPolicy::new(settings, &secrets(config)?, Arc::new(SystemClock), |grant| policies.charter(grant))?;
+    let policy = OpaPolicy::new(settings, secrets, Arc::new(SystemClock), |grant| policies.charter(grant))?;
     Ok(Some(Arc::new(policy)))
 }
 
 /// Lines of the doctor: name, state and detail of each control.
-pub async fn report(config: &Config, house: &House) -> Vec<(String, State, String)> {
+pub async fn report(house: &House) -> Vec<(String, State, String)> {
     let mut lines = Vec::new();
     match &house.external {
         None => lines.push(("external policy".to_owned(), State::Off, "the rules of the configuration decide alone".to_owned())),
@@ -37,26 +40,32 @@ pub async fn report(config: &Config, house: &House) -> Vec<(String, State, Strin
             Err(reason) => ("external policy".to_owned(), State::Broken, format!("calls are refused: {reason}")),
         }),
     }
-    match secrets(config) {
-        Ok(manager) => lines.extend(manager.report().into_iter().map(|r| {
-            let state = match r.state {
-                SecretState::Ok => State::On,
-                SecretState::Expiring | SecretState::Overdue => State::Attention,
-                SecretState::Expired | SecretState::Missing | SecretState::Refused => State::Broken,
-            };
-            (format!("secret {}", r.name), state, format!("{}: {}", r.state.as_str(), r.detail))
-        })),
-        Err(error) => lines.push(("secrets".to_owned(), State::Broken, error.to_string())),
-    }
+    let secrets = house.secrets();
+    lines.extend(secrets.stores().await.into_iter().map(|store| {
+        let name = format!("secret store {}", store.name);
+        match store.state {
+            Ok(detail) => (name, State::On, detail),
+            Err(reason) => (name, State::Broken, format!("what needs it is refused: {reason}")),
+        }
+    }));
+    lines.extend(secrets.report().await.into_iter().map(|r| {
+        let state = match r.state {
+            SecretState::Ok => State::On,
+            SecretState::Expiring | SecretState::Overdue => State::Attention,
+            SecretState::Expired | SecretState::Missing | SecretState::Refused | SecretState::Unavailable => State::Broken,
+        };
+        (format!("secret {}", r.name), state, format!("{}: {}", r.state.as_str(), r.detail))
+    }));
     lines
 }
 
 /// Records every secret that cannot be used, so that a source that fails for it is no riddle.
-pub fn audit_secrets(config: &Config, house: &House) -> anyhow::Result<()> {
-    for secret in secrets(config)?.report().into_iter().filter(|r| !r.state.is_usable()) {
+pub async fn audit_secrets(house: &House) -> anyhow::Result<()> {
+    for secret in house.secrets().report().await.into_iter().filter(|r| !r.state.is_usable()) {
         let operation = match secret.state {
             SecretState::Expired => "secret.expired",
             SecretState::Missing => "secret.missing",
+            SecretState::Unavailable => "secret.unavailable",
             _ => "secret.refused",
         };
         let event = AuditEvent::operation(EventKind::Secret, operation, secret.name);

@@ -7,25 +7,43 @@ use portcullis_gateway::{Recorder, RoadEnd};
 use portcullis_guard::{Redactions, Redactor};
 use portcullis_model::{FaultCode, RiskClass};
 
+use crate::refusals::{Kind, Tally};
+
 /// Bytes of answer text that make one token, roughly; for the record's estimate only.
 const BYTES_PER_TOKEN: u64 = 4;
 
 /// Writes road ends into the audit log, without the secrets that callers and backends put into names and sentences.
-pub struct AuditRecorder(pub Arc<AuditLog>, pub Redactor);
+pub struct AuditRecorder {
+    /// The log.
+    pub audit: Arc<AuditLog>,
+    /// Takes the secrets out.
+    pub redactor: Redactor,
+    /// Sums up what anybody can cause without being anybody.
+    pub tally: Arc<Tally>,
+}
+
+/// What can be refused as often as somebody sends it, without work being done: it is summed up when it becomes a flood.
+const CHEAP: [&str; 4] = ["authenticate", "unreadable", "session", "product"];
 
 impl Recorder for AuditRecorder {
     fn record(&self, end: &RoadEnd) -> Result<(), String> {
-        self.0.append_for(end.risk.unwrap_or(RiskClass::Read), self.event(end)).map(|_| ()).map_err(|e| e.to_string())
+        let event = self.event(end);
+        if !end.allowed && CHEAP.contains(&end.method) {
+            let who = end.principal.as_ref().map(|principal| principal.id.to_string());
+            let kind = Kind { transport: end.transport.as_str(), method: end.method, rule: end.rule.to_string(), who };
+            return self.tally.note(kind, end.peer, event).map_err(|e| e.to_string());
+        }
+        self.audit.append_for(end.risk.unwrap_or(RiskClass::Read), event).map(|_| ()).map_err(|e| e.to_string())
     }
 
     fn may_begin(&self, risk: RiskClass) -> Result<(), String> {
-        self.0.may_begin(risk)
+        self.audit.may_begin(risk)
     }
 }
 
 impl AuditRecorder {
     fn clean(&self, text: &str) -> String {
-        self.1.text(text, &mut Redactions::default()).into_owned()
+        self.redactor.text(text, &mut Redactions::default()).into_owned()
     }
 
     fn event(&self, end: &RoadEnd) -> AuditEvent {
@@ -60,7 +78,7 @@ impl AuditRecorder {
             event = event.session(session.to_string());
         }
         if let Some(arguments) = &end.arguments {
-            event = event.parameters(self.0.fingerprint(arguments));
+            event = event.parameters(self.audit.fingerprint(arguments));
         }
         if let Some(trace_id) = &end.trace_id {
             event = event.trace_id(trace_id.clone());

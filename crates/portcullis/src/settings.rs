@@ -15,7 +15,7 @@ use portcullis_identity::IdentitySettings;
 use portcullis_model::SourceName;
 use portcullis_opa::OpaSettings;
 use portcullis_policy::ProductSettings;
-use portcullis_secrets::SecretSettings;
+use portcullis_secrets::{SecretSettings, SecretStoreSettings};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -115,6 +115,8 @@ pub struct Config {
     pub sources: Vec<SourceSettings>,
     /// What is known about secrets besides their value; settings refer to one as `secret:<name>`.
     pub secrets: Vec<SecretSettings>,
+    /// Stores that keep secrets; settings refer to one of their secrets as `vault:<store>/<path>#<field>`.
+    pub secret_stores: Vec<SecretStoreSettings>,
     /// An Open Policy Agent that is asked after the rules of this file allowed a call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_policy: Option<OpaSettings>,
@@ -157,6 +159,7 @@ impl Default for Config {
             store: StoreSettings::default(),
             sources: Vec::new(),
             secrets: Vec::new(),
+            secret_stores: Vec::new(),
             external_policy: None,
             policies: Vec::new(),
             policy_utc_offset: None,

@@ -4,7 +4,7 @@
 //! Must not let a certificate that cannot be read pass for none, and must not let handshakes fill the audit log.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -16,6 +16,7 @@ use portcullis_model::{FaultCode, SystemClock, format_duration};
 use portcullis_wire::{Certificates, Challenges, HandshakeFailure, Protocol, Reception, Refreshed, Wire};
 use tokio_util::sync::CancellationToken;
 
+use crate::refusals::{Kind, Tally};
 use crate::settings::Config;
 
 /// Setting of the MCP listener.
@@ -26,8 +27,6 @@ const INGEST: &str = "ingest.tls";
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the end of a certificate is announced in the log.
 const REMIND: Duration = Duration::from_hours(24);
-/// Refused handshakes that are recorded per second and listener; the record after that says how many more there were.
-const RECORDED_PER_SECOND: u32 = 20;
 
 /// The certificates of every listener that has some.
 #[derive(Debug, Clone, Default)]
@@ -187,37 +186,14 @@ pub fn refuse_clear_text(config: &Config) -> anyhow::Result<()> {
 
 /// Reads client certificates and records whom the handshake refused.
 pub struct AuditedReception {
-    audit: Arc<AuditLog>,
+    tally: Arc<Tally>,
     transport: &'static str,
-    second: Mutex<Second>,
-}
-
-struct Second {
-    began: Instant,
-    written: u32,
-    left_out: u64,
 }
 
 /// The wire of a listener.
-pub fn wire(certificates: Option<&Arc<Certificates>>, audit: &Arc<AuditLog>, transport: &'static str) -> Wire {
-    let second = Mutex::new(Second { began: Instant::now(), written: 0, left_out: 0 });
-    Wire::new(certificates.cloned(), Arc::new(AuditedReception { audit: audit.clone(), transport, second }))
-}
-
-impl AuditedReception {
-    /// Whether one more may be recorded now, and how many were left out since the last.
-    fn room(&self) -> Option<u64> {
-        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
-        if second.began.elapsed() >= Duration::from_secs(1) {
-            (second.began, second.written) = (Instant::now(), 0);
-        }
-        if second.written >= RECORDED_PER_SECOND {
-            second.left_out += 1;
-            return None;
-        }
-        second.written += 1;
-        Some(std::mem::take(&mut second.left_out))
-    }
+pub fn wire(certificates: Option<&Arc<Certificates>>, tally: &Arc<Tally>, transport: &'static str) -> Wire {
+    let reception = AuditedReception { tally: tally.clone(), transport };
+    Wire::new(certificates.cloned(), Arc::new(reception)).recording(tally.at(transport))
 }
 
 impl Reception for AuditedReception {
@@ -233,16 +209,14 @@ impl Reception for AuditedReception {
             tracing::debug!(%peer, %failure, "a connection was not taken");
             return;
         };
-        let Some(left_out) = self.room() else { return };
-        let note = if left_out > 0 { format!("{reason}; {left_out} more like this were not recorded") } else { reason.clone() };
         let event = AuditEvent::new(EventKind::Authentication)
             .method("handshake")
             .transport(self.transport)
-            .client(Some(peer))
             .decided(Decision::Deny, "client-certificate")
             .code(Some(FaultCode::Unauthenticated))
-            .note(note);
-        if let Err(error) = self.audit.append(event) {
+            .note(reason.clone());
+        let kind = Kind { transport: self.transport, method: "handshake", rule: "client-certificate".to_owned(), who: None };
+        if let Err(error) = self.tally.note(kind, Some(peer), event) {
             tracing::error!(%error, "the audit record of a refused connection could not be written");
         }
     }

@@ -86,7 +86,7 @@ pub async fn report(config: &Config, house: &House) -> String {
 async fn examine(config: &Config, house: &House) -> Vec<Line> {
     let mut lines = controls(config, house).await;
     lines.extend(guards::lines(config, house).await);
-    let outside = crate::outside::report(config, house).await;
+    let outside = crate::outside::report(house).await;
     let outside = crate::acme::line(config).into_iter().chain(outside);
     lines.extend(outside.map(|(name, state, detail)| Line { kind: "control", name, state, detail }));
     lines.extend(house.extensions.report().into_iter().map(|report| Line {

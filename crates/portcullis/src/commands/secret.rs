@@ -4,13 +4,15 @@
 use anyhow::bail;
 use portcullis_secrets::{SecretReport, SecretState, SecretType, generate};
 
+use crate::callers;
 use crate::cli::{SecretAction, SecretKind};
+use crate::house::Rulebook;
 use crate::outside;
 use crate::settings::Config;
 use crate::terminal::{say, say_json, table};
 
 /// Runs `portcullis secret …`.
-pub fn run(config: &Config, action: &SecretAction) -> anyhow::Result<()> {
+pub async fn run(config: &Config, action: &SecretAction) -> anyhow::Result<()> {
     match action {
         SecretAction::Generate { kind, length } => {
             let kind = match kind {
@@ -21,9 +23,9 @@ pub fn run(config: &Config, action: &SecretAction) -> anyhow::Result<()> {
             say(generate(kind, *length)?.expose());
             Ok(())
         }
-        SecretAction::List(output) => show(&outside::secrets(config)?.report(), output.json),
+        SecretAction::List(output) => show(&report(config).await?, output.json),
         SecretAction::Check(output) => {
-            let reports = outside::secrets(config)?.report();
+            let reports = report(config).await?;
             show(&reports, output.json)?;
             let bad = reports.iter().filter(|r| !r.state.is_usable() || r.state == SecretState::Overdue).count();
             if bad > 0 {
@@ -32,6 +34,14 @@ pub fn run(config: &Config, action: &SecretAction) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// How the secrets stand. Stores are asked under the charters the rules of the configuration give.
+async fn report(config: &Config) -> anyhow::Result<Vec<SecretReport>> {
+    let secrets = outside::secrets(config, callers::expected(config).as_ref())?;
+    let rules = Rulebook::open(config, &config.policies)?;
+    secrets.allow(&mut |grant| rules.policies.charter(grant))?;
+    Ok(secrets.report().await)
 }
 
 fn show(reports: &[SecretReport], as_json: bool) -> anyhow::Result<()> {

@@ -8,13 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 use portcullis_acme::Answers;
-use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
+use portcullis_audit::{AuditEvent, Decision, EventKind};
 use portcullis_config::FileStamp;
 use portcullis_identity::{ClientCertificate, Identity, KeyStatus, Presented};
 use portcullis_mcp::{HostPolicy, HttpSettings, SessionLimits};
 use portcullis_model::{Clock, SystemClock, TenantId};
 use portcullis_telemetry::{IngestAuthorizer, IngestLimits, IngestRefusal, OtlpDoor, Sender};
-use portcullis_wire::ConnectionSettings;
+use portcullis_wire::{ConnectionSettings, Refusals as _, RequestRefusal};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::ServeArgs;
 use crate::commands::doctor;
 use crate::house::{House, refuse_open_doors};
+use crate::refusals::{self, Kind, Tally};
 use crate::settings::{self, Config, LoadedConfig};
 use crate::shutdown;
 use crate::wire::Doors;
@@ -34,6 +35,8 @@ const RELOAD_CHECK: Duration = Duration::from_secs(1);
 const MAINTENANCE: Duration = Duration::from_secs(30);
 /// How often token accounts and profiles are brought together with other processes.
 const SETTLE: Duration = Duration::from_secs(2);
+/// How often the tokens at secret stores are looked after, and values that are over are forgotten.
+const TEND: Duration = Duration::from_secs(5);
 /// How long calls in flight may take once we are told to stop.
 const DRAIN: Duration = Duration::from_secs(4);
 
@@ -95,7 +98,7 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
         tracing::warn!(target: "portcullis", "{warning}");
     }
     house.audit_life(EventKind::Start, format!("serve on {}", config.listen.mcp));
-    crate::outside::audit_secrets(config, &house)?;
+    crate::outside::audit_secrets(&house).await?;
     for line in doctor::report(config, &house).await.lines() {
         tracing::info!(target: "portcullis", "{line}");
     }
@@ -129,7 +132,14 @@ pub async fn run_house(
     let (mcp, closing) = (listeners.mcp, stop.clone());
     let answers = crate::acme::settings(config).map(Answers::new);
     let (doors, audit) = (Doors::answering(config, answers.as_ref())?, house.foundations.audit.clone());
-    let wire = crate::wire::wire(doors.mcp.as_ref(), &audit, "http");
+    let wire = crate::wire::wire(doors.mcp.as_ref(), &house.tally, "http");
+    tasks.spawn({
+        let keeping = house.tally.clone().keep(stop.clone());
+        async move {
+            keeping.await;
+            Ok(())
+        }
+    });
     tasks.spawn(async move {
         let connections = ConnectionSettings::default();
         portcullis_wire::serve(mcp, router, closing, connections, wire).await.context("serving MCP over HTTP")
@@ -145,11 +155,15 @@ pub async fn run_house(
     });
     if let (Some((http, grpc)), Some(store)) = (listeners.otlp, &house.store) {
         let limits = IngestLimits { body_bytes: usize::try_from(config.ingest.max_body.0)?, ..IngestLimits::default() };
-        let authorizer = Arc::new(IngestDoor { identity: house.identity.clone(), audit: house.foundations.audit.clone() });
+        let authorizer = Arc::new(IngestDoor {
+            identity: house.identity.clone(),
+            tally: house.tally.clone(),
+            refusals: house.tally.at("otlp"),
+        });
         let door = OtlpDoor::new(store.clone(), authorizer, limits, config.ingest.allowed_hosts.clone());
         let (grpc_door, http_stop, grpc_stop) = (door.clone(), stop.clone(), stop.clone());
-        let http_wire = crate::wire::wire(doors.otlp_http.as_ref(), &audit, "otlp");
-        let grpc_wire = crate::wire::wire(doors.otlp_grpc.as_ref(), &audit, "otlp");
+        let http_wire = crate::wire::wire(doors.otlp_http.as_ref(), &house.tally, "otlp");
+        let grpc_wire = crate::wire::wire(doors.otlp_grpc.as_ref(), &house.tally, "otlp");
         tasks.spawn(async move {
             door.serve_http(http, http_wire, http_stop.cancelled_owned()).await.context("serving OTLP over HTTP")
         });
@@ -174,6 +188,13 @@ pub async fn run_house(
             }
         };
         ending.run_until_cancelled(keys.keep_fresh(KEY_REFRESH, report)).await;
+        Ok(())
+    });
+    let (tending, ending) = (house.clone(), stop.clone());
+    tasks.spawn(async move {
+        while ending.run_until_cancelled(tokio::time::sleep(TEND)).await.is_some() {
+            tending.secrets().tend().await;
+        }
         Ok(())
     });
     let (settling, ending) = (house.clone(), stop.clone());
@@ -225,6 +246,7 @@ fn http_settings(config: &Config, house: &House, stop: &CancellationToken) -> an
             idle: config.listen.session_ttl.0,
             ..SessionLimits::default()
         },
+        refusals: house.tally.at("http"),
         protected_resource: house.tokens.as_ref().map(|tokens| tokens.resource().clone()),
         closing: stop.clone(),
         ..HttpSettings::default()
@@ -251,7 +273,8 @@ async fn refuse_public_without_keys(config: &Config, house: &House) -> anyhow::R
 /// The OTLP door asks the same identity, and refusals are audited.
 struct IngestDoor {
     identity: Arc<Identity>,
-    audit: Arc<AuditLog>,
+    tally: Arc<Tally>,
+    refusals: Arc<refusals::Listener>,
 }
 
 #[async_trait]
@@ -264,11 +287,13 @@ impl IngestAuthorizer for IngestDoor {
         };
         self.identity.identify_ingest(presented).await.map_err(|refusal| {
             let event = AuditEvent::new(EventKind::Ingest)
-                .client(presented.peer)
                 .transport("otlp")
+                .method("authenticate")
                 .decided(Decision::Deny, refusal.rule())
                 .code(Some(refusal.code()));
-            if let Err(error) = self.audit.append(event) {
+            let rule = refusal.rule().to_owned();
+            let kind = Kind { transport: "otlp", method: "authenticate", rule, who: None };
+            if let Err(error) = self.tally.note(kind, presented.peer, event) {
                 tracing::error!(%error, "the audit record of a refused sender could not be written");
             }
             let sentence = refusal.message().to_owned();
@@ -278,6 +303,10 @@ impl IngestAuthorizer for IngestDoor {
                 IngestRefusal::Unauthenticated(sentence)
             }
         })
+    }
+
+    fn refused(&self, refusal: RequestRefusal<'_>) {
+        self.refusals.refused(refusal);
     }
 }
 

@@ -85,6 +85,47 @@ fn its_no_and_its_silence_refuse_and_are_recorded() {
 }
 
 #[test]
+fn resources_prompts_and_completions_are_asked_about_as_well() {
+    let opa = opa();
+    let home = home(&opa.url);
+    let key = home.key(&["--role", "reader"]);
+    let server = Server::start_in(home);
+    let visitor = crate::visitor::Visitor::new(&server, &key);
+    let listed = visitor.ask("resources/list", &json!({})).json();
+    let uri = listed["result"]["resources"][0]["uri"].as_str().expect("a resource").to_owned();
+    let prompts = visitor.ask("prompts/list", &json!({})).json();
+    let prompt = prompts["result"]["prompts"][0].clone();
+    let name = prompt["name"].as_str().expect("a prompt").to_owned();
+    let wanted = prompt["arguments"].as_array().cloned().unwrap_or_default();
+    let argument = wanted.first().map_or("service", |a| a["name"].as_str().unwrap()).to_owned();
+    let needed: serde_json::Map<String, Value> = wanted
+        .iter()
+        .filter(|a| a["required"] == true)
+        .map(|a| (a["name"].as_str().unwrap().to_owned(), json!("cart")))
+        .collect();
+    let lookups = [
+        ("resources/read", json!({"uri": uri})),
+        ("prompts/get", json!({"name": name, "arguments": needed})),
+        (
+            "completion/complete",
+            json!({"ref": {"type": "ref/prompt", "name": name}, "argument": {"name": argument, "value": "c"}}),
+        ),
+    ];
+    for (count, (method, params)) in lookups.iter().enumerate() {
+        let answer = visitor.ask(method, params).json();
+        assert!(answer["result"].is_object(), "{method}: {answer}");
+        assert_eq!(opa.asked.load(Ordering::SeqCst), count + 1, "{method} was not asked about");
+    }
+    opa.undefined.store(true, Ordering::SeqCst);
+    for (method, params) in &lookups {
+        let refused = visitor.ask(method, params);
+        assert!(refused.body.contains("gave no answer"), "{method}: {}", refused.body);
+        let record = server.home.audited(|r| r["method"] == *method && r["rule"] == "external-policy");
+        assert_eq!((&record["decision"], &record["code"]), (&json!("deny"), &json!("unavailable")), "{record}");
+    }
+}
+
+#[test]
 fn a_service_that_is_down_refuses_every_call_and_the_doctor_says_so() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let home = home(&format!("http://{nobody}"));

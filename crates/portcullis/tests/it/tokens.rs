@@ -56,7 +56,7 @@ impl Web {
     }
 }
 
-fn b64(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
@@ -68,7 +68,7 @@ struct Bench {
     resource: String,
 }
 
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()).unwrap()
 }
 
@@ -111,7 +111,7 @@ impl Bench {
     }
 }
 
-fn signed_by(key: &KeyPair, header: &Value, claims: &Value) -> String {
+pub(crate) fn signed_by(key: &KeyPair, header: &Value, claims: &Value) -> String {
     let signed = format!("{}.{}", b64(header.to_string()), b64(claims.to_string()));
     let key = EncodingKey::from_ec_der(key.serialized_der());
     format!("{signed}.{}", crypto::sign(signed.as_bytes(), &key, Algorithm::ES256).unwrap())

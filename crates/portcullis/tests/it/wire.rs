@@ -278,7 +278,7 @@ fn ten_thousand_clients_of_the_older_eras_are_bounded_in_memory() {
     const CLIENTS_PER_KEY: usize = 910;
     let listen = "listen: {mcp: 'MCP_ADDRESS'}\n";
     let limits = "limits: {address: {per_second: 100000, burst: 100000}, calls_per_second: 100000, burst: 100000, \
-                  global: {per_second: 100000, burst: 100000}}\n";
+                  tenant: {calls_per_second: 100000, burst: 100000}, global: {per_second: 100000, burst: 100000}}\n";
     let server = Server::start(&format!("{listen}{limits}"));
     let keys: Vec<String> = (0..KEYS).map(|_| server.home.key(&["--role", "reader"])).collect();
     std::thread::sleep(Duration::from_millis(900));

@@ -1,0 +1,219 @@
+//! Refusals before anybody is known, over the real binary: every kind is seen by the client and in the audit log, on every
+//! listener, and a flood of them neither fills the log nor disappears.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::server::{Home, Reply, Server, intact, modern, modern_headers, post, read_reply};
+
+fn header(name: &str, value: &str) -> (String, String) {
+    (name.to_owned(), value.to_owned())
+}
+
+fn raw(address: SocketAddr, bytes: &[u8]) -> Reply {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    // The server may refuse before it has read everything.
+    let _ = stream.write_all(bytes);
+    read_reply(stream)
+}
+
+/// Waits for the record of a refusal by this rule, and returns it.
+fn refused(home: &Home, transport: &str, rule: &str) -> Value {
+    let began = Instant::now();
+    loop {
+        let found = home.audit().into_iter().rev().find(|r| r["transport"] == transport && r["rule"] == rule);
+        if let Some(record) = found {
+            assert_eq!(record["decision"], "deny", "{record}");
+            return record;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "no record of {transport} {rule} in {:#?}", home.audit());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn every_kind_of_refusal_at_the_mcp_door_is_recorded() {
+    let server = Server::start("");
+    let mcp = server.mcp;
+    let json_body = header("Content-Type", "application/json");
+    let big = format!("POST /mcp HTTP/1.1\r\nHost: {mcp}\r\nContent-Length: 1073741824\r\n\r\n");
+    let long = format!("POST /mcp HTTP/1.1\r\nHost: {mcp}\r\nX-Long: {}", "x".repeat(80_000));
+    let twice = [json_body.clone(), header("Authorization", "Bearer hunter2-a"), header("Authorization", "Bearer hunter2-b")];
+    for (status, rule, code, reply) in [
+        (403, "host", "forbidden", post(mcp, "/mcp", &[header("Host", "evil.example")], b"{}")),
+        (403, "origin", "forbidden", post(mcp, "/mcp", &[header("Origin", "https://evil.example")], b"{}")),
+        (413, "body-size", "too_large", raw(mcp, big.as_bytes())),
+        (431, "head-size", "too_large", raw(mcp, long.as_bytes())),
+        (400, "malformed-http", "invalid_argument", raw(mcp, b"NOT \x01 HTTP AT ALL\r\n\r\n")),
+        (400, "authorization-twice", "invalid_argument", post(mcp, "/mcp", &twice, b"{}")),
+        (401, "no_credential", "unauthenticated", post(mcp, "/mcp", &[json_body], b"{}")),
+    ] {
+        assert_eq!(reply.status, status, "{rule}: {} {}", reply.head, reply.body);
+        let record = refused(&server.home, "http", rule);
+        assert_eq!((&record["code"], record["principal"].is_null()), (&json!(code), true), "{record}");
+        assert!(record["client"].as_str().is_some_and(|client| client.starts_with("127.0.0.1:")), "{record}");
+    }
+    // Unknown routes are behind the same check.
+    assert_eq!(post(mcp, "/nowhere", &[header("Host", "other.example")], b"").status, 403);
+    assert!(refused(&server.home, "http", "host")["note"].as_str().unwrap().contains("other.example"));
+    let written = server.home.run_ok(&["audit", "tail", "-n", "1000", "--json"]);
+    assert!(!written.contains("hunter2"), "{written}");
+    assert!(intact(&server.home));
+}
+
+#[test]
+fn what_a_known_caller_sends_and_cannot_be_read_is_recorded_with_its_name() {
+    let home = Home::new("");
+    let key = home.key(&["--role", "reader"]);
+    let server = Server::start_in(home);
+    let who = format!("key:{}", key.split('_').nth(1).unwrap());
+    let bearer = header("Authorization", &format!("Bearer {key}"));
+    let send = |mut headers: Vec<(String, String)>, body: &[u8]| {
+        headers.push(bearer.clone());
+        post(server.mcp, "/mcp", &headers, body)
+    };
+    let call = modern("list_services", &json!({})).to_string();
+    let chunked = format!(
+        "POST /mcp HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
+         Transfer-Encoding: chunked\r\n\r\n200000\r\n{}",
+        server.mcp,
+        "x".repeat(0x0020_0000)
+    );
+    for (status, rule, reply) in [
+        (400, "header-mismatch", send(modern_headers("query_logs"), call.as_bytes())),
+        (400, "strict-json", send(modern_headers("list_services"), b"{not json")),
+        (415, "media-type", send(vec![header("Content-Type", "text/plain")], call.as_bytes())),
+        (413, "body-size", raw(server.mcp, chunked.as_bytes())),
+    ] {
+        assert_eq!(reply.status, status, "{rule}: {} {}", reply.head, reply.body);
+        let record = refused(&server.home, "http", rule);
+        assert_eq!(record["principal"], who.as_str(), "{record}");
+    }
+}
+
+#[test]
+fn every_kind_of_refusal_at_the_otlp_doors_is_recorded() {
+    let home = Home::new("");
+    let config = std::fs::read_to_string(&home.config).unwrap();
+    std::fs::write(&home.config, config.replace("ingest: {", "ingest: {max_body: 64KiB, ")).unwrap();
+    let server = Server::start_in(home);
+    let otlp = server.otlp;
+    let json_body = || header("Content-Type", "application/json");
+    let twice = [json_body(), header("Authorization", "Bearer a"), header("Authorization", "Bearer b")];
+    let large = vec![b' '; 100_000];
+    for (status, rule, reply) in [
+        (403, "host", post(otlp, "/v1/logs", &[json_body(), header("Host", "evil.example")], b"{}")),
+        (403, "origin", post(otlp, "/v1/logs", &[json_body(), header("Origin", "https://evil.example")], b"{}")),
+        (400, "authorization-twice", post(otlp, "/v1/logs", &twice, b"{}")),
+        (415, "media-type", post(otlp, "/v1/logs", &[header("Content-Type", "text/plain")], b"{}")),
+        (400, "malformed-body", post(otlp, "/v1/logs", &[json_body()], b"{not json")),
+        (413, "body-size", post(otlp, "/v1/logs", &[json_body()], &large)),
+        (400, "malformed-http", raw(otlp, b"\x00\x01\x02\r\n\r\n")),
+    ] {
+        assert_eq!(reply.status, status, "{rule}: {} {}", reply.head, reply.body);
+        refused(&server.home, "otlp", rule);
+    }
+    let grpc = config.lines().find_map(|l| l.split_once("grpc: '")).map(|(_, rest)| rest.split('\'').next().unwrap());
+    let grpc: SocketAddr = grpc.unwrap().parse().unwrap();
+    let before = server.home.audit().iter().filter(|r| r["rule"] == "malformed-http").count();
+    raw(grpc, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let began = Instant::now();
+    while server.home.audit().iter().filter(|r| r["rule"] == "malformed-http").count() <= before {
+        assert!(began.elapsed() < Duration::from_secs(10), "what is no HTTP/2 leaves no record");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Sends `count` requests over one connection and reads every answer; the statuses.
+fn many(address: SocketAddr, head: &str, count: usize) -> Vec<u16> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut statuses = Vec::with_capacity(count);
+    for _ in 0..count {
+        stream.write_all(head.as_bytes()).unwrap();
+        let (mut line, mut length) = (String::new(), 0);
+        reader.read_line(&mut line).unwrap();
+        statuses.push(line.split(' ').nth(1).unwrap().parse().unwrap());
+        loop {
+            line.clear();
+            reader.read_line(&mut line).unwrap();
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+                length = value.trim().parse().unwrap();
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        reader.read_exact(&mut vec![0; length]).unwrap();
+    }
+    statuses
+}
+
+/// Stops in good order, and gives its directory back.
+fn stopped(mut server: Server) -> Home {
+    server.signal("-TERM");
+    assert!(server.child.wait().unwrap().success());
+    server.kill()
+}
+
+#[test]
+fn a_flood_of_refused_requests_leaves_few_records_that_count_to_the_last() {
+    const CONNECTIONS: usize = 10;
+    const EACH: usize = 1_000;
+    let server = Server::start("");
+    let mcp = server.mcp;
+    let head = "POST /mcp HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n";
+    let floods: Vec<_> = (0..CONNECTIONS).map(|_| std::thread::spawn(move || many(mcp, head, EACH))).collect();
+    for flood in floods {
+        assert!(flood.join().unwrap().iter().all(|status| *status == 403));
+    }
+    // Strangers at the right name: first refused for want of a credential, then for their address' rate.
+    let head = format!("POST /mcp HTTP/1.1\r\nHost: {mcp}\r\nContent-Length: 0\r\n\r\n");
+    let strangers = many(mcp, &head, 2_000);
+    assert!(strangers.iter().all(|status| matches!(status, 401 | 429)), "{strangers:?}");
+    let home = stopped(server);
+    let records = home.audit();
+    let counted = |rules: &[&str]| {
+        let of: Vec<&Value> = records.iter().filter(|r| rules.iter().any(|rule| r["rule"] == *rule)).collect();
+        (of.len(), of.iter().map(|r| r["count"].as_u64().unwrap_or(1)).sum::<u64>())
+    };
+    // Twenty and a summary for each minute that was touched.
+    let (written, events) = counted(&["host"]);
+    assert_eq!(events, (CONNECTIONS * EACH) as u64);
+    assert!(written <= 3 * 21, "{written} records");
+    let (written, events) = counted(&["no_credential", "address-rate"]);
+    assert_eq!(events, 2_000);
+    assert!(written <= 6 * 21, "{written} records");
+    let summary = records.iter().find(|r| r["rule"] == "host" && r["count"].as_u64().is_some_and(|n| n > 1)).expect("a summary");
+    assert!(summary["note"].as_str().unwrap().contains("from 127.0.0.0/24"), "{summary}");
+    let statistics: Value = serde_json::from_str(&home.run_ok(&["audit", "stats", "--json"])).unwrap();
+    assert!(statistics["all"]["refused"].as_u64().unwrap() >= 12_000, "{statistics}");
+    assert!(intact(&home));
+}
+
+#[test]
+fn a_tenant_is_bounded_whoever_of_it_asks_and_the_record_says_so() {
+    let home = Home::new("limits: {tenant: {calls_per_second: 1, burst: 2}}\n");
+    let shop = [home.key(&["--role", "reader", "--tenant", "shop"]), home.key(&["--role", "reader", "--tenant", "shop"])];
+    let other = home.key(&["--role", "reader", "--tenant", "bank"]);
+    let server = Server::start_in(home);
+    let call = |key: &str| server.call(Some(key), "list_sources", &json!({}));
+    let began = Instant::now();
+    let mut last = call(&shop[0]);
+    while !last.body.contains("of your tenant") {
+        assert!(began.elapsed() < Duration::from_secs(30), "never refused: {}", last.body);
+        last = call(&shop[1]);
+    }
+    assert_eq!(last.json()["error"]["code"], 429, "{}", last.body);
+    assert!(!call(&other).body.contains("tenant"), "another tenant is not concerned");
+    let record = server.home.audited(|r| r["rule"] == "tenant-rate");
+    assert_eq!(
+        (&record["decision"], &record["tenant"], &record["code"]),
+        (&json!("deny"), &json!("shop"), &json!("rate_limited"))
+    );
+}
