@@ -15,7 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use instant_acme::KeyAuthorization;
 use portcullis_config::{AcmeChallenge, AcmeHttpSettings, AcmeSettings};
-use portcullis_wire::{Challenges, HostPolicy, HostPolicyError, PendingChallenge, guarded};
+use portcullis_wire::{Challenges, HostPolicy, HostPolicyError, PendingChallenge, Refusals, guarded};
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
@@ -103,11 +103,17 @@ impl Tokens {
 }
 
 /// What the clear-text listener serves: pending challenges at `/.well-known/acme-challenge/<token>`, and for everything else
-/// the way to `https`. Other hosts than `domains` and the names of this machine are refused; pages of others always.
+/// the way to `https`. Other hosts than `domains` and the names of this machine are refused, and `refusals` is told; pages of
+/// others always.
 ///
 /// # Errors
 /// When a domain is no host name.
-pub fn challenge_router(tokens: Arc<Tokens>, domains: &[String], settings: &AcmeHttpSettings) -> Result<Router, HostPolicyError> {
+pub fn challenge_router(
+    tokens: Arc<Tokens>,
+    domains: &[String],
+    settings: &AcmeHttpSettings,
+    refusals: Arc<dyn Refusals>,
+) -> Result<Router, HostPolicyError> {
     let hosts = HostPolicy::loopback().with_allowed(domains, std::iter::empty::<&str>())?;
     let port = if settings.redirect_port == 443 { String::new() } else { format!(":{}", settings.redirect_port) };
     let targets: HashMap<String, String> = domains.iter().map(|d| (d.clone(), format!("https://{d}{port}"))).collect();
@@ -116,7 +122,7 @@ pub fn challenge_router(tokens: Arc<Tokens>, domains: &[String], settings: &Acme
         .route("/.well-known/acme-challenge/{token}", get(challenge).with_state(tokens))
         .method_not_allowed_fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing here") })
         .fallback(move |request: Request| async move { elsewhere(&request, &targets) });
-    Ok(guarded(routes, hosts, None, refuse))
+    Ok(guarded(routes, hosts, None, refuse, refusals))
 }
 
 async fn challenge(State(tokens): State<Arc<Tokens>>, Path(token): Path<String>) -> Response {
@@ -166,7 +172,7 @@ mod tests {
     async fn only_pending_challenges_are_answered_and_the_rest_is_sent_to_https() {
         let tokens: Arc<Tokens> = Arc::default();
         let settings = AcmeHttpSettings { address: "127.0.0.1:80".parse().unwrap(), redirect_port: 443 };
-        let router = challenge_router(tokens.clone(), &["mcp.example".to_owned()], &settings).unwrap();
+        let router = challenge_router(tokens.clone(), &["mcp.example".to_owned()], &settings, Arc::new(())).unwrap();
         let path = "/.well-known/acme-challenge/token-1";
         assert_eq!(ask(&router, "GET", path, "mcp.example").await.0, 404);
         let held = tokens.hold("token-1", "token-1.thumb");

@@ -13,16 +13,20 @@ use portcullis_audit::{AuditEvent, AuditLog, EventKind};
 use portcullis_config::{AcmeSettings, CertificateOrigin};
 use portcullis_model::{Clock, SystemClock, format_timestamp};
 use portcullis_policy::Policies;
-use portcullis_wire::{ConnectionSettings, Wire};
+use portcullis_secrets::SecretManager;
+use portcullis_wire::{ConnectionSettings, Refusals};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::doctor::State;
+use crate::house::House;
 use crate::settings::Config;
 
 /// The setting certificates are ordered by.
 const SETTING: &str = "listen.tls.acme";
+/// The name of the listener of challenges in records.
+const TRANSPORT: &str = "acme";
 /// The clear-text listener of challenges serves strangers with a few words each.
 const CONNECTIONS: ConnectionSettings = ConnectionSettings { header_time: Duration::from_secs(5), connections: 128 };
 
@@ -35,19 +39,18 @@ pub fn settings(config: &Config) -> Option<&AcmeSettings> {
 }
 
 /// The keeper of the certificate, where one is ordered. Asks nobody yet.
-pub fn keeper(config: &Config, policies: &Policies) -> anyhow::Result<Option<Arc<Keeper>>> {
+pub fn keeper(config: &Config, policies: &Policies, secrets: &SecretManager) -> anyhow::Result<Option<Arc<Keeper>>> {
     let Some(settings) = settings(config) else { return Ok(None) };
-    let secrets = crate::outside::secrets(config)?;
-    let keeper = Keeper::new(settings, &config.data, &secrets, Arc::new(SystemClock), |grant| policies.charter(grant));
+    let keeper = Keeper::new(settings, &config.data, secrets, Arc::new(SystemClock), |grant| policies.charter(grant));
     let keeper = keeper.context(SETTING)?;
-    router(settings, &Answers::new(settings))?;
+    router(settings, &Answers::new(settings), Arc::new(()))?;
     Ok(Some(Arc::new(keeper)))
 }
 
 /// What the clear-text listener of HTTP-01 serves, where there is one.
-fn router(settings: &AcmeSettings, answers: &Answers) -> anyhow::Result<Option<Router>> {
+fn router(settings: &AcmeSettings, answers: &Answers, refusals: Arc<dyn Refusals>) -> anyhow::Result<Option<Router>> {
     let (Answers::Http(tokens), Some(http)) = (answers, &settings.http) else { return Ok(None) };
-    challenge_router(tokens.clone(), &settings.domains, http).context(SETTING).map(Some)
+    challenge_router(tokens.clone(), &settings.domains, http, refusals).context(SETTING).map(Some)
 }
 
 /// Orders and renews among `tasks` until `stop`, and answers HTTP-01 challenges on `listener`.
@@ -56,17 +59,17 @@ pub fn start(
     keeper: &Arc<Keeper>,
     answers: Answers,
     listener: Option<TcpListener>,
-    audit: &Arc<AuditLog>,
+    house: &House,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    if let (Some(listener), Some(router)) = (listener, router(keeper.settings(), &answers)?) {
-        let closing = stop.clone();
+    if let (Some(listener), Some(router)) = (listener, router(keeper.settings(), &answers, house.tally.at(TRANSPORT))?) {
+        let (closing, wire) = (stop.clone(), crate::wire::wire(None, &house.tally, TRANSPORT));
         tasks.spawn(async move {
-            let served = portcullis_wire::serve(listener, router, closing, CONNECTIONS, Wire::plain()).await;
+            let served = portcullis_wire::serve(listener, router, closing, CONNECTIONS, wire).await;
             served.context("serving HTTP-01 challenges")
         });
     }
-    let (keeper, audit, stop) = (keeper.clone(), audit.clone(), stop.clone());
+    let (keeper, audit, stop) = (keeper.clone(), house.foundations.audit.clone(), stop.clone());
     tasks.spawn(async move {
         keeper.run(&answers, |happening| tell(&audit, &happening), &stop).await;
         Ok(())

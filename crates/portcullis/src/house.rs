@@ -182,7 +182,7 @@ impl House {
         let identity = Arc::new(identity);
         let health = health_charter(config, &policies)?;
         let external = crate::outside::policy(config, &policies, &secrets)?;
-        let acme = crate::acme::keeper(config, &policies)?;
+        let acme = crate::acme::keeper(config, &policies, &secrets)?;
         let sinks = Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant)).context("audit")?;
         let tally = Arc::new(Tally::new(foundations.audit.clone(), scrubber.0.clone()));
         let ledger = Arc::new(TokenLedger::shared(foundations.state.clone(), clock.clone()));
@@ -336,7 +336,7 @@ pub fn check(config: &Config) -> anyhow::Result<String> {
     crate::outside::policy(config, &policies, &secrets)?;
     refuse_open_doors(config)?;
     crate::wire::Doors::load(config)?;
-    crate::acme::keeper(config, &policies)?;
+    crate::acme::keeper(config, &policies, &secrets)?;
     tracing_subscriber::EnvFilter::try_new(&config.log.level).context("log.level")?;
     Ok(format!(
         "{} sources, {} policy files, {} tools",

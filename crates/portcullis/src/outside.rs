@@ -20,7 +20,7 @@ use crate::settings::Config;
 pub fn secrets(config: &Config, callers: Option<&Arc<Callers>>) -> anyhow::Result<SecretManager> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let manager = SecretManager::new(&config.secrets, &config.secret_stores, &clock)?;
-    Ok(manager.with_callers(callers.map(|callers| -> Arc<dyn CallerCredentials> { callers.clone() })))
+    Ok(manager.with_callers(callers.cloned().map(|callers| -> Arc<dyn CallerCredentials> { callers })))
 }
 
 /// The outside policy, where one is configured. Asks nothing yet.

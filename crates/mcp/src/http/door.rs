@@ -12,7 +12,7 @@ use axum::response::Response;
 use futures::StreamExt;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use portcullis_gateway::{Caller, Gateway};
-use portcullis_guard::{ClientFault, Released, StrictLimits, check_strict};
+use portcullis_guard::{StrictLimits, check_strict};
 use portcullis_identity::{ClientCertificate, Presented, Transport};
 use portcullis_model::{Fault, FaultCode};
 use portcullis_wire::{RequestRefusal, rules};
@@ -92,10 +92,6 @@ impl Door {
 
     fn gateway(&self) -> &Gateway {
         &self.face.gateway
-    }
-
-    fn released(&self, fault: &Fault) -> Released<ClientFault> {
-        self.gateway().release_fault(fault)
     }
 
     /// Who asks.

@@ -145,7 +145,7 @@ pub async fn run_house(
         portcullis_wire::serve(mcp, router, closing, connections, wire).await.context("serving MCP over HTTP")
     });
     if let (Some(keeper), Some(answers)) = (&house.acme, answers) {
-        crate::acme::start(&mut tasks, keeper, answers, listeners.challenges, &audit, &stop)?;
+        crate::acme::start(&mut tasks, keeper, answers, listeners.challenges, &house, &stop)?;
     }
     let (fresh, ending) = (doors.clone(), stop.clone());
     let recorded = audit.clone();

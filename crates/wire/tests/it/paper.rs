@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use portcullis_config::{ClientCertificates, TlsSettings, TlsVersion};
+use portcullis_config::{ClientCertificates, TlsSettings};
 use portcullis_model::SystemClock;
 use portcullis_wire::{Certificates, Protocol, TlsError};
 use rcgen::{
