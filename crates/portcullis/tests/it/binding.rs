@@ -106,6 +106,8 @@ fn a_sender_of_others_speaks_tls_over_grpc_and_http_and_is_refused_without_its_c
     let server = Server::start_in(bench.home);
     let send = |marker: &str, ca: &str, shows: bool| -> Output {
         let mut command = Command::new(PYTHON);
+        // These would win over the authority the sender is given.
+        command.env_remove("REQUESTS_CA_BUNDLE").env_remove("CURL_CA_BUNDLE");
         let (http, rpc) = (format!("https://localhost:{}", server.otlp.port()), format!("localhost:{grpc}"));
         command.arg(SENDER).args([http, rpc]).args(["--token", &sending, "--marker", marker, "--logs", "3", "--ca"]);
         command.arg(directory.join(ca));
