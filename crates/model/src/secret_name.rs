@@ -17,7 +17,7 @@ pub enum Strength {
 }
 
 /// Endings of names, normalised (lower case, no separators), by strength.
-const ENDINGS: &[(&str, Strength)] = &[
+pub const ENDINGS: &[(&str, Strength)] = &[
     ("password", Strength::Password),
     ("passwd", Strength::Password),
     ("passwort", Strength::Password),
@@ -62,7 +62,7 @@ const HARMLESS_NAMES: &[&str] =
     &["pagetoken", "nexttoken", "continuationtoken", "synctoken", "starttoken", "endtoken", "eventtoken"];
 
 /// Endings behind a secret's name that do not change what it is: `PASSWORD_OLD`, `token2`, `secret_b64`.
-const SUFFIXES: &[&str] = &[
+pub const SUFFIXES: &[&str] = &[
     "old",
     "new",
     "current",
@@ -136,54 +136,9 @@ fn ending(letters: &[u8]) -> Option<Strength> {
     Some(found.1)
 }
 
-/// Pairs of letters a secret's name can end in, by the last one: of every ending, of every suffix and of the short words.
-const PAIRS: [u32; 26] = {
-    let mut pairs = [0_u32; 26];
-    let mut index = 0;
-    while index < ENDINGS.len() {
-        let word = ENDINGS[index].0.as_bytes();
-        pairs[(word[word.len() - 1] - b'a') as usize] |= 1 << (word[word.len() - 2] - b'a');
-        index += 1;
-    }
-    let more: [&[u8]; 15] =
-        [b"ss", b"th", b"ld", b"ew", b"xt", b"ue", b"nt", b"us", b"up", b"ed", b"in", b"aw", b"sh", b"ev", b"sw"];
-    let mut index = 0;
-    while index < more.len() {
-        pairs[(more[index][1] - b'a') as usize] |= 1 << (more[index][0] - b'a');
-        index += 1;
-    }
-    pairs
-};
-
-/// Whether the last letters of a name can end a secret's name. One look instead of forty for nearly every word, and for
-/// the numbers in front of the colons of every time stamp.
-#[inline]
-fn may_end(name: &[u8]) -> bool {
-    let Some(last) = name.iter().rposition(u8::is_ascii_alphabetic) else { return false };
-    let Some(before) = last.checked_sub(1).map(|at| name[at]) else { return false };
-    // `base64` and `b64` are endings themselves.
-    if last + 3 == name.len() && &name[last + 1..] == b"64" {
-        return true;
-    }
-    // Separators between letters do not count: `pass-wd`.
-    let before = if before.is_ascii_alphanumeric() {
-        before
-    } else {
-        name[..last].iter().rev().copied().find(u8::is_ascii_alphanumeric).unwrap_or(0)
-    };
-    let (last, before) = (name[last].to_ascii_lowercase(), before.to_ascii_lowercase());
-    before.is_ascii_lowercase() && PAIRS[usize::from(last - b'a')] & (1 << (before - b'a')) != 0
-}
-
 /// Judges a whole name: a JSON key, a column, an environment variable, a label. `None` for a name that says nothing of
 /// the kind.
-#[inline]
 pub fn strength(name: &[u8]) -> Option<Strength> {
-    if may_end(name) { judge(name) } else { None }
-}
-
-/// What a name that may be a secret's is.
-fn judge(name: &[u8]) -> Option<Strength> {
     let normal = Normal::of(name);
     let mut letters = normal.letters();
     if let Some(found) = ending(letters) {

@@ -23,13 +23,13 @@ pub(super) const LEAST_CHANGES: f64 = 0.42;
 /// Least Shannon entropy per byte, in bits.
 pub(super) const LEAST_ENTROPY: f64 = 3.6;
 
-/// Bytes a base64 or dotted run is made of.
-pub(super) const IN_RUN: [bool; 256] = {
+/// Bytes a run of base64 of either alphabet is made of, without its padding.
+pub(super) const IN_PART: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0_usize;
     while byte < 256 {
         let b = byte as u8;
-        table[byte] = b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'_' | b'-' | b'.' | b'~');
+        table[byte] = b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'_' | b'-');
         byte += 1;
     }
     table
@@ -201,7 +201,7 @@ fn is_known_id(run: &[u8]) -> bool {
 
 /// Whether a name says that its value is an id or a digest and no secret.
 pub(super) fn names_an_id(name: &[u8]) -> bool {
-    const ENDINGS: &[&str] = &[
+    const ENDINGS: [&str; 29] = [
         "id",
         "digest",
         "hash",
@@ -232,17 +232,36 @@ pub(super) fn names_an_id(name: &[u8]) -> bool {
         "tracestate",
         "id2",
     ];
-    let lower: Vec<u8> = name
-        .iter()
-        .rev()
-        .filter(|b| b.is_ascii_alphanumeric())
-        .take(24)
-        .map(u8::to_ascii_lowercase)
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-        .collect();
-    ENDINGS.iter().any(|ending| lower.ends_with(ending.as_bytes()))
+    /// Their last two bytes, by the very last.
+    const PAIRS: [u64; 64] = {
+        let mut pairs = [0_u64; 64];
+        let mut at = 0;
+        while at < ENDINGS.len() {
+            let word = ENDINGS[at].as_bytes();
+            pairs[(word[word.len() - 1] & 63) as usize] |= 1 << (word[word.len() - 2] & 63);
+            at += 1;
+        }
+        pairs
+    };
+    if let [.., first, last] = name
+        && first.is_ascii_alphanumeric()
+        && last.is_ascii_alphanumeric()
+    {
+        let (first, last) = (first.to_ascii_lowercase() & 63, last.to_ascii_lowercase() & 63);
+        if PAIRS[usize::from(last)] & (1 << first) == 0 {
+            return false;
+        }
+    }
+    // The last letters and digits, lower case, in place.
+    let mut letters = [0_u8; 24];
+    let mut start = letters.len();
+    for byte in name.iter().rev().filter(|b| b.is_ascii_alphanumeric()).take(24) {
+        start -= 1;
+        letters[start] = byte.to_ascii_lowercase();
+    }
+    let letters = &letters[start..];
+    let last = letters.last();
+    ENDINGS.iter().any(|ending| ending.as_bytes().last() == last && letters.ends_with(ending.as_bytes()))
 }
 
 /// A second reading of text with its escapes undone, and where each byte came from.

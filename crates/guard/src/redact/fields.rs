@@ -2,11 +2,18 @@
 //! Names stay, values go. Guards against the two ways to be wrong: a value cut too early leaks its tail, and prose
 //! such as `token: expired` is no secret.
 
-pub(super) use portcullis_model::secret_name::{Strength, strength};
+pub(super) use portcullis_model::secret_name::{ENDINGS, SUFFIXES, Strength, strength as judged};
+
+use super::quick;
+
+/// Judges a whole name: a JSON key, a column, an environment variable.
+pub(super) fn strength(name: &[u8]) -> Option<Strength> {
+    if quick::may_end(name, true) { judged(name) } else { None }
+}
 
 /// Bytes of a name in text.
-pub(super) fn in_name(byte: u8) -> bool {
-    const TABLE: [bool; 256] = {
+pub(super) const fn in_name(byte: u8) -> bool {
+    static TABLE: [bool; 256] = {
         let mut table = [false; 256];
         let mut byte = 0_usize;
         while byte < 256 {
@@ -16,7 +23,7 @@ pub(super) fn in_name(byte: u8) -> bool {
         }
         table
     };
-    TABLE[usize::from(byte)]
+    TABLE[byte as usize]
 }
 
 /// A name in front of a separator: its strength and whether it stood in quotes.
@@ -50,6 +57,17 @@ pub(super) fn name_of(bytes: &[u8], (start, end): (usize, usize)) -> Option<Name
 
 /// The word in front of `at`, looking over spaces, a closing bracket, quotes and their backslashes.
 pub(super) fn word_before(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let end = word_end(bytes, at);
+    let floor = end.saturating_sub(128);
+    let mut start = end;
+    while start > floor && in_name(bytes[start - 1]) {
+        start -= 1;
+    }
+    (start < end).then_some((start, end))
+}
+
+/// Where that word ends.
+pub(super) fn word_end(bytes: &[u8], at: usize) -> usize {
     let mut end = at;
     let mut spaces = 0;
     while end > 0 && bytes[end - 1] == b' ' && spaces < 3 {
@@ -65,12 +83,7 @@ pub(super) fn word_before(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
             end -= 1;
         }
     }
-    let floor = end.saturating_sub(128);
-    let mut start = end;
-    while start > floor && in_name(bytes[start - 1]) {
-        start -= 1;
-    }
-    (start < end).then_some((start, end))
+    end
 }
 
 /// Where a value lies, and how it was written.
@@ -210,6 +223,11 @@ pub(super) fn harmless(value: &[u8]) -> bool {
 pub(super) fn is_marker(value: &[u8]) -> bool {
     let kinds: [&[u8]; 6] = [b"[redacted", b"[ip:", b"[email:", b"[card:", b"[iban:", b"[phone:"];
     kinds.iter().any(|kind| value.starts_with(kind))
+}
+
+/// Whether text ends with such a marker.
+pub(super) fn ends_in_marker(value: &[u8]) -> bool {
+    value.ends_with(b"]") && memchr::memrchr(b'[', value).is_some_and(|at| is_marker(&value[at..]))
 }
 
 /// Words of status and prose that follow `token:` or `password:` without being one.

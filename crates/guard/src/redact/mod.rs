@@ -7,15 +7,21 @@ mod manifest;
 mod numbers;
 mod personal;
 mod places;
+mod quick;
+mod runs;
 mod scan;
 mod settings;
+mod signs;
 mod tables;
+#[cfg(test)]
+mod thorough;
 mod tokens;
 mod value;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rand::TryRng;
@@ -126,7 +132,14 @@ impl Redactor {
     }
 
     fn look(&self) -> Look<'_> {
-        Look { tables: &self.inner.tables, settings: &self.inner.settings, random: true, decoded: false, unescaped: 0 }
+        Look {
+            tables: &self.inner.tables,
+            settings: &self.inner.settings,
+            random: true,
+            decoded: false,
+            unescaped: 0,
+            thorough: false,
+        }
     }
 }
 
@@ -165,20 +178,46 @@ impl TenantRedactor<'_> {
         {
             return Cow::Borrowed(text);
         }
+        self.rounds(text, random, found, ROUNDS)
+    }
+
+    fn rounds<'t>(&self, text: &'t str, random: bool, found: &mut Redactions, most: usize) -> Cow<'t, str> {
         let mut current = Cow::Borrowed(text);
-        for _ in 0..ROUNDS {
-            let Some((clean, settled)) = self.round(&current, random, found) else { break };
-            current = Cow::Owned(clean);
-            if settled {
-                break;
-            }
+        for left in (0..most).rev() {
+            let Some((clean, again)) = self.round(&current, random, found) else { break };
+            current = Cow::Owned(match again {
+                Again::Whole => clean,
+                Again::Nothing => return Cow::Owned(clean),
+                Again::Lines(lines) => return Cow::Owned(self.lines(clean, &lines, random, found, left)),
+            });
         }
         current
     }
 
-    /// The text without what was found in it, and whether it is certain that a second look would find nothing.
-    fn round(&self, text: &str, random: bool, found: &mut Redactions) -> Option<(String, bool)> {
-        let scan::Found { mut spans, named } = scan::find(Look { random, ..self.redactor.look() }, text);
+    /// Looks once more at some lines of a text.
+    fn lines(&self, text: String, lines: &[Range<usize>], random: bool, found: &mut Redactions, most: usize) -> String {
+        if most == 0 || lines.is_empty() {
+            return text;
+        }
+        let mut clean = String::new();
+        let mut from = 0;
+        for line in lines {
+            if let Cow::Owned(better) = self.rounds(&text[line.clone()], random, found, most) {
+                clean.push_str(&text[from..line.start]);
+                clean.push_str(&better);
+                from = line.end;
+            }
+        }
+        if from == 0 {
+            return text;
+        }
+        clean.push_str(&text[from..]);
+        clean
+    }
+
+    /// The text without what was found in it, and what has to be looked at once more.
+    fn round(&self, text: &str, random: bool, found: &mut Redactions) -> Option<(String, Again)> {
+        let scan::Found { mut spans, named, wide } = scan::find(Look { random, ..self.redactor.look() }, text);
         for (index, (_, pattern)) in self.redactor.inner.extra.iter().enumerate() {
             spans.extend(pattern.captures_iter(text).filter_map(|captures| {
                 let hit = captures.name("v").or_else(|| captures.get(0)).filter(|m| !m.is_empty())?;
@@ -192,17 +231,26 @@ impl TenantRedactor<'_> {
         if spans.is_empty() {
             return None;
         }
-        let settled =
-            !named && self.redactor.inner.extra.is_empty() && spans.iter().all(|span| stands_alone(text.as_bytes(), span));
+        let whole = wide || !self.redactor.inner.extra.is_empty();
+        let mut lines: Vec<Range<usize>> = Vec::new();
         let mut clean = String::with_capacity(text.len() + 16 * spans.len());
         let mut from = 0;
         for span in spans {
             clean.push_str(&text[from..span.start]);
+            let start = clean.len();
             self.write(&mut clean, &text[span.start..span.end], span.mark, found);
             from = span.end;
+            if !whole && (named || !stands_alone(text.as_bytes(), &span)) {
+                lines.push(start..clean.len());
+            }
         }
         clean.push_str(&text[from..]);
-        Some((clean, settled))
+        let again = match (whole, lines.is_empty()) {
+            (true, _) => Again::Whole,
+            (false, true) => Again::Nothing,
+            (false, false) => Again::Lines(lines_around(clean.as_bytes(), &lines)),
+        };
+        Some((clean, again))
     }
 
     fn write(&self, clean: &mut String, original: &str, mark: Mark, found: &mut Redactions) {
@@ -223,8 +271,11 @@ impl TenantRedactor<'_> {
                 clean.push_str(kind.name());
                 clean.push(':');
                 let number = self.pseudonym(kind, original);
-                clean.extend((0..8).rev().filter_map(|digit| char::from_digit(number >> (digit * 4) & 15, 16)));
-                clean.push(']');
+                let mut digits = *b"00000000]";
+                for (place, digit) in digits.iter_mut().zip((0..8).rev()) {
+                    *place = b"0123456789abcdef"[(number >> (digit * 4) & 15) as usize];
+                }
+                clean.push_str(std::str::from_utf8(&digits).unwrap_or_default());
                 Ok(())
             }
         };
@@ -234,16 +285,51 @@ impl TenantRedactor<'_> {
     fn pseudonym(&self, kind: Personal, original: &str) -> u32 {
         let plain = if encoded::has_escapes(original.as_bytes()) { encoded::plain(original, false) } else { None };
         let value = personal::canonical(kind, plain.as_ref().map_or(original, |p| p.text.as_str()));
-        let parts = [self.tenant, kind.name(), value.as_str()];
-        let mut named = Vec::with_capacity(128);
+        let parts = [self.tenant, kind.name(), &value];
+        let length = parts.iter().map(|part| 8 + part.len()).sum();
+        // Nearly always short: an access log has one in every line.
+        let mut short = [0_u8; 128];
+        let mut long = Vec::new();
+        let named = if length <= short.len() {
+            &mut short[..length]
+        } else {
+            long.resize(length, 0);
+            &mut long[..]
+        };
+        let mut rest = &mut *named;
         for part in parts {
-            named.extend_from_slice(&(part.len() as u64).to_le_bytes());
-            named.extend_from_slice(part.as_bytes());
+            for bytes in [&(part.len() as u64).to_le_bytes()[..], part.as_bytes()] {
+                let (here, behind) = rest.split_at_mut(bytes.len());
+                here.copy_from_slice(bytes);
+                rest = behind;
+            }
         }
-        let hash = blake3::keyed_hash(&self.redactor.inner.key, &named);
+        let hash = blake3::keyed_hash(&self.redactor.inner.key, named);
         let [a, b, c, d, ..] = hash.as_bytes();
         u32::from_le_bytes([*a, *b, *c, *d])
     }
+}
+
+/// What has to be looked at once more after a change.
+enum Again {
+    Nothing,
+    /// These lines: nothing that was seen reaches over the end of its line.
+    Lines(Vec<Range<usize>>),
+    Whole,
+}
+
+/// The lines that marks stand in, each once, without their line breaks.
+fn lines_around(bytes: &[u8], marks: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut lines: Vec<Range<usize>> = Vec::with_capacity(marks.len());
+    for mark in marks {
+        if lines.last().is_some_and(|line| mark.end <= line.end) {
+            continue;
+        }
+        let start = memchr::memrchr(b'\n', &bytes[..mark.start]).map_or(0, |n| n + 1);
+        let end = memchr::memchr(b'\n', &bytes[mark.end..]).map_or(bytes.len(), |n| mark.end + n);
+        lines.push(start..end);
+    }
+    lines
 }
 
 /// Whether an IPv4 address stands between such borders that its mark changes nothing for its neighbours: no number in front

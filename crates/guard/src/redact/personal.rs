@@ -1,6 +1,7 @@
 //! Personal data in text: e-mail and IP addresses, card and account numbers, telephone numbers. What is found becomes a
 //! pseudonym: the same value gives the same mark within a tenant, so grouping still works, and nobody without the key can go back.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::settings::AddressMode;
@@ -29,14 +30,18 @@ impl Personal {
 }
 
 /// The same value in every spelling: what the pseudonym is computed from.
-pub(super) fn canonical(kind: Personal, text: &str) -> String {
+pub(super) fn canonical(kind: Personal, text: &str) -> Cow<'_, str> {
     match kind {
-        Personal::Email => text.to_ascii_lowercase(),
+        Personal::Email if text.bytes().any(|b| b.is_ascii_uppercase()) => text.to_ascii_lowercase().into(),
         // What was recognised as IPv4 has one spelling.
-        Personal::Ip if !text.contains(':') => text.to_owned(),
-        Personal::Ip => text.parse::<IpAddr>().map_or_else(|_| text.to_ascii_lowercase(), |ip| ip.to_canonical().to_string()),
-        Personal::Card | Personal::Phone => text.chars().filter(char::is_ascii_digit).collect(),
-        Personal::Iban => text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect(),
+        Personal::Ip if text.contains(':') => {
+            text.parse::<IpAddr>().map_or_else(|_| text.to_ascii_lowercase(), |ip| ip.to_canonical().to_string()).into()
+        }
+        Personal::Email | Personal::Ip => text.into(),
+        Personal::Card | Personal::Phone => text.chars().filter(char::is_ascii_digit).collect::<String>().into(),
+        Personal::Iban => {
+            text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect::<String>().into()
+        }
     }
 }
 
@@ -153,6 +158,7 @@ fn version_in_front(bytes: &[u8], start: usize, after: Option<&u8>) -> bool {
         return true;
     }
     let words = &bytes[start.saturating_sub(12)..start];
+    let words = memchr::memrchr(b'\n', words).map_or(words, |n| &words[n + 1..]);
     let tail = words.trim_ascii_end();
     let tail = tail.strip_suffix(b":").or_else(|| tail.strip_suffix(b"=")).or_else(|| tail.strip_suffix(b"\"")).unwrap_or(tail);
     let tail = tail.strip_suffix(b"\":").unwrap_or(tail);
@@ -204,21 +210,36 @@ pub(super) fn ipv6(bytes: &[u8], at: usize) -> Result<(usize, usize, Ipv6Addr), 
         }
         table
     };
-    let inside = |b: u8| INSIDE[usize::from(b)];
-    let start = at - bytes[..at].iter().rev().take(46).take_while(|b| inside(**b)).count();
-    let mut end = at + bytes[at..].iter().take(46).take_while(|b| inside(**b)).count();
+    let inside = |b: &u8| INSIDE[usize::from(*b)];
+    let (mut colons, mut dots, mut compressed) = (0, false, false);
+    let mut count = |byte: u8, neighbour: u8| {
+        colons += usize::from(byte == b':');
+        dots |= byte == b'.';
+        compressed |= byte == b':' && neighbour == b':';
+    };
+    let mut start = at;
+    while start > 0 && at - start < 46 && inside(&bytes[start - 1]) {
+        start -= 1;
+        count(bytes[start], bytes[start + 1]);
+    }
+    let mut end = at;
+    while end < bytes.len() && end - at < 46 && inside(&bytes[end]) {
+        count(bytes[end], if end > at { bytes[end - 1] } else { b' ' });
+        end += 1;
+    }
     let skip = end;
     // A sentence or a separator behind it.
     while end > start && (bytes[end - 1] == b'.' || (bytes[end - 1] == b':' && !bytes[..end].ends_with(b"::"))) {
         end -= 1;
     }
-    let run = &bytes[start..end];
     // A time of day has two colons and a dot at most: told before anything is parsed.
-    let colons = memchr::memchr_iter(b':', run).count();
-    let compressed = run.windows(2).any(|w| w == b"::");
+    if colons < 2 || (!compressed && colons < 7 && !dots) {
+        return Err(skip.max(at + 1));
+    }
+    let run = &bytes[start..end];
     let bounded = !start.checked_sub(1).is_some_and(|i| bytes[i].is_ascii_alphanumeric() || bytes[i] == b'_')
         && !bytes.get(end).is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
-    if colons < 2 || (!compressed && colons != 7 && !run.contains(&b'.')) || !bounded {
+    if !bounded {
         return Err(skip.max(at + 1));
     }
     let parsed = std::str::from_utf8(run).ok().and_then(|text| text.parse::<Ipv6Addr>().ok());
@@ -271,6 +292,12 @@ pub(super) fn is_card(digits: &[u8]) -> bool {
 pub(super) fn card(bytes: &[u8], at: usize, border: usize) -> Option<usize> {
     let edge = at.checked_sub(1).filter(|_| at != border).map(|i| bytes[i]);
     if edge.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'+')) {
+        return None;
+    }
+    // Told by the first group already: four of more than one, or all of them.
+    let first = bytes[at..].iter().take(20).take_while(|b| b.is_ascii_digit()).count();
+    let grouped = matches!(bytes.get(at + first), Some(b' ' | b'-')) && bytes.get(at + first + 1).is_some_and(u8::is_ascii_digit);
+    if if grouped { first != 4 } else { !(13..=19).contains(&first) } {
         return None;
     }
     let mut digits = [0_u8; 19];
@@ -467,6 +494,9 @@ fn international(bytes: &[u8], at: usize) -> Option<usize> {
 fn american(bytes: &[u8], at: usize) -> Option<usize> {
     let shapes: [&[u8]; 4] = [b"(ddd) ddd-dddd", b"(ddd)ddd-dddd", b"ddd-ddd-dddd", b"1-ddd-ddd-dddd"];
     let rest = &bytes[at..];
+    if !(rest[0] == b'(' || rest.get(1) == Some(&b'-') || rest.get(3) == Some(&b'-')) {
+        return None;
+    }
     let fits = |shape: &[u8]| {
         rest.len() >= shape.len()
             && shape.iter().zip(rest).all(|(want, have)| if *want == b'd' { have.is_ascii_digit() } else { want == have })

@@ -13,11 +13,15 @@ pub(super) struct UserInfo {
     pub(super) at: usize,
 }
 
+/// Bytes of a URL that are looked at for a credential.
+pub(super) const LONGEST_URL: usize = 2_048;
+
 /// The credential of a URL whose `://` starts at `colon` (RFC 3986, section 3.2.1, and the DSNs that bend it).
 pub(super) fn user_info(bytes: &[u8], colon: usize) -> Option<UserInfo> {
     let start = colon + 3;
     let rest = bytes.get(start..)?;
-    let run = rest.iter().take(2_048).position(|b| ends_url(*b)).unwrap_or_else(|| rest.len().min(2_048));
+    let rest = &rest[..rest.len().min(LONGEST_URL - 3)];
+    let run = rest.iter().position(|b| ends_url(*b)).unwrap_or(rest.len());
     let rest = &rest[..run];
     let authority = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(run);
     let web = scheme(bytes, colon).is_some_and(|s| s.starts_with(b"http") || s.starts_with(b"ws"));
@@ -65,26 +69,28 @@ pub(super) fn driver_password(bytes: &[u8], at: usize) -> Option<Place> {
     (start < at && !harmless(&bytes[start..at])).then_some(Place { start, end: at, quoted: false })
 }
 
-/// Whether a query parameter of this name signs or carries a credential: presigned URLs of AWS (Signature V4 and V2),
-/// Google Cloud and Azure (shared access signatures).
+/// Query parameters that sign or carry a credential: presigned URLs of AWS (Signature V4 and V2), Google Cloud and Azure
+/// (shared access signatures).
+pub(super) const SIGNS: &[&[u8]] = &[
+    b"x-amz-signature",
+    b"x-amz-credential",
+    b"x-amz-security-token",
+    b"x-goog-signature",
+    b"x-goog-credential",
+    b"signature",
+    b"sig",
+    b"awsaccesskeyid",
+    b"googleaccessid",
+    b"x-oss-signature",
+    b"x-cos-signature",
+    b"hmac",
+    b"code_verifier",
+    b"client_assertion",
+];
+
+/// Whether a query parameter of this name is one of those.
 pub(super) fn signs(name: &[u8]) -> bool {
-    const NAMES: &[&[u8]] = &[
-        b"x-amz-signature",
-        b"x-amz-credential",
-        b"x-amz-security-token",
-        b"x-goog-signature",
-        b"x-goog-credential",
-        b"signature",
-        b"sig",
-        b"awsaccesskeyid",
-        b"googleaccessid",
-        b"x-oss-signature",
-        b"x-cos-signature",
-        b"hmac",
-        b"code_verifier",
-        b"client_assertion",
-    ];
-    NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+    SIGNS.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// Whether the name that starts at `start` is a query parameter or one of a list of signed fields.

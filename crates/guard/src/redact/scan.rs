@@ -2,18 +2,18 @@
 //! between digits, a long run), so ordinary text costs little. Every pass is linear in the text.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
 use memchr::memmem::Finder;
 
-use super::encoded::{self, IN_RUN};
+use super::encoded;
 use super::fields::{self, Name, Place, Strength};
 use super::manifest;
-use super::personal::{self, Personal};
+use super::personal::Personal;
 use super::places;
-use super::settings::{AddressMode, RedactionSettings, Switch};
-use super::tokens::{SHAPES, Starts, starts_word};
+use super::quick::{self, has};
+use super::settings::RedactionSettings;
+use super::tokens::{Seen, Starts, starts_word};
 
 /// What a stretch of text is replaced by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,23 +39,18 @@ pub(super) struct Span {
 const RANK_PERSONAL: u16 = 0;
 pub(super) const RANK_RANDOM: u16 = 10;
 pub(super) const RANK_FIELD: u16 = 20;
-const RANK_PLACE: u16 = 30;
-const RANK_SHAPE: u16 = 100;
-const RANK_BLOCK: u16 = 200;
+pub(super) const RANK_PLACE: u16 = 30;
+pub(super) const RANK_SHAPE: u16 = 100;
+pub(super) const RANK_BLOCK: u16 = 200;
 
-/// Shortest run a provider's credential can be; runs are looked for in steps of this length.
-const RUN: usize = 15;
 /// Bytes of the value of a weak name that are judged first.
 const WEAK: usize = 1_024;
 /// How often escapes are undone: JSON in JSON in JSON.
 const UNESCAPED: u8 = 3;
-/// Bytes of one encoded run that are decoded.
-const DECODED: usize = 256 << 10;
-
 /// What does not depend on the text.
 #[derive(Debug, Clone)]
 pub(super) struct Tables {
-    starts: Starts,
+    pub(super) starts: Starts,
     literals: AhoCorasick,
     flags: Finder<'static>,
     pub(super) gaps: Finder<'static>,
@@ -113,6 +108,8 @@ pub(super) struct Look<'s> {
     pub(super) decoded: bool,
     /// How often its escapes were undone already.
     pub(super) unescaped: u8,
+    /// Whether cheap reasons to look no further are left out: what tests compare with.
+    pub(super) thorough: bool,
 }
 
 /// Finds what has to go in `text`.
@@ -123,14 +120,17 @@ pub(super) fn find(look: Look<'_>, text: &str) -> Found {
         bytes,
         spans: Vec::new(),
         manifest: false,
+        wide: false,
         user_info: usize::MAX,
         named: false,
         covered: 0,
         listed: 0,
+        parts: 0,
+        seen: Seen::default(),
         columns: HashMap::new(),
     };
     scan.run(text);
-    Found { spans: scan.spans, named: scan.named }
+    Found { spans: scan.spans, named: scan.named, wide: scan.wide }
 }
 
 pub(super) struct Scan<'s> {
@@ -139,13 +139,19 @@ pub(super) struct Scan<'s> {
     spans: Vec<Span>,
     manifest: bool,
     /// The `@` of the last URL with credentials: no mail address.
-    user_info: usize,
+    pub(super) user_info: usize,
     /// Whether a secret's name was seen: then a mark can change how its value is judged.
     pub(super) named: bool,
+    /// Whether something was seen that reaches over the end of its line: a table, a block, a value of several lines.
+    pub(super) wide: bool,
     /// Where the last value of a field that goes ends: what stands inside it needs no look of its own.
     covered: usize,
     /// Where the last list under a secret's name ends.
     listed: usize,
+    /// Where the last part of a JWT ends.
+    pub(super) parts: usize,
+    /// Where formats were looked for already.
+    pub(super) seen: Seen,
     /// Columns of tables that were followed to their end already, by separator, width, place and strength.
     pub(super) columns: HashMap<(u8, usize, usize, Strength), usize>,
 }
@@ -156,26 +162,38 @@ pub(super) struct Found {
     pub(super) spans: Vec<Span>,
     /// Whether the name of a secret is in the text, with or without a value that goes.
     pub(super) named: bool,
+    /// Whether something reached over the end of a line. If not, a line without a change needs no second look.
+    pub(super) wide: bool,
 }
 
 impl Scan<'_> {
     fn run(&mut self, text: &str) {
-        let pii = self.look.settings.pii;
+        if !self.look.thorough && quick::is_time(self.bytes) {
+            return;
+        }
+        let contents = if self.look.thorough { u8::MAX } else { quick::contents(self.bytes) };
+        let may_have = |what: u8| contents & what != 0;
         if self.look.settings.secrets_go() {
-            self.literals();
-            self.flags();
-            self.cells();
+            let dashes = if may_have(has::HYPHEN) { self.look.tables.flags.find(self.bytes) } else { None };
+            if dashes.is_some() || may_have(has::DOLLAR | has::SCHEME) {
+                self.literals();
+            }
+            if let Some(first) = dashes {
+                self.flags(first);
+            }
+            if may_have(has::SPACE) {
+                self.gaps();
+            }
+        }
+        // Values are passed over in the order of the text, and the next pass begins at its start.
+        (self.covered, self.listed) = (0, 0);
+        let signs = self.signs();
+        if signs.comma && may_have(has::LINE) && self.look.settings.secrets_go() {
             self.commas();
         }
-        self.separators();
         self.runs();
-        if pii.ip != AddressMode::Off {
-            self.dots();
-        }
-        if [pii.card, pii.iban, pii.phone].contains(&Switch::On) {
-            self.digits();
-        }
         if self.manifest {
+            self.wide = true;
             let bytes = self.bytes;
             manifest::values(bytes, |start, end| {
                 if !fields::harmless(&bytes[start..end]) {
@@ -183,7 +201,7 @@ impl Scan<'_> {
                 }
             });
         }
-        if self.look.unescaped < UNESCAPED {
+        if signs.escape && self.look.unescaped < UNESCAPED {
             self.escapes(text);
         }
     }
@@ -240,6 +258,7 @@ impl Scan<'_> {
     /// A private key from its BEGIN line to its END line, or to the end of what is there (RFC 7468).
     fn pem(&mut self, start: usize, label: usize) -> Option<usize> {
         let (body, kind) = self.private_label(label)?;
+        self.wide = true;
         let end = memchr::memmem::find(&self.bytes[body..], b"-----END ").map(|n| body + n);
         let end = end.map_or(self.bytes.len(), |end| {
             let line = &self.bytes[end + 9..];
@@ -252,6 +271,7 @@ impl Scan<'_> {
     /// The rest of a private key whose beginning is elsewhere: the base64 lines in front of its END line.
     fn pem_tail(&mut self, end_line: usize, label: usize, floor: usize) {
         let Some((end, kind)) = self.private_label(label) else { return };
+        self.wide = true;
         let line = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'\n' | b'\r' | b'\\');
         let before = self.bytes[floor..end_line].iter().rev().take_while(|b| line(**b)).count();
         self.secret(end_line - before, end, kind, RANK_BLOCK);
@@ -265,9 +285,10 @@ impl Scan<'_> {
         memchr::memmem::find(label, b"PRIVATE KEY").map(|_| (at + dashes + 5, "private-key"))
     }
 
-    fn flags(&mut self) {
+    /// Flags of command lines, the first at `first` or behind it.
+    fn flags(&mut self, first: usize) {
         let tables = self.look.tables;
-        for at in tables.flags.find_iter(self.bytes) {
+        for at in tables.flags.find_iter(&self.bytes[first..]).map(|at| at + first) {
             let before = at.checked_sub(1).map_or(b' ', |i| self.bytes[i]);
             if before != b'-' && self.bytes.get(at + 2).is_some_and(u8::is_ascii_alphabetic) {
                 self.flag(at + 2);
@@ -287,67 +308,10 @@ impl Scan<'_> {
         }
     }
 
-    // ---- `=`, `:` and `@`: fields, URLs, mail and IPv6 addresses
-
-    fn separators(&mut self) {
-        let bytes = self.bytes;
-        let secrets = self.look.settings.secrets_go();
-        let mail = self.look.settings.pii.email == Switch::On;
-        let ip = self.look.settings.pii.ip;
-        let mut colons = 0;
-        for at in memchr::memchr3_iter(b'=', b':', b'@', bytes) {
-            match bytes[at] {
-                b'@' => {
-                    if secrets && let Some(place) = places::driver_password(bytes, at) {
-                        self.secret(place.start, place.end, "url-credentials", RANK_PLACE);
-                        self.user_info = at;
-                    }
-                    if mail
-                        && at != self.user_info
-                        && let Some((start, end)) = personal::email(bytes, at)
-                    {
-                        self.person(start, end, Personal::Email);
-                    }
-                }
-                b':' => {
-                    if bytes[at..].starts_with(b"://") {
-                        if secrets && let Some(found) = places::user_info(bytes, at) {
-                            self.user_info = found.at;
-                            self.secret(found.secret.start, found.secret.end, "url-credentials", RANK_PLACE);
-                        }
-                        continue;
-                    }
-                    if secrets {
-                        self.separator(at);
-                    }
-                    if ip != AddressMode::Off && at >= colons {
-                        colons = self.colon(at, ip);
-                    }
-                }
-                _ if secrets => self.separator(at),
-                _ => {}
-            }
-        }
-    }
-
-    fn colon(&mut self, at: usize, mode: AddressMode) -> usize {
-        let next = self.bytes.get(at + 1).copied().unwrap_or(b' ');
-        if !(next == b':' || next.is_ascii_hexdigit()) {
-            return 0;
-        }
-        match personal::ipv6(self.bytes, at) {
-            Ok((start, end, address)) => {
-                if personal::hidden(mode, address.into()) {
-                    self.person(start, end, Personal::Ip);
-                }
-                end
-            }
-            Err(end) => end,
-        }
-    }
+    // ---- `=` and `:`: fields
 
     /// A field whose name ends in front of the separator at `at`.
-    fn separator(&mut self, at: usize) {
+    pub(super) fn separator(&mut self, at: usize) {
         let bytes = self.bytes;
         // `::` is a path in a program, `==` and `=>` are separators of two bytes.
         let before = at.checked_sub(1).map_or(b' ', |i| bytes[i]);
@@ -359,6 +323,9 @@ impl Scan<'_> {
             (b':', Some(b':')) => return,
             (b':' | b'=', Some(b'=')) | (b'=', Some(b'>')) => behind += 1,
             _ => {}
+        }
+        if !self.look.thorough && !quick::may_matter(bytes, at) {
+            return;
         }
         if before == b'd' || matches!(before, b'"' | b'\'' | b' ') {
             self.manifest |= bytes[at] == b':' && manifest::says_secret(bytes, at);
@@ -387,10 +354,15 @@ impl Scan<'_> {
             return;
         }
         let bytes = self.bytes;
+        // Only a value in quotes reaches over the end of its line.
+        let multiline = |place: Place| place.quoted && memchr::memchr(b'\n', &bytes[place.start..place.end]).is_some();
         // A word that is seldom a secret's name does not earn a look at all that follows it.
         if name.strength == Strength::Weak {
             let near = &bytes[..bytes.len().min(behind + WEAK)];
-            if fields::value_after(near, behind).is_some_and(|place| !fields::secretish(&near[place.start..place.end])) {
+            if let Some(place) = fields::value_after(near, behind)
+                && !fields::secretish(&near[place.start..place.end])
+            {
+                self.wide |= multiline(place);
                 return;
             }
         }
@@ -398,6 +370,7 @@ impl Scan<'_> {
             self.structured_value(name, behind);
             return;
         };
+        self.wide |= multiline(place);
         let value = &bytes[place.start..place.end];
         if fields::harmless(value) && !matches!(name.strength, Strength::Authorization | Strength::Cookie) {
             return;
@@ -475,6 +448,7 @@ impl Scan<'_> {
                 _ => {
                     let Some(place) = fields::quoted_at(bytes, at).or_else(|| fields::bare_at(bytes, at)) else { break };
                     let value = &bytes[place.start..place.end];
+                    self.wide |= place.quoted && value.contains(&b'\n');
                     let bare = !place.quoted && !fields::secretish(value);
                     if !bare && !fields::harmless(value) && name.strength != Strength::Weak {
                         self.secret(place.start, place.end, "secret-value", RANK_FIELD);
@@ -495,6 +469,7 @@ impl Scan<'_> {
         if bytes.get(newline) != Some(&b'\n') {
             return;
         }
+        self.wide = true;
         let line = memchr::memrchr(b'\n', &bytes[..name.start]).map_or(0, |n| n + 1);
         let indent = bytes[line..].iter().take_while(|b| matches!(**b, b' ' | b'-')).count();
         let mut from = newline + 1;
@@ -518,6 +493,7 @@ impl Scan<'_> {
         let bytes = self.bytes;
         let Some(name) = fields::value_after(bytes, behind) else { return };
         let Some(strength) = fields::strength(&bytes[name.start..name.end]) else { return };
+        self.wide = true;
         let mut at = name.end;
         let mut nested = 0;
         loop {
@@ -550,182 +526,6 @@ impl Scan<'_> {
         }
     }
 
-    // ---- long runs: provider formats, JWT, encoded and random text, account numbers in one run
-
-    fn runs(&mut self) {
-        let bytes = self.bytes;
-        let mut probe = RUN - 1;
-        let mut floor = 0;
-        while probe < bytes.len() {
-            if !IN_RUN[usize::from(bytes[probe])] {
-                probe += RUN;
-                continue;
-            }
-            let mut start = probe - bytes[floor..probe].iter().rev().take_while(|b| IN_RUN[usize::from(**b)]).count();
-            // The letter of an escape such as `\n` is no part of the run.
-            if start > 0 && bytes[start - 1] == b'\\' && matches!(bytes[start], b'n' | b't' | b'r') {
-                start += 1;
-            }
-            let end = probe + bytes[probe..].iter().take_while(|b| IN_RUN[usize::from(**b)]).count();
-            if end - start >= RUN {
-                self.run_of(start, end);
-            }
-            floor = end;
-            probe = end + RUN;
-        }
-    }
-
-    fn run_of(&mut self, start: usize, end: usize) {
-        let bytes = self.bytes;
-        let run = &bytes[start..end];
-        let tables = self.look.tables;
-        let secrets = self.look.settings.secrets_go();
-        let iban = self.look.settings.pii.iban == Switch::On;
-        // Every format starts a word, so only the starts of words are looked at.
-        let mut classes = 0;
-        let mut before = 0;
-        for (offset, byte) in run.iter().enumerate() {
-            let class = encoded::CLASS[usize::from(*byte)];
-            classes |= class;
-            if class == 0 {
-                if secrets && *byte == b'~' && offset >= 2 {
-                    self.shapes_at(tables.starts.with_tilde(), start + offset - 2);
-                } else if secrets && run[offset..].starts_with(b".a") {
-                    self.shapes_at(tables.starts.with_dot(), start + offset);
-                }
-            }
-            if before == 0 {
-                self.word_of_run(start + offset, end, secrets, iban);
-            }
-            before = class;
-        }
-        if end - start >= 24 && classes == encoded::SMALL | encoded::CAPITAL | encoded::DIGIT {
-            self.opaque_parts(start, end);
-        }
-    }
-
-    /// What can start where a word of a run does.
-    fn word_of_run(&mut self, at: usize, end: usize, secrets: bool, iban: bool) {
-        let bytes = self.bytes;
-        let starts = &self.look.tables.starts;
-        let (first, second) = (bytes[at], bytes[at..end].get(1).copied().unwrap_or(0));
-        if !starts.may_start(first, second) {
-            return;
-        }
-        if secrets {
-            self.shapes_at(starts.of(first), at);
-            if bytes[at..end].starts_with(b"eyJ") {
-                self.jwt(at);
-            }
-        }
-        if iban
-            && first.is_ascii_uppercase()
-            && let Some(to) = personal::iban(bytes, at)
-        {
-            self.person(at, to, Personal::Iban);
-        }
-    }
-
-    /// The formats of these whose literal is at `at`.
-    fn shapes_at(&mut self, which: &[u8], at: usize) {
-        let bytes = self.bytes;
-        for shape in which.iter().map(|index| &SHAPES[usize::from(*index)]) {
-            if bytes[at..].starts_with(shape.literal.as_bytes())
-                && let Some((from, to)) = shape.matches(bytes, at)
-            {
-                self.secret(from, to, shape.kind, RANK_SHAPE + shape.literal.len() as u16);
-            }
-        }
-    }
-
-    /// Three or five parts of base64url, the first a JSON object (RFC 7519, RFC 7516).
-    fn jwt(&mut self, at: usize) {
-        if !starts_word(self.bytes, at) {
-            return;
-        }
-        let part = |from: usize| {
-            self.bytes[from..].iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(**b, b'-' | b'_')).count()
-        };
-        let header = part(at);
-        let mut end = at + header;
-        let mut parts = 1;
-        while parts < 5 && self.bytes.get(end) == Some(&b'.') {
-            end += 1 + part(end + 1);
-            parts += 1;
-        }
-        if header >= 10 && parts >= 2 && end - at - header >= 10 {
-            self.secret(at, end, "jwt", RANK_SHAPE + 8);
-        }
-    }
-
-    /// The stretches of a run between dots and equals signs.
-    fn opaque_parts(&mut self, start: usize, end: usize) {
-        let bytes = self.bytes;
-        let mut from = start;
-        while from < end {
-            let length = bytes[from..end].iter().take_while(|b| !matches!(**b, b'.' | b'=' | b'~')).count();
-            let mut to = from + length;
-            if length >= 24 {
-                let sign = |b: &u8| matches!(b, b'/' | b'-' | b'_' | b'+');
-                from += bytes[from..to].iter().take_while(|b| sign(b)).count();
-                to += bytes[to..end].iter().take(2).take_while(|b| **b == b'=').count();
-                self.opaque(from, to);
-            }
-            from = to.max(from + length) + 1;
-        }
-    }
-
-    fn opaque(&mut self, start: usize, end: usize) {
-        let run = &self.bytes[start..end];
-        let classes = run.iter().fold(0, |classes, byte| classes | encoded::CLASS[usize::from(*byte)]);
-        if classes != encoded::SMALL | encoded::CAPITAL | encoded::DIGIT {
-            return;
-        }
-        let secrets = self.look.settings.secrets_go();
-        if secrets && encoded::is_helm_release(run) {
-            return self.secret(start, end, "helm-release", RANK_BLOCK);
-        }
-        if secrets && encoded::is_private_der(run) {
-            return self.secret(start, end, "private-key", RANK_BLOCK);
-        }
-        if !self.look.decoded
-            && let ControlFlow::Break(kind) = self.inside(run)
-        {
-            if let Some(kind) = kind {
-                self.secret(start, end, kind, RANK_BLOCK);
-            }
-            return;
-        }
-        if secrets && self.look.random && encoded::is_random(run) && !self.is_named_id(start) {
-            self.secret(start, end, "high-entropy", RANK_RANDOM);
-        }
-    }
-
-    /// Looks into base64 of text. Break: it is text, and what it holds.
-    fn inside(&self, run: &[u8]) -> ControlFlow<Option<&'static str>> {
-        let Some(decoded) = encoded::decode(run, DECODED) else { return ControlFlow::Continue(()) };
-        let Some(text) = encoded::readable(&decoded) else { return ControlFlow::Continue(()) };
-        let found = find(Look { decoded: true, ..self.look }, text).spans;
-        ControlFlow::Break(match found.iter().map(|span| span.mark).max_by_key(|mark| matches!(mark, Mark::Secret(_))) {
-            Some(Mark::Secret(_) | Mark::Extra(_)) => Some("encoded-secret"),
-            Some(Mark::Personal(_)) => Some("encoded-personal-data"),
-            None => None,
-        })
-    }
-
-    /// Whether the field in front says that this is an id, a digest or a cursor.
-    fn is_named_id(&self, start: usize) -> bool {
-        let bytes = self.bytes;
-        let mut at = start;
-        while at > 0 && matches!(bytes[at - 1], b'"' | b'\'' | b'\\' | b' ') && start - at < 5 {
-            at -= 1;
-        }
-        if at == 0 || !matches!(bytes[at - 1], b'=' | b':') {
-            return false;
-        }
-        fields::word_before(bytes, at - 1).is_some_and(|(a, b)| encoded::names_an_id(&bytes[a..b]))
-    }
-
     // ---- escapes
 
     /// Reads the text once more with its escapes undone, and maps what is found back.
@@ -737,6 +537,7 @@ impl Scan<'_> {
         let Some(plain) = encoded::plain(text, lines) else { return };
         // What is read through escapes can lie across them.
         self.named = true;
+        self.wide = true;
         for span in find(Look { decoded: true, unescaped: self.look.unescaped + 1, ..self.look }, &plain.text).spans {
             if let Some((start, end)) = plain.origin(span.start, span.end) {
                 self.spans.push(Span { start, end, ..span });

@@ -1,22 +1,29 @@
 //! Secrets in tables and mark-up: the cell behind a secret's name, the column below it, the content of an element.
 
 use super::fields::{self, Strength};
+use super::quick;
 use super::scan::{RANK_FIELD, Scan};
+use super::signs::Signs;
 
 impl Scan<'_> {
-    pub(super) fn cells(&mut self) {
-        let bytes = self.bytes;
-        let mut line_end = 0;
-        for at in memchr::memchr3_iter(b'|', b'\t', b'>', bytes) {
-            if bytes[at] == b'>' {
-                self.element(at);
-            } else if at >= line_end {
-                line_end = self.row(at);
-            }
+    /// The border of a cell, or the end of an element's opening.
+    pub(super) fn border(&mut self, at: usize, signs: &mut Signs) {
+        if self.bytes[at] == b'>' {
+            self.element(at);
+        } else if at >= signs.line {
+            signs.line = self.row(at);
         }
+    }
+
+    /// Columns held apart by spaces.
+    pub(super) fn gaps(&mut self) {
+        let bytes = self.bytes;
         let tables = self.look.tables;
         for at in tables.gaps.find_iter(bytes) {
-            let named = at > 0 && bytes[at - 1].is_ascii_alphanumeric() && fields::name_before(bytes, at).is_some();
+            let named = at > 0
+                && bytes[at - 1].is_ascii_alphanumeric()
+                && (self.look.thorough || quick::may_matter(bytes, at))
+                && fields::name_before(bytes, at).is_some();
             if named {
                 self.named = true;
                 let gap = bytes[at..].iter().take(256).take_while(|b| **b == b' ').count();
@@ -59,6 +66,7 @@ impl Scan<'_> {
             return end + 1;
         }
         self.named = true;
+        self.wide = true;
         let mut from = end + 1;
         while from < bytes.len() {
             let end = memchr::memchr(b'\n', &bytes[from..]).map_or(bytes.len(), |n| from + n);
@@ -95,6 +103,7 @@ impl Scan<'_> {
         let bytes = self.bytes;
         let Some(name) = fields::name_before(bytes, at) else { return };
         self.named = true;
+        self.wide = true;
         if name.start == 0 || bytes[name.start - 1] != b'<' || name.end != at {
             return;
         }
@@ -113,13 +122,21 @@ impl Scan<'_> {
         let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |n| at + n);
         let cells = split(bytes, start, end, separator);
         for (index, (from, to)) in cells.iter().enumerate() {
-            let Some(strength) = fields::strength(&bytes[*from..*to]) else { continue };
+            let cell = &bytes[*from..*to];
+            let Some(strength) = fields::strength(cell) else { continue };
+            // The kind in a mark (`[redacted:password-hash]`) is no heading. Behind a field with one in a cell of its own the
+            // next may be the rest of a value that had the separator in it.
+            let marked = fields::ends_in_marker(cell);
+            if marked && fields::is_marker(cell) {
+                continue;
+            }
             self.named = true;
+            self.wide |= !marked;
             let next =
                 cells.get(index + 1).filter(|(a, b)| fields::secretish(&bytes[*a..*b]) && !fields::harmless(&bytes[*a..*b]));
             if let Some((a, b)) = next {
                 self.secret(*a, *b, "secret-value", RANK_FIELD);
-            } else {
+            } else if !marked {
                 self.column(end + 1, separator, cells.len(), index, strength);
             }
         }

@@ -201,6 +201,40 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("age-key", "AGE-SECRET-KEY-1", Upper, 50, 64),
 ];
 
+/// For every format its place among those without a greatest length, and how many those are.
+const UNBOUNDED: ([Option<usize>; SHAPES.len()], usize) = {
+    let mut places = [None; SHAPES.len()];
+    let (mut count, mut index) = (0, 0);
+    while index < SHAPES.len() {
+        if SHAPES[index].most == ANY {
+            places[index] = Some(count);
+            count += 1;
+        }
+        index += 1;
+    }
+    (places, count)
+};
+
+/// Up to where each format without a greatest length was looked for already.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Seen([usize; UNBOUNDED.1]);
+
+impl Seen {
+    /// Whether the format at `index` has been looked for at `at`. It has where one began before and its alphabet went on: without
+    /// this, one literal after the other would be looked through to its end.
+    pub(super) fn covers(&mut self, index: usize, bytes: &[u8], at: usize) -> bool {
+        let Some(seen) = UNBOUNDED.0[index].and_then(|place| self.0.get_mut(place)) else { return false };
+        if at < *seen {
+            return true;
+        }
+        let shape = &SHAPES[index];
+        let body = at + shape.literal.len();
+        let length = bytes[body..].iter().take(ANY + 1).take_while(|b| shape.alphabet.has(**b)).count();
+        *seen = body + if length > ANY { ANY / 2 } else { length };
+        false
+    }
+}
+
 impl Shape {
     /// The credential around the literal found at `at`: what goes, from and to.
     pub(super) fn matches(&self, bytes: &[u8], at: usize) -> Option<(usize, usize)> {
@@ -235,52 +269,58 @@ impl Shape {
 /// found by a sign inside it.
 #[derive(Debug, Clone)]
 pub(super) struct Starts {
-    /// For every first byte the second ones, as bits: of the formats, of a JWT and of an account number.
-    seconds: Box<[u128; 128]>,
-    by_first: Box<[Vec<u8>]>,
+    /// For every pair of ASCII the group of what starts with it, of the formats, a JWT and account numbers; 0 for nothing.
+    pairs: Box<[u8; 128 * 128]>,
+    /// The formats of every group.
+    groups: Vec<Vec<u8>>,
     tilde: Vec<u8>,
     dot: Vec<u8>,
 }
 
 impl Starts {
     pub(super) fn new() -> Self {
-        let mut starts = Self {
-            seconds: Box::new([0; 128]),
-            by_first: vec![Vec::new(); 128].into_boxed_slice(),
-            tilde: Vec::new(),
-            dot: Vec::new(),
-        };
+        let mut starts = Self { pairs: Box::new([0; 128 * 128]), groups: vec![Vec::new()], tilde: Vec::new(), dot: Vec::new() };
         for (index, shape) in SHAPES.iter().enumerate() {
             let index = index as u8;
             match shape.literal.as_bytes() {
                 [_, _, b'~', ..] if shape.before > 0 => starts.tilde.push(index),
                 [b'.', ..] if shape.before > 0 => starts.dot.push(index),
                 [first, second, ..] => {
-                    starts.seconds[usize::from(*first)] |= 1 << second;
-                    starts.by_first[usize::from(*first)].push(index);
+                    let group = starts.group(*first, *second);
+                    starts.groups[group].push(index);
                 }
                 _ => {}
             }
         }
-        starts.seconds[usize::from(b'e')] |= 1 << b'y';
+        starts.group(b'e', b'y');
         for first in b'A'..=b'Z' {
             for second in b'A'..=b'Z' {
                 if super::personal::iban_length(&[first, second]).is_some() {
-                    starts.seconds[usize::from(first)] |= 1 << second;
+                    starts.group(first, second);
                 }
             }
         }
         starts
     }
 
-    /// Whether something known starts with these two bytes.
-    pub(super) fn may_start(&self, first: u8, second: u8) -> bool {
-        first < 128 && second < 128 && self.seconds[usize::from(first)] & (1 << second) != 0
+    /// The group of what starts with these two bytes of ASCII, a new one when there is none.
+    fn group(&mut self, first: u8, second: u8) -> usize {
+        let place = pair(first, second);
+        if self.pairs[place] == 0 {
+            self.pairs[place] = self.groups.len() as u8;
+            self.groups.push(Vec::new());
+        }
+        usize::from(self.pairs[place])
     }
 
-    /// Formats whose literal starts with this byte, which is ASCII.
-    pub(super) fn of(&self, first: u8) -> &[u8] {
-        self.by_first.get(usize::from(first)).map_or(&[], Vec::as_slice)
+    /// Whether something known may start with these two bytes.
+    pub(super) fn may_start(&self, first: u8, second: u8) -> bool {
+        self.pairs[pair(first, second)] != 0
+    }
+
+    /// Formats whose literal starts with these two bytes, which are ASCII.
+    pub(super) fn of(&self, first: u8, second: u8) -> &[u8] {
+        &self.groups[usize::from(self.pairs[pair(first, second)])]
     }
 
     /// Formats whose literal has a tilde as its third byte.
@@ -292,6 +332,11 @@ impl Starts {
     pub(super) fn with_dot(&self) -> &[u8] {
         &self.dot
     }
+}
+
+/// Place of a pair in the table. Bytes that are no ASCII share those of others, which costs a look and no more.
+fn pair(first: u8, second: u8) -> usize {
+    usize::from(first & 127) << 7 | usize::from(second & 127)
 }
 
 /// Whether a word can start at `at`: nothing alphanumeric in front, except the letter of an escape such as `\n`.
@@ -321,11 +366,12 @@ mod tests {
         for (index, shape) in SHAPES.iter().enumerate() {
             let index = u8::try_from(index).unwrap();
             let bytes = shape.literal.as_bytes();
-            let first = starts.may_start(bytes[0], bytes[1]) && starts.of(bytes[0]).contains(&index);
+            let first = starts.may_start(bytes[0], bytes[1]) && starts.of(bytes[0], bytes[1]).contains(&index);
             let inside = (bytes.get(2) == Some(&b'~') && starts.with_tilde().contains(&index))
                 || (shape.literal.starts_with(".a") && starts.with_dot().contains(&index));
             assert!(if shape.before > 0 { inside } else { first }, "{}", shape.literal);
         }
+        assert!(starts.groups.len() < 256, "a group's number is a byte");
     }
 
     #[test]

@@ -58,9 +58,24 @@ impl TenantRedactor<'_> {
     fn object(&self, members: &mut Map<String, Value>, found: &mut Redactions) {
         self.keys(members, found);
         if self.secrets() {
-            Self::kubernetes(members, found);
-            self.pair(members, found);
-            self.columns(members, found);
+            let (mut kubernetes, mut pair, mut columns) = (false, false, false);
+            for name in members.keys() {
+                match name.as_str() {
+                    "kind" | "type" | "stringData" => kubernetes = true,
+                    "name" | "key" | "Name" | "Key" => pair = true,
+                    "columns" => columns = true,
+                    _ => {}
+                }
+            }
+            if kubernetes {
+                Self::kubernetes(members, found);
+            }
+            if pair {
+                self.pair(members, found);
+            }
+            if columns {
+                self.columns(members, found);
+            }
         }
         for (name, member) in members.iter_mut() {
             let strength = if self.secrets() { secrets_strength(name) } else { None };
