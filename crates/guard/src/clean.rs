@@ -40,7 +40,9 @@ fn fate(character: char) -> Fate {
         | '\u{fff9}'..='\u{fffb}'
         | '\u{fff0}'..='\u{fff8}'
         | '\u{1d173}'..='\u{1d17a}'
-        | '\u{e0000}'..='\u{e007f}'
+        | '\u{e0000}'..='\u{e00ff}'
+        | '\u{e01f0}'..='\u{e0fff}'
+        | '\u{1bca0}'..='\u{1bca3}'
         | '\u{fdd0}'..='\u{fdef}' => Fate::Drop,
         c if (c as u32) & 0xfffe == 0xfffe => Fate::Drop,
         _ => Fate::Keep,
@@ -62,7 +64,7 @@ pub(crate) fn clean<'t>(text: &'t str, removed: &mut u64) -> Cow<'t, str> {
     let mut clean = String::with_capacity(text.len());
     let mut selectors = 0_u32;
     while let Some(character) = characters.next() {
-        if character == '\u{1b}' || character == '\u{9b}' || character == '\u{9d}' {
+        if matches!(character, '\u{1b}' | '\u{90}' | '\u{98}' | '\u{9b}' | '\u{9d}'..='\u{9f}') {
             *removed += 1 + sequence(character, &mut characters);
             continue;
         }
@@ -89,12 +91,19 @@ pub(crate) fn clean<'t>(text: &'t str, removed: &mut u64) -> Cow<'t, str> {
     if clean == text { Cow::Borrowed(text) } else { Cow::Owned(clean) }
 }
 
+/// Longest string of a terminal sequence, in characters.
+const LONGEST_STRING: usize = 4_096;
+
 /// Skips a terminal sequence (ECMA-48, section 5.4: CSI; 5.6: OSC and other strings) and says how many characters it had.
 fn sequence(first: char, characters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> u64 {
     let mut skipped = 0;
     let introducer = match first {
         '\u{9b}' => '[',
+        '\u{90}' => 'P',
+        '\u{98}' => 'X',
         '\u{9d}' => ']',
+        '\u{9e}' => '^',
+        '\u{9f}' => '_',
         _ => match characters.next_if(|c| (' '..='~').contains(c)) {
             Some(character) => {
                 skipped += 1;
@@ -112,21 +121,19 @@ fn sequence(first: char, characters: &mut std::iter::Peekable<std::str::Chars<'_
             skipped += u64::from(characters.next_if(|c| ('@'..='~').contains(c)).is_some());
         }
         ']' | 'P' | '^' | '_' | 'X' => {
-            // A string up to BEL or ST. A line break ends it too, so that an open one does not swallow the rest.
-            while skipped < 4_096 {
-                match characters.peek() {
-                    Some('\u{7}' | '\u{9c}') => {
-                        characters.next();
-                        skipped += 1;
-                        break;
-                    }
-                    None | Some('\n' | '\u{1b}') => break,
-                    Some(_) => {
-                        characters.next();
-                        skipped += 1;
-                    }
-                }
-            }
+            // A string up to BEL or ST. One that is left open hides nothing: its text stays, for it may be evidence.
+            let ahead = characters.clone().take(LONGEST_STRING);
+            let length = ahead
+                .take_while(|c| !matches!(c, '\u{7}' | '\u{9c}' | '\n' | '\u{1b}' | '\u{90}' | '\u{98}' | '\u{9d}'..='\u{9f}'))
+                .count();
+            let mut behind = characters.clone().skip(length);
+            let bell = match (behind.next(), behind.next()) {
+                (Some('\u{7}' | '\u{9c}'), _) => 1,
+                (Some('\u{1b}'), Some('\\')) => 2,
+                _ => return skipped,
+            };
+            characters.nth(length + bell - 1);
+            skipped += (length + bell) as u64;
         }
         _ => {}
     }
@@ -150,6 +157,20 @@ mod tests {
         let tags: String = "ignore".chars().filter_map(|c| char::from_u32(0xe0000 + c as u32)).collect();
         assert_eq!(cleaned(&format!("a{tags}b")), ("ab".into(), 6));
         assert_eq!(cleaned("a\u{0}b\u{8}c\u{9b}2Jd"), ("abcd".into(), 5));
+        // Strings of every kind, in seven bits and in eight; one that is left open hides nothing.
+        for string in [
+            "\u{1b}]0;title\u{1b}\\",
+            "\u{1b}P1$r\u{9c}",
+            "\u{1b}_app\u{7}",
+            "\u{9d}8;;x\u{9c}",
+            "\u{90}q\u{7}",
+            "\u{9f}y\u{1b}\\",
+        ] {
+            assert_eq!(cleaned(&format!("a{string}b")).0, "ab", "{string:?}");
+        }
+        assert_eq!(cleaned("a\u{1b}]8;;http://evil and what follows\nb"), ("a8;;http://evil and what follows\nb".into(), 2));
+        assert_eq!(cleaned("a\u{9d}open \u{9d}0;t\u{7}b"), ("aopen b".into(), 6));
+        assert_eq!(cleaned("a\u{e0080}\u{e01f0}\u{1bca0}b"), ("ab".into(), 3));
         assert_eq!(cleaned("one\r\ntwo\rthree"), ("one\ntwo\nthree".into(), 1));
         assert_eq!(cleaned("a\u{e0100}b\u{fe0f}\u{fe0f}"), ("ab\u{fe0f}".into(), 2));
     }
