@@ -12,6 +12,7 @@ pub(super) enum Alphabet {
     Base64,
     Dotted,
     Path,
+    Percent,
 }
 
 impl Alphabet {
@@ -24,6 +25,7 @@ impl Alphabet {
             Self::Base64Url => byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'),
             Self::Base64 => byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'_' | b'-'),
             Self::Dotted => byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'~'),
+            Self::Percent => byte.is_ascii_alphanumeric() || matches!(byte, b'%' | b'+' | b'/' | b'=' | b'_' | b'-'),
             Self::Path => byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-'),
         }
     }
@@ -58,7 +60,7 @@ const fn with_digit(kind: &'static str, literal: &'static str, alphabet: Alphabe
     Shape { kind, literal, alphabet, least, most: ANY, before: 0, keep: 0, digit: true }
 }
 
-use Alphabet::{Alnum, Base64, Base64Url, Dotted, Hex, Path, Upper, Word};
+use Alphabet::{Alnum, Base64, Base64Url, Dotted, Hex, Path, Percent, Upper, Word};
 
 /// The formats, in no order: what starts with the longer literal wins where two start at the same place.
 pub(super) const SHAPES: &[Shape] = &[
@@ -96,6 +98,9 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("slack-token", "xoxs-", Base64Url, 10, ANY),
     shape("slack-token", "xoxe-", Base64Url, 10, ANY),
     shape("slack-token", "xoxe.xoxp-", Base64Url, 10, ANY),
+    shape("slack-token", "xoxc-", Base64Url, 10, ANY),
+    // A cookie's value: percent signs belong to it.
+    shape("slack-token", "xoxd-", Percent, 10, ANY),
     shape("slack-token", "xapp-", Base64Url, 10, ANY),
     Shape {
         kind: "slack-webhook",
@@ -199,6 +204,7 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("service-token", "sqa_", Hex, 40, 40),
     shape("service-token", "AKCp", Alnum, 60, 90),
     shape("age-key", "AGE-SECRET-KEY-1", Upper, 50, 64),
+    shape("age-key", "AGE-SECRET-KEY-PQ-1", Upper, 50, 128),
 ];
 
 /// For every format its place among those without a greatest length, and how many those are.
