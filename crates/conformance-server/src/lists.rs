@@ -39,6 +39,7 @@ impl Resources {
                         title: Some(name.into()),
                         description: Some("A fixture".into()),
                         mime_type: Some(mime_type.into()),
+                        shown: None,
                     })
                 })
                 .collect();
@@ -49,6 +50,7 @@ impl Resources {
             description: Some("Data by id".into()),
             mime_type: Some("application/json".into()),
             completions: vec![("id".into(), CompletionKind::Fixed(vec!["1".into(), "12".into(), "123".into()]))],
+            shown: None,
         };
         Self { version, fixed, templates: vec![Arc::new(template)] }
     }
@@ -61,7 +63,7 @@ fn id_of(uri: &str) -> Option<&str> {
 
 fn one(uri: &str, mime_type: &str, data: String, binary: bool) -> ResourceOutput {
     let mime_type = Some(mime_type.to_owned());
-    ResourceOutput::Contents(vec![EmbeddedResource { uri: uri.into(), mime_type, data, binary }])
+    ResourceOutput::Contents(vec![EmbeddedResource { uri: uri.into(), mime_type, data, binary, meta: None }])
 }
 
 #[async_trait]
@@ -127,7 +129,7 @@ pub(crate) fn prompts(extra: bool) -> Vec<Arc<dyn Prompt>> {
                 completion: (*argument == "arg1").then_some(CompletionKind::Service),
             })
             .collect();
-        let spec = PromptSpec { name: name.into(), title: name.into(), description: "A fixture".into(), arguments };
+        let spec = PromptSpec { name: name.into(), title: name.into(), description: "A fixture".into(), arguments, shown: None };
         Arc::new(Rendered { spec: Arc::new(spec), render }) as Arc<dyn Prompt>
     });
     made.collect()
@@ -168,6 +170,7 @@ fn with_resource(arguments: &Arguments, _: &dyn Exchange) -> PromptOutput {
         mime_type: Some("text/plain".into()),
         data: "Embedded resource content for testing.".into(),
         binary: false,
+        meta: None,
     };
     messages([Content::Resource(resource), Content::Text("Please process the embedded resource above.".into())])
 }

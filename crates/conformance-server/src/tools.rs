@@ -30,6 +30,7 @@ pub(crate) fn spec(name: &str, description: &str, schema: Value) -> Result<Arc<T
         input_schema: Arc::new(schema),
         output_schema: None,
         completions: Vec::new(),
+        shown: None,
     }))
 }
 
@@ -133,7 +134,7 @@ fn image() -> Content {
 
 fn resource(uri: &str, mime_type: &str, text: &str) -> Content {
     let mime_type = Some(mime_type.to_owned());
-    Content::Resource(EmbeddedResource { uri: uri.into(), mime_type, data: text.into(), binary: false })
+    Content::Resource(EmbeddedResource { uri: uri.into(), mime_type, data: text.into(), binary: false, meta: None })
 }
 
 fn contents(content: Vec<Content>) -> Outcome {

@@ -11,7 +11,7 @@ use portcullis_model::{CallerToken, Principal, PrincipalId, TraceContext};
 use portcullis_policy::{Permit, Product};
 use portcullis_ports::{Answers, Arguments, ClientAbilities};
 
-use crate::RateState;
+use crate::{ClientHeaders, RateState};
 
 /// An identified caller. Made by [`Gateway::identify`](crate::Gateway::identify) only from a credential that
 /// verified; identified anew for every request.
@@ -24,6 +24,8 @@ pub struct Caller {
     pub(crate) product: Option<Arc<Product>>,
     /// The token it came with, closed; for sources that are asked in its own name.
     pub(crate) token: Option<CallerToken>,
+    /// Headers of its request that may be handed on to other servers.
+    pub(crate) headers: Arc<ClientHeaders>,
     pub(crate) meter: Arc<Meter>,
 }
 
@@ -49,7 +51,7 @@ impl Meter {
 
 impl Caller {
     pub(crate) fn new(principal: Arc<Principal>, transport: Transport, peer: Option<SocketAddr>) -> Self {
-        Self { principal, transport, peer, session: None, product: None, token: None, meter: Arc::default() }
+        Self { principal, transport, peer, session: None, product: None, token: None, headers: Arc::default(), meter: Arc::default() }
     }
 
     /// What is left of the caller's rate after the last admission of this request; `None` before one.
@@ -78,6 +80,13 @@ impl Caller {
             Some(product) => product.narrow(&permit).carrying(self.token.as_ref()),
             None => permit.carrying(self.token.as_ref()),
         }
+    }
+
+    /// The same caller with headers of its request that may be handed on.
+    #[must_use]
+    pub fn with_headers(mut self, headers: ClientHeaders) -> Self {
+        self.headers = Arc::new(headers);
+        self
     }
 
     /// The same caller within a session of the older protocol eras (for audit only; it authenticates nothing).

@@ -186,6 +186,10 @@ impl Catalogue {
         self.readers.iter().find(|r| r.owns(uri))
     }
 
+    pub(crate) fn reader_of_template(&self, template: &str) -> Option<&Arc<dyn ResourceReader>> {
+        self.readers.iter().find(|r| r.templates().iter().any(|t| &*t.uri_template == template))
+    }
+
     pub(crate) fn resources(&self) -> Vec<Arc<ResourceSpec>> {
         self.readers.iter().flat_map(|r| r.resources()).collect()
     }

@@ -1,11 +1,29 @@
 //! What a running tool says to the client passes through here: released first, then spoken.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use portcullis_guard::{Notice, Progress, Released, Releaser};
+use portcullis_model::Secret;
 use portcullis_policy::Permit;
 use portcullis_ports::{Answers, ClientAbilities, Exchange, NoticeLevel};
 use serde_json::Value;
+
+/// Headers of a request that the operator lets through to other servers, by name in lower case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientHeaders(BTreeMap<String, Secret>);
+
+impl ClientHeaders {
+    /// These; names in lower case.
+    pub fn of(headers: impl IntoIterator<Item = (String, Secret)>) -> Self {
+        Self(headers.into_iter().collect())
+    }
+
+    /// One of them.
+    pub fn get(&self, name: &str) -> Option<&Secret> {
+        self.0.get(name)
+    }
+}
 
 /// The face's ear for one call. Must not block: it queues or drops.
 pub trait Voice: Send + Sync {
@@ -27,6 +45,7 @@ pub(crate) struct Releasing<'a> {
     pub voice: &'a Arc<dyn Voice>,
     pub answers: Option<Answers>,
     pub abilities: ClientAbilities,
+    pub headers: &'a ClientHeaders,
 }
 
 impl Exchange for Releasing<'_> {
@@ -44,5 +63,9 @@ impl Exchange for Releasing<'_> {
 
     fn abilities(&self) -> ClientAbilities {
         self.abilities
+    }
+
+    fn header(&self, name: &str) -> Option<&Secret> {
+        self.headers.get(name)
     }
 }

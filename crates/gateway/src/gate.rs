@@ -225,7 +225,7 @@ impl Gateway {
         let ran = match cleared.approval {
             Approval::Ask { requests, state } => Ok(Outcome::asking(requests, Some(state))),
             Approval::Go { answers, binding } => {
-                let exchange = self.exchange(&permit, voice, answers, request.abilities);
+                let exchange = self.exchange(caller, &permit, voice, answers, request.abilities);
                 let ran = self.within(&permit, journey, entry.tool.run(&permit, request.arguments.clone(), &exchange)).await;
                 ran.map(|outcome| binding.iter().fold(outcome, |outcome, binding| approvals::carried(binding, outcome)))
             }
@@ -256,12 +256,13 @@ impl Gateway {
 
     pub(crate) fn exchange<'a>(
         &'a self,
+        caller: &'a Caller,
         permit: &'a Permit,
         voice: &'a Arc<dyn Voice>,
         answers: Option<Answers>,
         abilities: ClientAbilities,
     ) -> Releasing<'a> {
-        Releasing { permit, releaser: &self.releaser, voice, answers, abilities }
+        Releasing { permit, releaser: &self.releaser, voice, answers, abilities, headers: &caller.headers }
     }
 
     /// Runs authorized work until it ends or the permit's deadline passes.

@@ -19,7 +19,7 @@ pub use admission::{Admission, Holder, LedgerError, LimitSettings, Rate, RateSta
 pub use approvals::{ApprovalError, ApprovalRecord, ApprovalSettings, ApprovalState, Approvals};
 pub use caller::{CallRequest, Caller, GetPrompt, LookupRequest};
 pub use catalogue::{Catalogue, CatalogueBuilder, CatalogueError};
-pub use exchange::Voice;
+pub use exchange::{ClientHeaders, Voice};
 pub use gate::{Gateway, GatewayParts};
 pub use lookups::CompletionReference;
 pub use profiles::{Behaviour, Deviation, ProfileError, ProfileMode, Profiles, ToolUse};

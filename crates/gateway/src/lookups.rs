@@ -53,7 +53,7 @@ impl Gateway {
         let ran = match approval {
             Approval::Ask { requests, state } => Ok(ResourceOutput::asking(requests, Some(state))),
             Approval::Go { answers, binding } => {
-                let exchange = self.exchange(&permit, voice, answers, abilities);
+                let exchange = self.exchange(caller, &permit, voice, answers, abilities);
                 let read = self.within(&permit, journey, reader.read(&permit, &uri, &exchange)).await;
                 read.map(|output| self.did(&permit, &deed, output, binding.as_deref()))
             }
@@ -100,7 +100,7 @@ impl Gateway {
         let ran = match approval {
             Approval::Ask { requests, state } => Ok(PromptOutput::asking(requests, Some(state))),
             Approval::Go { answers, binding } => {
-                let exchange = self.exchange(&permit, voice, answers, abilities);
+                let exchange = self.exchange(caller, &permit, voice, answers, abilities);
                 let rendered = self.within(&permit, journey, prompt.render(&permit, arguments.clone(), &exchange)).await;
                 rendered.map(|output| self.did(&permit, &deed, output, binding.as_deref()))
             }
@@ -165,6 +165,10 @@ impl Gateway {
             return Err(Stop::refused("approval", none()));
         };
         let ran = match (&kind, house.catalogue.completer()) {
+            (Some(CompletionKind::Own), _) => {
+                let work = own_values(&house.catalogue, reference, &permit, argument, prefix);
+                self.within(&permit, journey, work).await
+            }
             (None, _) | (_, None) => self.within(&permit, journey, async { Ok(Vec::new()) }).await,
             (Some(CompletionKind::Fixed(values)), _) => {
                 let fits = |v: &&Arc<str>| v.starts_with(prefix);
@@ -214,6 +218,26 @@ impl CompletionReference<'_> {
             Self::Prompt(_) => "prompt",
             Self::Template(_) => "resource",
         }
+    }
+}
+
+/// Asks whoever offers the prompt or the template.
+async fn own_values(
+    catalogue: &Catalogue,
+    reference: CompletionReference<'_>,
+    permit: &Permit,
+    argument: &str,
+    prefix: &str,
+) -> Result<Vec<String>, Fault> {
+    match reference {
+        CompletionReference::Prompt(name) => match catalogue.prompt(name) {
+            Some(prompt) => prompt.complete(permit, argument, prefix).await,
+            None => Ok(Vec::new()),
+        },
+        CompletionReference::Template(uri) => match catalogue.reader_of_template(uri) {
+            Some(reader) => reader.complete(permit, uri, argument, prefix).await,
+            None => Ok(Vec::new()),
+        },
     }
 }
 

@@ -50,7 +50,7 @@ fn fate(character: char) -> Fate {
 }
 
 /// Whether a character is one of those that are taken out of answers and refused in arguments.
-pub(crate) fn is_hidden(character: char) -> bool {
+pub fn is_hidden(character: char) -> bool {
     fate(character) != Fate::Keep
 }
 

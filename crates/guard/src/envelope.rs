@@ -220,7 +220,7 @@ const QUALIFIERS: &[&str] =
 
 /// Finds text that reads like an instruction to a model.
 #[derive(Debug, Clone)]
-pub(crate) struct Suspicion {
+pub struct Suspicion {
     phrases: AhoCorasick,
     prefilter: AhoCorasick,
 }
@@ -230,7 +230,7 @@ impl Suspicion {
     ///
     /// # Errors
     /// When the built-in list does not compile: a defect of this build.
-    pub(crate) fn new() -> Result<Self, String> {
+    pub fn new() -> Result<Self, String> {
         let phrases =
             AhoCorasickBuilder::new().match_kind(MatchKind::LeftmostLongest).build(PHRASES).map_err(|e| e.to_string())?;
         // The first words of everything that is looked for, as they may stand in raw text.
@@ -269,7 +269,7 @@ impl Suspicion {
     }
 
     /// How many places of `text` read like an instruction.
-    pub(crate) fn count(&self, text: &str) -> u64 {
+    pub fn count(&self, text: &str) -> u64 {
         if text.is_ascii() && !self.prefilter.is_match(text) {
             return 0;
         }

@@ -11,6 +11,8 @@ mod sanitize;
 mod strict;
 mod validate;
 
+pub use clean::is_hidden;
+pub use envelope::Suspicion;
 pub use redact::{
     ALLOW_SECRETS, AddressMode, ExtraPattern, PersonalSettings, RedactionFault, RedactionSettings, Redactions, Redactor, Switch,
     TenantRedactor,

@@ -141,6 +141,13 @@ pub struct Releaser {
     suspicion: Option<Suspicion>,
 }
 
+/// Names in `_meta` that belong to the protocol or to this house: nobody else's text may speak under them.
+fn is_reserved(name: &str) -> bool {
+    let prefix = name.split_once('/').map_or("", |(prefix, _)| prefix);
+    let protocol = prefix.split('.').any(|label| matches!(label, "modelcontextprotocol" | "mcp"));
+    protocol || prefix == "portcullis" || matches!(name, "progressToken" | "traceparent" | "tracestate" | "baggage")
+}
+
 /// Base64 media is not text: it is bounded by its own limit, not by the text budget.
 const MEDIA_BYTES: u64 = 8 << 20;
 /// Bytes of a compressed resource that are looked at.
@@ -363,7 +370,15 @@ impl<'r> Work<'r> {
             structured: output.structured.map(|v| self.value(v)),
             failed: output.failed,
             sources: output.sources,
+            meta: output.meta.and_then(|meta| self.meta(meta)),
         }
+    }
+
+    /// Members of `_meta` that somebody else wrote: released like any value, without the names that are not theirs to use.
+    fn meta(&mut self, meta: Value) -> Option<Value> {
+        let Value::Object(members) = meta else { return None };
+        let kept: Map<String, Value> = members.into_iter().filter(|(name, _)| !is_reserved(name)).collect();
+        (!kept.is_empty()).then(|| self.value(Value::Object(kept)))
     }
 
     fn content(&mut self, content: Content, untrusted: bool) -> Content {
@@ -373,11 +388,17 @@ impl<'r> Work<'r> {
             Content::Image { data, mime_type } => Content::Image { data: self.binary(data), mime_type: self.text(mime_type) },
             Content::Audio { data, mime_type } => Content::Audio { data: self.binary(data), mime_type: self.text(mime_type) },
             Content::Resource(resource) => Content::Resource(self.resource(resource)),
+            Content::Link(link) => Content::Link(self.value(link)),
+            Content::Annotated { block, annotations, meta } => Content::Annotated {
+                block: Box::new(self.content(*block, untrusted)),
+                annotations: annotations.map(|a| self.value(a)),
+                meta: meta.and_then(|m| self.meta(m)),
+            },
         }
     }
 
     fn resource(&mut self, resource: EmbeddedResource) -> EmbeddedResource {
-        let EmbeddedResource { uri, mime_type, data, binary } = resource;
+        let EmbeddedResource { uri, mime_type, data, binary, meta } = resource;
         let data = if binary {
             self.binary(data)
         } else if mime_type.as_deref().is_some_and(|m| m.contains("json")) {
@@ -388,7 +409,13 @@ impl<'r> Work<'r> {
             // Other formats would not survive a frame.
             self.text(data)
         };
-        EmbeddedResource { uri: self.text(uri), mime_type: mime_type.map(|m| self.text(m)), data, binary }
+        EmbeddedResource {
+            uri: self.text(uri),
+            mime_type: mime_type.map(|m| self.text(m)),
+            data,
+            binary,
+            meta: meta.and_then(|m| self.meta(m)),
+        }
     }
 
     /// A JSON document as text: redacted by its structure, so that it stays JSON.

@@ -77,6 +77,9 @@ fn mentions_header(properties: &Value) -> bool {
 
 /// A tool as it stands in a list. Annotations follow from the risk class alone.
 fn tool(spec: &ToolSpec) -> Tool {
+    if let Some(tool) = spec.shown.as_deref().and_then(|shown| foreign_tool(spec, shown)) {
+        return tool;
+    }
     let annotations = ToolAnnotations::from_raw(
         Some(spec.title.to_string()),
         Some(spec.risk == RiskClass::Read),
@@ -94,6 +97,29 @@ fn tool(spec: &ToolSpec) -> Tool {
     tool
 }
 
+/// A tool as its own server describes it, under the name it has here. What it says of its danger is kept unless this house
+/// takes it for more dangerous.
+fn foreign_tool(spec: &ToolSpec, shown: &Value) -> Option<Tool> {
+    let mut tool: Tool = as_shown(shown, "name", spec.name.as_str())?;
+    let risk = spec.risk;
+    let said = tool.annotations.as_ref();
+    let claims_reading = said.and_then(|a| a.read_only_hint) == Some(true);
+    let claims_mild = said.and_then(|a| a.destructive_hint) == Some(false);
+    if (risk != RiskClass::Read && claims_reading) || (risk == RiskClass::Destructive && claims_mild) {
+        let annotations = tool.annotations.get_or_insert_default();
+        annotations.read_only_hint = Some(risk == RiskClass::Read);
+        annotations.destructive_hint = Some(risk == RiskClass::Destructive);
+    }
+    Some(tool)
+}
+
+/// A definition of another server with one member replaced; `None` when it is not one, which acceptance rules out.
+fn as_shown<T: serde::de::DeserializeOwned>(shown: &Value, member: &str, name: &str) -> Option<T> {
+    let mut shown = shown.clone();
+    shown.as_object_mut()?.insert(member.to_owned(), Value::String(name.to_owned()));
+    serde_json::from_value(shown).ok()
+}
+
 /// The schema's object, as it is. The catalogue accepts object schemas only.
 fn object(schema: &Value) -> Arc<JsonObject> {
     Arc::new(schema.as_object().cloned().unwrap_or_default())
@@ -105,6 +131,9 @@ pub(crate) fn resources(released: Released<Vec<Arc<ResourceSpec>>>) -> Vec<Resou
         .into_inner()
         .iter()
         .map(|spec| {
+            if let Some(resource) = spec.shown.as_deref().and_then(|shown| as_shown(shown, "uri", &spec.uri)) {
+                return resource;
+            }
             let mut resource = Resource::new(spec.uri.to_string(), spec.name.to_string());
             resource.title = spec.title.as_deref().map(str::to_owned);
             resource.description = spec.description.as_deref().map(str::to_owned);
@@ -122,6 +151,9 @@ pub(crate) fn templates(released: Released<Vec<Arc<ResourceTemplateSpec>>>) -> V
         .into_inner()
         .iter()
         .map(|spec| {
+            if let Some(template) = spec.shown.as_deref().and_then(|s| as_shown(s, "uriTemplate", &spec.uri_template)) {
+                return template;
+            }
             let mut template = ResourceTemplate::new(spec.uri_template.to_string(), spec.name.to_string());
             template.title = spec.title.as_deref().map(str::to_owned);
             template.description = spec.description.as_deref().map(str::to_owned);
@@ -139,6 +171,9 @@ pub(crate) fn prompts(released: Released<Vec<Arc<PromptSpec>>>) -> Vec<Prompt> {
         .into_inner()
         .iter()
         .map(|spec| {
+            if let Some(prompt) = spec.shown.as_deref().and_then(|shown| as_shown(shown, "name", &spec.name)) {
+                return prompt;
+            }
             let arguments = spec
                 .arguments
                 .iter()
@@ -160,7 +195,10 @@ pub(crate) fn outcome(released: Released<Outcome>) -> Ending<CallToolResult> {
     match released.into_inner() {
         Outcome::Complete(output) => {
             let mut result = tool_result(output);
-            result.meta = meta;
+            match (&mut result.meta, meta) {
+                (Some(own), Some(said)) => own.extend(said),
+                (own, said) => *own = own.take().or(said),
+            }
             Ending::Complete(result)
         }
         Outcome::NeedsInput { requests, state } => Ending::Questions(requests, state),
@@ -176,6 +214,7 @@ fn untrusted<T>(released: &Released<T>) -> Option<MetaObject> {
 fn tool_result(output: Output) -> CallToolResult {
     let mut result = CallToolResult::success(output.content.into_iter().map(content).collect());
     result.structured_content = output.structured;
+    result.meta = output.meta.and_then(meta_object);
     result.is_error = Some(output.failed);
     result
 }
@@ -243,8 +282,18 @@ fn prompt_message(message: PromptMessage) -> rmcp::model::PromptMessage {
     rmcp::model::PromptMessage::new(role, content(message.content))
 }
 
+fn meta_object(meta: Value) -> Option<MetaObject> {
+    match meta {
+        Value::Object(members) => Some(MetaObject(members)),
+        _ => None,
+    }
+}
+
 fn content(content: Content) -> ContentBlock {
     match content {
+        Content::Link(link) => serde_json::from_value::<Resource>(link.clone())
+            .map_or_else(|_| ContentBlock::text(link.to_string()), ContentBlock::resource_link),
+        Content::Annotated { block, annotations, meta } => annotated(*block, annotations, meta),
         Content::Text(text) => ContentBlock::text(text),
         Content::Image { data, mime_type } => ContentBlock::image(data, mime_type),
         Content::Audio { data, mime_type } => ContentBlock::audio(data, mime_type),
@@ -252,12 +301,25 @@ fn content(content: Content) -> ContentBlock {
     }
 }
 
+/// The block with what its maker says about it; what does not fit the protocol's shape is left out.
+fn annotated(block: Content, annotations: Option<Value>, meta: Option<Value>) -> ContentBlock {
+    let plain = content(block);
+    let Ok(Value::Object(mut members)) = serde_json::to_value(&plain) else { return plain };
+    for (name, value) in [("annotations", annotations), ("_meta", meta)] {
+        if let Some(value) = value {
+            members.insert(name.to_owned(), value);
+        }
+    }
+    serde_json::from_value(Value::Object(members)).unwrap_or(plain)
+}
+
 fn resource_contents(resource: EmbeddedResource) -> ResourceContents {
-    let EmbeddedResource { uri, mime_type, data, binary } = resource;
+    let EmbeddedResource { uri, mime_type, data, binary, meta } = resource;
+    let meta = meta.and_then(meta_object);
     if binary {
-        ResourceContents::BlobResourceContents { uri, mime_type, blob: data, meta: None }
+        ResourceContents::BlobResourceContents { uri, mime_type, blob: data, meta }
     } else {
-        ResourceContents::TextResourceContents { uri, mime_type, text: data, meta: None }
+        ResourceContents::TextResourceContents { uri, mime_type, text: data, meta }
     }
 }
 
@@ -279,6 +341,7 @@ mod tests {
             input_schema: Arc::new(json!({"type": "object", "$defs": {"x": {}}, "allOf": [{"anyOf": []}]})),
             output_schema: Some(Arc::new(json!({"type": "object", "$anchor": "a"}))),
             completions: vec![],
+            shown: None,
         }
     }
 
@@ -292,6 +355,39 @@ mod tests {
         let listed = serde_json::to_value(tool(&spec)).unwrap();
         let kept = json!({"q": {"type": "string"}, "n": {"type": "array", "items": {"type": "string"}}, "x-portcullis-kind": {}});
         assert_eq!(listed["inputSchema"]["properties"], kept);
+    }
+
+    #[test]
+    fn a_definition_of_another_server_is_listed_as_it_came_but_never_milder_than_its_class() {
+        let shown = json!({"name": "far-away", "title": "Far", "description": "Says", "icons": [{"src": "https://a.example/i.png"}],
+            "inputSchema": {"type": "object", "properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"type": "string"}}},
+            "outputSchema": {"type": "object"}, "annotations": {"readOnlyHint": true, "openWorldHint": false}, "_meta": {"k": [1]}});
+        let mut spec = spec(RiskClass::Read);
+        spec.shown = Some(Arc::new(shown.clone()));
+        let mut listed = serde_json::to_value(tool(&spec)).unwrap();
+        assert_eq!(listed["name"], "t", "under the name it has here");
+        listed["name"] = json!("far-away");
+        assert_eq!(listed, shown);
+        spec.risk = RiskClass::Destructive;
+        let listed = serde_json::to_value(tool(&spec)).unwrap();
+        assert_eq!(listed["annotations"], json!({"readOnlyHint": false, "destructiveHint": true, "openWorldHint": false}));
+    }
+
+    #[test]
+    fn every_kind_of_content_is_written_as_it_came() {
+        let link = json!({"uri": "x://y", "name": "y", "title": "Y", "size": 5, "_meta": {"k": 1}});
+        let written = serde_json::to_value(content(Content::Link(link.clone()))).unwrap();
+        let mut wanted = link;
+        wanted["type"] = json!("resource_link");
+        assert_eq!(written, wanted);
+        let annotated = Content::Annotated {
+            block: Box::new(Content::Text("t".into())),
+            annotations: Some(json!({"audience": ["user"], "priority": 0.5})),
+            meta: Some(json!({"m": true})),
+        };
+        let wanted =
+            json!({"type": "text", "text": "t", "annotations": {"audience": ["user"], "priority": 0.5}, "_meta": {"m": true}});
+        assert_eq!(serde_json::to_value(content(annotated)).unwrap(), wanted);
     }
 
     #[test]

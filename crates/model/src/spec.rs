@@ -51,6 +51,8 @@ pub enum CompletionKind {
     },
     /// A fixed list.
     Fixed(Vec<Arc<str>>),
+    /// Whoever offers the prompt or the resources answers by itself.
+    Own,
 }
 
 /// A tool as the catalogue knows it.
@@ -76,6 +78,9 @@ pub struct ToolSpec {
     pub output_schema: Option<Arc<Value>>,
     /// Completable arguments.
     pub completions: Vec<(Arc<str>, CompletionKind)>,
+    /// The definition as another server gave it, to be listed as it is but for its name; `None` for what this house
+    /// describes itself. A person accepted every byte of it.
+    pub shown: Option<Arc<Value>>,
 }
 
 /// A resource with a fixed address.
@@ -91,6 +96,8 @@ pub struct ResourceSpec {
     pub description: Option<Arc<str>>,
     /// MIME type of the content.
     pub mime_type: Option<Arc<str>>,
+    /// As [`ToolSpec::shown`].
+    pub shown: Option<Arc<Value>>,
 }
 
 /// A family of resources.
@@ -108,6 +115,8 @@ pub struct ResourceTemplateSpec {
     pub mime_type: Option<Arc<str>>,
     /// Completable variables.
     pub completions: Vec<(Arc<str>, CompletionKind)>,
+    /// As [`ToolSpec::shown`].
+    pub shown: Option<Arc<Value>>,
 }
 
 /// A prompt offered to the user of a client.
@@ -121,6 +130,8 @@ pub struct PromptSpec {
     pub description: Arc<str>,
     /// Its arguments, all text.
     pub arguments: Vec<PromptArgument>,
+    /// As [`ToolSpec::shown`].
+    pub shown: Option<Arc<Value>>,
 }
 
 /// One argument of a prompt.

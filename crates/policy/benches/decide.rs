@@ -33,6 +33,7 @@ fn tool() -> ToolSpec {
         input_schema: Arc::new(json!({"type": "object", "properties": properties, "additionalProperties": false})),
         output_schema: None,
         completions: vec![],
+        shown: None,
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn tool(name: &str, risk: RiskClass, category: Option<&str>) -> ToolS
         input_schema: Arc::new(json!({"type": "object"})),
         output_schema: None,
         completions: vec![],
+        shown: None,
     }
 }
 

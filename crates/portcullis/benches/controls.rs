@@ -62,6 +62,7 @@ fn spec() -> Arc<ToolSpec> {
             "window": {"type": "string", "maxLength": 40}, "limit": {"type": "integer", "minimum": 1, "maximum": 500}}})),
         output_schema: None,
         completions: vec![],
+        shown: None,
     })
 }
 

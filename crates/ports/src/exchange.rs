@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use portcullis_model::Secret;
 use serde_json::Value;
 
 /// Level of a log message to the client (RFC 5424 names, as MCP uses them).
@@ -62,6 +63,13 @@ pub trait Exchange: Send + Sync {
 
     /// What the client can do.
     fn abilities(&self) -> ClientAbilities;
+
+    /// A header the client sent with this request, of those the operator lets through by name (in lower case). Never one
+    /// that holds the credential for this house.
+    fn header(&self, name: &str) -> Option<&Secret> {
+        let _ = name;
+        None
+    }
 }
 
 /// Nobody listens: for tests and standing work.

@@ -37,6 +37,8 @@ pub struct Output {
     pub failed: bool,
     /// What to put in the audit record: which sources were touched.
     pub sources: Vec<Arc<str>>,
+    /// Members of `_meta` of the result, without those the protocol or this house reserves.
+    pub meta: Option<Value>,
 }
 
 impl Output {
@@ -72,6 +74,18 @@ pub enum Content {
     },
     /// A resource in full.
     Resource(EmbeddedResource),
+    /// The address of a resource, as the protocol describes one: `uri`, `name`, `title`, `description`, `mimeType`, `size`,
+    /// `icons`.
+    Link(Value),
+    /// A block with what its maker says about it.
+    Annotated {
+        /// The block; never another annotated one.
+        block: Box<Content>,
+        /// `audience`, `priority`, `lastModified`.
+        annotations: Option<Value>,
+        /// Members of `_meta`.
+        meta: Option<Value>,
+    },
 }
 
 /// A resource inside a result.
@@ -85,6 +99,8 @@ pub struct EmbeddedResource {
     pub data: String,
     /// Whether `data` is base64 of bytes.
     pub binary: bool,
+    /// Members of `_meta`.
+    pub meta: Option<Value>,
 }
 
 /// Result of reading a resource.

@@ -53,6 +53,12 @@ pub trait ResourceReader: Send + Sync {
         false
     }
 
+    /// Values of a template's variable, where its completions are [`CompletionKind::Own`]; at most 100, in order.
+    async fn complete(&self, permit: &Permit, template: &str, argument: &str, prefix: &str) -> Result<Vec<String>, Fault> {
+        let _ = (permit, template, argument, prefix);
+        Ok(Vec::new())
+    }
+
     /// Reads one. `NotFound` when there is none.
     async fn read(&self, permit: &Permit, uri: &str, exchange: &dyn Exchange) -> Result<ResourceOutput, Fault>;
 }
@@ -62,6 +68,12 @@ pub trait ResourceReader: Send + Sync {
 pub trait Prompt: Send + Sync {
     /// What it says of itself.
     fn spec(&self) -> &Arc<PromptSpec>;
+
+    /// Values of an argument, where its completions are [`CompletionKind::Own`]; at most 100, in order.
+    async fn complete(&self, permit: &Permit, argument: &str, prefix: &str) -> Result<Vec<String>, Fault> {
+        let _ = (permit, argument, prefix);
+        Ok(Vec::new())
+    }
 
     /// Renders it. May ask the client for input (see [`PromptOutput`]).
     async fn render(&self, permit: &Permit, arguments: Arguments, exchange: &dyn Exchange) -> Result<PromptOutput, Fault>;

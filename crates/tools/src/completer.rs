@@ -111,6 +111,8 @@ impl Completer for SourceCompleter {
     async fn complete(&self, permit: &Permit, kind: &CompletionKind, prefix: &str) -> Result<Vec<String>, Fault> {
         let candidates: Vec<String> = match (kind, self.window(permit)) {
             (CompletionKind::Fixed(words), _) => words.iter().map(ToString::to_string).collect(),
+            // Whoever offers it answers by itself.
+            (CompletionKind::Own, _) => Vec::new(),
             (CompletionKind::Source, _) => self.sources.visible(permit).iter().map(|source| source.name().to_string()).collect(),
             (_, None) => Vec::new(),
             (CompletionKind::Service, Some(window)) => self.services(permit, window).await,

@@ -75,7 +75,7 @@ fn spec(kind: Kind) -> PromptSpec {
             vec![service(true), argument("window", "How far back, such as 2h", false, Some(windows()))],
         ),
     };
-    PromptSpec { name: Arc::from(name), title: Arc::from(title), description: Arc::from(description), arguments }
+    PromptSpec { name: Arc::from(name), title: Arc::from(title), description: Arc::from(description), arguments, shown: None }
 }
 
 fn investigate(service: Option<&str>, symptom: Option<&str>) -> String {

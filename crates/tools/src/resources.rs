@@ -46,12 +46,18 @@ fn resource(uri: &str, name: &str, title: &str, description: &str, mime_type: &s
         title: Some(Arc::from(title)),
         description: Some(Arc::from(description)),
         mime_type: Some(Arc::from(mime_type)),
+        shown: None,
     })
 }
 
 fn contents(uri: &str, mime_type: &str, data: impl Into<String>) -> ResourceOutput {
-    let resource =
-        EmbeddedResource { uri: uri.to_owned(), mime_type: Some(mime_type.to_owned()), data: data.into(), binary: false };
+    let resource = EmbeddedResource {
+        uri: uri.to_owned(),
+        mime_type: Some(mime_type.to_owned()),
+        data: data.into(),
+        binary: false,
+        meta: None,
+    };
     ResourceOutput::Contents(vec![resource])
 }
 
@@ -117,6 +123,7 @@ impl ResourceReader for Library {
             description: Some(Arc::from("Health of one service right now, with what is wrong and likely causes")),
             mime_type: Some(Arc::from("text/plain")),
             completions: vec![(Arc::from("name"), CompletionKind::Service)],
+            shown: None,
         })]
     }
 

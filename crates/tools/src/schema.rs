@@ -147,6 +147,7 @@ pub(crate) fn reading_tool(sheet: Sheet<'_>) -> Option<Arc<ToolSpec>> {
         input_schema: Arc::new(sheet.input),
         output_schema: Some(Arc::new(sheet.output)),
         completions: sheet.completions.iter().map(|(name, kind)| (Arc::from(*name), kind.clone())).collect(),
+        shown: None,
     }))
 }
 

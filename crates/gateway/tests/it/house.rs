@@ -89,6 +89,7 @@ pub(crate) fn spec(name: &str, risk: RiskClass, category: Option<&str>) -> Arc<T
         ),
         output_schema: None,
         completions: vec![],
+        shown: None,
     })
 }
 

@@ -35,11 +35,17 @@ fn releaser() -> Releaser {
 }
 
 fn text_resource(data: &str, mime_type: &str) -> EmbeddedResource {
-    EmbeddedResource { uri: format!("x://y?{data}"), mime_type: Some(mime_type.into()), data: data.into(), binary: false }
+    EmbeddedResource {
+        uri: format!("x://y?{data}"),
+        mime_type: Some(mime_type.into()),
+        data: data.into(),
+        binary: false,
+        meta: None,
+    }
 }
 
 fn blob(data: &str) -> EmbeddedResource {
-    EmbeddedResource { uri: "x://blob".into(), mime_type: None, data: STANDARD.encode(data), binary: true }
+    EmbeddedResource { uri: "x://blob".into(), mime_type: None, data: STANDARD.encode(data), binary: true, meta: None }
 }
 
 /// Everything one answer can look like, with `text` in every place.
@@ -238,7 +244,7 @@ fn compressed_bytes_with_a_secret_go_whole() {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(b"kind: Secret\ndata:\n  a: cGxhaW4x\n").unwrap();
     let data = STANDARD.encode(encoder.finish().unwrap());
-    let resource = EmbeddedResource { uri: "x://gz".into(), mime_type: None, data, binary: true };
+    let resource = EmbeddedResource { uri: "x://gz".into(), mime_type: None, data, binary: true, meta: None };
     let released = releaser().resource(&permit("default"), ResourceOutput::Contents(vec![resource])).unwrap();
     let ResourceOutput::Contents(contents) = released.get() else { panic!("no contents") };
     assert_eq!(STANDARD.decode(&contents[0].data).unwrap(), b"[redacted:encoded-secret]");
@@ -276,6 +282,7 @@ fn granted() -> Permit {
         input_schema: Arc::new(json!({"type": "object", "properties": {}})),
         output_schema: None,
         completions: Vec::new(),
+        shown: None,
     });
     let rule = r#"@id("plain") @unredacted("true") permit(principal in Portcullis::Role::"admin", action == Portcullis::Action::"call", resource);"#;
     let vocabulary = Vocabulary::of_tools(std::slice::from_ref(&tool));

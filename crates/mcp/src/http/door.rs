@@ -11,10 +11,10 @@ use axum::http::{Extensions, HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use futures::StreamExt;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use portcullis_gateway::{Caller, Gateway};
+use portcullis_gateway::{Caller, ClientHeaders, Gateway};
 use portcullis_guard::{StrictLimits, check_strict};
 use portcullis_identity::{ClientCertificate, Presented, Transport};
-use portcullis_model::{Fault, FaultCode};
+use portcullis_model::{Fault, FaultCode, Secret};
 use portcullis_wire::{RequestRefusal, rules};
 use rmcp::model::{ErrorCode, ErrorData};
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
@@ -117,6 +117,7 @@ impl Door {
         let identified = self.gateway().identify(&presented).await;
         let caller = identified.map_err(|fault| Box::new(challenge(fault, authorization.is_some())))?;
         request.headers_mut().remove(AUTHORIZATION);
+        let caller = caller.with_headers(self.handed_on(request.headers_mut()));
         match request.uri().path().strip_prefix(PRODUCTS) {
             None => Ok(caller),
             Some(product) => {
@@ -124,6 +125,15 @@ impl Door {
                 within.map_err(|fault| Box::new(fault_refusal(fault, None)))
             }
         }
+    }
+
+    /// Takes the headers that may be handed on to other servers out of the request.
+    fn handed_on(&self, headers: &mut HeaderMap) -> ClientHeaders {
+        let taken = self.settings.handed_on.iter().filter_map(|name| {
+            let value = headers.remove(name)?;
+            Some((name.as_str().to_owned(), Secret::new(value.to_str().ok()?)))
+        });
+        ClientHeaders::of(taken.collect::<Vec<_>>())
     }
 
     /// A place among the requests in the house, at once or after a short wait.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::Method;
+use axum::http::{HeaderName, Method};
 use axum::routing::{any, get};
 use portcullis_gateway::Gateway;
 use portcullis_identity::token::ProtectedResource;
@@ -57,6 +57,9 @@ pub struct HttpSettings {
     pub refusals: Arc<dyn Refusals>,
     /// This server as a protected resource: with it, challenges lead clients to their authorization server.
     pub protected_resource: Option<Arc<ProtectedResource>>,
+    /// Headers that clients may send for other servers behind this one. Taken out at the door and given to nobody but the
+    /// server that lists them.
+    pub handed_on: Vec<HeaderName>,
     /// Cancelled when the server is about to stop: long streams end, calls in flight go on. Give the same token to
     /// [`serve`].
     pub closing: CancellationToken,
@@ -89,6 +92,7 @@ impl Default for HttpSettings {
             streams: 512,
             refusals: Arc::new(()),
             protected_resource: None,
+            handed_on: Vec::new(),
             closing: CancellationToken::new(),
         }
     }

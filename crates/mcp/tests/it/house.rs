@@ -93,6 +93,7 @@ fn spec(name: &str, risk: RiskClass, schema: Value) -> Arc<ToolSpec> {
         input_schema: Arc::new(schema),
         output_schema: None,
         completions: vec![],
+        shown: None,
     })
 }
 
@@ -166,7 +167,13 @@ impl ResourceReader for Shelf {
         if !self.0.iter().any(|r| &*r.uri == uri) {
             return Err(Fault::new(FaultCode::NotFound, "no such book"));
         }
-        let book = EmbeddedResource { uri: uri.into(), mime_type: None, data: "api_key=abcdef123456789".into(), binary: false };
+        let book = EmbeddedResource {
+            uri: uri.into(),
+            mime_type: None,
+            data: "api_key=abcdef123456789".into(),
+            binary: false,
+            meta: None,
+        };
         Ok(ResourceOutput::Contents(vec![book]))
     }
 }
@@ -197,7 +204,14 @@ pub(crate) fn furnish_with(sleepers: &Arc<Sleepers>, many: usize, version: u64, 
     for spec in specs {
         builder = builder.tool(Arc::new(Fake { spec, sleepers: sleepers.clone() })).unwrap();
     }
-    let book = ResourceSpec { uri: "house://book".into(), name: "book".into(), title: None, description: None, mime_type: None };
+    let book = ResourceSpec {
+        uri: "house://book".into(),
+        name: "book".into(),
+        title: None,
+        description: None,
+        mime_type: None,
+        shown: None,
+    };
     let catalogue = builder.resources(Arc::new(Shelf(vec![Arc::new(book)], announced))).build();
     let vocabulary = Vocabulary {
         tools: catalogue.tool_names(),

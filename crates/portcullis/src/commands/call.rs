@@ -46,13 +46,7 @@ async fn call(house: &House, tool: String, arguments: Arguments, json: bool) -> 
         (Some(structured), true) => say_json(structured),
         _ => {
             for content in &output.content {
-                match content {
-                    Content::Text(text) => say(text),
-                    Content::Image { mime_type, data } | Content::Audio { mime_type, data } => {
-                        say(format!("[{mime_type}, {} bytes of base64]", data.len()));
-                    }
-                    Content::Resource(resource) => say(format!("[{}]", resource.uri)),
-                }
+                say_content(content);
             }
         }
     }
@@ -60,6 +54,18 @@ async fn call(house: &House, tool: String, arguments: Arguments, json: bool) -> 
         bail!("the tool reports a failure");
     }
     Ok(())
+}
+
+fn say_content(content: &Content) {
+    match content {
+        Content::Text(text) => say(text),
+        Content::Image { mime_type, data } | Content::Audio { mime_type, data } => {
+            say(format!("[{mime_type}, {} bytes of base64]", data.len()));
+        }
+        Content::Resource(resource) => say(format!("[{}]", resource.uri)),
+        Content::Link(link) => say(format!("[{}]", link.get("uri").and_then(Value::as_str).unwrap_or("a link without address"))),
+        Content::Annotated { block, .. } => say_content(block),
+    }
 }
 
 /// `key=value`; JSON values are taken as JSON, everything else as text.
