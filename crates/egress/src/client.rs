@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use portcullis_policy::Permit;
 use reqwest::Url;
 use tokio::sync::Semaphore;
@@ -18,25 +18,25 @@ use crate::resolver::{Lookup, SystemLookup};
 use crate::retry::{MAX_RETRIES, is_out_of_service, pause, retry_after};
 use crate::{Authentication, EgressConfig, EgressConfigError, EgressError, EgressErrorKind, EgressRequest, origin};
 
-const MAX_REDIRECTS: u32 = 3;
+pub(crate) const MAX_REDIRECTS: u32 = 3;
 
 /// An HTTP client bound to one origin. Cheap to clone; clones share connections, circuit and limits.
 #[derive(Clone)]
 pub struct EgressClient {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[expect(clippy::disallowed_types, reason = "this crate is the one that owns HTTP clients")]
-struct Inner {
-    name: Arc<str>,
-    base: Url,
-    origin: String,
+pub(crate) struct Inner {
+    pub(crate) name: Arc<str>,
+    pub(crate) base: Url,
+    pub(crate) origin: String,
     authentication: Authentication,
     headers: HeaderMap,
-    http: reqwest::Client,
+    pub(crate) http: reqwest::Client,
     limit: u64,
-    slots: Semaphore,
-    breaker: Arc<Breaker>,
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) breaker: Arc<Breaker>,
 }
 
 impl fmt::Debug for EgressClient {
@@ -93,7 +93,7 @@ impl EgressClient {
                 headers: built.headers,
                 http: built.http,
                 limit: config.max_response_bytes,
-                slots: Semaphore::new(config.concurrency.min(Semaphore::MAX_PERMITS)),
+                slots: Arc::new(Semaphore::new(config.concurrency.min(Semaphore::MAX_PERMITS))),
                 breaker: Breaker::new(config.breaker_failures, config.breaker_rest),
             }),
         })
@@ -122,14 +122,20 @@ impl EgressClient {
         result.map_err(|kind| EgressError::new(&self.inner.name, kind))
     }
 
-    async fn checked(&self, permit: &Permit, request: &EgressRequest) -> Result<EgressResponse, EgressErrorKind> {
-        let inner = &*self.inner;
-        if !permit.may_reach(&inner.origin) {
-            return Err(EgressErrorKind::NotPermitted { origin: inner.origin.clone() });
+    /// Whether work under `permit` may go on with this client.
+    pub(crate) fn admits(&self, permit: &Permit) -> Result<(), EgressErrorKind> {
+        if !permit.may_reach(&self.inner.origin) {
+            return Err(EgressErrorKind::NotPermitted { origin: self.inner.origin.clone() });
         }
         if permit.time_left().is_zero() {
             return Err(EgressErrorKind::DeadlineExceeded);
         }
+        Ok(())
+    }
+
+    async fn checked(&self, permit: &Permit, request: &EgressRequest) -> Result<EgressResponse, EgressErrorKind> {
+        let inner = &*self.inner;
+        self.admits(permit)?;
         let url = request.url(&inner.base)?;
         let (own, body) = request.encode()?;
         let limits = [Some(inner.limit), request.max_response_bytes, Some(permit.budget().backend_bytes)];
@@ -143,7 +149,7 @@ impl EgressClient {
         let deadline = tokio::time::Instant::from_std(permit.deadline());
         let work = async {
             // Looked up for this request: what expired a moment ago does not go out.
-            if let Some((name, value)) = inner.authentication.header(permit).await? {
+            if let Some((name, value)) = inner.proof(request, permit).await? {
                 prepared.headers.insert(name, value);
             }
             inner.tries(permit, &url, &prepared).await
@@ -153,8 +159,17 @@ impl EgressClient {
 }
 
 impl Inner {
+    /// The header that proves who asks: of the request where it has one of its own, else of the client.
+    pub(crate) async fn proof(
+        &self,
+        request: &EgressRequest,
+        permit: &Permit,
+    ) -> Result<Option<(HeaderName, HeaderValue)>, EgressErrorKind> {
+        request.authentication.as_ref().unwrap_or(&self.authentication).header(permit).await
+    }
+
     /// The request's own headers, then those of the configuration, which cannot be replaced by a request.
-    fn all_headers(&self, mut headers: HeaderMap, permit: &Permit) -> HeaderMap {
+    pub(crate) fn all_headers(&self, mut headers: HeaderMap, permit: &Permit) -> HeaderMap {
         for name in self.headers.keys() {
             headers.remove(name);
         }
@@ -191,7 +206,7 @@ impl Inner {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let response = self.once(&url, request).await?;
-            match redirect_target(&url, request, &response, &self.origin)? {
+            match redirect_to(&url, &request.method, response.status, &response.headers, &self.origin)? {
                 None => return Ok(response),
                 Some(next) => url = next,
             }
@@ -233,17 +248,30 @@ fn settle(pass: Pass, outcome: &Result<EgressResponse, EgressErrorKind>) -> bool
     }
 }
 
-fn redirect_target(
+/// The same for a response of which only the head has arrived.
+pub(crate) fn settle_head(pass: Pass, head: Result<(StatusCode, &HeaderMap), &EgressErrorKind>) {
+    let now = Instant::now();
+    match head {
+        Ok((status, headers)) if is_out_of_service(status, headers) => pass.failed(now),
+        Ok(_) => pass.alive(),
+        Err(kind) if kind.counts_against_backend() => pass.failed(now),
+        Err(_) => {}
+    }
+}
+
+/// Where a response redirects to, within the origin.
+pub(crate) fn redirect_to(
     url: &Url,
-    request: &Prepared,
-    response: &EgressResponse,
+    method: &Method,
+    status: StatusCode,
+    headers: &HeaderMap,
     allowed_origin: &str,
 ) -> Result<Option<Url>, EgressErrorKind> {
-    let keeps_method = matches!(response.status.as_u16(), 307 | 308);
-    let is_redirect = keeps_method || matches!(response.status.as_u16(), 301..=303);
+    let keeps_method = matches!(status.as_u16(), 307 | 308);
+    let is_redirect = keeps_method || matches!(status.as_u16(), 301..=303);
     let refuse = |why: &str| Err(EgressErrorKind::RedirectRefused(why.to_owned()));
-    let Some(location) = response.headers.get(header::LOCATION).filter(|_| is_redirect) else { return Ok(None) };
-    if !keeps_method && !matches!(request.method, Method::GET | Method::HEAD) {
+    let Some(location) = headers.get(header::LOCATION).filter(|_| is_redirect) else { return Ok(None) };
+    if !keeps_method && !matches!(*method, Method::GET | Method::HEAD) {
         return refuse("it would turn a request with a body into one without");
     }
     let Some(next) = location.to_str().ok().and_then(|l| url.join(l).ok()) else { return refuse("its location is not a URL") };
@@ -268,7 +296,7 @@ fn cause<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error +
     None
 }
 
-fn before_response(error: reqwest::Error) -> EgressErrorKind {
+pub(crate) fn before_response(error: reqwest::Error) -> EgressErrorKind {
     let error = error.without_url();
     if let Some(refused) = cause::<EgressErrorKind>(&error) {
         return refused.clone();
@@ -287,7 +315,7 @@ fn before_response(error: reqwest::Error) -> EgressErrorKind {
     }
 }
 
-fn during_response(error: reqwest::Error) -> EgressErrorKind {
+pub(crate) fn during_response(error: reqwest::Error) -> EgressErrorKind {
     let error = error.without_url();
     let text = chain(&error);
     if error.is_timeout() {

@@ -20,6 +20,7 @@ mod request;
 mod resolver;
 mod retry;
 mod settings;
+mod stream;
 
 pub use address::{AddressClass, AddressPolicy, AllowedRange, InvalidRange};
 pub use authentication::Authentication;
@@ -31,3 +32,4 @@ pub use error::{EgressError, EgressErrorKind};
 pub use origin::{InvalidBaseUrl, origin_of};
 pub use request::{EgressBody, EgressRequest, FORBIDDEN_HEADERS};
 pub use settings::{AuthSettings, BasicSettings, ExchangeAuth, TlsSettings};
+pub use stream::{EgressStream, StreamLimits};

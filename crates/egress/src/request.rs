@@ -3,10 +3,12 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use portcullis_model::Secret;
 use reqwest::Url;
 use serde_json::Value;
 
-use crate::EgressErrorKind;
+use crate::origin::origin;
+use crate::{Authentication, EgressErrorKind};
 
 /// Headers that neither a request nor a configuration may set: credentials and what belongs to the connection.
 pub const FORBIDDEN_HEADERS: [&str; 18] = [
@@ -58,6 +60,9 @@ pub struct EgressRequest {
     headers: Vec<(String, String)>,
     pub(crate) idempotent: bool,
     pub(crate) max_response_bytes: Option<u64>,
+    pub(crate) authentication: Option<Authentication>,
+    secrets: Vec<(String, Secret)>,
+    reference: Option<String>,
 }
 
 impl EgressRequest {
@@ -72,6 +77,9 @@ impl EgressRequest {
             headers: Vec::new(),
             idempotent,
             max_response_bytes: None,
+            authentication: None,
+            secrets: Vec::new(),
+            reference: None,
         }
     }
 
@@ -127,6 +135,28 @@ impl EgressRequest {
         self
     }
 
+    /// Goes to the place a server named as a reference to its own URL (RFC 3986), such as `/messages?session=1`, instead of
+    /// one made of segments. Sending fails when it leads to another origin.
+    #[must_use]
+    pub fn at_reference(mut self, reference: impl Into<String>) -> Self {
+        self.reference = Some(reference.into());
+        self
+    }
+
+    /// A credential of this request alone, instead of the client's. Like that one it goes to the client's origin only.
+    #[must_use]
+    pub fn authenticated(mut self, authentication: Authentication) -> Self {
+        self.authentication = Some(authentication);
+        self
+    }
+
+    /// Adds a header whose value is secret; the same names are refused as in [`EgressRequest::header`].
+    #[must_use]
+    pub fn secret_header(mut self, name: impl Into<String>, value: Secret) -> Self {
+        self.secrets.push((name.into(), value));
+        self
+    }
+
     /// Sending it twice has no further effect, so it may be repeated after a failure.
     #[must_use]
     pub fn idempotent(mut self) -> Self {
@@ -143,6 +173,9 @@ impl EgressRequest {
 
     /// The URL below `base`.
     pub(crate) fn url(&self, base: &Url) -> Result<Url, EgressErrorKind> {
+        if let Some(reference) = &self.reference {
+            return referenced(base, reference);
+        }
         let mut url = base.clone();
         {
             let mut path =
@@ -166,6 +199,11 @@ impl EgressRequest {
             let (name, value) = checked_header(name, value).map_err(EgressErrorKind::InvalidRequest)?;
             headers.append(name, value);
         }
+        for (name, value) in &self.secrets {
+            let (name, mut value) = checked_header(name, value.expose()).map_err(EgressErrorKind::InvalidRequest)?;
+            value.set_sensitive(true);
+            headers.append(name, value);
+        }
         let bad = |e: String| EgressErrorKind::InvalidRequest(e);
         let (content_type, bytes) = match &self.body {
             EgressBody::Empty => return Ok((headers, Bytes::new())),
@@ -179,6 +217,19 @@ impl EgressRequest {
         headers.insert(header::CONTENT_TYPE, content_type);
         Ok((headers, bytes))
     }
+}
+
+/// The URL a reference of the server itself stands for.
+fn referenced(base: &Url, reference: &str) -> Result<Url, EgressErrorKind> {
+    let refuse = |why: &str| Err(EgressErrorKind::InvalidRequest(format!("the address the server gave {why}")));
+    if reference.len() > 4_096 || reference.contains(char::is_control) {
+        return refuse("is no reference");
+    }
+    let Ok(url) = base.join(reference) else { return refuse("is no reference") };
+    if origin(&url) != origin(base) || !url.username().is_empty() || url.password().is_some() {
+        return refuse("leads to another origin");
+    }
+    Ok(url)
 }
 
 fn form_encoded(pairs: &[(String, String)]) -> String {

@@ -5,4 +5,5 @@
 mod faults;
 mod rules;
 mod servers;
+mod streams;
 mod tls;
