@@ -36,7 +36,7 @@ impl Ground<'_> {
             "resource.category" if !self.vocabulary.specs.is_empty() => {
                 Some(self.vocabulary.categories().into_iter().chain([""]).collect())
             }
-            "resource.name" if self.shape.is_some() => Some(self.vocabulary.all_tools()),
+            "resource.name" if self.shape.is_some() && self.vocabulary.expected.is_empty() => Some(self.vocabulary.all_tools()),
             "context.sources" => all_of(self.vocabulary.sources.as_ref()),
             _ => {
                 let name = path.strip_prefix("context.arguments.")?;

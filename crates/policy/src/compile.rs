@@ -131,7 +131,8 @@ impl<'a> Workshop<'a> {
             (0..self.benches.len()).filter(|i| rule.is_about(&self.benches[*i].target, self.vocabulary)).collect();
         if about.is_empty() {
             let nothing_known = self.vocabulary.all_tools().is_empty();
-            return if nothing_known { Ok(()) } else { Err(rule.invalid(Self::about_nothing(rule))) };
+            let waits = rule.waits(self.vocabulary);
+            return if nothing_known || waits { Ok(()) } else { Err(rule.invalid(Self::about_nothing(rule))) };
         }
         if !rule.uses.any_context() {
             validate(&self.general, rule, rule.original.clone(), None)?

@@ -139,8 +139,14 @@ impl Product {
             return Err("a name is 1 to 64 lower-case letters, digits and '-', such as oncall".into());
         }
         let all: BTreeSet<&str> = vocabulary.all_tools();
-        let tools = chosen(&settings.tools, "tool", &all)?;
-        if tools.is_empty() {
+        // What may come later is taken in when it is there.
+        let may_come = |entry: &str| {
+            vocabulary.expected.iter().any(|e| e == entry || matches_pattern(e, entry) || matches_pattern(entry, e))
+        };
+        let here = |entry: &str| all.iter().any(|tool| matches_pattern(entry, tool));
+        let wanted: Vec<String> = settings.tools.iter().filter(|entry| here(entry) || !may_come(entry)).cloned().collect();
+        let tools = chosen(&wanted, "tool", &all)?;
+        if settings.tools.is_empty() {
             return Err("it has no tools; name at least one".into());
         }
         let sources = match (&settings.sources, &vocabulary.sources) {
@@ -254,6 +260,19 @@ mod tests {
 
     fn settings(text: &str) -> ProductSettings {
         serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_tool_that_may_come_is_no_mistake_and_one_that_may_not_is() {
+        let mut vocabulary = vocabulary();
+        vocabulary.expected = ["grafana_*".to_owned(), "kube_get".to_owned()].into();
+        let load = |tools: &str| {
+            let product = settings(&format!(r#"{{"name": "oncall", "tools": {tools}}}"#));
+            Products::load(&[product], &vocabulary).map(|p| p.tools()["oncall"].clone())
+        };
+        assert_eq!(load(r#"["grafana_search", "query_*", "kube_get"]"#).unwrap().len(), 2);
+        assert!(load(r#"["grafana_*"]"#).unwrap().is_empty());
+        assert!(load(r#"["loki_search"]"#).unwrap_err().to_string().contains("loki_search"));
     }
 
     #[test]

@@ -119,6 +119,19 @@ impl Rule {
         }
     }
 
+    /// Whether what it is about is not there yet and may come: a tool that is expected, or a product of such tools.
+    pub(crate) fn waits(&self, vocabulary: &Vocabulary) -> bool {
+        let empty_product = match &self.template.resource {
+            ResourceConstraint::Eq(EntityOrSlot::Entity(uid))
+            | ResourceConstraint::In(EntityOrSlot::Entity(uid))
+            | ResourceConstraint::IsIn(_, EntityOrSlot::Entity(uid)) => {
+                uid.ty.0.id.as_str() == "Product" && vocabulary.products.get(uid.eid.as_str()).is_some_and(BTreeSet::is_empty)
+            }
+            _ => false,
+        };
+        empty_product || self.pinned().is_some_and(|tool| vocabulary.expects(tool))
+    }
+
     /// Whether its scope fits the target.
     pub(crate) fn is_about(&self, target: &Target, vocabulary: &Vocabulary) -> bool {
         let acts = match &self.template.action {
@@ -279,7 +292,7 @@ fn check_name(policy: &str, literal: &EntityUid, vocabulary: &Vocabulary) -> Res
         // Principals, resources and prompts come and go; other types are the schema's to refuse.
         _ => return Ok(()),
     };
-    if known.contains(name) {
+    if known.contains(name) || (kind == "tool" && vocabulary.expects(name)) {
         return Ok(());
     }
     let suggestion = did_you_mean(name, known.iter().copied());

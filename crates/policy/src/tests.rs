@@ -592,3 +592,20 @@ proptest! {
         let _ = load(&text);
     }
 }
+
+#[test]
+fn a_rule_about_a_tool_that_may_come_waits_and_is_checked_when_it_is_there() {
+    let text = |body: &str| PolicyText { origin: "p.cedar".into(), text: format!("@id(\"r\") {body};") };
+    let rule = text(
+        r#"forbid (principal, action, resource == Portcullis::Tool::"grafana_search") when { context.arguments.folder == "x" }"#,
+    );
+    let mut vocabulary = vocabulary();
+    assert!(Policies::load(std::slice::from_ref(&rule), &vocabulary, 1).is_err());
+    vocabulary.expected = ["grafana_*".to_owned()].into();
+    Policies::load(std::slice::from_ref(&rule), &vocabulary, 1).unwrap();
+    let schema = json!({"type": "object", "properties": {"dir": {"type": "string"}}});
+    let spec = ToolSpec { input_schema: Arc::new(schema), ..crate::testing::tool("grafana_search", RiskClass::Read, None) };
+    vocabulary.specs.push(Arc::new(spec));
+    let refused = Policies::load(std::slice::from_ref(&rule), &vocabulary, 1).map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("folder"), "{refused}");
+}

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use portcullis_model::{ToolSpec, WriteCategory};
 
+use crate::limits::matches_pattern;
+
 /// The roles that exist without being configured. `anonymous` is granted nothing by the built-in rules.
 pub const BUILT_IN_ROLES: [&str; 5] = ["anonymous", "reader", "operator", "plugin-admin", "admin"];
 
@@ -37,6 +39,11 @@ pub struct Vocabulary {
     pub services: Option<BTreeSet<String>>,
     /// The tools of each product, by the product's name.
     pub products: BTreeMap<String, BTreeSet<String>>,
+    /// Names of tools that may come later, such as those of another server nobody has accepted yet; `*` stands for any
+    /// text. A rule about one of them waits until it is there, and is checked in full then.
+    pub expected: BTreeSet<String>,
+    /// Categories such tools will have.
+    pub expected_categories: BTreeSet<WriteCategory>,
 }
 
 impl Vocabulary {
@@ -62,7 +69,12 @@ impl Vocabulary {
     /// Categories that some tool has or the operator enabled.
     pub(crate) fn categories(&self) -> BTreeSet<&str> {
         let of_tools = self.specs.iter().filter_map(|s| s.category.as_ref());
-        of_tools.chain(&self.enabled_writes).map(|c| &*c.0).collect()
+        of_tools.chain(&self.enabled_writes).chain(&self.expected_categories).map(|c| &*c.0).collect()
+    }
+
+    /// Whether a tool of this name is not there and may come.
+    pub(crate) fn expects(&self, tool: &str) -> bool {
+        !self.all_tools().contains(tool) && self.expected.iter().any(|pattern| matches_pattern(pattern, tool))
     }
 }
 
