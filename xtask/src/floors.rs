@@ -47,6 +47,7 @@ pub(crate) const HOUSE: &[Place] = &[
     place(4, "secrets"),
     place(4, "opa"),
     place(4, "acme"),
+    place(4, "upstream"),
     place(5, "gateway"),
     place(6, "mcp"),
     place(7, "portcullis"),

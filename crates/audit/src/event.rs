@@ -55,6 +55,8 @@ pub enum EventKind {
     Secret,
     /// A plugin was installed, enabled, disabled, removed or refused.
     Plugin,
+    /// A definition of another MCP server was held, accepted, rejected or changed.
+    Upstream,
     /// Redaction was bypassed by a principal with that grant.
     Bypass,
     /// A principal or address was locked out after failed attempts, or let in again.
@@ -101,6 +103,7 @@ impl EventKind {
             Self::Policy => "policy",
             Self::Secret => "secret",
             Self::Plugin => "plugin",
+            Self::Upstream => "upstream",
             Self::Bypass => "bypass",
             Self::Lockout => "lockout",
             Self::Error => "error",

@@ -3,6 +3,7 @@
 mod gate;
 mod policy;
 mod secret;
+mod upstream;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use gate::{ApprovalAction, ProfileAction};
 pub use policy::{AccessAction, DryRunArgs, ExplainArgs, PolicyAction, WhoArgs};
 pub use secret::{SecretAction, SecretKind};
+pub use upstream::{UpstreamAction, UpstreamChoice};
 
 /// An MCP server and gateway through which agents see production, and touch it only when a human raised the gate.
 #[derive(Debug, Parser)]
@@ -75,6 +77,12 @@ pub enum Command {
         /// What to do with access.
         #[command(subcommand)]
         action: AccessAction,
+    },
+    /// Other MCP servers behind the gate: what they offer, and what waits for a person.
+    Upstream {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: UpstreamAction,
     },
     /// Secrets the configuration refers to.
     Secret {

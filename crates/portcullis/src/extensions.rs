@@ -11,8 +11,12 @@ use futures::future::{join_all, select_all};
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
 use portcullis_gateway::CatalogueBuilder;
 use portcullis_guard::{Redactions, Redactor};
+use portcullis_model::Clock;
 use portcullis_policy::Policies;
 use portcullis_ports::{Extension, Happening, Report, Source, Standing, Taken, Witness};
+use portcullis_secrets::SecretManager;
+use portcullis_state::Store;
+use portcullis_upstream::Upstream;
 
 use crate::settings::Config;
 
@@ -20,14 +24,30 @@ use crate::settings::Config;
 #[derive(Default)]
 pub struct Extensions {
     parts: Vec<Arc<dyn Extension>>,
+    upstreams: Vec<Arc<Upstream>>,
     left_out: Mutex<Vec<Report>>,
 }
 
 impl Extensions {
     /// What the configuration names. Nothing is started and no connection is opened.
-    pub fn open(config: &Config) -> anyhow::Result<Self> {
-        let _ = config;
-        Ok(Self::default())
+    pub fn open(config: &Config, secrets: &SecretManager) -> anyhow::Result<Self> {
+        let mut this = Self::default();
+        this.upstreams = portcullis_upstream::open(&config.upstreams, secrets)?;
+        this.parts.extend(this.upstreams.iter().map(|upstream| -> Arc<dyn Extension> { upstream.clone() }));
+        Ok(this)
+    }
+
+    /// Reads what persons decided about definitions of other servers. Until then those servers offer nothing.
+    pub async fn recall(&self, store: Arc<dyn Store>, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
+        for upstream in &self.upstreams {
+            upstream.recall(store.clone(), clock.clone()).await.context("reading the pins of upstreams")?;
+        }
+        Ok(())
+    }
+
+    /// Other MCP servers.
+    pub fn upstreams(&self) -> &[Arc<Upstream>] {
+        &self.upstreams
     }
 
     /// Begins their standing work, each under a charter of its own.
@@ -113,7 +133,8 @@ impl AuditWitness {
 impl Witness for AuditWitness {
     fn record(&self, happening: &Happening) -> Result<(), String> {
         let decision = if happening.admitted { Decision::Allow } else { Decision::Deny };
-        let event = AuditEvent::new(EventKind::Plugin)
+        let kind = if happening.what.starts_with("upstream.") { EventKind::Upstream } else { EventKind::Plugin };
+        let event = AuditEvent::new(kind)
             .method(happening.what)
             .tool(self.clean(&happening.subject))
             .decided(decision, happening.what)
@@ -152,6 +173,7 @@ mod tests {
                 input_schema: Arc::new(input_schema),
                 output_schema: None,
                 completions: Vec::new(),
+                shown: None,
             })))
         }
     }
@@ -221,7 +243,7 @@ mod tests {
     }
 
     fn house_of(part: &Arc<Part>) -> Extensions {
-        Extensions { parts: vec![part.clone()], left_out: Mutex::default() }
+        Extensions { parts: vec![part.clone()], ..Extensions::default() }
     }
 
     #[test]

@@ -74,6 +74,11 @@ impl Foundations {
         Ok(Self { keys, audit: Arc::new(audit), state, pseudonyms })
     }
 
+    /// The small durable state.
+    pub fn store(&self) -> Arc<dyn portcullis_state::Store> {
+        self.state.clone()
+    }
+
     /// Records something done to a key by the local user.
     pub fn audit_key(&self, method: &'static str, key: &KeyId) -> anyhow::Result<()> {
         let who = local_principal(&local_user(), "admin")?;
@@ -166,10 +171,11 @@ impl House {
         let foundations = Foundations::open(config).await?;
         let scrubber = Arc::new(AnswerScrubber(redactor(config, &foundations.pseudonyms[..])?));
         let (store, embedded) = open_store(config, &clock, scrubber.clone())?;
-        let extensions = Extensions::open(config)?;
-        let offered = extensions.revisions();
         let callers = crate::callers::expected(config);
         let secrets = crate::outside::secrets(config, callers.as_ref())?;
+        let extensions = Extensions::open(config, &secrets)?;
+        extensions.recall(foundations.store(), &clock).await?;
+        let offered = extensions.revisions();
         let sources = Arc::new(Sources::new(all_sources(config, embedded, &secrets, &extensions)?)?);
         let catalogue = catalogue(config, &sources, &extensions, &clock)?;
         let (policies, products) = load_policies(config, &catalogue, &extensions, 1)?;
@@ -320,8 +326,8 @@ impl House {
 /// Checks everything that can be checked without opening a socket or a store.
 pub fn check(config: &Config) -> anyhow::Result<String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let extensions = Extensions::open(config)?;
     let secrets = crate::outside::secrets(config, crate::callers::expected(config).as_ref())?;
+    let extensions = Extensions::open(config, &secrets)?;
     let sources = Arc::new(Sources::new(all_sources(config, None, &secrets, &extensions)?)?);
     let catalogue = catalogue(config, &sources, &extensions, &clock)?;
     let (policies, _products) = load_policies(config, &catalogue, &extensions, 1)?;
@@ -534,8 +540,8 @@ impl Rulebook {
     /// Reads `files` and checks them against everything the configuration offers.
     pub fn open(config: &Config, files: &[PathBuf]) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let extensions = Extensions::open(config)?;
         let secrets = crate::outside::secrets(config, crate::callers::expected(config).as_ref())?;
+        let extensions = Extensions::open(config, &secrets)?;
         let sources = Arc::new(Sources::new(all_sources(config, None, &secrets, &extensions)?)?);
         let catalogue = catalogue(config, &sources, &extensions, &clock)?;
         let config = Config { policies: files.to_vec(), ..config.clone() };
@@ -557,11 +563,15 @@ impl Rulebook {
 fn vocabulary(config: &Config, catalogue: &Catalogue, extensions: &Extensions) -> Vocabulary {
     let embedded = config.store.enabled.then(|| EMBEDDED.to_owned());
     let brought = extensions.sources().map(|source| source.name().to_string());
-    let sources = config.sources.iter().map(|s| s.name.to_string()).chain(embedded).chain(brought);
+    let upstreams = || extensions.upstreams().iter();
+    let asked = upstreams().flat_map(|upstream| upstream.sources()).map(str::to_owned);
+    let sources = config.sources.iter().map(|s| s.name.to_string()).chain(embedded).chain(brought).chain(asked);
     Vocabulary {
         roles: config.roles.iter().cloned().collect(),
         enabled_writes: config.write.enable.iter().map(|c| WriteCategory(Arc::from(c.as_str()))).collect(),
         sources: Some(sources.collect()),
+        expected: upstreams().flat_map(|upstream| upstream.expected_tools()).collect(),
+        expected_categories: upstreams().filter_map(|u| u.category()).map(|c| WriteCategory(Arc::from(c))).collect(),
         ..Vocabulary::of_tools(catalogue.tool_specs())
     }
 }

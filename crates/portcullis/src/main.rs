@@ -70,6 +70,7 @@ async fn run(cli: Cli, loaded: LoadedConfig) -> anyhow::Result<()> {
         Command::Approvals { action } => commands::approvals::run(config, action).await,
         Command::Profile { action } => commands::profile::run(config, action).await,
         Command::Access { action } => commands::access::run(config, action).await,
+        Command::Upstream { action } => commands::upstream::run(config, action).await,
         Command::Secret { action } => commands::secret::run(config, &action).await,
         Command::Config { action } => commands::config::run(&loaded, &action),
         Command::Doctor(output) => commands::doctor::run(config, &output).await,

@@ -16,6 +16,7 @@ use portcullis_model::SourceName;
 use portcullis_opa::OpaSettings;
 use portcullis_policy::ProductSettings;
 use portcullis_secrets::{SecretSettings, SecretStoreSettings};
+use portcullis_upstream::UpstreamSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -113,6 +114,8 @@ pub struct Config {
     pub store: StoreSettings,
     /// Backends to ask besides the embedded store.
     pub sources: Vec<SourceSettings>,
+    /// Other MCP servers behind the gate.
+    pub upstreams: Vec<UpstreamSettings>,
     /// What is known about secrets besides their value; settings refer to one as `secret:<name>`.
     pub secrets: Vec<SecretSettings>,
     /// Stores that keep secrets; settings refer to one of their secrets as `vault:<store>/<path>#<field>`.
@@ -158,6 +161,7 @@ impl Default for Config {
             ingest: IngestSettings::default(),
             store: StoreSettings::default(),
             sources: Vec::new(),
+            upstreams: Vec::new(),
             secrets: Vec::new(),
             secret_stores: Vec::new(),
             external_policy: None,

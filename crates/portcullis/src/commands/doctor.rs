@@ -46,10 +46,16 @@ pub struct Line {
     pub detail: String,
 }
 
+/// How long other servers may take to be reached before the report says that they were not.
+const FIRST_LOOK: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Runs `portcullis doctor`.
 pub async fn run(config: &Config, output: &OutputArgs) -> anyhow::Result<()> {
     refuse_open_doors(config)?;
     let house = House::open(config).await?;
+    for upstream in house.extensions.upstreams() {
+        let _ = tokio::time::timeout(FIRST_LOOK, upstream.first_look()).await;
+    }
     let lines = examine(config, &house).await;
     house.close().await;
     let broken = lines.iter().filter(|l| l.state == State::Broken).count();

@@ -14,3 +14,4 @@ pub mod secret;
 pub mod serve;
 pub mod stdio;
 pub mod tools;
+pub mod upstream;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
+use http::HeaderName;
 use portcullis_acme::Answers;
 use portcullis_audit::{AuditEvent, Decision, EventKind};
 use portcullis_config::FileStamp;
@@ -94,7 +95,8 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
     if listeners.otlp.is_some() && house.store.is_none() {
         bail!("the embedded store is open in another Portcullis process; stop it, or set `data` to another directory");
     }
-    for warning in crate::house::source_warnings(config) {
+    let of_upstreams = house.extensions.upstreams().iter().flat_map(|upstream| upstream.warnings());
+    for warning in crate::house::source_warnings(config).into_iter().chain(of_upstreams) {
         tracing::warn!(target: "portcullis", "{warning}");
     }
     house.audit_life(EventKind::Start, format!("serve on {}", config.listen.mcp));
@@ -248,9 +250,16 @@ fn http_settings(config: &Config, house: &House, stop: &CancellationToken) -> an
         },
         refusals: house.tally.at("http"),
         protected_resource: house.tokens.as_ref().map(|tokens| tokens.resource().clone()),
+        handed_on: handed_on(house)?,
         closing: stop.clone(),
         ..HttpSettings::default()
     })
+}
+
+/// Headers clients may send for other servers.
+fn handed_on(house: &House) -> anyhow::Result<Vec<HeaderName>> {
+    let names = house.extensions.upstreams().iter().flat_map(|upstream| upstream.client_headers());
+    names.map(|name| HeaderName::from_bytes(name.as_bytes()).context("client_headers")).collect()
 }
 
 /// A listener other machines can reach is refused while nobody could authenticate at it.
@@ -358,7 +367,8 @@ fn reload(house: &House, watched: &Watched) -> anyhow::Result<Config> {
 
 /// Sections whose changes are not taken over while running.
 fn needs_restart(in_force: &Config, next: &Config) -> Vec<&'static str> {
-    const SECTIONS: [&str; 12] = [
+    const SECTIONS: [&str; 13] = [
+        "upstreams",
         "external_policy",
         "data",
         "listen",

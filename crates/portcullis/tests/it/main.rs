@@ -39,6 +39,7 @@ mod sinks;
 mod stdio;
 mod tokens;
 mod trainticket;
+mod upstreams;
 mod vault;
 mod visitor;
 mod wire;

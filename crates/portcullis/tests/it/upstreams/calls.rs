@@ -1,0 +1,245 @@
+//! What passes through: names, risk classes, questions, prompts, resources, several upstreams of a kind.
+
+use serde_json::{Value, json};
+
+use super::{Puppet, accept_all, home, listed, program, sees, stands, text, tool, tools, until, with_accepted};
+use crate::server::Server;
+use crate::visitor::Visitor;
+
+#[test]
+fn a_tool_that_may_write_exists_only_where_its_category_is_enabled() {
+    let mut mild = tool("touch", "Touches.");
+    mild["annotations"] = json!({"destructiveHint": false});
+    let mut silent = tool("wipe", "Says nothing of itself.");
+    silent.as_object_mut().unwrap().remove("annotations");
+    let orders = json!({"tools": [tool("look", "Looks."), mild, silent]});
+    let puppet = Puppet::new(&orders);
+    let (server, visitor) = with_accepted(&puppet, "", "", "");
+    sees(&visitor, "look", true);
+    assert!(!tools(&visitor).iter().any(|name| name == "touch" || name == "wipe"), "{:?}", tools(&visitor));
+    let refused = visitor.call("wipe", &json!({}));
+    assert_eq!(refused.json()["error"]["code"], -32602, "{}", refused.body);
+    let record = server.home.audited(|r| r["tool"] == "wipe" && r["kind"] == "refused");
+    assert_eq!(record["decision"], "deny");
+    drop(server);
+    let (server, visitor) =
+        with_accepted(&puppet, "", "risk: [{tools: 'wi*', class: read}]", "write: {enable: ['upstream:up']}\n");
+    sees(&visitor, "touch", true);
+    sees(&visitor, "wipe", true);
+    assert_eq!(visitor.call("touch", &json!({})).json()["result"]["isError"], false);
+    let record = server.home.audited(|r| r["tool"] == "touch" && r["kind"] == "call");
+    assert_eq!(record["sources"], json!(["up"]), "{record}");
+    // The operator's rule is the class, and a class that is worse than the annotations corrects them.
+    let reply = visitor.ask("tools/list", &json!({})).json();
+    let wipe = reply["result"]["tools"].as_array().unwrap().iter().find(|t| t["name"] == "wipe").unwrap().clone();
+    assert_eq!(wipe["annotations"], Value::Null, "shown as it is: {wipe}");
+}
+
+#[test]
+fn a_destructive_tool_of_another_server_needs_approval_like_an_own_one() {
+    let mut silent = tool("wipe", "Wipes.");
+    silent.as_object_mut().unwrap().remove("annotations");
+    let puppet = Puppet::new(&json!({"tools": [silent]}));
+    let (server, _) = with_accepted(&puppet, "", "", "write: {enable: ['upstream:up']}\n");
+    let visitor = super::visitor(&server, &["--role", "admin"]);
+    sees(&visitor, "wipe", true);
+    let asked = visitor.call("wipe", &json!({"q": "all"}));
+    assert!(asked.body.contains("approval"), "{}", asked.body);
+    server.home.audited(|r| r["tool"] == "wipe" && r["rule"] == "approval");
+    let waiting: Value = serde_json::from_str(&server.home.run_ok(&["approvals", "list", "--json"])).unwrap();
+    server.home.run_ok(&["approvals", "grant", waiting[0]["id"].as_str().unwrap()]);
+    assert_eq!(visitor.call("wipe", &json!({"q": "all"})).json()["result"]["isError"], false);
+    server.home.audited(|r| r["tool"] == "wipe" && r["kind"] == "call" && r["decision"] == "allow");
+}
+
+#[test]
+fn a_question_in_the_middle_of_a_call_goes_to_its_caller_and_to_nobody_else() {
+    let puppet = Puppet::new(&json!({"tools": [tool("look", "Looks.")], "call": "elicit"}));
+    let entry = puppet.entry("up", "", "").replace("args: [", "per_principal: true, args: [");
+    let server = Server::start_in(home(&[entry], ""));
+    let visitor = super::visitor(&server, &["--role", "operator"]);
+    let other = super::visitor(&server, &["--role", "operator"]);
+    stands(&server.home, "look", "new");
+    accept_all(&server.home, "up");
+    sees(&visitor, "look", true);
+    let able = json!({"elicitation": {"form": {}}});
+    let call = json!({"name": "look", "arguments": {"q": "x"}});
+    let asked = visitor.ask_able("tools/call", &call, &able).json();
+    assert_eq!(asked["result"]["resultType"], "input_required", "{asked}");
+    let question = &asked["result"]["inputRequests"]["question"];
+    assert_eq!((&question["method"], &question["params"]["message"]), (&json!("elicitation/create"), &json!("Who?")));
+    let answer = |visitor: &Visitor, arguments: Value| {
+        let state = &asked["result"]["requestState"];
+        let responses = json!({"question": {"action": "accept", "content": {"name": "Ada"}}});
+        let params = json!({"name": "look", "arguments": arguments, "requestState": state, "inputResponses": responses});
+        visitor.ask_able("tools/call", &params, &able)
+    };
+    let foreign = answer(&other, json!({"q": "x"}));
+    assert!(foreign.body.contains("requestState is not valid"), "{}", foreign.body);
+    let changed = answer(&visitor, json!({"q": "y"}));
+    assert!(changed.body.contains("requestState is not valid"), "{}", changed.body);
+    let done = answer(&visitor, json!({"q": "x"})).json();
+    assert!(text(&done).contains(r#"{"action": "accept", "content": {"name": "Ada"}}"#), "{done}");
+    let again = answer(&visitor, json!({"q": "x"}));
+    assert!(again.body.contains("requestState is not valid"), "{}", again.body);
+    // A client that cannot show it: the upstream is told, and goes on without.
+    let unable = visitor.call("look", &json!({"q": "x"})).json();
+    assert!(text(&unable).contains("cannot show this to a person"), "{unable}");
+}
+
+#[test]
+fn a_process_belongs_to_one_principal_where_that_is_configured() {
+    let puppet = Puppet::new(&json!({"tools": [tool("look", "Looks.")]}));
+    let shared = puppet.entry("shared", "", "prefix: always");
+    let private = puppet.entry("private", "", "prefix: always").replace("args: [", "per_principal: true, args: [");
+    let server = Server::start_in(home(&[shared, private], ""));
+    let visitors: Vec<Visitor> = (0..2).map(|_| super::visitor(&server, &["--role", "operator"])).collect();
+    until("both wait", || if listed(&server.home).len() == 2 { Ok(()) } else { Err(String::new()) });
+    accept_all(&server.home, "shared");
+    accept_all(&server.home, "private");
+    sees(&visitors[0], "shared_look", true);
+    sees(&visitors[0], "private_look", true);
+    let process = |visitor: &Visitor, tool: &str| {
+        let answer: Value = serde_json::from_str(&text(&visitor.call(tool, &json!({})).json())).unwrap();
+        answer["pid"].as_u64().unwrap()
+    };
+    let pid = process(&visitors[0], "shared_look");
+    assert_eq!(pid, process(&visitors[1], "shared_look"), "one for all");
+    assert_eq!(pid, process(&visitors[0], "shared_look"), "never one per request");
+    let own = process(&visitors[0], "private_look");
+    assert_eq!(own, process(&visitors[0], "private_look"));
+    assert_ne!(own, process(&visitors[1], "private_look"));
+}
+
+#[test]
+fn several_upstreams_of_a_kind_are_one_tool_where_they_agree() {
+    let puppets = [
+        Puppet::new(&json!({"tools": [tool("search", "Searches."), tool("odd", "In Europe.")]})),
+        Puppet::new(&json!({"tools": [tool("search", "Searches."), tool("odd", "In America.")]})),
+    ];
+    let entries = [puppets[0].entry("eu", "", "kind: grafana"), puppets[1].entry("us", "", "kind: grafana")];
+    let server = Server::start_in(home(&entries, ""));
+    let visitor = super::visitor(&server, &["--role", "operator"]);
+    until("all wait", || if listed(&server.home).len() == 4 { Ok(()) } else { Err(format!("{:?}", listed(&server.home))) });
+    accept_all(&server.home, "eu");
+    accept_all(&server.home, "us");
+    for name in ["search", "eu_odd", "us_odd"] {
+        sees(&visitor, name, true);
+    }
+    let reply = visitor.ask("tools/list", &json!({})).json();
+    let search = reply["result"]["tools"].as_array().unwrap().iter().find(|t| t["name"] == "search").unwrap().clone();
+    assert_eq!(search["inputSchema"]["properties"]["instance"]["enum"], json!(["eu", "us"]), "{search}");
+    let answer = visitor.call("search", &json!({"q": "x", "instance": "us"})).json();
+    assert!(text(&answer).contains(r#""arguments": {"q": "x"}"#), "{answer}");
+    let record = server.home.audited(|r| r["tool"] == "search" && r["kind"] == "call");
+    assert_eq!(record["sources"], json!(["us"]));
+    let refused = visitor.call("search", &json!({"q": "x"}));
+    assert!(refused.body.contains("instance"), "{}", refused.body);
+    // Who may ask one of them only, may ask that one only.
+    let confined = super::visitor(&server, &["--role", "operator", "--source", "eu"]);
+    assert_eq!(confined.call("search", &json!({"instance": "eu"})).json()["result"]["isError"], false);
+    let outside = confined.call("search", &json!({"instance": "us"}));
+    assert!(outside.body.contains("source 'us' is not available"), "{}", outside.body);
+    server.home.audited(|r| r["tool"] == "search" && r["code"] == "forbidden");
+}
+
+#[test]
+fn callers_confined_to_services_do_not_reach_what_cannot_be_confined() {
+    let puppet = Puppet::new(&json!({"tools": [tool("look", "Looks.")]}));
+    let (server, visitor) = with_accepted(&puppet, "", "", "");
+    sees(&visitor, "look", true);
+    let confined = super::visitor(&server, &["--role", "operator", "--service", "cart"]);
+    let refused = confined.call("look", &json!({}));
+    assert!(refused.body.contains("cannot be confined"), "{}", refused.body);
+    server.home.audited(|r| r["tool"] == "look" && r["code"] == "forbidden");
+    let foreign = super::visitor(&server, &["--role", "operator", "--tenant", "other"]);
+    assert!(foreign.call("look", &json!({})).body.contains("is not available"));
+}
+
+#[test]
+fn prompts_and_resources_wait_and_pass_through_as_well() {
+    let orders = json!({
+        "prompts": [{"name": "greet", "description": "Greets.", "arguments": [{"name": "who", "required": true}]}],
+        "resources": [{"uri": "note://one", "name": "one", "mimeType": "text/plain"}, {"uri": "portcullis://services", "name": "mine"}],
+        "templates": [{"uriTemplate": "note://by-id/{id}", "name": "by id"}],
+    });
+    let puppet = Puppet::new(&orders);
+    let server = Server::start_in(home(&[puppet.entry("up", "", "")], ""));
+    let visitor = super::visitor(&server, &["--role", "operator"]);
+    stands(&server.home, "note://by-id/{id}", "new");
+    assert!(!visitor.ask("prompts/list", &json!({})).body.contains("Greets"));
+    assert!(visitor.ask("resources/read", &json!({"uri": "note://one"})).body.contains("unknown resource"));
+    accept_all(&server.home, "up");
+    until("the prompt is listed", || {
+        let body = visitor.ask("prompts/list", &json!({})).body;
+        if body.contains("Greets") { Ok(()) } else { Err(body) }
+    });
+    let prompt = visitor.ask("prompts/get", &json!({"name": "greet", "arguments": {"who": "Ada"}})).json();
+    assert_eq!(prompt["result"]["messages"][0]["content"]["text"], "prompted", "{prompt}");
+    let missing = visitor.ask("prompts/get", &json!({"name": "greet", "arguments": {}}));
+    assert!(missing.body.contains("'who' is required"), "{}", missing.body);
+    for uri in ["note://one", "note://by-id/7"] {
+        let read = visitor.ask("resources/read", &json!({ "uri": uri })).json();
+        assert!(read["result"]["contents"][0]["text"].as_str().unwrap().contains(&format!("read {uri}")), "{read}");
+    }
+    let own = visitor.ask("resources/read", &json!({"uri": "portcullis://services"})).body;
+    assert!(!own.contains("read portcullis"), "the address of the house stays with the house: {own}");
+    server.home.audited(|r| r["kind"] == "lookup" && r["tool"] == "note://by-id/7");
+}
+
+#[test]
+fn rules_may_speak_of_tools_nobody_accepted_yet_and_hold_when_they_are_there() {
+    let puppet = Puppet::new(&json!({"tools": [tool("look", "Looks.")]}));
+    let directory = tempfile::tempdir().unwrap();
+    let rules = directory.path().join("rules.cedar");
+    std::fs::write(
+        &rules,
+        r#"@id("no-looking-for-secrets") forbid (principal, action, resource == Portcullis::Tool::"up_look")
+           when { context.arguments has q && context.arguments.q == "secret" };"#,
+    )
+    .unwrap();
+    let settings = format!("policies: ['{}']\nproducts: [{{name: oncall, tools: ['up_*']}}]\n", rules.display());
+    let (server, visitor) = with_accepted(&puppet, "", "prefix: always", &settings);
+    sees(&visitor, "up_look", true);
+    assert_eq!(visitor.call("up_look", &json!({"q": "weather"})).json()["result"]["isError"], false);
+    let refused = visitor.call("up_look", &json!({"q": "secret"}));
+    assert!(refused.body.contains("no-looking-for-secrets"), "{}", refused.body);
+    server.home.audited(|r| r["tool"] == "up_look" && r["rule"] == "no-looking-for-secrets" && r["decision"] == "deny");
+    let within = visitor.at("/mcp/oncall");
+    assert_eq!(tools(&within), ["up_look"]);
+}
+
+#[test]
+fn first_sight_is_trusted_only_where_the_operator_says_so_and_never_a_change() {
+    let puppet = Puppet::new(&json!({"tools": [tool("look", "Looks."), tool("lo\u{200b}ok", "Hides.")]}));
+    let entry = puppet.entry("up", "", "trust: accept_first_sight, risk: [{tools: look, class: read}]");
+    let server = Server::start_in(home(&[entry], ""));
+    let visitor = super::visitor(&server, &["--role", "operator"]);
+    sees(&visitor, "look", true);
+    server.home.audited(|r| r["method"] == "upstream.unreviewed" && r["tool"] == "up");
+    let record = server.home.audited(|r| r["method"] == "upstream.accepted" && r["tool"] == "up/tool/look");
+    assert!(record["note"].as_str().unwrap().contains("no person saw it"), "{record}");
+    stands(&server.home, "lo\u{200b}ok", "new");
+    let doctor = server.home.run(&["doctor"]);
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("accept_first_sight"));
+    puppet.order(&json!({"tools": [tool("look", "Looks twice.")]}));
+    stands(&server.home, "look", "changed");
+    sees(&visitor, "look", false);
+}
+
+#[test]
+fn a_program_is_started_only_as_it_was_written_down() {
+    let python = program("python3");
+    let entries = [
+        format!("- {{name: changed, stdio: {{command: {python}, digests: {{{python}: '{}'}}}}}}\n", "0".repeat(64)),
+        "- {name: relative, stdio: {command: python3}}\n".to_owned(),
+    ];
+    let refused = home(&entries[1..], "").run(&["config", "check"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("must be an absolute path"), "{refused:?}");
+    let server = Server::start_in(home(&entries[..1], ""));
+    let report = until("it was tried", || {
+        let report = String::from_utf8_lossy(&server.home.run(&["doctor"]).stdout).into_owned();
+        if report.contains("not the one in digests") { Ok(report) } else { Err(report) }
+    });
+    assert!(report.contains("upstream changed"), "{report}");
+}

@@ -1,0 +1,335 @@
+//! A program of the operator's choice on its standard streams. Guards that it gets the environment it is given and nothing
+//! of ours, runs in a group of its own that ends with it, and cannot fill memory or the log. Only what the configuration
+//! names is ever started, by its absolute path and without a shell.
+
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use portcullis_model::Secret;
+use portcullis_policy::Permit;
+use rustix::process::{Pid, Signal, kill_process_group};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+
+use super::mux::{Mux, MuxCall};
+use super::{Ask, Bounds};
+use crate::wire::{self, Trouble};
+
+/// Messages that wait for the program to read them.
+const OUTGOING: usize = 64;
+/// Lines that are no messages before the program is given up.
+const STRAY_LINES: u32 = 100;
+/// Bytes of one line of its log that are kept.
+const LOG_LINE: usize = 2_000;
+/// Lines of its log per minute.
+const LOG_LINES: u32 = 60;
+/// How long it may take to end by itself, and then after being told.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What is started.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    /// Of the upstream, for the log.
+    pub name: Arc<str>,
+    /// Absolute path.
+    pub command: PathBuf,
+    /// Arguments.
+    pub arguments: Vec<String>,
+    /// Its whole environment.
+    pub environment: Vec<(String, Secret)>,
+    /// Where it runs.
+    pub directory: PathBuf,
+    /// Files that must be unchanged, with their SHA-256.
+    pub digests: Vec<(PathBuf, String)>,
+    /// Whether it serves one principal only.
+    pub private: bool,
+    /// Bounds of its messages.
+    pub bounds: Bounds,
+}
+
+/// A program that runs.
+pub(crate) struct ProgramLine {
+    mux: Arc<Mux>,
+    outgoing: Mutex<Option<mpsc::Sender<Vec<u8>>>>,
+    group: Arc<Group>,
+    ended: watch::Receiver<bool>,
+    bounds: Bounds,
+}
+
+/// The processes of one program. All of them end with it.
+struct Group {
+    leader: Pid,
+    over: AtomicBool,
+}
+
+impl Group {
+    fn signal(&self, signal: Signal) {
+        if !self.over.load(Ordering::SeqCst) {
+            // It may be gone already, which is what is wanted.
+            let _ = kill_process_group(self.leader, signal);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+impl Program {
+    /// Looks at the files before anything runs: missing, changed, or writable by everybody is a refusal.
+    fn check(&self) -> Result<(), Trouble> {
+        for path in std::iter::once(&self.command).chain(self.digests.iter().map(|(path, _)| path)) {
+            let about = std::fs::metadata(path).map_err(|e| Trouble::Gone(format!("{}: {e}", path.display())))?;
+            if !about.is_file() {
+                return Err(Trouble::Gone(format!("{} is no file", path.display())));
+            }
+            if about.permissions().mode() & 0o002 != 0 {
+                return Err(Trouble::Gone(format!("{} can be changed by everybody; it is not started", path.display())));
+            }
+        }
+        for (path, wanted) in &self.digests {
+            let found = digest_of(path).map_err(|e| Trouble::Gone(format!("{}: {e}", path.display())))?;
+            if found != *wanted {
+                return Err(Trouble::Gone(format!(
+                    "{} has SHA-256 {found}, not the one in digests; it is not started",
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts it.
+    pub(crate) async fn start(self, permit: &Permit, changed: Arc<Notify>) -> Result<ProgramLine, Trouble> {
+        tracing::debug!(target: "portcullis::upstream", upstream = %self.name, by = %permit.principal_id(), "starting");
+        let this = tokio::task::spawn_blocking(move || self.check().map(|()| self))
+            .await
+            .map_err(|e| Trouble::Gone(e.to_string()))??;
+        let mut command = Command::new(&this.command);
+        command
+            .args(&this.arguments)
+            .env_clear()
+            .envs(this.environment.iter().map(|(name, value)| (name, value.expose())))
+            .current_dir(&this.directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        let started = command.spawn();
+        let mut child = started.map_err(|e| Trouble::Gone(format!("{} cannot be started: {e}", this.command.display())))?;
+        let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let leader = leader.ok_or_else(|| Trouble::Gone("it ended at once".into()))?;
+        let group = Arc::new(Group { leader, over: AtomicBool::new(false) });
+        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+            return Err(Trouble::Gone("its standard streams are not there".into()));
+        };
+        let mux = Mux::new(this.private, changed);
+        let (outgoing, messages) = mpsc::channel(OUTGOING);
+        let (ending, ended) = watch::channel(false);
+        tokio::spawn(write(stdin, messages, mux.clone()));
+        tokio::spawn(read(stdout, outgoing.downgrade(), mux.clone(), this.bounds.message));
+        tokio::spawn(log(stderr, this.name.clone()));
+        tokio::spawn(await_end(child, group.clone(), mux.clone(), ending));
+        Ok(ProgramLine { mux, outgoing: Mutex::new(Some(outgoing)), group, ended, bounds: this.bounds })
+    }
+}
+
+fn digest_of(path: &Path) -> std::io::Result<String> {
+    let mut hasher = Sha256::new();
+    let (mut file, mut chunk) = (std::fs::File::open(path)?, vec![0; 64 << 10]);
+    loop {
+        match file.read(&mut chunk)? {
+            0 => break,
+            read => hasher.update(&chunk[..read]),
+        }
+    }
+    Ok(crate::definition::hex(&hasher.finalize()))
+}
+
+impl ProgramLine {
+    pub(crate) fn mux(&self) -> &Arc<Mux> {
+        &self.mux
+    }
+
+    fn outgoing(&self) -> Result<mpsc::Sender<Vec<u8>>, Trouble> {
+        let outgoing = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        outgoing.ok_or_else(|| Trouble::Gone("it is being stopped".into()))
+    }
+
+    pub(crate) async fn open(&self, permit: &Permit, ask: Ask<'_>) -> Result<MuxCall, Trouble> {
+        let outgoing = self.outgoing()?;
+        let weak = outgoing.downgrade();
+        let cancel = move |message: Vec<u8>| {
+            if let Some(outgoing) = weak.upgrade() {
+                let _ = outgoing.try_send(message);
+            }
+        };
+        let call = self.mux.expect(ask.id, ask.method, self.bounds.idle, Box::new(cancel))?;
+        self.send(permit, outgoing, wire::request(ask.id, ask.method, ask.params)).await?;
+        Ok(call)
+    }
+
+    pub(crate) async fn say(&self, permit: &Permit, message: Vec<u8>) -> Result<(), Trouble> {
+        let outgoing = self.outgoing()?;
+        self.send(permit, outgoing, message).await
+    }
+
+    async fn send(&self, permit: &Permit, outgoing: mpsc::Sender<Vec<u8>>, message: Vec<u8>) -> Result<(), Trouble> {
+        let until = Instant::from_std(permit.deadline()).min(Instant::now() + self.bounds.idle);
+        match tokio::time::timeout_at(until, outgoing.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(self.mux.end().unwrap_or_else(|| Trouble::Gone("it no longer reads".into()))),
+            Err(_elapsed) => Err(Trouble::Slow("the time it has to read a request".into())),
+        }
+    }
+
+    /// Closes its input, waits, tells it, and ends it and everything it started.
+    pub(crate) async fn stop(&self) {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.mux.close(Trouble::Gone("it was stopped".into()));
+        let mut ended = self.ended.clone();
+        for signal in [None, Some(Signal::TERM), Some(Signal::KILL)] {
+            if let Some(signal) = signal {
+                self.group.signal(signal);
+            }
+            if matches!(tokio::time::timeout(GRACE, ended.wait_for(|over| *over)).await, Ok(Ok(_))) {
+                break;
+            }
+        }
+        self.group.signal(Signal::KILL);
+    }
+}
+
+async fn write(mut stdin: ChildStdin, mut messages: mpsc::Receiver<Vec<u8>>, mux: Arc<Mux>) {
+    while let Some(mut message) = messages.recv().await {
+        message.push(b'\n');
+        let written = async {
+            stdin.write_all(&message).await?;
+            stdin.flush().await
+        };
+        if let Err(error) = written.await {
+            mux.close(Trouble::Gone(format!("its input is closed: {error}")));
+            return;
+        }
+    }
+}
+
+/// Reads lines of at most `most` bytes.
+async fn read(stdout: ChildStdout, outgoing: mpsc::WeakSender<Vec<u8>>, mux: Arc<Mux>, most: u64) {
+    let mut reader = BufReader::with_capacity(64 << 10, stdout);
+    let (mut line, mut stray) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        match bounded_line(&mut reader, &mut line, most as usize).await {
+            Ok(true) => {}
+            Ok(false) => return mux.close(Trouble::Gone("it closed its output".into())),
+            Err(trouble) => return mux.close(trouble),
+        }
+        let text = line.trim_ascii();
+        if text.is_empty() {
+            continue;
+        }
+        if text[0] != b'{' && stray < STRAY_LINES {
+            stray += 1;
+            continue;
+        }
+        match wire::read(text) {
+            Ok(message) => {
+                if let (Some(reply), Some(outgoing)) = (mux.deliver(message), outgoing.upgrade()) {
+                    let _ = outgoing.try_send(reply);
+                }
+            }
+            Err(trouble) => return mux.close(trouble),
+        }
+    }
+}
+
+/// Reads one line without its end. `false` at the end of the stream.
+async fn bounded_line<R: AsyncRead + Unpin>(reader: &mut BufReader<R>, line: &mut Vec<u8>, most: usize) -> Result<bool, Trouble> {
+    loop {
+        let read = reader.fill_buf().await.map_err(|e| Trouble::Gone(format!("its output broke: {e}")))?;
+        if read.is_empty() {
+            return Ok(!line.is_empty());
+        }
+        let (taken, complete) = match read.iter().position(|b| *b == b'\n') {
+            Some(at) => (at + 1, true),
+            None => (read.len(), false),
+        };
+        if line.len() + taken > most {
+            return Err(Trouble::TooLarge(format!("{most} bytes in one message")));
+        }
+        line.extend_from_slice(&read[..taken]);
+        reader.consume(taken);
+        if complete {
+            line.pop();
+            return Ok(true);
+        }
+    }
+}
+
+/// Its own log goes to ours, a bounded part of it.
+async fn log(stderr: impl AsyncRead + Unpin, name: Arc<str>) {
+    let mut reader = BufReader::new(stderr);
+    let (mut line, mut since, mut lines, mut dropped) = (Vec::new(), Instant::now(), 0_u32, 0_u64);
+    loop {
+        line.clear();
+        let ended = loop {
+            let Ok(read) = reader.fill_buf().await else { return };
+            if read.is_empty() {
+                break true;
+            }
+            let (taken, complete) = read.iter().position(|b| *b == b'\n').map_or((read.len(), false), |at| (at + 1, true));
+            let room = LOG_LINE.saturating_sub(line.len());
+            line.extend_from_slice(&read[..taken.min(room)]);
+            reader.consume(taken);
+            if complete {
+                break false;
+            }
+        };
+        if since.elapsed() > Duration::from_mins(1) {
+            if dropped > 0 {
+                tracing::info!(target: "portcullis::upstream", upstream = %name, "{dropped} lines of its log were left out");
+            }
+            (since, lines, dropped) = (Instant::now(), 0, 0);
+        }
+        if !line.is_empty() {
+            lines += 1;
+            if lines <= LOG_LINES {
+                let text: String = String::from_utf8_lossy(&line).chars().filter(|c| !c.is_control()).collect();
+                tracing::info!(target: "portcullis::upstream", upstream = %name, "it says: {text}");
+            } else {
+                dropped += 1;
+            }
+        }
+        if ended {
+            return;
+        }
+    }
+}
+
+async fn await_end(mut child: Child, group: Arc<Group>, mux: Arc<Mux>, ending: watch::Sender<bool>) {
+    let status = child.wait().await;
+    // What it left behind ends with it; the number may belong to somebody else afterwards.
+    group.signal(Signal::KILL);
+    group.over.store(true, Ordering::SeqCst);
+    let how = status.map_or_else(|e| e.to_string(), |status| status.to_string());
+    mux.close(Trouble::Gone(format!("the program ended ({how})")));
+    ending.send_replace(true);
+}
+
+impl Drop for ProgramLine {
+    fn drop(&mut self) {
+        self.group.signal(Signal::KILL);
+    }
+}

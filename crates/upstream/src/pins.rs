@@ -1,0 +1,468 @@
+//! Definitions a person accepted, and those that wait. Guards that what is offered is, to the last byte, what was accepted:
+//! a change that cannot be written down counts as a change all the same. Must not decide what is dangerous.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use portcullis_model::{Clock, Timestamp};
+use portcullis_state::{MAX_LIST, Namespace, Store, StoreError};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::definition::{Definition, Kind, hex};
+use crate::scanner::Finding;
+
+const NAMESPACE: Namespace = "upstream.pins";
+/// How often a write is tried again because another process wrote in between.
+const TRIES: usize = 8;
+
+/// One thing of an upstream, and what was decided about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pin {
+    /// The upstream.
+    pub upstream: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Its name, address or template, as the upstream wrote it.
+    pub name: String,
+    /// What a person accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Accepted>,
+    /// What was seen since and is something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
+    /// Digest of what a person rejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<String>,
+    /// Digest of what a person was shown last. Nothing else can be accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reviewed: Option<String>,
+}
+
+/// An accepted definition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// SHA-256 of its canonical form.
+    pub digest: String,
+    /// All of it.
+    pub definition: Value,
+    /// Who accepted it; `configuration` where `trust: accept_first_sight` did.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A definition that waits for a person.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
+    /// SHA-256 of its canonical form.
+    pub digest: String,
+    /// All of it. For people only: no model reads it.
+    pub definition: Value,
+    /// When it was seen first.
+    pub at: Timestamp,
+    /// What the scanner says about it.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+}
+
+/// How a pin stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PinState {
+    /// In use as it was accepted.
+    Accepted,
+    /// Never accepted.
+    New,
+    /// Accepted once, and something else now.
+    Changed,
+    /// A person said no to what it is now.
+    Rejected,
+}
+
+impl PinState {
+    /// In one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::New => "new",
+            Self::Changed => "changed",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+impl Pin {
+    /// How it stands.
+    pub fn state(&self) -> PinState {
+        match (&self.accepted, &self.seen) {
+            (_, Some(seen)) if self.rejected.as_deref() == Some(seen.digest.as_str()) => PinState::Rejected,
+            (Some(_), None) => PinState::Accepted,
+            (Some(_), Some(_)) => PinState::Changed,
+            (None, _) => PinState::New,
+        }
+    }
+
+    fn new(upstream: &str, kind: Kind, name: &str) -> Self {
+        Self { upstream: upstream.into(), kind, name: name.into(), accepted: None, seen: None, rejected: None, reviewed: None }
+    }
+}
+
+/// A pin that cannot be read, written or found.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is stored is not a pin; for the operator to restore the state from a backup.
+    #[error("a pin of upstream '{0}' cannot be read: {1}")]
+    Damaged(String, String),
+    /// There is nothing of that name that waits.
+    #[error("upstream '{upstream}' has no {what} that waits; `portcullis upstream list` shows what does")]
+    Unknown {
+        /// The upstream.
+        upstream: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// What waits is no longer what was looked at.
+    #[error("{kind} '{name}' of upstream '{upstream}' changed again since it was reviewed; review it once more")]
+    MovedOn {
+        /// The upstream.
+        upstream: String,
+        /// What it is.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
+    /// Other processes write all the time.
+    #[error("the pins of upstream '{0}' are being changed by other processes; try again")]
+    Busy(String),
+}
+
+/// What came of looking at a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// As accepted.
+    Accepted,
+    /// As it was accepted once, after it had been something else.
+    Restored,
+    /// It waits, or was rejected, as before.
+    Waiting,
+    /// It waits from now on, and was never seen before.
+    New,
+    /// It waits from now on, because it is no longer what was accepted or what waited.
+    Changed,
+}
+
+/// Names and addresses are any text; keys are not.
+fn key_of(upstream: &str, kind: Kind, name: &str) -> String {
+    let digest = hex(&Sha256::digest(name.as_bytes()));
+    format!("{upstream}/{}/{}", kind.as_str(), &digest[..40])
+}
+
+type View = BTreeMap<(Kind, String), Pin>;
+
+/// The pins of one upstream.
+pub struct PinBook {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    upstream: Arc<str>,
+    view: RwLock<Arc<View>>,
+    counter: AtomicU64,
+    /// What was seen to be something else and could not be written down.
+    distrusted: Mutex<BTreeSet<(Kind, String)>>,
+}
+
+impl std::fmt::Debug for PinBook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PinBook").field("upstream", &self.upstream).finish_non_exhaustive()
+    }
+}
+
+impl PinBook {
+    /// The pins of `upstream` in `store`, not yet read.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, upstream: &str) -> Self {
+        Self {
+            store,
+            clock,
+            upstream: Arc::from(upstream),
+            view: RwLock::default(),
+            counter: AtomicU64::new(0),
+            distrusted: Mutex::default(),
+        }
+    }
+
+    /// Reads them when somebody wrote since. Whether there is something new.
+    pub async fn refresh(&self) -> Result<bool, PinError> {
+        let counter = self.store.change_counter(NAMESPACE).await?;
+        if counter == self.counter.load(Ordering::SeqCst) {
+            return Ok(false);
+        }
+        let prefix = format!("{}/", self.upstream);
+        let (mut view, mut after) = (View::new(), None::<String>);
+        loop {
+            let page = self.store.list_after(NAMESPACE, &prefix, after.as_deref(), MAX_LIST).await?;
+            after = page.entries.last().map(|entry| entry.key.clone());
+            for entry in page.entries {
+                let pin = self.read(&entry.value)?;
+                view.insert((pin.kind, pin.name.clone()), pin);
+            }
+            if !page.more {
+                break;
+            }
+        }
+        let mut current = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = **current != view;
+        *current = Arc::new(view);
+        self.counter.store(counter, Ordering::SeqCst);
+        Ok(changed)
+    }
+
+    fn read(&self, value: &[u8]) -> Result<Pin, PinError> {
+        serde_json::from_slice(value).map_err(|e| PinError::Damaged(self.upstream.to_string(), e.to_string()))
+    }
+
+    /// All of them, as last read.
+    pub fn all(&self) -> Vec<Pin> {
+        self.view().values().cloned().collect()
+    }
+
+    fn view(&self) -> Arc<View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is accepted and has not been seen to be something else.
+    pub(crate) fn in_use(&self, kind: Kind) -> Vec<(String, Accepted)> {
+        let distrusted = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = self.view();
+        let of_kind = view.values().filter(|pin| pin.kind == kind && pin.state() == PinState::Accepted);
+        of_kind
+            .filter(|pin| !distrusted.contains(&(kind, pin.name.clone())))
+            .filter_map(|pin| Some((pin.name.clone(), pin.accepted.clone()?)))
+            .collect()
+    }
+
+    /// Digest of what is in use under this name.
+    pub(crate) fn digest_in_use(&self, kind: Kind, name: &str) -> Option<String> {
+        let key = (kind, name.to_owned());
+        if self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
+            return None;
+        }
+        let view = self.view();
+        let pin = view.get(&key).filter(|pin| pin.state() == PinState::Accepted)?;
+        pin.accepted.as_ref().map(|accepted| accepted.digest.clone())
+    }
+
+    /// What was accepted under this name, whether it is in use or not.
+    pub(crate) fn accepted(&self, kind: Kind, name: &str) -> Option<Accepted> {
+        self.view().get(&(kind, name.to_owned())).and_then(|pin| pin.accepted.clone())
+    }
+
+    /// Compares a definition with what is known, without writing.
+    pub(crate) fn fits(&self, definition: &Definition) -> bool {
+        self.digest_in_use(definition.kind, &definition.name).as_deref() == Some(definition.digest.as_str())
+    }
+
+    /// Whether nothing has to be written about a definition.
+    pub(crate) fn knows(&self, definition: &Definition) -> bool {
+        self.view().get(&(definition.kind, definition.name.clone())).is_some_and(|pin| match &pin.seen {
+            Some(seen) => seen.digest == definition.digest,
+            None => pin.accepted.as_ref().is_some_and(|accepted| accepted.digest == definition.digest),
+        }) && !self
+            .distrusted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&(definition.kind, definition.name.clone()))
+    }
+
+    /// Takes note of a definition as the upstream gives it now.
+    pub(crate) async fn look(&self, definition: &Definition, findings: Vec<Finding>) -> Result<Look, PinError> {
+        let key = (definition.kind, definition.name.clone());
+        let looked = self
+            .change(definition.kind, &definition.name, |pin| {
+                let now = self.clock.now();
+                let accepted = pin.accepted.as_ref().is_some_and(|a| a.digest == definition.digest);
+                if accepted {
+                    let before = pin.seen.take();
+                    return (if before.is_some() { Look::Restored } else { Look::Accepted }, before.is_some());
+                }
+                if pin.seen.as_ref().is_some_and(|seen| seen.digest == definition.digest) {
+                    return (Look::Waiting, false);
+                }
+                let look = if pin.accepted.is_none() && pin.seen.is_none() { Look::New } else { Look::Changed };
+                let (digest, body) = (definition.digest.clone(), definition.body.clone());
+                pin.seen = Some(Seen { digest, definition: body, at: now, findings: findings.clone() });
+                (look, true)
+            })
+            .await;
+        let mut distrusted = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        match looked {
+            Ok(look) => {
+                distrusted.remove(&key);
+                Ok(look)
+            }
+            Err(error) => {
+                if !self.fits_view(definition) {
+                    distrusted.insert(key);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn fits_view(&self, definition: &Definition) -> bool {
+        let view = self.view();
+        let pin = view.get(&(definition.kind, definition.name.clone()));
+        pin.and_then(|pin| pin.accepted.as_ref()).is_some_and(|accepted| accepted.digest == definition.digest)
+    }
+
+    /// Notes that a person was shown what waits.
+    pub async fn reviewed(&self, kind: Kind, name: &str, digest: &str) -> Result<(), PinError> {
+        let noted = |pin: &mut Pin| {
+            let there = pin.seen.as_ref().is_some_and(|seen| seen.digest == digest);
+            if there {
+                pin.reviewed = Some(digest.to_owned());
+            }
+            ((), there)
+        };
+        self.change(kind, name, noted).await
+    }
+
+    /// Accepts what waits, if it still is what has `digest`.
+    pub async fn accept(&self, kind: Kind, name: &str, digest: &str, by: &str) -> Result<(), PinError> {
+        let decided = self
+            .change(kind, name, |pin| match pin.seen.take() {
+                Some(seen) if seen.digest == digest => {
+                    let Seen { digest, definition, .. } = seen;
+                    pin.accepted = Some(Accepted { digest, definition, by: by.to_owned(), at: self.clock.now() });
+                    pin.rejected = None;
+                    pin.reviewed = None;
+                    (true, true)
+                }
+                other => {
+                    pin.seen = other;
+                    (false, false)
+                }
+            })
+            .await?;
+        if decided { Ok(()) } else { Err(self.moved_on(kind, name)) }
+    }
+
+    /// Rejects what waits, or takes back what was accepted, if it still is what has `digest`.
+    pub async fn reject(&self, kind: Kind, name: &str, digest: &str) -> Result<(), PinError> {
+        let decided = self
+            .change(kind, name, |pin| {
+                if pin.seen.as_ref().is_some_and(|seen| seen.digest == digest) {
+                    pin.rejected = Some(digest.to_owned());
+                    return (true, true);
+                }
+                match pin.accepted.take() {
+                    Some(Accepted { digest: found, definition, .. }) if found == digest && pin.seen.is_none() => {
+                        pin.seen = Some(Seen { digest: found, definition, at: self.clock.now(), findings: Vec::new() });
+                        pin.rejected = Some(digest.to_owned());
+                        (true, true)
+                    }
+                    other => {
+                        pin.accepted = other;
+                        (false, false)
+                    }
+                }
+            })
+            .await?;
+        if decided { Ok(()) } else { Err(self.moved_on(kind, name)) }
+    }
+
+    fn moved_on(&self, kind: Kind, name: &str) -> PinError {
+        PinError::MovedOn { upstream: self.upstream.to_string(), kind, name: name.to_owned() }
+    }
+
+    /// Changes one pin, also when others write at the same time. `change` says what came of it and whether to write.
+    async fn change<T>(&self, kind: Kind, name: &str, change: impl Fn(&mut Pin) -> (T, bool)) -> Result<T, PinError> {
+        let key = key_of(&self.upstream, kind, name);
+        for _ in 0..TRIES {
+            let entry = self.store.get(NAMESPACE, &key).await?;
+            let mut pin = match &entry {
+                Some(entry) => self.read(&entry.value)?,
+                None => Pin::new(&self.upstream, kind, name),
+            };
+            let (done, write) = change(&mut pin);
+            if !write {
+                self.remember(pin);
+                return Ok(done);
+            }
+            let value = serde_json::to_vec(&pin).map_err(|e| PinError::Damaged(self.upstream.to_string(), e.to_string()))?;
+            let written = match entry {
+                Some(entry) => self.store.compare_and_swap(NAMESPACE, &key, entry.version, &value, None).await?,
+                None => self.store.put_if_absent(NAMESPACE, &key, &value, None).await?,
+            };
+            if written.is_some() {
+                self.remember(pin);
+                return Ok(done);
+            }
+        }
+        Err(PinError::Busy(self.upstream.to_string()))
+    }
+
+    fn remember(&self, pin: Pin) {
+        if pin.accepted.is_none() && pin.seen.is_none() {
+            return;
+        }
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut view).insert((pin.kind, pin.name.clone()), pin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_model::SystemClock;
+    use portcullis_state::MemoryStore;
+    use serde_json::json;
+
+    fn book(store: &Arc<MemoryStore>) -> PinBook {
+        PinBook::new(store.clone(), Arc::new(SystemClock), "up")
+    }
+
+    fn tool(description: &str) -> Definition {
+        Definition::read(Kind::Tool, json!({"name": "t", "description": description})).unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_what_was_accepted_to_the_last_byte_is_in_use() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = Arc::new(MemoryStore::new(clock));
+        let (server, person) = (book(&store), book(&store));
+        let (one, other) = (tool("one"), tool("other"));
+        assert_eq!(server.look(&one, Vec::new()).await.unwrap(), Look::New);
+        assert_eq!(server.look(&one, Vec::new()).await.unwrap(), Look::Waiting);
+        assert!(server.in_use(Kind::Tool).is_empty() && !server.fits(&one));
+        assert!(person.refresh().await.unwrap());
+        person.accept(Kind::Tool, "t", &one.digest, "local:anna").await.unwrap();
+        assert!(server.refresh().await.unwrap() && !server.refresh().await.unwrap());
+        assert!(server.fits(&one) && !server.fits(&other));
+        assert_eq!(server.look(&other, Vec::new()).await.unwrap(), Look::Changed);
+        assert!(server.in_use(Kind::Tool).is_empty(), "also the old definition is out of use");
+        assert_eq!(server.all()[0].state(), PinState::Changed);
+        assert_eq!(server.look(&one, Vec::new()).await.unwrap(), Look::Restored);
+        assert!(server.fits(&one));
+    }
+
+    #[tokio::test]
+    async fn what_changed_after_the_review_is_not_accepted() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = Arc::new(MemoryStore::new(clock));
+        let book = book(&store);
+        let (one, other) = (tool("one"), tool("other"));
+        book.look(&one, Vec::new()).await.unwrap();
+        book.look(&other, Vec::new()).await.unwrap();
+        assert!(matches!(book.accept(Kind::Tool, "t", &one.digest, "x").await, Err(PinError::MovedOn { .. })));
+        book.reject(Kind::Tool, "t", &other.digest).await.unwrap();
+        assert_eq!(book.all()[0].state(), PinState::Rejected);
+        book.accept(Kind::Tool, "t", &other.digest, "x").await.unwrap();
+        book.reject(Kind::Tool, "t", &other.digest).await.unwrap();
+        assert_eq!(book.all()[0].state(), PinState::Rejected, "an accepted one can be taken back");
+    }
+}
