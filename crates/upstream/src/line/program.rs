@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use portcullis_model::Secret;
 use portcullis_policy::Permit;
-use rustix::process::{Pid, Signal, kill_process_group};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -74,14 +75,14 @@ impl Group {
     fn signal(&self, signal: Signal) {
         if !self.over.load(Ordering::SeqCst) {
             // It may be gone already, which is what is wanted.
-            let _ = kill_process_group(self.leader, signal);
+            let _ = killpg(self.leader, signal);
         }
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
+        self.signal(Signal::SIGKILL);
     }
 }
 
@@ -128,7 +129,7 @@ impl Program {
             .kill_on_drop(true);
         let started = command.spawn();
         let mut child = started.map_err(|e| Trouble::Gone(format!("{} cannot be started: {e}", this.command.display())))?;
-        let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         let leader = leader.ok_or_else(|| Trouble::Gone("it ended at once".into()))?;
         let group = Arc::new(Group { leader, over: AtomicBool::new(false) });
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
@@ -199,7 +200,7 @@ impl ProgramLine {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.mux.close(Trouble::Gone("it was stopped".into()));
         let mut ended = self.ended.clone();
-        for signal in [None, Some(Signal::TERM), Some(Signal::KILL)] {
+        for signal in [None, Some(Signal::SIGTERM), Some(Signal::SIGKILL)] {
             if let Some(signal) = signal {
                 self.group.signal(signal);
             }
@@ -207,7 +208,7 @@ impl ProgramLine {
                 break;
             }
         }
-        self.group.signal(Signal::KILL);
+        self.group.signal(Signal::SIGKILL);
     }
 }
 
@@ -321,7 +322,7 @@ async fn log(stderr: impl AsyncRead + Unpin, name: Arc<str>) {
 async fn await_end(mut child: Child, group: Arc<Group>, mux: Arc<Mux>, ending: watch::Sender<bool>) {
     let status = child.wait().await;
     // What it left behind ends with it; the number may belong to somebody else afterwards.
-    group.signal(Signal::KILL);
+    group.signal(Signal::SIGKILL);
     group.over.store(true, Ordering::SeqCst);
     let how = status.map_or_else(|e| e.to_string(), |status| status.to_string());
     mux.close(Trouble::Gone(format!("the program ended ({how})")));
@@ -330,6 +331,6 @@ async fn await_end(mut child: Child, group: Arc<Group>, mux: Arc<Mux>, ending: w
 
 impl Drop for ProgramLine {
     fn drop(&mut self) {
-        self.group.signal(Signal::KILL);
+        self.group.signal(Signal::SIGKILL);
     }
 }
