@@ -57,6 +57,54 @@ impl Default for ListenSettings {
     }
 }
 
+/// Who is told without a credential whether the server is alive and ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HealthFor {
+    /// Everybody who reaches the listener. The answer is a bare status.
+    #[default]
+    Anyone,
+    /// Callers on this machine; everybody else needs a credential.
+    ThisMachine,
+}
+
+/// The admin listener: metrics, health, and the HTTP API of administrators.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminSettings {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Address and port. Anything but loopback needs somebody who could come in.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+    /// TLS; clear text when absent, which beyond this machine needs `plaintext`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSettings>,
+    /// Clear text on an address other machines can reach.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plaintext: Option<Plaintext>,
+    /// Host names accepted in the Host header besides loopback names (`name` or `name:port`).
+    pub allowed_hosts: Vec<String>,
+    /// Largest request body.
+    pub max_body: ByteSize,
+    /// Who may ask for `/livez` and `/readyz` without a credential. Everything else always needs one.
+    pub health: HealthFor,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: loopback(7469),
+            tls: None,
+            plaintext: None,
+            allowed_hosts: Vec::new(),
+            max_body: ByteSize(64 << 10),
+            health: HealthFor::Anyone,
+        }
+    }
+}
+
 /// MCP over standard input and output.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
