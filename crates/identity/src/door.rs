@@ -68,6 +68,7 @@ pub struct Identity {
     certificates: CertificateRules,
     mcp: AcceptedCredentials,
     ingest: AcceptedCredentials,
+    admin: AcceptedCredentials,
     require_certificate_binding: bool,
     anonymous_loopback: Option<Arc<Principal>>,
     open_ingest_on_loopback: bool,
@@ -88,6 +89,7 @@ impl Identity {
             certificates: CertificateRules::default(),
             mcp: AcceptedCredentials::default(),
             ingest: AcceptedCredentials::default(),
+            admin: AcceptedCredentials::default(),
             require_certificate_binding: false,
             anonymous_loopback: None,
             open_ingest_on_loopback: true,
@@ -104,7 +106,7 @@ impl Identity {
         settings.check()?;
         self.users = Users::new(&settings.users)?;
         self.certificates = CertificateRules::new(&settings.certificates)?;
-        (self.mcp, self.ingest) = (settings.mcp, settings.ingest);
+        (self.mcp, self.ingest, self.admin) = (settings.mcp, settings.ingest, settings.admin);
         self.require_certificate_binding = settings.require_certificate_binding;
         self.failures = Lockout::new(&settings.lockout, self.clock.clone());
         if !self.users.is_empty() {
@@ -170,7 +172,7 @@ impl Identity {
         if presented.transport == Transport::Stdio {
             return Ok(Arc::clone(&self.local).into());
         }
-        match (self.credential(presented, Door::Mcp).await?, &self.anonymous_loopback) {
+        match (self.credential(presented, &[Door::Mcp]).await?, &self.anonymous_loopback) {
             (Some(accepted), _) => Ok(accepted),
             (None, Some(anonymous)) if presented.comes_over_loopback() => Ok(Arc::clone(anonymous).into()),
             _ => Err(IdentityRefusal::new(RefusalReason::NoCredential)),
@@ -182,21 +184,34 @@ impl Identity {
     /// # Errors
     /// Why nobody is let in.
     pub async fn identify_ingest(&self, presented: &Presented<'_>) -> Result<TenantId, IdentityRefusal> {
-        match self.credential(presented, Door::Ingest).await? {
+        match self.credential(presented, &[Door::Ingest]).await? {
             Some(accepted) => Ok(accepted.principal.tenant.clone()),
             None if self.open_ingest_on_loopback && presented.comes_over_loopback() => Ok(TenantId::default_tenant()),
             None => Err(IdentityRefusal::new(RefusalReason::NoCredential)),
         }
     }
 
-    /// Who the presented credential belongs to; `None` when none was presented.
-    async fn credential(&self, presented: &Presented<'_>, door: Door) -> Result<Option<Accepted>, IdentityRefusal> {
+    /// Who wants to administer or to scrape, by a credential that opens one of `doors`. Nobody is let in without one,
+    /// from wherever.
+    ///
+    /// # Errors
+    /// Why nobody is let in.
+    pub async fn identify_admin(&self, presented: &Presented<'_>, doors: &[Door]) -> Result<Arc<Principal>, IdentityRefusal> {
+        let known = self.credential(presented, doors).await?;
+        known.map(|accepted| accepted.principal).ok_or_else(|| IdentityRefusal::new(RefusalReason::NoCredential))
+    }
+
+    /// Who the presented credential belongs to, when it opens one of `doors`; `None` when none was presented. The doors
+    /// belong to one listener.
+    async fn credential(&self, presented: &Presented<'_>, doors: &[Door]) -> Result<Option<Accepted>, IdentityRefusal> {
         if presented.query.is_some_and(query_carries_credential) {
             return Err(IdentityRefusal::new(RefusalReason::CredentialInUrl));
         }
-        let accepted = match door {
+        let Some(first) = doors.first() else { return Err(IdentityRefusal::new(RefusalReason::WrongDoor)) };
+        let accepted = match first {
             Door::Mcp => self.mcp,
             Door::Ingest => self.ingest,
+            Door::Admin | Door::Metrics => self.admin,
         };
         // A certificate on a listener that does not accept them is part of the connection, not a credential.
         let certificate = presented.certificate.filter(|_| accepted.certificate);
@@ -213,14 +228,14 @@ impl Identity {
             }
         };
         let principal = &accepted_as.principal;
-        if principal.opens(door.as_str()) {
+        if doors.iter().any(|door| principal.opens(door.as_str())) {
             return Ok(Some(accepted_as));
         }
         let key = match &principal.credential {
             CredentialKind::ApiKey { id } => Some(id.clone()),
             _ => None,
         };
-        Err(IdentityRefusal::of_key(RefusalReason::WrongDoor, key).with_detail(format!("{} at {}", principal.id, door.as_str())))
+        Err(IdentityRefusal::of_key(RefusalReason::WrongDoor, key).with_detail(format!("{} at {}", principal.id, first.as_str())))
     }
 
     /// Who the header says, counting what is wrong.

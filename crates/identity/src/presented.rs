@@ -15,6 +15,8 @@ pub enum Transport {
     Stdio,
     /// The network.
     Http,
+    /// The admin listener.
+    Admin,
 }
 
 impl Transport {
@@ -23,6 +25,7 @@ impl Transport {
         match self {
             Self::Stdio => "stdio",
             Self::Http => "http",
+            Self::Admin => "admin",
         }
     }
 }
@@ -67,6 +70,11 @@ impl<'a> Presented<'a> {
     /// A request over the network, without a client certificate, straight from `peer`.
     pub fn http(authorization: Option<&'a str>, peer: Option<SocketAddr>) -> Self {
         Self { transport: Transport::Http, authorization, certificate: None, query: None, peer, forwarded: false }
+    }
+
+    /// The same at the admin listener.
+    pub fn admin(authorization: Option<&'a str>, peer: Option<SocketAddr>) -> Self {
+        Self { transport: Transport::Admin, ..Self::http(authorization, peer) }
     }
 
     /// The caller's own address, where it is known.

@@ -24,6 +24,10 @@ pub enum Door {
     Mcp,
     /// Sending telemetry.
     Ingest,
+    /// Administration: the status of controls, keys, approvals, the audit log.
+    Admin,
+    /// Scraping the server's own metrics.
+    Metrics,
 }
 
 impl Door {
@@ -32,7 +36,14 @@ impl Door {
         match self {
             Self::Mcp => "mcp",
             Self::Ingest => "ingest",
+            Self::Admin => "admin",
+            Self::Metrics => "metrics",
         }
+    }
+
+    /// Whether who opens it needs a role: behind these doors rules decide what may be done.
+    pub fn needs_role(self) -> bool {
+        matches!(self, Self::Mcp | Self::Admin)
     }
 }
 
@@ -42,7 +53,13 @@ impl FromStr for Door {
         match name {
             "mcp" => Ok(Self::Mcp),
             "ingest" => Ok(Self::Ingest),
-            _ => Err(KeyError::Request("a door is 'mcp' (asking and calling tools) or 'ingest' (sending telemetry)".to_owned())),
+            "admin" => Ok(Self::Admin),
+            "metrics" => Ok(Self::Metrics),
+            _ => Err(KeyError::Request(
+                "a door is 'mcp' (asking and calling tools), 'ingest' (sending telemetry), 'admin' (administration) or 'metrics' \
+                 (scraping)"
+                    .to_owned(),
+            )),
         }
     }
 }
@@ -52,7 +69,7 @@ impl FromStr for Door {
 pub struct KeyRequest {
     /// For people: what or who the key is for. At most 100 characters.
     pub label: String,
-    /// Role names; whether they exist is for the policies. At least one when the key opens `mcp`.
+    /// Role names; whether they exist is for the policies. At least one when the key opens `mcp` or `admin`.
     pub roles: BTreeSet<Arc<str>>,
     /// Doors it opens; at least one.
     pub doors: BTreeSet<Door>,
@@ -96,10 +113,10 @@ impl KeyRequest {
             return wrong("the label does not fit: use at most 100 characters without control characters".to_owned());
         }
         if self.doors.is_empty() {
-            return wrong("the key would open no door: give 'mcp', 'ingest' or both".to_owned());
+            return wrong("the key would open no door: give 'mcp', 'ingest', 'admin' or 'metrics'".to_owned());
         }
-        if self.doors.contains(&Door::Mcp) && self.roles.is_empty() {
-            return wrong("a key for the 'mcp' door needs at least one role, such as reader".to_owned());
+        if let Some(door) = self.doors.iter().find(|door| door.needs_role() && self.roles.is_empty()) {
+            return wrong(format!("a key for the '{}' door needs at least one role, such as reader", door.as_str()));
         }
         if let Some(role) = self.roles.iter().find(|r| !is_role_name(r)) {
             let shown: String = role.chars().take(40).filter(|c| !c.is_control()).collect();
@@ -288,7 +305,7 @@ mod tests {
         type Change = fn(&mut KeyRequest);
         let table: [(Change, &str); 9] = [
             (|r| r.label = "a\nb".into(), "at most 100 characters"),
-            (|r| r.doors.clear(), "'mcp', 'ingest' or both"),
+            (|r| r.doors.clear(), "'mcp', 'ingest', 'admin' or 'metrics'"),
             (|r| r.roles.clear(), "at least one role"),
             (|r| r.roles = [Arc::from("a b")].into(), "not a role name"),
             (|r| r.services = NameSet::only(Vec::<String>::new()), "leave it out for all"),

@@ -26,6 +26,8 @@ pub struct IdentitySettings {
     pub mcp: AcceptedCredentials,
     /// What the ingest listeners accept.
     pub ingest: AcceptedCredentials,
+    /// What the admin listener accepts, for administration and for scraping.
+    pub admin: AcceptedCredentials,
     /// Whether an `Authorization` header counts only together with a client certificate that one of `certificates` accepts.
     /// The caller is then who the header says. A certificate alone is accepted as always.
     pub require_certificate_binding: bool,
@@ -68,7 +70,7 @@ pub struct BasicUser {
     /// Argon2id hash as `portcullis key hash-password` prints it.
     #[schemars(with = "String")]
     pub password_hash: Secret,
-    /// Roles; at least one when the user may open `mcp`.
+    /// Roles; at least one when the user may open `mcp` or `admin`.
     #[serde(default)]
     pub roles: BTreeSet<String>,
     /// Tenant whose data the user sees or sends.
@@ -90,7 +92,7 @@ pub struct CertificateRule {
     pub name: String,
     /// The subject alternative name that fits.
     pub san: SanMatch,
-    /// Roles; at least one when it may open `mcp`.
+    /// Roles; at least one when it may open `mcp` or `admin`.
     #[serde(default)]
     pub roles: BTreeSet<String>,
     /// Tenant whose data it sees or sends.
@@ -256,9 +258,9 @@ impl Granted<'_> {
     pub(crate) fn principal(self) -> Result<Principal, IdentitySettingsError> {
         let wrong = |why: String| IdentitySettingsError::new(self.entry, why);
         if self.doors.is_empty() {
-            return Err(wrong("doors is empty: give mcp, ingest or both".to_owned()));
+            return Err(wrong("doors is empty: give mcp, ingest, admin or metrics".to_owned()));
         }
-        if self.doors.contains(&Door::Mcp) && self.roles.is_empty() {
+        if self.roles.is_empty() && self.doors.iter().any(|door| door.needs_role()) {
             return Err(wrong("roles is empty: give at least one, such as reader".to_owned()));
         }
         if let Some(role) = self.roles.iter().find(|role| !is_role_name(role)) {
@@ -320,7 +322,7 @@ mod tests {
             json!({"users": [{"name": "a", "password_hash": "x", "scope": {"service": ["a"]}}]}),
             json!({"certificates": [{"name": "a", "san": {"cn": "a"}}]}),
             json!({"certificates": [{"name": "a", "san": {"dns": "a", "uri": "b"}}]}),
-            json!({"users": [{"name": "a", "password_hash": "x", "doors": ["admin"]}]}),
+            json!({"users": [{"name": "a", "password_hash": "x", "doors": ["console"]}]}),
         ] {
             assert!(read(wrong.clone()).is_err(), "{wrong}");
         }

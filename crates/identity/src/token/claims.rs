@@ -143,7 +143,8 @@ pub(super) fn principal(claims: &Claims, issuer: &TokenIssuer) -> Result<Princip
     }
     let tenant = tenant(claims, issuer)?;
     let (roles, doors) = grants(claims, issuer)?;
-    if doors.is_empty() || (roles.is_empty() && !doors.contains(Door::Ingest.as_str())) {
+    let without_role = [Door::Ingest, Door::Metrics].iter().any(|door| doors.contains(door.as_str()));
+    if doors.is_empty() || (roles.is_empty() && !without_role) {
         let detail = format!("no scope or role of '{}' is mapped for issuer '{}'", shown(subject), issuer.name);
         return Err(refused(TokenReason::GrantsNothing, detail));
     }

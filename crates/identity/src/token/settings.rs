@@ -228,7 +228,7 @@ pub struct ScopeGrant {
     /// Roles.
     #[serde(default)]
     pub roles: Vec<String>,
-    /// Doors: `mcp` (asking and calling tools) or `ingest` (sending telemetry).
+    /// Doors: `mcp` (asking and calling tools), `ingest` (sending telemetry), `admin` (administration), `metrics` (scraping).
     #[serde(default = "mcp_door")]
     #[schemars(with = "Vec<String>")]
     pub doors: BTreeSet<Door>,
@@ -344,7 +344,7 @@ impl TokenIssuer {
         if let Some(role) = self.role_names().find(|role| !known_roles.contains(*role)) {
             return Err(format!("there is no role '{role}'; name it under roles first"));
         }
-        if self.role_names().next().is_none() && !self.opens_ingest() {
+        if self.role_names().next().is_none() && !self.opens_without_role() {
             return Err("its tokens would grant nothing: map roles, scopes or default_roles".to_owned());
         }
         if let TenantMapping::By(mapping) = &self.tenant {
@@ -385,8 +385,9 @@ impl TokenIssuer {
         by_claim.chain(&self.default_roles).chain(self.scopes.values().flat_map(|g| &g.roles))
     }
 
-    fn opens_ingest(&self) -> bool {
-        self.scopes.values().any(|grant| grant.doors.contains(&Door::Ingest))
+    /// Whether a token can be of use without a role.
+    fn opens_without_role(&self) -> bool {
+        self.scopes.values().any(|grant| grant.doors.iter().any(|door| !door.needs_role()))
     }
 }
 
