@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_model::{Fault, FaultCode};
-use portcullis_policy::Permit;
+use portcullis_policy::{Permit, Purpose};
 use portcullis_ports::{
     Content, EmbeddedResource, InputRequest, NoticeLevel, Outcome, Output, PromptMessage, PromptOutput, ResourceOutput,
 };
@@ -270,6 +270,19 @@ impl Releaser {
         let message = work.bounded(fault.message(), 2_000);
         let hint = fault.hint().map(|h| work.bounded(h, 2_000));
         work.released(ClientFault { code: fault.code(), message, hint, retry_after_seconds: fault.retry_after_seconds() })
+    }
+
+    /// Releases the answer to an administrator's operation, as every other answer: cleaned, redacted and bounded.
+    ///
+    /// # Errors
+    /// [`FaultCode::Forbidden`] for a permit of anything but an operation; otherwise as [`Releaser::outcome`].
+    pub fn administration(&self, permit: &Permit, answer: Value) -> Result<Released<Value>, Fault> {
+        if !matches!(permit.purpose(), Purpose::Operation(_)) {
+            return Err(Fault::new(FaultCode::Forbidden, "this is not an operation of an administrator"));
+        }
+        let mut work = Work::new(self, permit.principal().tenant.as_str());
+        let inner = work.value(answer);
+        work.finish(permit, inner)
     }
 
     /// Releases a listing of the catalogue: the operator's own words, shown only to those who may use them.

@@ -1,5 +1,5 @@
 //! From files to something that can be asked: every rule checked against every target it is about, and one small set of
-//! rules for each tool, for resources and for prompts.
+//! rules for each tool, for resources, for prompts and for operations.
 //!
 //! A set per tool lets the type checker see the tool's own arguments, and keeps a decision from walking rules about other
 //! tools. Guards that a rule which can never match is an error. Must not decide anything.
@@ -51,6 +51,7 @@ pub(crate) struct Compiled {
     pub(crate) tools: HashMap<String, Ruleset>,
     pub(crate) read: Ruleset,
     pub(crate) prompt: Ruleset,
+    pub(crate) operation: Ruleset,
 }
 
 /// Reads and checks everything.
@@ -80,8 +81,8 @@ pub(crate) fn compile(texts: &[PolicyText], vocabulary: &Vocabulary) -> Result<C
     if !errors.is_empty() {
         return Err(PolicyError::of(errors));
     }
-    let (tools, read, prompt) = workshop.finish()?;
-    Ok(Compiled { rules, by_id, tools, read, prompt })
+    let Finished { tools, read, prompt, operation } = workshop.finish()?;
+    Ok(Compiled { rules, by_id, tools, read, prompt, operation })
 }
 
 /// One target while its rules are gathered.
@@ -98,6 +99,14 @@ struct Bench {
     live: BTreeSet<Arc<str>>,
 }
 
+/// The sets of all targets.
+struct Finished {
+    tools: HashMap<String, Ruleset>,
+    read: Ruleset,
+    prompt: Ruleset,
+    operation: Ruleset,
+}
+
 struct Workshop<'a> {
     vocabulary: &'a Vocabulary,
     benches: Vec<Bench>,
@@ -111,7 +120,7 @@ impl<'a> Workshop<'a> {
             let products = vocabulary.products.iter().filter(|(_, t)| t.contains(name)).map(|(p, _)| p.clone()).collect();
             (Target::Tool(name.to_owned()), Ruleset { shape: Some(shape), products, ..Ruleset::default() })
         });
-        let others = [Target::Read, Target::Prompt].map(|t| (t, Ruleset::default()));
+        let others = [Target::Read, Target::Prompt, Target::Operation].map(|t| (t, Ruleset::default()));
         let benches = tools.chain(others).map(|(target, set)| Bench {
             target,
             set,
@@ -162,7 +171,7 @@ impl<'a> Workshop<'a> {
     fn about_nothing(rule: &Rule) -> String {
         let scope = format!("action {} and resource {}", rule.template.action, rule.template.resource);
         format!(
-            "it can never match: no tool, resource or prompt fits its scope ({scope}); tools are called, resources read, prompts fetched by \"prompt\""
+            "it can never match: no tool, resource, prompt or operation fits its scope ({scope}); tools are called, resources read, prompts fetched by \"prompt\", operations done by \"administer\""
         )
     }
 
@@ -257,8 +266,8 @@ impl<'a> Workshop<'a> {
         }
     }
 
-    fn finish(self) -> Result<(HashMap<String, Ruleset>, Ruleset, Ruleset), PolicyError> {
-        let (mut tools, mut read, mut prompt) = (HashMap::new(), None, None);
+    fn finish(self) -> Result<Finished, PolicyError> {
+        let (mut tools, mut read, mut prompt, mut operation) = (HashMap::new(), None, None, None);
         for bench in self.benches {
             let Bench { target, mut set, listing, family, limiting, clauses, .. } = bench;
             set.listing = set.needs_arguments.then_some(listing);
@@ -274,11 +283,12 @@ impl<'a> Workshop<'a> {
                     read = Some(set);
                 }
                 Target::Prompt => prompt = Some(set),
+                Target::Operation => operation = Some(set),
             }
         }
-        match (read, prompt) {
-            (Some(read), Some(prompt)) => Ok((tools, read, prompt)),
-            _ => Err(PolicyError::BuiltIn("resources or prompts have no rules".into())),
+        match (read, prompt, operation) {
+            (Some(read), Some(prompt), Some(operation)) => Ok(Finished { tools, read, prompt, operation }),
+            _ => Err(PolicyError::BuiltIn("resources, prompts or operations have no rules".into())),
         }
     }
 }

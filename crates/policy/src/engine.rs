@@ -22,6 +22,7 @@ use crate::compile::{Compiled, Ruleset, compile};
 use crate::error::{PolicyError, Refusal};
 use crate::external::credential_word;
 use crate::limits::Limits;
+use crate::operations::Operation;
 use crate::permit::{Budget, Charter, CharterGrant, Permit, Purpose};
 use crate::products::{NOT_IN_PRODUCT, Product, UNKNOWN_PRODUCT};
 use crate::vocabulary::{PolicyText, Vocabulary};
@@ -81,6 +82,7 @@ pub(crate) enum Act {
     Read,
     Family,
     Prompt,
+    Administer,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -115,9 +117,11 @@ struct Types {
     tool: EntityTypeName,
     resource: EntityTypeName,
     prompt: EntityTypeName,
+    operation: EntityTypeName,
     call: EntityUid,
     read: EntityUid,
     prompt_action: EntityUid,
+    administer: EntityUid,
 }
 
 impl Types {
@@ -134,9 +138,11 @@ impl Types {
             tool: name("Tool")?,
             resource: name("Resource")?,
             prompt: name("Prompt")?,
+            operation: name("Operation")?,
             call: action("call")?,
             read: action("read")?,
             prompt_action: action("prompt")?,
+            administer: action("administer")?,
         })
     }
 }
@@ -161,6 +167,10 @@ impl<'a> Thing<'a> {
     pub(crate) fn tool(tool: &'a ToolSpec) -> Self {
         let category = tool.category.as_ref().map_or("", |c| &c.0);
         Self { name: tool.name.as_str(), risk: tool.risk.as_str(), category }
+    }
+
+    fn operation(operation: Operation) -> Self {
+        Self { name: operation.as_str(), risk: operation.risk().as_str(), category: "" }
     }
 
     fn readable(name: &'a str) -> Self {
@@ -325,6 +335,27 @@ impl Policies {
         Self::issue(verdict, purpose, principal, deadline, budget, trace)
     }
 
+    /// Whether `principal` may do `operation`.
+    pub fn decide_operation(&self, principal: &Principal, operation: Operation) -> Decision {
+        self.decide(principal, Act::Administer, &Thing::operation(operation), None).decision
+    }
+
+    /// Authorizes one operation of an administrator.
+    ///
+    /// # Errors
+    /// The rule that refused.
+    pub fn authorize_operation(
+        &self,
+        principal: &Principal,
+        operation: Operation,
+        deadline: Instant,
+        budget: Budget,
+        trace: TraceContext,
+    ) -> Result<Permit, Refusal> {
+        let verdict = self.decide(principal, Act::Administer, &Thing::operation(operation), None);
+        Self::issue(verdict, Purpose::Operation(operation), principal, deadline, budget, trace)
+    }
+
     fn issue(
         verdict: Verdict,
         purpose: Purpose,
@@ -400,6 +431,7 @@ impl Policies {
             Act::Call | Act::Listing => self.compiled.tools.get(name),
             Act::Read | Act::Family => Some(&self.compiled.read),
             Act::Prompt => Some(&self.compiled.prompt),
+            Act::Administer => Some(&self.compiled.operation),
         }
     }
 
@@ -446,7 +478,7 @@ impl Policies {
         let set = match act {
             Act::Listing => rules.listing.as_ref().unwrap_or(&rules.call),
             Act::Family => rules.family.as_ref().unwrap_or(&rules.call),
-            Act::Call | Act::Read | Act::Prompt => &rules.call,
+            Act::Call | Act::Read | Act::Prompt | Act::Administer => &rules.call,
         };
         let (decision, mut applying) = self.ask(set, &request, &entities);
         if act == Act::Listing && rules.needs_arguments && &*decision.rule == POLICY_ERROR {
@@ -524,6 +556,7 @@ impl Policies {
             Act::Call | Act::Listing => (&self.types.tool, &self.types.call),
             Act::Read | Act::Family => (&self.types.resource, &self.types.read),
             Act::Prompt => (&self.types.prompt, &self.types.prompt_action),
+            Act::Administer => (&self.types.operation, &self.types.administer),
         };
         let who = uid(&self.types.principal, principal.id.as_str());
         let what = uid(kind, thing.name);

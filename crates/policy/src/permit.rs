@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use portcullis_model::{CallerToken, NameSet, Principal, PrincipalId, RiskClass, Scope, ToolName, TraceContext};
 
 use crate::limits::Limits;
+use crate::operations::Operation;
 
 /// What may be spent on one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub enum Purpose {
         /// What was asked for (`resource:<uri>`, `prompt:<name>`, `completion:<argument>`).
         what: Arc<str>,
     },
+    /// One operation of an administrator.
+    Operation(Operation),
     /// Standing work of the server itself; see [`Charter`].
     Charter {
         /// The purpose, as it appears in audit records.

@@ -14,11 +14,12 @@ use cedar_policy::{EntityUid, Policy, PolicyId, PolicySet};
 use crate::error::PolicyError;
 use crate::expression::Uses;
 use crate::limits::Limits;
+use crate::operations::Operation;
 use crate::schema::ACTIONS;
 use crate::vocabulary::{PolicyText, Vocabulary, did_you_mean};
 
 /// Rule names the gate uses for itself; a policy of the same name would make audit records ambiguous.
-const RESERVED: [&str; 18] = [
+const RESERVED: [&str; 20] = [
     "admission",
     "approval",
     "argument-schema",
@@ -27,7 +28,9 @@ const RESERVED: [&str; 18] = [
     "charter",
     "default",
     "external-policy",
+    "installation-wide",
     "no-rule-allows",
+    "operation-approval",
     "own-catalogue",
     "policy-error",
     "product",
@@ -45,6 +48,7 @@ pub(crate) enum Target {
     Tool(String),
     Read,
     Prompt,
+    Operation,
 }
 
 impl Target {
@@ -53,6 +57,7 @@ impl Target {
             Self::Tool(_) => "call",
             Self::Read => "read",
             Self::Prompt => "prompt",
+            Self::Operation => "administer",
         }
     }
 
@@ -61,6 +66,7 @@ impl Target {
             Self::Tool(_) => "Tool",
             Self::Read => "Resource",
             Self::Prompt => "Prompt",
+            Self::Operation => "Operation",
         }
     }
 }
@@ -71,6 +77,7 @@ impl std::fmt::Display for Target {
             Self::Tool(name) => write!(f, "tool '{name}'"),
             Self::Read => f.write_str("resources"),
             Self::Prompt => f.write_str("prompts"),
+            Self::Operation => f.write_str("operations"),
         }
     }
 }
@@ -135,7 +142,9 @@ impl Rule {
     /// Whether its scope fits the target.
     pub(crate) fn is_about(&self, target: &Target, vocabulary: &Vocabulary) -> bool {
         let acts = match &self.template.action {
-            ActionConstraint::Any => true,
+            // Whoever allows everything thinks of tools: administration is granted by its name or not at all. It is
+            // forbidden with everything else, though.
+            ActionConstraint::Any => self.template.effect == Effect::Forbid || *target != Target::Operation,
             ActionConstraint::Eq(action) => action.eid == target.action(),
             ActionConstraint::In(actions) => actions.iter().any(|a| a.eid == target.action()),
         };
@@ -174,7 +183,7 @@ impl Rule {
     ) -> Result<Policy, PolicyError> {
         let resource = match target {
             Target::Tool(_) => ResourceConstraint::Any,
-            Target::Read | Target::Prompt => self.template.resource.clone(),
+            Target::Read | Target::Prompt | Target::Operation => self.template.resource.clone(),
         };
         let action = ActionConstraint::Eq(action_uid(&self.template, target)?);
         let template = Template::new(self.template.id.clone(), effect, self.template.principal.clone(), action, resource);
@@ -289,6 +298,7 @@ fn check_name(policy: &str, literal: &EntityUid, vocabulary: &Vocabulary) -> Res
         "Portcullis::Role" => ("role", vocabulary.all_roles()),
         "Portcullis::Product" => ("product", vocabulary.products.keys().map(String::as_str).collect()),
         "Portcullis::Action" => ("action", ACTIONS.into()),
+        "Portcullis::Operation" => ("operation", Operation::ALL.map(Operation::as_str).into()),
         // Principals, resources and prompts come and go; other types are the schema's to refuse.
         _ => return Ok(()),
     };

@@ -1,5 +1,5 @@
 //! The Cedar schemas policies are checked against, generated from what exists: one for each tool, in which `call` carries
-//! that tool's arguments, one each for reading and prompts. Strict, so that a misspelt argument is an error at load.
+//! that tool's arguments, one each for reading, prompts and operations. Strict, so that a misspelt argument is an error at load.
 //!
 //! Must not decide anything.
 
@@ -9,13 +9,14 @@ use serde_json::{Map, Value, json};
 use crate::arguments::{ArgumentKind, ToolShape};
 
 /// The actions there are.
-pub(crate) const ACTIONS: [&str; 3] = ["call", "read", "prompt"];
+pub(crate) const ACTIONS: [&str; 4] = ["call", "read", "prompt", "administer"];
 
 /// The schema of one action. `tool` is the shape of the tool for `call`.
 pub(crate) fn schema(action: &str, tool: Option<&ToolShape>) -> Result<Schema, String> {
     let target = match action {
         "read" => "Resource",
         "prompt" => "Prompt",
+        "administer" => "Operation",
         _ => "Tool",
     };
     let context = context(tool);
@@ -27,7 +28,7 @@ pub(crate) fn schema(action: &str, tool: Option<&ToolShape>) -> Result<Schema, S
 /// The schema of all actions, for rules that do not ask for the context.
 pub(crate) fn general() -> Result<Schema, String> {
     let one = |target: &str| json!({"appliesTo": {"principalTypes": ["Principal"], "resourceTypes": [target], "context": context(None)}});
-    build(&json!({"call": one("Tool"), "read": one("Resource"), "prompt": one("Prompt")}))
+    build(&json!({"call": one("Tool"), "read": one("Resource"), "prompt": one("Prompt"), "administer": one("Operation")}))
 }
 
 fn build(actions: &Value) -> Result<Schema, String> {
@@ -41,6 +42,7 @@ fn build(actions: &Value) -> Result<Schema, String> {
             "Tool": target(&["Product"]),
             "Resource": target(&[]),
             "Prompt": target(&[]),
+            "Operation": target(&[]),
         },
         "actions": actions,
     }});
