@@ -99,7 +99,10 @@ impl Caller {
 
 /// Who authenticated from where lately, so that a success is recorded once in a while and not for every request.
 #[derive(Debug, Default)]
-pub(crate) struct Acquaintances(Mutex<HashMap<(PrincipalId, Option<IpAddr>), Instant>>);
+pub(crate) struct Acquaintances(Mutex<HashMap<Acquaintance, Instant>>);
+
+/// Who, from where, at which listener.
+type Acquaintance = (PrincipalId, Option<IpAddr>, Transport);
 
 impl Acquaintances {
     /// How long a success is not recorded again.
@@ -116,7 +119,7 @@ impl Acquaintances {
                 known.clear();
             }
         }
-        let key = (caller.principal.id.clone(), caller.peer.map(|peer| peer.ip()));
+        let key = (caller.principal.id.clone(), caller.peer.map(|peer| peer.ip()), caller.transport);
         match known.get(&key) {
             Some(seen) if now.duration_since(*seen) < Self::WHILE => false,
             _ => {
@@ -127,7 +130,7 @@ impl Acquaintances {
     }
 
     pub(crate) fn forget(&self, caller: &Caller) {
-        let key = (caller.principal.id.clone(), caller.peer.map(|peer| peer.ip()));
+        let key = (caller.principal.id.clone(), caller.peer.map(|peer| peer.ip()), caller.transport);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portcullis_guard::{ClientFault, Released};
-use portcullis_identity::{Accepted, Presented};
+use portcullis_identity::{Accepted, Door, IdentityRefusal, Presented};
 use portcullis_model::{Fault, FaultCode, TraceContext};
 use portcullis_policy::Refusal;
 
@@ -23,7 +23,32 @@ impl Gateway {
         {
             return Err(self.stranger(presented, turned.rule, &turned.fault));
         }
-        let Accepted { principal, token } = match self.identity.accept(presented).await {
+        let identified = self.identity.accept(presented).await;
+        self.receive(presented, identified)
+    }
+
+    /// The same at the admin listener: who wants to administer or to scrape, by a credential that opens one of `doors`.
+    ///
+    /// # Errors
+    /// As [`Gateway::identify`].
+    pub async fn identify_admin(&self, presented: &Presented<'_>, doors: &[Door]) -> Result<Caller, Released<ClientFault>> {
+        if let Some(peer) = presented.peer
+            && let Err(turned) = self.admission.admit_address(peer.ip())
+        {
+            return Err(self.stranger(presented, turned.rule, &turned.fault));
+        }
+        // A token that could be exchanged for sources is of no use to an administrator.
+        let identified = self.identity.identify_admin(presented, doors).await.map(Accepted::from);
+        self.receive(presented, identified)
+    }
+
+    /// From a principal to a caller, with the record of how it went.
+    fn receive(
+        &self,
+        presented: &Presented<'_>,
+        identified: Result<Accepted, IdentityRefusal>,
+    ) -> Result<Caller, Released<ClientFault>> {
+        let Accepted { principal, token } = match identified {
             Ok(accepted) => accepted,
             Err(refusal) => return Err(self.stranger(presented, refusal.rule(), &refusal.fault())),
         };

@@ -186,6 +186,7 @@ impl Gateway {
         let house = self.house.load_full();
         // 2. Find. What the principal may not call does not exist for it.
         let found = house.catalogue.tool(&request.tool);
+        journey.note(|end| end.known = found.is_some());
         let decision = found.map(|entry| house.decide(caller, entry.tool.spec()));
         // 3. Admit, also those who ask for what does not exist.
         let _place = Self::note_rate(caller, self.admission.admit(&principal.id, &principal.tenant).await)?;

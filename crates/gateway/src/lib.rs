@@ -2,6 +2,7 @@
 //!
 //! Knows tools, resources and prompts only through `ports`, backends not at all. Read [`gate`] first.
 
+mod administration;
 mod admission;
 mod approvals;
 mod caller;
@@ -15,7 +16,8 @@ mod profiles;
 mod record;
 mod steps;
 
-pub use admission::{Admission, Holder, LedgerError, LimitSettings, Rate, RateState, TokenLedger};
+pub use administration::OperationRequest;
+pub use admission::{Admission, GateLoad, Holder, LedgerError, LimitSettings, Rate, RateState, TokenLedger};
 pub use approvals::{ApprovalError, ApprovalRecord, ApprovalSettings, ApprovalState, Approvals};
 pub use caller::{CallRequest, Caller, GetPrompt, LookupRequest};
 pub use catalogue::{Catalogue, CatalogueBuilder, CatalogueError};

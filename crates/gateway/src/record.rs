@@ -25,6 +25,8 @@ pub struct RoadEnd {
     pub method: &'static str,
     /// Tool, prompt or resource asked for; cut to a bounded length.
     pub target: String,
+    /// Whether the target is a tool of the catalogue, so that its name is one of a bounded number.
+    pub known: bool,
     /// Arguments, to be fingerprinted by the recorder, never stored.
     pub arguments: Option<Value>,
     /// What the tool can do at worst; absent for what is no tool call.
@@ -68,6 +70,7 @@ impl RoadEnd {
             session: None,
             method,
             target: String::new(),
+            known: false,
             arguments: None,
             risk: None,
             allowed: false,

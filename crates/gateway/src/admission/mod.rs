@@ -48,6 +48,19 @@ pub struct Admission<C: Clock = DefaultClock> {
     settings: LimitSettings,
 }
 
+/// How full the house is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GateLoad {
+    /// Calls running.
+    pub running: usize,
+    /// Calls that may run at once.
+    pub running_limit: usize,
+    /// Calls waiting for a place.
+    pub waiting: usize,
+    /// Calls that may wait.
+    pub waiting_limit: usize,
+}
+
 /// A place in the house; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Admitted {
@@ -167,6 +180,23 @@ impl<C: Clock + Clone> Admission<C> {
         self.ledger.spend(&principal.tenant, tokens);
     }
 
+    /// Whether this principal may do one more operation of an administrator. Its own rate counts; places and the rate of
+    /// everybody do not, so that a crowd of callers cannot keep an administrator from revoking their keys.
+    pub(crate) fn admit_operation(&self, principal: &PrincipalId) -> Result<RateState, Turned> {
+        self.own_rate(principal)
+    }
+
+    /// What is running and waiting now.
+    pub(crate) fn load(&self) -> GateLoad {
+        let (running_limit, waiting_limit) = (self.settings.concurrent as usize, self.settings.queue as usize);
+        GateLoad {
+            running: running_limit.saturating_sub(self.all.available_permits()),
+            running_limit,
+            waiting: waiting_limit.saturating_sub(self.queue.available_permits()),
+            waiting_limit,
+        }
+    }
+
     /// Whether this principal may call this tool once more now.
     pub(crate) fn admit_tool(&self, principal: &PrincipalId, tool: &str, risk: RiskClass) -> Result<(), Turned> {
         let key = (principal.clone(), Arc::from(tool));
@@ -185,10 +215,7 @@ impl<C: Clock + Clone> Admission<C> {
     }
 
     fn check(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<RateState, Turned> {
-        let left = self.principals.take(principal).map_err(|seconds| {
-            let limit = self.principals.rate().per_second;
-            Turned::new("rate-limit", format!("more than {limit} calls per second; the next one may come in {seconds}s"), seconds)
-        })?;
+        let rate = self.own_rate(principal)?;
         self.tenants.take(tenant).map_err(|seconds| {
             let limit = self.tenants.rate().per_second;
             let message = format!("more than {limit} calls per second of your tenant; the next one may come in {seconds}s");
@@ -206,6 +233,14 @@ impl<C: Clock + Clone> Admission<C> {
         };
         spent(self.settings.tokens_per_day, self.ledger.spent(principal), "token-budget", "this credential")?;
         spent(self.settings.tenant_tokens_per_day, self.ledger.spent(tenant), "tenant-token-budget", "your tenant")?;
+        Ok(rate)
+    }
+
+    fn own_rate(&self, principal: &PrincipalId) -> Result<RateState, Turned> {
+        let left = self.principals.take(principal).map_err(|seconds| {
+            let limit = self.principals.rate().per_second;
+            Turned::new("rate-limit", format!("more than {limit} calls per second; the next one may come in {seconds}s"), seconds)
+        })?;
         Ok(RateState { burst: left.burst, per_second: self.principals.rate().per_second.get(), remaining: left.remaining })
     }
 
