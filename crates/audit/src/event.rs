@@ -33,6 +33,8 @@ pub enum EventKind {
     Failed,
     /// A resource, prompt, completion or listing was asked for.
     Lookup,
+    /// An administrator did something; what was changed has a record of its own beside it.
+    Admin,
     /// A credential was accepted or refused.
     Authentication,
     /// A key was made or taken back.
@@ -92,6 +94,7 @@ impl EventKind {
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Lookup => "lookup",
+            Self::Admin => "admin",
             Self::Authentication => "authentication",
             Self::Key => "key",
             Self::Config => "config",

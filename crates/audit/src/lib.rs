@@ -68,14 +68,14 @@ pub use event::{AuditEvent, ChainMark, Checkpoint, Decision, Erasure, EventKind,
 pub use export::{CsvExport, neutralised};
 pub use failure::{FailurePolicy, Reaction};
 pub use kinds::{ApprovalStep, LogOns};
-pub use log::{Appended, AuditLog, AuditOptions};
+pub use log::{Appended, AuditCounts, AuditLog, AuditOptions};
 pub use ocsf::{OCSF_VERSION, to_ocsf};
 pub use read::{AuditFilter, Outcome, Query, Record, Tail, Unreadable, query, tail};
 pub use retention::Retention;
 pub use settings::AuditSettings;
 pub use sign::{PublicKey, public_key};
 pub use sinks::{
-    LagSettings, MakeCharter, OtlpSettings, Shippers, SinkBegin, SinkPace, SinkSettings, SinkState, SinkTarget, Sinks,
+    LagSettings, MakeCharter, OtlpSettings, Shippers, SinkBegin, SinkPace, SinkSettings, SinkState, SinkTarget, SinkView, Sinks,
     SyslogSettings, SyslogTransport, WebhookSettings, sink_states,
 };
 pub use stats::{Outcomes, Statistics, percentile};

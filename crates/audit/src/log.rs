@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -130,6 +131,19 @@ pub struct AuditLog {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
     fingerprinter: Fingerprinter,
+    appended: AtomicU64,
+    not_appended: AtomicU64,
+}
+
+/// What this process wrote since it opened the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AuditCounts {
+    /// Records written.
+    pub appended: u64,
+    /// Records that could not be written.
+    pub failed: u64,
+    /// Calls that went ahead without a record and are not yet accounted for by one.
+    pub unrecorded: u64,
 }
 
 impl std::fmt::Debug for AuditLog {
@@ -211,14 +225,36 @@ impl AuditLog {
             .name("audit-sync".to_owned())
             .spawn(move || background.keep_synced())
             .map_err(AuditError::file(directory, "watched"))?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)), fingerprinter })
+        Ok(Self {
+            shared,
+            thread: Mutex::new(Some(thread)),
+            fingerprinter,
+            appended: AtomicU64::new(0),
+            not_appended: AtomicU64::new(0),
+        })
     }
 
     /// Writes one record. On an error nothing was recorded and what it is about must not go ahead.
     pub fn append(&self, event: impl Borrow<AuditEvent>) -> Result<Appended, AuditError> {
-        let event = event.borrow().encode(&self.shared.sealer)?;
+        let appended = self.append_uncounted(event.borrow());
+        let counter = if appended.is_ok() { &self.appended } else { &self.not_appended };
+        counter.fetch_add(1, Ordering::Relaxed);
+        appended
+    }
+
+    fn append_uncounted(&self, event: &AuditEvent) -> Result<Appended, AuditError> {
+        let event = event.encode(&self.shared.sealer)?;
         let mut state = locked(&self.shared.state);
         self.shared.append(&mut state, &event)
+    }
+
+    /// What was written since the log was opened here, and what could not be.
+    pub fn counts(&self) -> AuditCounts {
+        AuditCounts {
+            appended: self.appended.load(Ordering::Relaxed),
+            failed: self.not_appended.load(Ordering::Relaxed),
+            unrecorded: self.unrecorded(),
+        }
     }
 
     /// Writes the record of a call of the given risk class. When that fails and the operator chose to go on for this

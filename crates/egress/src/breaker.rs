@@ -81,6 +81,11 @@ impl Breaker {
         Ok(Pass { breaker: Arc::clone(self), probe, settled: false })
     }
 
+    /// Whether requests are turned away, or one is trying whether they can be sent again.
+    pub(crate) fn is_open(&self) -> bool {
+        !matches!(*self.state.lock().unwrap_or_else(PoisonError::into_inner), State::Closed { .. })
+    }
+
     fn settle(&self, probe: bool, alive: bool, now: Instant) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state = match (*state, alive) {

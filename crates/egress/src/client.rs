@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use crate::body::CappedBody;
 use crate::breaker::{Breaker, Pass};
 use crate::error::chain;
+use crate::meter::{Meter, meter};
 use crate::resolver::{Lookup, SystemLookup};
 use crate::retry::{MAX_RETRIES, is_out_of_service, pause, retry_after};
 use crate::{Authentication, EgressConfig, EgressConfigError, EgressError, EgressErrorKind, EgressRequest, origin};
@@ -37,6 +38,7 @@ pub(crate) struct Inner {
     limit: u64,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) breaker: Arc<Breaker>,
+    meter: Arc<Meter>,
 }
 
 impl fmt::Debug for EgressClient {
@@ -84,9 +86,12 @@ impl EgressClient {
     #[expect(clippy::needless_pass_by_value, reason = "the configuration holds secrets that should not outlive the client")]
     pub(crate) fn with_lookup(config: EgressConfig, lookup: Arc<dyn Lookup>) -> Result<Self, EgressConfigError> {
         let built = config.build(lookup)?;
+        let name: Arc<str> = Arc::from(config.name.as_str());
+        let breaker = Breaker::new(config.breaker_failures, config.breaker_rest);
         Ok(Self {
             inner: Arc::new(Inner {
-                name: Arc::from(config.name.as_str()),
+                meter: meter(&name, &breaker),
+                name,
                 origin: origin::origin(&built.base),
                 base: built.base,
                 authentication: config.authentication.clone(),
@@ -94,7 +99,7 @@ impl EgressClient {
                 http: built.http,
                 limit: config.max_response_bytes,
                 slots: Arc::new(Semaphore::new(config.concurrency.min(Semaphore::MAX_PERMITS))),
-                breaker: Breaker::new(config.breaker_failures, config.breaker_rest),
+                breaker,
             }),
         })
     }
@@ -119,6 +124,7 @@ impl EgressClient {
     /// A response of any status is a response; only what kept a response from arriving is an error.
     pub async fn send(&self, permit: &Permit, request: EgressRequest) -> Result<EgressResponse, EgressError> {
         let result = self.checked(permit, &request).await;
+        self.inner.meter.ended(&result);
         result.map_err(|kind| EgressError::new(&self.inner.name, kind))
     }
 

@@ -25,7 +25,9 @@ mod voice;
 mod watch;
 
 pub use client::{ListedTool, McpClient, McpClientError, ToolAnswer};
-pub use http::{ConnectionSettings, HostPolicy, HttpSettings, SessionLimits, host_checked, router, serve, serve_with};
+pub use http::{
+    ConnectionSettings, HostPolicy, HttpSettings, SessionCount, SessionLimits, host_checked, router, serve, serve_with,
+};
 pub use stdio::{StdioEnd, StdioError, serve_stdio, serve_stream};
 
 /// Directive for the log filter: rmcp reports three INFO events per request, which cost more than the request, and a

@@ -29,4 +29,4 @@ pub use ingest::{IngestAuthorizer, IngestLimits, IngestRefusal, LoopbackOnly, Ot
 pub use scrub::Scrubber;
 pub use settings::{RecordLimits, SqlLimits, StoreSettings};
 pub use source::EmbeddedSource;
-pub use store::{Encoding, IngestError, Receipt, Store, StoreStats, TableStats};
+pub use store::{Encoding, IngestCounts, IngestError, Receipt, Store, StoreCounts, StoreStats, TableStats};

@@ -22,7 +22,7 @@ mod settings;
 mod shipper;
 
 pub(crate) use cursor::shipped_to_all;
-pub use monitor::{Shippers, SinkState, sink_states};
+pub use monitor::{Shippers, SinkState, SinkView, sink_states};
 pub(crate) use settings::check;
 pub use settings::{
     LagSettings, OtlpSettings, SinkBegin, SinkSettings, SinkTarget, SyslogSettings, SyslogTransport, WebhookSettings,

@@ -139,6 +139,17 @@ impl Monitor {
     }
 }
 
+/// How the sinks of this process stood a moment ago. Cheap to clone and to ask.
+#[derive(Debug, Clone, Default)]
+pub struct SinkView(Arc<Mutex<Vec<SinkState>>>);
+
+impl SinkView {
+    /// By sink, in the order of the configuration.
+    pub fn states(&self) -> Vec<SinkState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// The sinks at work. Dropped without [`stop`](Self::stop), they end at once; what was not delivered is next time.
 #[derive(Debug)]
 pub struct Shippers {
@@ -176,7 +187,12 @@ impl Shippers {
 
     /// How the sinks stood a moment ago.
     pub fn states(&self) -> Vec<SinkState> {
-        self.states.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.view().states()
+    }
+
+    /// A look at the sinks that can be kept.
+    pub fn view(&self) -> SinkView {
+        SinkView(Arc::clone(&self.states))
     }
 
     /// Hands over what is left, for two seconds at most, and ends. Call it before the log is closed.

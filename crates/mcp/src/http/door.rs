@@ -74,6 +74,7 @@ impl Door {
         let limits = StreamLimits { per_principal: settings.streams_per_principal, in_all: settings.streams };
         let face = Arc::new(Face::new(gateway, limits, settings.closing.clone()));
         let sessions = Arc::new(Sessions::new(settings.session_limits));
+        settings.session_count.count(&sessions);
         // Host and Origin were checked in front of every route.
         let config = StreamableHttpServerConfig::default()
             .disable_allowed_hosts()

@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use portcullis_wire::{ConnectionSettings, HostPolicy};
-pub use sessions::SessionLimits;
+pub use sessions::{SessionCount, SessionLimits};
 
 pub(crate) use answer::{NOT_RPC, request_id};
 pub(crate) use sessions::speaks_batches;
@@ -49,6 +49,8 @@ pub struct HttpSettings {
     pub sessions: bool,
     /// Bounds of sessions.
     pub session_limits: SessionLimits,
+    /// Where the number of open sessions can be asked.
+    pub session_count: SessionCount,
     /// Streams one principal may hold open.
     pub streams_per_principal: usize,
     /// Streams open in all.
@@ -88,6 +90,7 @@ impl Default for HttpSettings {
             admission_time: Duration::from_secs(2),
             sessions: true,
             session_limits: SessionLimits::default(),
+            session_count: SessionCount::default(),
             streams_per_principal: 32,
             streams: 512,
             refusals: Arc::new(()),

@@ -4,7 +4,7 @@
 //! To any other principal a session does not exist.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures::Stream;
@@ -81,6 +81,28 @@ pub(crate) struct Sessions {
     limits: SessionLimits,
 }
 
+/// How many sessions a face has open. Made before the face and given to it with its settings.
+#[derive(Clone, Default)]
+pub struct SessionCount(Arc<OnceLock<Weak<Sessions>>>);
+
+impl SessionCount {
+    /// Sessions open now; none before there is a face.
+    pub fn open(&self) -> usize {
+        self.0.get().and_then(Weak::upgrade).map_or(0, |sessions| sessions.open())
+    }
+
+    /// Counts these; only the first face is counted.
+    pub(crate) fn count(&self, sessions: &Arc<Sessions>) {
+        self.0.get_or_init(|| Arc::downgrade(sessions));
+    }
+}
+
+impl std::fmt::Debug for SessionCount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SessionCount").field(&self.open()).finish()
+    }
+}
+
 /// Why a session operation failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SessionFault {
@@ -112,6 +134,12 @@ impl Sessions {
             }
             _ => false,
         }
+    }
+
+    /// Sessions that are open now.
+    fn open(&self) -> usize {
+        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.values().filter(|entry| entry.seen.elapsed() <= self.limits.idle).count()
     }
 
     /// Whether batches were agreed upon in the session.

@@ -97,6 +97,7 @@ impl Shared {
 
     /// Tells of a refusal that is no matter of credentials.
     pub(super) fn tell(&self, peer: Option<SocketAddr>, refused: &Refused) {
+        self.store.note_refused(refused.reason());
         if let Some((rule, code)) = refused.recorded() {
             self.authorizer.refused(RequestRefusal { peer, rule, code, detail: &refused.message() });
         }

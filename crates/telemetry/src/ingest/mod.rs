@@ -135,6 +135,21 @@ impl Refused {
         })
     }
 
+    /// The reason, for counters.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Credential(_) => "credential",
+            Self::Origin(_) => "origin",
+            Self::TooLarge(_) => "too_large",
+            Self::TwoCredentials => "two_credentials",
+            Self::Malformed(_) => "malformed",
+            Self::Unsupported(_) => "unsupported",
+            Self::Busy { .. } => "busy",
+            Self::Unavailable(_) => "unavailable",
+            Self::Slow => "slow",
+        }
+    }
+
     /// The sentence for the sender.
     pub(crate) fn message(&self) -> String {
         match self {

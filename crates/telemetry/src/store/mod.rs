@@ -3,6 +3,7 @@
 mod commit;
 mod flush;
 mod maintain;
+mod meter;
 mod open;
 mod room;
 mod stats;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use portcullis_model::{Clock, TenantId};
 use tokio::sync::{Semaphore, oneshot};
 
+pub use meter::{IngestCounts, StoreCounts};
 pub use stats::{StoreStats, TableStats};
 
 use crate::catalog::Catalog;
@@ -33,6 +35,7 @@ use crate::segment::read::ReaderCache;
 use crate::settings::StoreSettings;
 use crate::wal::{Frame, MAX_PAYLOAD_BYTES};
 use commit::Command;
+use meter::Meter;
 use room::Room;
 
 /// Requests that wait for the disk at once; more wait for a place.
@@ -114,6 +117,7 @@ pub(crate) struct Inner {
     wal_bytes: AtomicU64,
     last_error: Mutex<Option<String>>,
     damage: Mutex<Vec<String>>,
+    pub(crate) meter: Meter,
     maintenance: (Mutex<bool>, Condvar),
     // One merge or removal at a time, whoever asks for it.
     maintaining: Mutex<()>,
@@ -141,6 +145,19 @@ impl Store {
 
     /// Stores one OTLP request under `tenant`. When this returns, its accepted records are on disk and can be queried.
     pub async fn ingest(
+        &self,
+        tenant: TenantId,
+        signal: OtlpSignal,
+        encoding: Encoding,
+        payload: Bytes,
+    ) -> Result<Receipt, IngestError> {
+        let bytes = payload.len();
+        let outcome = self.take_in(tenant, signal, encoding, payload).await;
+        self.inner.meter.ingested(signal, bytes, &outcome);
+        outcome
+    }
+
+    async fn take_in(
         &self,
         tenant: TenantId,
         signal: OtlpSignal,
@@ -246,6 +263,16 @@ impl Store {
         self.inner.stats()
     }
 
+    /// What it took in and answered since it was opened. Cheap.
+    pub fn counts(&self) -> StoreCounts {
+        self.inner.meter.counts()
+    }
+
+    /// Counts a request the door refused.
+    pub(crate) fn note_refused(&self, reason: &str) {
+        self.inner.meter.refused(reason);
+    }
+
     /// The settings it was opened with.
     pub fn settings(&self) -> &StoreSettings {
         &self.inner.settings
@@ -263,10 +290,12 @@ impl Store {
 
     /// A place among the queries that read at once.
     pub(crate) async fn query_turn(&self, deadline: Instant) -> Result<tokio::sync::OwnedSemaphorePermit> {
-        tokio::time::timeout_at(deadline.into(), Arc::clone(&self.inner.queries).acquire_owned())
+        let turn = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.inner.queries).acquire_owned())
             .await
             .map_err(|_| StoreError::Deadline)?
-            .map_err(|_| StoreError::Closed)
+            .map_err(|_| StoreError::Closed)?;
+        self.inner.meter.queried();
+        Ok(turn)
     }
 
     /// Reads on a blocking thread until `deadline`; dropping the future stops the reading.

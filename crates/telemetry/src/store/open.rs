@@ -11,6 +11,7 @@ use portcullis_model::{Clock, TenantId};
 use tokio::sync::Semaphore;
 
 use super::commit::Committer;
+use super::meter::Meter;
 use super::room::Room;
 use super::{COMMIT_QUEUE, Inner, QUERIES, State, flush, lock, maintain};
 use crate::catalog::{Catalog, Change};
@@ -47,6 +48,7 @@ pub(super) fn open(settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<Arc
         wal_bytes: AtomicU64::new(0),
         last_error: Mutex::new(None),
         damage: Mutex::new(Vec::new()),
+        meter: Meter::default(),
         maintenance: (Mutex::new(false), Condvar::new()),
         maintaining: Mutex::new(()),
         directory_lock: Mutex::new(Some(held)),
