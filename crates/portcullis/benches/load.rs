@@ -34,7 +34,7 @@ fn main() {
     let product_address = free_port();
     let config = home.path().join("portcullis.yaml");
     let text = format!(
-        "data: '{}'\nlisten: {{mcp: '{product_address}'}}\nstore: {{enabled: false}}\ningest: {{enabled: false}}\n\
+        "data: '{}'\nlisten: {{mcp: '{product_address}'}}\nstore: {{enabled: false}}\ningest: {{enabled: false}}\nadmin: {{enabled: false}}\n\
          limits: {{calls_per_second: 1000000, burst: 1000000, concurrent_per_principal: 1000, concurrent: 1000, tokens_per_day: 0, \
          address: {{per_second: 1000000, burst: 1000000}}, tool: {{per_second: 1000000, burst: 1000000}}, \
          tenant: {{calls_per_second: 1000000, burst: 1000000, concurrent: 1000, tokens_per_day: 0}}, \

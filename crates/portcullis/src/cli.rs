@@ -155,6 +155,10 @@ pub enum DoorArg {
     Mcp,
     /// Send telemetry over OTLP.
     Ingest,
+    /// Administer over HTTP: status, keys, approvals, the audit log. What it may do, its role says.
+    Admin,
+    /// Scrape the server's own metrics.
+    Metrics,
 }
 
 /// What to do with keys.

@@ -3,23 +3,24 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use portcullis_acme::Keeper;
-use portcullis_audit::{AuditEvent, AuditLog, EventKind, Shippers, Sinks};
+use portcullis_audit::{AuditEvent, AuditLog, EventKind, Shippers, SinkState, SinkView, Sinks};
 use portcullis_config::RateSettings;
 use portcullis_connectors::prometheus::PrometheusSource;
+use portcullis_console::{MeasuredRecorder, Metrics};
 use portcullis_gateway::{
     Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, ProfileMode,
-    Profiles, Rate, TokenLedger,
+    Profiles, Rate, Recorder, TokenLedger,
 };
 use portcullis_guard::{Redactor, Releaser, Sanitizer};
 use portcullis_identity::token::Verifier;
 use portcullis_identity::{Identity, KeyRing, Pepper, local_principal, local_user};
-use portcullis_model::{Clock, KeyId, Scope, SourceName, SystemClock, TenantId, ToolSpec, WriteCategory};
+use portcullis_model::{Clock, KeyId, Principal, Scope, SourceName, SystemClock, TenantId, ToolSpec, WriteCategory};
 use portcullis_opa::OpaPolicy;
 use portcullis_policy::{
     BUILT_IN_ROLES, Budget, Charter, CharterGrant, ExternalPolicy, Policies, PolicyText, Products, Vocabulary,
@@ -81,8 +82,12 @@ impl Foundations {
 
     /// Records something done to a key by the local user.
     pub fn audit_key(&self, method: &'static str, key: &KeyId) -> anyhow::Result<()> {
-        let who = local_principal(&local_user(), "admin")?;
-        self.audit.append(AuditEvent::new(EventKind::Key).principal(&who).method(method).key(key.clone()))?;
+        self.audit_key_by(&local_principal(&local_user(), "admin")?, method, key)
+    }
+
+    /// Records something done to a key.
+    pub fn audit_key_by(&self, who: &Principal, method: &'static str, key: &KeyId) -> anyhow::Result<()> {
+        self.audit.append(AuditEvent::new(EventKind::Key).principal(who).method(method).key(key.clone()))?;
         Ok(())
     }
 
@@ -158,7 +163,11 @@ pub struct House {
     pub extensions: Extensions,
     /// Revisions of the extensions when the first catalogue was made.
     offered: Vec<u64>,
+    /// What happened here, in numbers.
+    pub metrics: Arc<Metrics>,
+    sink_view: OnceLock<SinkView>,
     in_force: ArcSwap<Config>,
+    file_in_force: AtomicBool,
     furnishing: Mutex<()>,
     clock: Arc<dyn Clock>,
     version: AtomicU64,
@@ -190,9 +199,12 @@ impl House {
         let external = crate::outside::policy(config, &policies, &secrets)?;
         let acme = crate::acme::keeper(config, &policies, &secrets)?;
         let sinks = Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant)).context("audit")?;
-        let tally = Arc::new(Tally::new(foundations.audit.clone(), scrubber.0.clone()));
+        let metrics = Arc::new(Metrics::new());
+        let tally = Arc::new(Tally::new(foundations.audit.clone(), scrubber.0.clone(), metrics.clone()));
         let ledger = Arc::new(TokenLedger::shared(foundations.state.clone(), clock.clone()));
         let profiles = Arc::new(foundations.profiles(config).await?);
+        let recorder: Arc<dyn Recorder> =
+            Arc::new(AuditRecorder { audit: foundations.audit.clone(), redactor: scrubber.0.clone(), tally: tally.clone() });
         let gateway = Gateway::new(GatewayParts {
             catalogue,
             policies,
@@ -203,11 +215,7 @@ impl House {
             profiles: profiles.clone(),
             external: external.clone().map(|policy| -> Arc<dyn ExternalPolicy> { policy }),
             releaser: releaser(config, &foundations.pseudonyms[..])?,
-            recorder: Arc::new(AuditRecorder {
-                audit: foundations.audit.clone(),
-                redactor: scrubber.0.clone(),
-                tally: tally.clone(),
-            }),
+            recorder: Arc::new(MeasuredRecorder::new(recorder, metrics.clone())),
             budget: Budget {
                 backend_bytes: config.limits.backend_answer.0,
                 answer_bytes: config.limits.answer.0,
@@ -233,7 +241,10 @@ impl House {
             sinks,
             extensions,
             offered,
+            metrics,
+            sink_view: OnceLock::new(),
             in_force: ArcSwap::from_pointee(config.clone()),
+            file_in_force: AtomicBool::new(true),
             furnishing: Mutex::new(()),
             clock,
             version: AtomicU64::new(1),
@@ -243,7 +254,7 @@ impl House {
     /// Takes over what can change while running: sources, policies, roles, enabled writes. All or nothing.
     pub fn reload(&self, config: &Config) -> anyhow::Result<()> {
         self.furnish(config)?;
-        self.in_force.store(Arc::new(config.clone()));
+        self.in_force.store(Arc::new(taken_over(&self.in_force.load(), config)));
         Ok(())
     }
 
@@ -283,6 +294,26 @@ impl House {
         self.secrets.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The settings in force.
+    pub fn in_force(&self) -> Arc<Config> {
+        self.in_force.load_full()
+    }
+
+    /// Whether the configuration file as it is now is in force.
+    pub fn configuration_in_force(&self) -> bool {
+        self.file_in_force.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the configuration file as it is now was taken over.
+    pub fn note_configuration(&self, taken_over: bool) {
+        self.file_in_force.store(taken_over, Ordering::Relaxed);
+    }
+
+    /// How the audit sinks stood a moment ago; none before they are fed.
+    pub fn sink_states(&self) -> Vec<SinkState> {
+        self.sink_view.get().map(SinkView::states).unwrap_or_default()
+    }
+
     /// Writes a record of the server's own life.
     pub fn audit_life(&self, kind: EventKind, note: impl Into<String>) {
         if let Err(error) = self.foundations.audit.append(AuditEvent::new(kind).note(note.into())) {
@@ -292,7 +323,9 @@ impl House {
 
     /// Begins to feed the audit sinks. Calls are stopped at once when a required one is too far behind.
     pub async fn feed_sinks(&self) -> Shippers {
-        self.sinks.start(&self.foundations.audit, &self.clock).await
+        let shippers = self.sinks.start(&self.foundations.audit, &self.clock).await;
+        self.sink_view.get_or_init(|| shippers.view());
+        shippers
     }
 
     /// Brings what is counted in memory together with the other processes that share the state.
@@ -320,6 +353,48 @@ impl House {
             tracing::error!(%error, "the store could not be closed in good order");
         }
         self.foundations.close().await;
+    }
+}
+
+/// The settings in force after a reload: what is taken over while running is new, everything else waits for a restart.
+fn taken_over(old: &Config, new: &Config) -> Config {
+    let Config {
+        data,
+        listen,
+        admin,
+        stdio,
+        identity,
+        ingest,
+        store,
+        external_policy,
+        upstreams,
+        redaction,
+        release,
+        approvals,
+        profiles,
+        limits,
+        audit,
+        log,
+        ..
+    } = old.clone();
+    Config {
+        data,
+        listen,
+        admin,
+        stdio,
+        identity,
+        ingest,
+        store,
+        external_policy,
+        upstreams,
+        redaction,
+        release,
+        approvals,
+        profiles,
+        limits,
+        audit,
+        log,
+        ..new.clone()
     }
 }
 

@@ -5,12 +5,16 @@ use std::sync::Arc;
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
 use portcullis_gateway::{Recorder, RoadEnd};
 use portcullis_guard::{Redactions, Redactor};
-use portcullis_model::{FaultCode, RiskClass};
+use portcullis_model::{FaultCode, PrincipalId, RiskClass};
 
 use crate::refusals::{Kind, Tally};
 
 /// Bytes of answer text that make one token, roughly; for the record's estimate only.
 const BYTES_PER_TOKEN: u64 = 4;
+/// What the methods of operations begin with; what they are about is no tool.
+const ADMIN: &str = "admin/";
+/// And those about keys.
+const ADMIN_KEYS: &str = "admin/keys.";
 
 /// Writes road ends into the audit log, without the secrets that callers and backends put into names and sentences.
 pub struct AuditRecorder {
@@ -23,7 +27,7 @@ pub struct AuditRecorder {
 }
 
 /// What can be refused as often as somebody sends it, without work being done: it is summed up when it becomes a flood.
-const CHEAP: [&str; 4] = ["authenticate", "unreadable", "session", "product"];
+const CHEAP: [&str; 5] = ["authenticate", "unreadable", "session", "product", "admin/enter"];
 
 impl Recorder for AuditRecorder {
     fn record(&self, end: &RoadEnd) -> Result<(), String> {
@@ -51,6 +55,7 @@ impl AuditRecorder {
             ("authenticate", ..) => EventKind::Authentication,
             ("bypass", ..) => EventKind::Bypass,
             ("approval.request" | "approval.use", ..) => EventKind::Approval,
+            (method, true, None) if method.starts_with(ADMIN) => EventKind::Admin,
             (_, false, Some(FaultCode::Cancelled)) | (_, true, Some(_)) => EventKind::Failed,
             (_, false, _) => EventKind::Refused,
             ("tools/call", true, None) => EventKind::Call,
@@ -72,7 +77,16 @@ impl AuditRecorder {
             event = event.principal(principal);
         }
         if !end.target.is_empty() {
-            event = event.tool(self.clean(&end.target));
+            let target = self.clean(&end.target);
+            event = match end.method {
+                // A key is somebody, whom an erasure must reach.
+                method if method.starts_with(ADMIN_KEYS) => match PrincipalId::new(format!("key:{target}")) {
+                    Ok(key) => event.about(key),
+                    Err(_) => event,
+                },
+                method if method.starts_with(ADMIN) => event.target(target),
+                _ => event.tool(target),
+            };
         }
         if let Some(session) = &end.session {
             event = event.session(session.to_string());

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use portcullis_audit::{AuditError, AuditEvent, AuditLog, Decision, EventKind};
+use portcullis_console::Metrics;
 use portcullis_guard::{Redactions, Redactor};
 use portcullis_wire::{Refusals, RequestRefusal};
 use tokio_util::sync::CancellationToken;
@@ -60,13 +61,14 @@ struct Windows {
 pub struct Tally {
     audit: Arc<AuditLog>,
     redactor: Redactor,
+    metrics: Arc<Metrics>,
     windows: Mutex<Windows>,
 }
 
 impl Tally {
     /// Nothing counted yet.
-    pub fn new(audit: Arc<AuditLog>, redactor: Redactor) -> Self {
-        Self { audit, redactor, windows: Mutex::default() }
+    pub fn new(audit: Arc<AuditLog>, redactor: Redactor, metrics: Arc<Metrics>) -> Self {
+        Self { audit, redactor, metrics, windows: Mutex::default() }
     }
 
     fn windows(&self) -> MutexGuard<'_, Windows> {
@@ -204,6 +206,7 @@ pub struct Listener {
 
 impl Refusals for Listener {
     fn refused(&self, refusal: RequestRefusal<'_>) {
+        self.tally.metrics.refused_request(&refusal);
         let kind = Kind { transport: self.transport, method: "request", rule: refusal.rule.to_owned(), who: None };
         let detail = self.tally.redactor.text(refusal.detail, &mut Redactions::default()).into_owned();
         let event = AuditEvent::new(EventKind::Refused)
@@ -226,7 +229,7 @@ mod tests {
 
     fn tally(directory: &std::path::Path) -> Arc<Tally> {
         let audit = Arc::new(AuditLog::open(directory, Arc::new(SystemClock)).unwrap());
-        Arc::new(Tally::new(audit, Redactor::new().unwrap()))
+        Arc::new(Tally::new(audit, Redactor::new().unwrap(), Arc::default()))
     }
 
     fn kind(rule: &str) -> Kind {

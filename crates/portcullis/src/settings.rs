@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use portcullis_audit::AuditSettings;
 use portcullis_config::{
-    ApprovalSettings, ConfigError, IngestSettings, LimitSettings, ListenSettings, Loaded, LogSettings, ProfileSettings,
-    StdioSettings, StoreSettings, WriteSettings,
+    AdminSettings, ApprovalSettings, ConfigError, IngestSettings, LimitSettings, ListenSettings, Loaded, LogSettings,
+    ProfileSettings, StdioSettings, StoreSettings, WriteSettings,
 };
 use portcullis_connectors::prometheus::PrometheusConfig;
 use portcullis_guard::{RedactionSettings, ReleaseSettings, SanitizeSettings};
@@ -104,6 +104,8 @@ pub struct Config {
     pub data: PathBuf,
     /// The MCP listener.
     pub listen: ListenSettings,
+    /// The admin listener: metrics, health, and the HTTP API of administrators.
+    pub admin: AdminSettings,
     /// MCP over standard input and output.
     pub stdio: StdioSettings,
     /// Who may come in, beside the holders of API keys.
@@ -156,6 +158,7 @@ impl Default for Config {
         Self {
             data: PathBuf::from("portcullis-data"),
             listen: ListenSettings::default(),
+            admin: AdminSettings::default(),
             stdio: StdioSettings::default(),
             identity: IdentitySettings::default(),
             ingest: IngestSettings::default(),

@@ -21,6 +21,8 @@ use crate::settings::Config;
 
 /// Setting of the MCP listener.
 const LISTEN: &str = "listen.tls";
+/// Setting of the admin listener.
+const ADMIN: &str = "admin.tls";
 /// Setting of the OTLP listeners.
 const INGEST: &str = "ingest.tls";
 /// How often the files of certificates are looked at.
@@ -33,6 +35,8 @@ const REMIND: Duration = Duration::from_hours(24);
 pub struct Doors {
     /// MCP.
     pub mcp: Option<Arc<Certificates>>,
+    /// Administration.
+    pub admin: Option<Arc<Certificates>>,
     /// OTLP over HTTP.
     pub otlp_http: Option<Arc<Certificates>>,
     /// OTLP over gRPC.
@@ -51,6 +55,7 @@ impl Doors {
             Some(Answers::Tls(challenges)) => Some(challenges.clone()),
             _ => None,
         };
+        let admin = config.admin.tls.as_ref().filter(|_| config.admin.enabled);
         let ingest = config.ingest.tls.as_ref().filter(|_| takes_telemetry(config));
         let load = |tls: Option<&TlsSettings>, protocol, challenges, setting: &'static str| {
             let loaded = tls.map(|tls| certificates(config, tls, protocol, challenges, setting == LISTEN));
@@ -58,6 +63,7 @@ impl Doors {
         };
         Ok(Self {
             mcp: load(config.listen.tls.as_ref(), Protocol::Http1, challenges, LISTEN)?,
+            admin: load(admin, Protocol::Http1, None, ADMIN)?,
             otlp_http: load(ingest, Protocol::Http1, None, INGEST)?,
             otlp_grpc: load(ingest, Protocol::Http2, None, INGEST)?,
         })
@@ -65,7 +71,7 @@ impl Doors {
 
     /// The certificates with the setting they come from.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, &Arc<Certificates>)> {
-        [(LISTEN, &self.mcp), (INGEST, &self.otlp_http), (INGEST, &self.otlp_grpc)]
+        [(LISTEN, &self.mcp), (ADMIN, &self.admin), (INGEST, &self.otlp_http), (INGEST, &self.otlp_grpc)]
             .into_iter()
             .filter_map(|(setting, certificates)| certificates.as_ref().map(|certificates| (setting, certificates)))
     }
@@ -140,7 +146,7 @@ fn certificates(
         }
         CertificateOrigin::Acme(_) => bail!("acme belongs into listen.tls; write same_as_listen: true here"),
         CertificateOrigin::Listen if is_listen => {
-            bail!("same_as_listen belongs into ingest.tls; say here where the certificate comes from")
+            bail!("same_as_listen belongs into ingest.tls or admin.tls; say here where the certificate comes from")
         }
         CertificateOrigin::Listen => {
             let listen =
@@ -152,7 +158,7 @@ fn certificates(
                 CertificateOrigin::Acme(_) => {
                     Ok(Certificates::awaited(own, &certificate_file(&config.data), protocol, clock, None)?)
                 }
-                CertificateOrigin::Listen => bail!("listen.tls: same_as_listen belongs into ingest.tls"),
+                CertificateOrigin::Listen => bail!("listen.tls: same_as_listen belongs into ingest.tls or admin.tls"),
             }
         }
     }
@@ -176,6 +182,10 @@ pub fn refuse_clear_text(config: &Config) -> anyhow::Result<()> {
     };
     let listen = &config.listen;
     check(listen.mcp, "listen.mcp", "listen", listen.tls.is_some(), listen.plaintext)?;
+    if config.admin.enabled {
+        let admin = &config.admin;
+        check(admin.listen, "admin.listen", "admin", admin.tls.is_some(), admin.plaintext)?;
+    }
     if takes_telemetry(config) {
         let ingest = &config.ingest;
         check(ingest.http, "ingest.http", "ingest", ingest.tls.is_some(), ingest.plaintext)?;
@@ -244,6 +254,10 @@ mod tests {
         assert!(refused(&config).is_some_and(|text| text.starts_with("ingest.grpc")));
         config.ingest.enabled = false;
         assert_eq!(refused(&config), None, "what is not opened needs nothing");
+        config.admin.listen = public;
+        assert!(refused(&config).is_some_and(|text| text.starts_with("admin.listen") && text.contains("admin.tls")));
+        config.admin.enabled = false;
+        assert_eq!(refused(&config), None);
         config.listen = ListenSettings { mcp: "[::ffff:10.0.0.1]:1".parse().unwrap(), ..ListenSettings::default() };
         assert!(refused(&config).is_some_and(|text| text.contains("listen.tls")));
         config.listen.mcp = "[::ffff:127.0.0.1]:1".parse().unwrap();

@@ -192,6 +192,7 @@ async function main(binary) {
   const settings = {
     data: join(folder, 'data'),
     listen: { mcp: `127.0.0.1:${port}` },
+    admin: { enabled: false },
     ingest: { http: `127.0.0.1:${otlpHttp}`, grpc: `127.0.0.1:${otlpGrpc}` },
     roles: ['newcomer'],
     identity: {

@@ -1,13 +1,12 @@
 //! `portcullis approvals`: the operator's yes or no to one call. The decision is recorded before it takes effect.
 
-use anyhow::Context;
-use portcullis_audit::{AuditEvent, Decision, EventKind};
 use portcullis_gateway::{ApprovalRecord, ApprovalState};
 use portcullis_identity::{local_principal, local_user};
 use portcullis_model::{Clock, SystemClock};
 
 use crate::cli::{ApprovalAction, OutputArgs};
 use crate::house::Foundations;
+use crate::operations::decide_approval;
 use crate::settings::Config;
 use crate::terminal::{paint, say, say_json, table};
 
@@ -27,11 +26,7 @@ async fn act(foundations: &Foundations, config: &Config, action: ApprovalAction)
         ApprovalAction::Deny { id } => (id, false),
     };
     let who = local_principal(&local_user(), "admin")?;
-    let (decision, method) = if granted { (Decision::Allow, "approval.grant") } else { (Decision::Deny, "approval.deny") };
-    let event =
-        AuditEvent::new(EventKind::Approval).principal(&who).method(method).decided(decision, "operator").note(id.clone());
-    foundations.audit.append(event).context("the decision cannot be recorded, so it is not made")?;
-    let record = if granted { book.grant(&id, &who.id).await? } else { book.deny(&id, &who.id).await? };
+    let record = decide_approval(foundations, &book, &who, &id, granted).await?;
     let (word, after) = if granted {
         ("granted", "The same call with the same arguments may now be made once.")
     } else {

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::bail;
-use portcullis_audit::{SinkState, VerifyOptions, sink_states, verify_with};
-use portcullis_config::ClientCertificates;
+use portcullis_audit::{SinkState, VerifyOptions, VerifyReport, sink_states, verify_with};
+use portcullis_config::{ClientCertificates, HealthFor};
 use portcullis_guard::Redactions;
 use portcullis_identity::KeyStatus;
 use portcullis_model::{Clock, SystemClock, format_duration, format_timestamp};
@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::guards;
 use crate::cli::OutputArgs;
 use crate::house::{House, audit_directory, redactor, refuse_open_doors, source_warnings};
+use crate::operations::SourceReport;
 use crate::settings::Config;
 use crate::terminal::{paint, say, say_json};
 
@@ -56,7 +57,7 @@ pub async fn run(config: &Config, output: &OutputArgs) -> anyhow::Result<()> {
     for upstream in house.extensions.upstreams() {
         let _ = tokio::time::timeout(FIRST_LOOK, upstream.first_look()).await;
     }
-    let lines = examine(config, &house).await;
+    let lines = self::lines(config, &house).await;
     house.close().await;
     let broken = lines.iter().filter(|l| l.state == State::Broken).count();
     if output.json {
@@ -81,7 +82,7 @@ pub async fn run(config: &Config, output: &OutputArgs) -> anyhow::Result<()> {
 /// The report as text lines, for the log at start-up.
 pub async fn report(config: &Config, house: &House) -> String {
     let mut text = String::new();
-    for line in examine(config, house).await {
+    for line in lines(config, house).await {
         let state = serde_json::to_value(line.state).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{} {}: {state}: {}", line.kind, line.name, line.detail);
@@ -89,7 +90,8 @@ pub async fn report(config: &Config, house: &House) -> String {
     text
 }
 
-async fn examine(config: &Config, house: &House) -> Vec<Line> {
+/// Every line of the report.
+pub async fn lines(config: &Config, house: &House) -> Vec<Line> {
     let mut lines = controls(config, house).await;
     lines.extend(guards::lines(config, house).await);
     let outside = crate::outside::report(house).await;
@@ -132,6 +134,12 @@ async fn controls(config: &Config, house: &House) -> Vec<Line> {
     for (name, state, detail) in tls_lines(config) {
         add(name, state, detail);
     }
+    if config.admin.enabled {
+        let (state, detail) = admin_line(config, house).await;
+        add("admin listener", state, detail);
+    } else {
+        add("admin listener", State::Off, "admin.enabled is false: no metrics, no health, no administration over HTTP".into());
+    }
     add("mcp listener", if loopback { State::On } else { State::Attention }, format!("{} ({where_to})", config.listen.mcp));
     let now = SystemClock.now();
     match house.foundations.keys.list().await {
@@ -168,10 +176,10 @@ async fn controls(config: &Config, house: &House) -> Vec<Line> {
     );
     add("argument schemas", State::On, "unknown and malformed arguments are refused".into());
     match house.foundations.audit.health() {
-        Ok(()) => match verify_with(&audit_directory(config), &with_key(config)) {
+        Ok(()) => match verified(config).await {
             Ok(report) if report.is_intact() => add("audit", State::On, format!("{} records, chain intact", report.records())),
             Ok(report) => add("audit", State::Broken, format!("{} findings; see portcullis audit verify", report.findings.len())),
-            Err(error) => add("audit", State::Broken, error.to_string()),
+            Err(error) => add("audit", State::Broken, format!("{error:#}")),
         },
         Err(reason) => add("audit", State::Broken, format!("calls are refused: {reason}")),
     }
@@ -206,6 +214,31 @@ async fn controls(config: &Config, house: &House) -> Vec<Line> {
         add("embedded store", State::Off, "store.enabled is false".into());
     }
     lines
+}
+
+/// The admin listener: who reaches it, and who could come in.
+async fn admin_line(config: &Config, house: &House) -> (State, String) {
+    let near = config.admin.listen.ip().to_canonical().is_loopback();
+    let where_to = if near { "this machine only" } else { "other machines can reach it" };
+    let health = match config.admin.health {
+        HealthFor::Anyone => "a bare alive and ready without a credential",
+        HealthFor::ThisMachine => "a bare alive and ready without a credential on this machine",
+    };
+    let place = format!("{} ({where_to}); {health}", config.admin.listen);
+    match super::admin::ways_in(config, house).await {
+        Ok(ways) if ways.is_empty() => {
+            let mend = "portcullis key create --label NAME --scope admin --role admin, or --scope metrics";
+            (if near { State::On } else { State::Broken }, format!("{place}; nobody can come in yet: {mend}"))
+        }
+        Ok(ways) => (if near { State::On } else { State::Attention }, format!("{place}; opened by {}", ways.join(", "))),
+        Err(error) => (State::Broken, format!("{place}; {error:#}")),
+    }
+}
+
+/// Checks the audit log, on a thread that may wait for a disk.
+async fn verified(config: &Config) -> anyhow::Result<VerifyReport> {
+    let (directory, options) = (audit_directory(config), with_key(config));
+    Ok(tokio::task::spawn_blocking(move || verify_with(&directory, &options)).await??)
 }
 
 /// The key the audit log is checked with.
@@ -273,6 +306,9 @@ fn tls_lines(config: &Config) -> Vec<(&'static str, State, String)> {
         lines.push((name, state, format!("{}, valid until {until}{hint}; {clients}", certificates.file().display())));
     };
     add("mcp tls", doors.mcp.as_ref(), config.listen.mcp.ip().to_canonical().is_loopback());
+    if config.admin.enabled {
+        add("admin tls", doors.admin.as_ref(), config.admin.listen.ip().to_canonical().is_loopback());
+    }
     if crate::wire::takes_telemetry(config) {
         let near = [config.ingest.http, config.ingest.grpc].iter().all(|address| address.ip().to_canonical().is_loopback());
         add("otlp tls", doors.otlp_http.as_ref(), near);
@@ -285,16 +321,13 @@ fn also(hosts: &[String]) -> String {
 }
 
 async fn sources(house: &House) -> Vec<Line> {
-    let mut lines = Vec::new();
-    for source in house.sources.all().iter() {
-        let health = source.health(&house.health.permit()).await;
-        let signals: Vec<&str> = source.capabilities().iter().map(|s| s.as_str()).collect();
-        let mut detail = format!("{} ({})", source.kind(), signals.join(", "));
-        for part in [health.version, health.message].into_iter().flatten() {
+    let line = |source: SourceReport| {
+        let mut detail = format!("{} ({})", source.kind, source.signals.join(", "));
+        for part in [source.version, source.message].into_iter().flatten() {
             let _ = write!(detail, "; {part}");
         }
-        let state = if health.up { State::On } else { State::Attention };
-        lines.push(Line { kind: "source", name: source.name().to_string(), state, detail });
-    }
-    lines
+        let state = if source.up { State::On } else { State::Attention };
+        Line { kind: "source", name: source.name, state, detail }
+    };
+    crate::operations::sources(house).await.into_iter().map(line).collect()
 }

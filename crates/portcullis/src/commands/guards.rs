@@ -22,8 +22,9 @@ fn state(on: bool) -> State {
 /// Every control the other lines do not speak of.
 pub async fn lines(config: &Config, house: &House) -> Vec<Line> {
     let mut lines = vec![
-        credentials("credentials for mcp", config, config.identity.mcp, true),
-        credentials("credentials for otlp", config, config.identity.ingest, false),
+        credentials("credentials for mcp", config, config.identity.mcp, config.listen.anonymous_role.is_some()),
+        credentials("credentials for otlp", config, config.identity.ingest, config.ingest.loopback_without_key),
+        credentials("credentials for admin", config, config.identity.admin, false),
         lockout(config),
         aging(house).await,
         secrets(config),
@@ -40,9 +41,8 @@ pub async fn lines(config: &Config, house: &House) -> Vec<Line> {
     lines
 }
 
-fn credentials(name: &str, config: &Config, accepted: AcceptedCredentials, mcp: bool) -> Line {
+fn credentials(name: &str, config: &Config, accepted: AcceptedCredentials, anonymous: bool) -> Line {
     let identity = &config.identity;
-    let anonymous = if mcp { config.listen.anonymous_role.is_some() } else { config.ingest.loopback_without_key };
     let kinds = [
         (accepted.key, "keys".to_owned()),
         (accepted.basic && !identity.users.is_empty(), format!("passwords of {} users", identity.users.len())),

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use portcullis_identity::{
-    CHOSEN_KEY_PREFIX, Door, KeyRecord, KeyRequest, KeyStatus, Rotation, SecretHash, SecretUse, check_strength, networks,
+    CHOSEN_KEY_PREFIX, Door, KeyRecord, KeyRequest, KeyStatus, Rotation, SecretHash, SecretUse, check_strength, local_principal,
+    local_user, networks,
 };
 use portcullis_model::{Clock, NameSet, Secret, SystemClock, TenantId, Timestamp, parse_duration};
 use serde_json::{Value, json};
 
 use crate::cli::{DoorArg, KeyAction, KeyCreateArgs, KeyGrantArgs, KeyImportArgs, KeyRotateArgs};
 use crate::house::{Foundations, known_roles};
+use crate::operations::{self, described_key, with_member};
 use crate::settings::Config;
 use crate::terminal::{paint, say, say_json, table};
 
@@ -34,7 +36,6 @@ pub async fn run(config: &Config, action: KeyAction) -> anyhow::Result<()> {
 }
 
 async fn act(foundations: &Foundations, config: &Config, action: KeyAction) -> anyhow::Result<()> {
-    let keys = &foundations.keys;
     match action {
         KeyAction::Create(args) => create(foundations, config, args).await,
         KeyAction::Import(args) => import(foundations, config, args).await,
@@ -42,8 +43,8 @@ async fn act(foundations: &Foundations, config: &Config, action: KeyAction) -> a
         KeyAction::Show { id, json } => show(foundations, &id, json).await,
         KeyAction::Rotate(args) => rotate(foundations, args).await,
         KeyAction::Revoke { id } => {
-            if let Some(record) = keys.revoke(&id).await? {
-                foundations.audit_key("key.revoke", &record.id)?;
+            let who = local_principal(&local_user(), "admin")?;
+            if let Some(record) = operations::revoke_key(foundations, &who, &id).await? {
                 say(format!("Key {} ({}) is revoked. Running servers refuse it within a second.", record.id, record.label));
             } else {
                 say(format!("The record of key '{id}' could not be read and was removed. Running servers refuse the key."));
@@ -56,13 +57,9 @@ async fn act(foundations: &Foundations, config: &Config, action: KeyAction) -> a
 
 async fn list(foundations: &Foundations, as_json: bool) -> anyhow::Result<()> {
     let now = SystemClock.now();
-    let mut listed = Vec::new();
-    for record in foundations.keys.list().await? {
-        let used = foundations.keys.last_used(&record.id).await?;
-        listed.push((record, used));
-    }
+    let listed = operations::keys(&foundations.keys).await?;
     if as_json {
-        let values: anyhow::Result<Vec<Value>> = listed.iter().map(|(record, used)| described(record, *used, now)).collect();
+        let values: anyhow::Result<Vec<Value>> = listed.iter().map(|(record, used)| described_key(record, *used, now)).collect();
         say_json(&Value::Array(values?));
         return Ok(());
     }
@@ -100,7 +97,7 @@ async fn show(foundations: &Foundations, id: &str, as_json: bool) -> anyhow::Res
     let record = foundations.keys.show(id).await?;
     let used = foundations.keys.last_used(&record.id).await?;
     if as_json {
-        say_json(&described(&record, used, now)?);
+        say_json(&described_key(&record, used, now)?);
         return Ok(());
     }
     let names =
@@ -136,7 +133,7 @@ async fn create(foundations: &Foundations, config: &Config, args: KeyCreateArgs)
     let created = foundations.keys.create(request(config, args.grant)?).await?;
     foundations.audit_key("key.create", &created.record.id)?;
     if args.json {
-        say_json(&with(described(&created.record, None, SystemClock.now())?, "key", json!(created.secret.expose())));
+        say_json(&with_member(described_key(&created.record, None, SystemClock.now())?, "key", json!(created.secret.expose())));
         return Ok(());
     }
     say(format!("Key {} for '{}', valid until {}:", created.record.id, created.record.label, end(&created.record)));
@@ -151,7 +148,7 @@ async fn import(foundations: &Foundations, config: &Config, args: KeyImportArgs)
     foundations.audit_key("key.import", &record.id)?;
     let form = format!("{CHOSEN_KEY_PREFIX}{}_", record.id);
     if args.json {
-        say_json(&with(described(&record, None, SystemClock.now())?, "key_prefix", json!(form)));
+        say_json(&with_member(described_key(&record, None, SystemClock.now())?, "key_prefix", json!(form)));
         return Ok(());
     }
     say(format!("Key {} for '{}', valid until {}.", record.id, record.label, end(&record)));
@@ -169,10 +166,10 @@ async fn rotate(foundations: &Foundations, args: KeyRotateArgs) -> anyhow::Resul
     let rotated = foundations.keys.rotate(&args.id, &Rotation { overlap, expires_in, secret }).await?;
     foundations.audit_key("key.rotate", &rotated.record.id)?;
     if args.json {
-        let mut value = described(&rotated.record, None, SystemClock.now())?;
-        value = with(value, "old_ends_at", json!(rotated.old_ends_at.to_string()));
+        let mut value = described_key(&rotated.record, None, SystemClock.now())?;
+        value = with_member(value, "old_ends_at", json!(rotated.old_ends_at.to_string()));
         if let Some(secret) = &rotated.secret {
-            value = with(value, "key", json!(secret.expose()));
+            value = with_member(value, "key", json!(secret.expose()));
         }
         say_json(&value);
         return Ok(());
@@ -244,17 +241,26 @@ fn request(config: &Config, args: KeyGrantArgs) -> anyhow::Result<KeyRequest> {
         bail!("there is no role '{unknown}'; roles are {}", known.join(", "));
     }
     let only = |names: &[String]| if names.is_empty() { NameSet::All } else { NameSet::only(names.iter().cloned()) };
+    let administers = args.doors.iter().any(|door| matches!(door, DoorArg::Admin));
+    if administers && !args.role.iter().any(|role| role == "admin") {
+        anstream::eprintln!(
+            "{} this key opens the admin listener and may do nothing there unless a rule of yours says so; --role admin may",
+            paint::warn("note:")
+        );
+    }
     let doors: BTreeSet<Door> = args
         .doors
         .iter()
         .map(|d| match d {
             DoorArg::Mcp => Door::Mcp,
             DoorArg::Ingest => Door::Ingest,
+            DoorArg::Admin => Door::Admin,
+            DoorArg::Metrics => Door::Metrics,
         })
         .collect();
     Ok(KeyRequest {
         label: args.label,
-        roles: if doors.contains(&Door::Mcp) {
+        roles: if doors.iter().any(|door| door.needs_role()) {
             args.role.iter().map(|r| Arc::from(r.as_str())).collect()
         } else {
             BTreeSet::new()
@@ -268,21 +274,6 @@ fn request(config: &Config, args: KeyGrantArgs) -> anyhow::Result<KeyRequest> {
         from: networks(&args.from).context("--from")?,
         expires_in: Some(parse_duration(&args.expires).context("--expires")?),
     })
-}
-
-/// A record with what follows from it, for JSON.
-fn described(record: &KeyRecord, used: Option<Timestamp>, now: Timestamp) -> anyhow::Result<Value> {
-    let value = serde_json::to_value(record)?;
-    let value = with(value, "status", serde_json::to_value(record.status(now))?);
-    let value = with(value, "rotate_now", json!(record.is_aging(now)));
-    Ok(with(value, "last_used_at", json!(used.map(|at| at.to_string()))))
-}
-
-fn with(mut value: Value, name: &str, member: Value) -> Value {
-    if let Some(object) = value.as_object_mut() {
-        object.insert(name.to_owned(), member);
-    }
-    value
 }
 
 fn status(record: &KeyRecord, now: Timestamp) -> String {

@@ -1,6 +1,7 @@
 //! One file per command. Each takes the loaded settings and prints for a person or a program.
 
 pub mod access;
+pub mod admin;
 pub mod approvals;
 pub mod audit;
 pub mod call;

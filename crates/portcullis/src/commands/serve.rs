@@ -11,17 +11,18 @@ use http::HeaderName;
 use portcullis_acme::Answers;
 use portcullis_audit::{AuditEvent, Decision, EventKind};
 use portcullis_config::FileStamp;
+use portcullis_console::{ConsoleParts, Metrics};
 use portcullis_identity::{ClientCertificate, Identity, KeyStatus, Presented};
-use portcullis_mcp::{HostPolicy, HttpSettings, SessionLimits};
+use portcullis_mcp::{HostPolicy, HttpSettings, SessionCount, SessionLimits};
 use portcullis_model::{Clock, SystemClock, TenantId};
 use portcullis_telemetry::{IngestAuthorizer, IngestLimits, IngestRefusal, OtlpDoor, Sender};
 use portcullis_wire::{ConnectionSettings, Refusals as _, RequestRefusal};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::ServeArgs;
-use crate::commands::doctor;
+use crate::commands::{admin, doctor};
 use crate::house::{House, refuse_open_doors};
 use crate::refusals::{self, Kind, Tally};
 use crate::settings::{self, Config, LoadedConfig};
@@ -40,6 +41,10 @@ const SETTLE: Duration = Duration::from_secs(2);
 const TEND: Duration = Duration::from_secs(5);
 /// How long calls in flight may take once we are told to stop.
 const DRAIN: Duration = Duration::from_secs(4);
+/// How long requests at the admin listener may take after everything else has ended.
+const ADMIN_DRAIN: Duration = Duration::from_millis(500);
+/// Connections of the admin listener at once.
+const ADMIN_CONNECTIONS: usize = 256;
 
 /// The bound listeners of a server.
 pub struct Listeners {
@@ -49,11 +54,14 @@ pub struct Listeners {
     pub otlp: Option<(TcpListener, TcpListener)>,
     /// HTTP-01 challenges in clear text, where they are answered so.
     pub challenges: Option<TcpListener>,
+    /// Administration, unless it is off.
+    pub admin: Option<TcpListener>,
 }
 
 impl Listeners {
     /// Binds every address, or says which one is taken.
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let admin = if config.admin.enabled { Some(listen(config.admin.listen, "admin.listen").await?) } else { None };
         let mcp = listen(config.listen.mcp, "listen.mcp").await?;
         let otlp = if config.ingest.enabled && config.store.enabled {
             Some((listen(config.ingest.http, "ingest.http").await?, listen(config.ingest.grpc, "ingest.grpc").await?))
@@ -65,7 +73,7 @@ impl Listeners {
             Some(http) => Some(listen(http.address, "listen.tls.acme.http.address").await?),
             None => None,
         };
-        Ok(Self { mcp, otlp, challenges })
+        Ok(Self { mcp, otlp, challenges, admin })
     }
 }
 
@@ -92,6 +100,7 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
     let listeners = Listeners::bind(config).await?;
     let house = Arc::new(House::open(config).await?);
     refuse_public_without_keys(config, &house).await?;
+    admin::refuse_public_without_ways_in(config, &house).await?;
     if listeners.otlp.is_some() && house.store.is_none() {
         bail!("the embedded store is open in another Portcullis process; stop it, or set `data` to another directory");
     }
@@ -130,10 +139,14 @@ pub async fn run_house(
     watched: Option<Watched>,
 ) -> anyhow::Result<()> {
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    let router = portcullis_mcp::router(house.gateway.clone(), http_settings(config, &house, &stop)?);
+    let sessions = SessionCount::default();
+    let settings = HttpSettings { session_count: sessions.clone(), ..http_settings(config, &house, &stop)? };
+    let router = portcullis_mcp::router(house.gateway.clone(), settings);
     let (mcp, closing) = (listeners.mcp, stop.clone());
     let answers = crate::acme::settings(config).map(Answers::new);
     let (doors, audit) = (Doors::answering(config, answers.as_ref())?, house.foundations.audit.clone());
+    let mut administration =
+        Administration::start(listeners.admin, admin::parts(config, &house, &doors, &sessions, &stop)?, &doors, &house.tally);
     let wire = crate::wire::wire(doors.mcp.as_ref(), &house.tally, "http");
     tasks.spawn({
         let keeping = house.tally.clone().keep(stop.clone());
@@ -161,6 +174,7 @@ pub async fn run_house(
             identity: house.identity.clone(),
             tally: house.tally.clone(),
             refusals: house.tally.at("otlp"),
+            metrics: house.metrics.clone(),
         });
         let door = OtlpDoor::new(store.clone(), authorizer, limits, config.ingest.allowed_hosts.clone());
         let (grpc_door, http_stop, grpc_stop) = (door.clone(), stop.clone(), stop.clone());
@@ -222,6 +236,7 @@ pub async fn run_house(
     let failed = tokio::select! {
         () = stop.cancelled() => None,
         ended = tasks.join_next() => ended,
+        ended = administration.ended() => Some(ended),
     };
     stop.cancel();
     let drained = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
@@ -229,10 +244,57 @@ pub async fn run_house(
         tracing::warn!("calls still running were cancelled");
         tasks.shutdown().await;
     }
+    administration.stop().await;
     match failed {
         Some(Ok(result)) => result,
         Some(Err(panicked)) => Err(panicked).context("a listener ended"),
         None => Ok(()),
+    }
+}
+
+/// The admin listener at work. It outlives the others, so that whoever asks while they end is told that this server is not
+/// ready any more.
+struct Administration {
+    task: Option<JoinHandle<anyhow::Result<()>>>,
+    stop: CancellationToken,
+}
+
+impl Administration {
+    fn start(listener: Option<TcpListener>, parts: ConsoleParts, doors: &Doors, tally: &Arc<Tally>) -> Self {
+        let stop = CancellationToken::new();
+        let (ending, wire) = (stop.clone(), crate::wire::wire(doors.admin.as_ref(), tally, "admin"));
+        let task = listener.map(|listener| {
+            tokio::spawn(async move {
+                let settings = ConnectionSettings { connections: ADMIN_CONNECTIONS, ..ConnectionSettings::default() };
+                let router = portcullis_console::router(parts);
+                portcullis_wire::serve(listener, router, ending, settings, wire).await.context("serving the admin listener")
+            })
+        });
+        Self { task, stop }
+    }
+
+    /// How it ended; never, while it works or where there is none.
+    async fn ended(&mut self) -> Result<anyhow::Result<()>, JoinError> {
+        match &mut self.task {
+            Some(task) => {
+                let ended = task.await;
+                self.task = None;
+                ended
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends it, within a second.
+    async fn stop(self) {
+        self.stop.cancel();
+        if let Some(mut task) = self.task
+            && tokio::time::timeout(ADMIN_DRAIN, &mut task).await.is_err()
+        {
+            task.abort();
+            // So that nothing of it is left when the house is closed.
+            let _ended = task.await;
+        }
     }
 }
 
@@ -284,6 +346,7 @@ struct IngestDoor {
     identity: Arc<Identity>,
     tally: Arc<Tally>,
     refusals: Arc<refusals::Listener>,
+    metrics: Arc<Metrics>,
 }
 
 #[async_trait]
@@ -295,6 +358,7 @@ impl IngestAuthorizer for IngestDoor {
             ..Presented::http(sender.authorization, Some(sender.peer))
         };
         self.identity.identify_ingest(presented).await.map_err(|refusal| {
+            self.metrics.refused_sender("otlp", refusal.rule());
             let event = AuditEvent::new(EventKind::Ingest)
                 .transport("otlp")
                 .method("authenticate")
@@ -341,6 +405,7 @@ async fn watch(house: Arc<House>, watched: Watched) {
         match reload(&house, &watched) {
             Ok(next) => {
                 tracing::info!(file = %watched.path.display(), "configuration reloaded");
+                house.note_configuration(true);
                 house.audit_life(EventKind::Config, "reloaded");
                 let waiting = needs_restart(&watched.in_force, &next);
                 if !waiting.is_empty() {
@@ -349,6 +414,7 @@ async fn watch(house: Arc<House>, watched: Watched) {
             }
             Err(error) => {
                 tracing::error!("configuration not reloaded, the last good one stays in force: {error:#}");
+                house.note_configuration(false);
                 house.audit_life(EventKind::Config, format!("refused: {error:#}"));
             }
         }
@@ -367,7 +433,10 @@ fn reload(house: &House, watched: &Watched) -> anyhow::Result<Config> {
 
 /// Sections whose changes are not taken over while running.
 fn needs_restart(in_force: &Config, next: &Config) -> Vec<&'static str> {
-    const SECTIONS: [&str; 13] = [
+    const SECTIONS: [&str; 16] = [
+        "admin",
+        "redaction",
+        "release",
         "upstreams",
         "external_policy",
         "data",

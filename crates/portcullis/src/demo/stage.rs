@@ -105,6 +105,9 @@ impl Stage {
         let (listeners, mcp, otlp) = doors(port).await?;
         let mut config = Config { data: data.to_owned(), ..Config::default() };
         config.listen.mcp = mcp;
+        if let Some(admin) = &listeners.admin {
+            config.admin.listen = admin.local_addr()?;
+        }
         let house = House::open(&config).await?;
         let request = KeyRequest { expires_in: Some(KEY_LIFE), ..KeyRequest::new("demo", "reader", TenantId::default_tenant()) };
         let created = house.foundations.keys.create(request).await?;
@@ -152,10 +155,13 @@ async fn doors(port: u16) -> anyhow::Result<(Listeners, SocketAddr, SocketAddr)>
     let anywhere = port == 0;
     let http = preferably(if anywhere { 0 } else { 4318 }, "OTLP over HTTP").await?;
     let grpc = preferably(if anywhere { 0 } else { 4317 }, "OTLP over gRPC").await?;
+    let admin = preferably(if anywhere { 0 } else { 7469 }, "administration").await?;
     let (at, otlp) = (mcp.local_addr()?, http.local_addr()?);
-    let grpc_at = grpc.local_addr()?;
-    say(paint::faint(&format!("MCP on http://{at}/mcp, OTLP on http://{otlp} and grpc://{grpc_at}")));
-    Ok((Listeners { mcp, otlp: Some((http, grpc)), challenges: None }, at, otlp))
+    let (grpc_at, admin_at) = (grpc.local_addr()?, admin.local_addr()?);
+    say(paint::faint(&format!(
+        "MCP on http://{at}/mcp, OTLP on http://{otlp} and grpc://{grpc_at}, administration on http://{admin_at}"
+    )));
+    Ok((Listeners { mcp, otlp: Some((http, grpc)), challenges: None, admin: Some(admin) }, at, otlp))
 }
 
 async fn listen(port: u16) -> std::io::Result<TcpListener> {

@@ -81,6 +81,8 @@ fn doctor_lists_every_control_and_call_answers() {
     let names: Vec<&str> = report.as_array().unwrap().iter().filter_map(|l| l["name"].as_str()).collect();
     for control in [
         "mcp listener",
+        "admin listener",
+        "credentials for admin",
         "api keys",
         "host and origin check",
         "roles and policies",

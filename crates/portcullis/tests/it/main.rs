@@ -12,6 +12,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests are the outside world")]
 
 mod acme;
+mod admin;
+mod admin_tls;
 mod approvals;
 mod attacks;
 mod audit;
@@ -33,6 +35,7 @@ mod products;
 mod profiles;
 mod prometheus;
 mod refusals;
+mod scrape;
 mod secrets;
 mod server;
 mod sinks;

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::server::{Home, Server};
 
-const PROMETHEUS: &str = "/usr/bin/prometheus";
+pub(crate) const PROMETHEUS: &str = "/usr/bin/prometheus";
 const NODE_EXPORTER: &str = "/usr/bin/prometheus-node-exporter";
 /// Requests per second of each instance.
 const RATE: f64 = 10.0;
@@ -28,7 +28,7 @@ const FAILING: f64 = 3.0;
 const CREDENTIAL: &str = "Tiger4711x";
 
 /// A child process that ends with the test.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -101,7 +101,7 @@ fn free_port() -> u16 {
     crate::server::free_port().port()
 }
 
-fn start(program: &str, folder: &Path, arguments: &[String]) -> Process {
+pub(crate) fn start(program: &str, folder: &Path, arguments: &[String]) -> Process {
     let child = Command::new(program).args(arguments).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     Process(child.unwrap())
 }

@@ -16,6 +16,7 @@ pub(crate) struct Server {
     pub child: Child,
     pub mcp: SocketAddr,
     pub otlp: SocketAddr,
+    pub admin: SocketAddr,
     pub home: Home,
 }
 
@@ -25,6 +26,7 @@ pub(crate) struct Home {
     pub config: PathBuf,
     pub mcp: SocketAddr,
     pub otlp: SocketAddr,
+    pub admin: SocketAddr,
 }
 
 pub(crate) struct Reply {
@@ -58,14 +60,16 @@ pub(crate) fn free_port() -> SocketAddr {
 impl Home {
     pub(crate) fn new(extra: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (mcp, otlp, grpc) = (free_port(), free_port(), free_port());
+        let (mcp, otlp, grpc, admin) = (free_port(), free_port(), free_port(), free_port());
         let config = directory.path().join("portcullis.yaml");
-        let home = Self { directory, config, mcp, otlp };
-        let listen = if extra.contains("listen:") { String::new() } else { format!("listen: {{mcp: '{mcp}'}}\n") };
+        let home = Self { directory, config, mcp, otlp, admin };
+        let says = |section: &str| extra.lines().any(|line| line.starts_with(section));
+        let admin = if says("admin:") { String::new() } else { format!("admin: {{listen: '{admin}'}}\n") };
+        let listen = if says("listen:") { String::new() } else { format!("listen: {{mcp: '{mcp}'}}\n") };
         let text = format!(
-            "data: '{}'\n{listen}ingest: {{http: '{otlp}', grpc: '{grpc}'}}\n{}",
+            "data: '{}'\n{listen}{admin}ingest: {{http: '{otlp}', grpc: '{grpc}'}}\n{}",
             home.data().display(),
-            extra.replace("MCP_ADDRESS", &mcp.to_string())
+            extra.replace("MCP_ADDRESS", &mcp.to_string()).replace("ADMIN_ADDRESS", &home.admin.to_string())
         );
         std::fs::write(&home.config, text).unwrap();
         home
@@ -119,7 +123,7 @@ impl Server {
             .stderr(log)
             .spawn()
             .unwrap();
-        let (mcp, otlp) = (home.mcp, home.otlp);
+        let (mcp, otlp, admin) = (home.mcp, home.otlp, home.admin);
         let began = Instant::now();
         while TcpStream::connect(mcp).is_err() || TcpStream::connect(otlp).is_err() {
             let log = || std::fs::read_to_string(home.directory.path().join("log")).unwrap();
@@ -127,7 +131,7 @@ impl Server {
             assert!(began.elapsed() < Duration::from_secs(30), "the server does not listen: {}", log());
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { child, mcp, otlp, home }
+        Self { child, mcp, otlp, admin, home }
     }
 
     pub(crate) fn log(&self) -> String {
@@ -142,8 +146,13 @@ impl Server {
     pub(crate) fn kill(mut self) -> Home {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        let placeholder =
-            Home { directory: tempfile::tempdir().unwrap(), config: PathBuf::new(), mcp: self.mcp, otlp: self.otlp };
+        let placeholder = Home {
+            directory: tempfile::tempdir().unwrap(),
+            config: PathBuf::new(),
+            mcp: self.mcp,
+            otlp: self.otlp,
+            admin: self.admin,
+        };
         std::mem::replace(&mut self.home, placeholder)
     }
 

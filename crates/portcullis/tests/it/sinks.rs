@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::admin::{ask, get};
 use crate::server::{Home, Server, free_port, intact};
 
 #[path = "../../../audit/tests/it/receiver.rs"]
@@ -153,6 +154,28 @@ fn calls_stop_visibly_while_a_required_sink_is_behind() {
     until("calls go on", || {
         server.call(Some(&key), "list_sources", &json!({})).json()["result"]["structuredContent"].is_object()
     });
+    assert!(!receiver.taken().is_empty());
+}
+
+#[test]
+fn a_server_is_not_ready_while_a_required_sink_is_behind() {
+    let address = free_port();
+    let home = home_with(REQUIRED, address);
+    let (caller, scraper) = (home.key(&[]), home.key(&["--scope", "metrics"]));
+    let server = Server::start_in(home);
+    let ready = || ask(server.admin, "GET", "/readyz", &[], b"");
+    until("it is not ready", || {
+        server.call(Some(&caller), "list_sources", &json!({}));
+        ready().status == 503
+    });
+    assert_eq!(ready().body, "", "why is not for strangers");
+    assert_eq!(ask(server.admin, "GET", "/livez", &[], b"").status, 200, "it is alive all the same");
+    let metrics = get(&server, &scraper, "/metrics");
+    for line in ["portcullis_ready{check=\"sinks\"} 0", "portcullis_audit_sink_blocking{sink=\"siem\"} 1"] {
+        assert!(metrics.body.lines().any(|found| found.starts_with(line)), "{line}: {} {}", metrics.status, metrics.body);
+    }
+    let receiver = Receiver::on(address, |_, _| ok());
+    until("it is ready again", || ready().status == 200);
     assert!(!receiver.taken().is_empty());
 }
 

@@ -1,0 +1,208 @@
+//! What commands and the admin API do alike: one code for both, so that neither can do it differently. Each takes in whose
+//! name it is done, and records it.
+//!
+//! Must not ask whether somebody may: the command line is the local user's, and the API asks the gate first.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, bail};
+use portcullis_audit::{AuditEvent, AuditFilter, Decision, EventKind, Outcome, Record, Unreadable, query};
+use portcullis_gateway::{ApprovalRecord, Approvals};
+use portcullis_identity::{KeyRecord, KeyRing};
+use portcullis_model::{Clock, Principal, SystemClock, Timestamp, parse_instant};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::cli::{FilterArgs, OutcomeArg};
+use crate::house::{Foundations, House};
+
+/// Says yes or no to a request for approval. Recorded before it takes effect.
+pub async fn decide_approval(
+    foundations: &Foundations,
+    book: &Approvals,
+    who: &Principal,
+    id: &str,
+    granted: bool,
+) -> anyhow::Result<ApprovalRecord> {
+    let (decision, method) = if granted { (Decision::Allow, "approval.grant") } else { (Decision::Deny, "approval.deny") };
+    let event =
+        AuditEvent::new(EventKind::Approval).principal(who).method(method).decided(decision, "operator").note(id.to_owned());
+    foundations.audit.append(event).context("the decision cannot be recorded, so it is not made")?;
+    Ok(if granted { book.grant(id, &who.id).await? } else { book.deny(id, &who.id).await? })
+}
+
+/// Takes a key back; nothing when its record could not be read and was removed.
+pub async fn revoke_key(foundations: &Foundations, who: &Principal, id: &str) -> anyhow::Result<Option<KeyRecord>> {
+    let revoked = foundations.keys.revoke(id).await?;
+    if let Some(record) = &revoked {
+        foundations.audit_key_by(who, "key.revoke", &record.id)?;
+    }
+    Ok(revoked)
+}
+
+/// Every key with when it was last used.
+pub async fn keys(keys: &KeyRing) -> anyhow::Result<Vec<(KeyRecord, Option<Timestamp>)>> {
+    let mut listed = Vec::new();
+    for record in keys.list().await? {
+        let used = keys.last_used(&record.id).await?;
+        listed.push((record, used));
+    }
+    Ok(listed)
+}
+
+/// A key with what follows from its record, for JSON.
+pub fn described_key(record: &KeyRecord, used: Option<Timestamp>, now: Timestamp) -> anyhow::Result<Value> {
+    let value = serde_json::to_value(record)?;
+    let value = with_member(value, "status", serde_json::to_value(record.status(now))?);
+    let value = with_member(value, "rotate_now", json!(record.is_aging(now)));
+    Ok(with_member(value, "last_used_at", json!(used.map(|at| at.to_string()))))
+}
+
+/// A JSON object with one member more.
+pub fn with_member(mut value: Value, name: &str, member: Value) -> Value {
+    if let Some(object) = value.as_object_mut() {
+        object.insert(name.to_owned(), member);
+    }
+    value
+}
+
+/// One source and how it is.
+#[derive(Debug, Serialize)]
+pub struct SourceReport {
+    /// Name.
+    pub name: String,
+    /// Kind of backend.
+    pub kind: &'static str,
+    /// What it can answer.
+    pub signals: Vec<&'static str>,
+    /// Whether it answers.
+    pub up: bool,
+    /// Version, where it says.
+    pub version: Option<String>,
+    /// What it says besides.
+    pub message: Option<String>,
+    /// Milliseconds it took to answer.
+    pub latency_ms: u64,
+}
+
+/// Asks every source how it is. What they say is theirs: not yet redacted.
+pub async fn sources(house: &House) -> Vec<SourceReport> {
+    let mut reports = Vec::new();
+    for source in house.sources.all().iter() {
+        let health = source.health(&house.health.permit()).await;
+        reports.push(SourceReport {
+            name: source.name().to_string(),
+            kind: source.kind(),
+            signals: source.capabilities().iter().map(|signal| signal.as_str()).collect(),
+            up: health.up,
+            version: health.version,
+            message: health.message,
+            latency_ms: u64::try_from(health.latency.as_millis()).unwrap_or(u64::MAX),
+        });
+    }
+    reports
+}
+
+/// Kinds of audit records that can be asked for.
+pub const KINDS: &str = "call, refused, failed, lookup, admin, authentication, key, config, start, stop, ingest, charter, \
+    approval, policy, secret, plugin, bypass, lockout, error, sink, retention, erased, checkpoint, opened, continued, recovered, \
+    closed";
+
+/// Which audit records, from the words of a person.
+pub fn audit_filter(args: &FilterArgs) -> anyhow::Result<AuditFilter> {
+    let now = SystemClock.now();
+    // `1h` reads as well as `now-1h` when one thinks of the past.
+    let instant =
+        |text: &str| parse_instant(text, now).or_else(|error| parse_instant(&format!("now-{text}"), now).map_err(|_| error));
+    let named = |name: &str, what: &str, all: &str| -> anyhow::Result<Value> {
+        let value = Value::String(name.to_owned());
+        if all.split(", ").any(|one| one == name) { Ok(value) } else { bail!("there is no {what} '{name}'; there are {all}") }
+    };
+    let kinds =
+        args.kind.iter().map(|kind| Ok(serde_json::from_value(named(kind, "kind", KINDS)?)?)).collect::<anyhow::Result<_>>()?;
+    let codes = portcullis_model::FaultCode::ALL.map(portcullis_model::FaultCode::as_str).join(", ");
+    let code = args.code.as_deref().map(|code| named(code, "code", &codes)).transpose()?;
+    let decision = args.decision.as_deref().map(|decision| named(decision, "decision", "allow, deny")).transpose()?;
+    Ok(AuditFilter {
+        since: args.since.as_deref().map(instant).transpose().context("--since")?,
+        until: args.until.as_deref().map(instant).transpose().context("--until")?,
+        kinds,
+        principal: args.principal.clone(),
+        tenant: args.tenant.clone(),
+        tool: args.tool.clone(),
+        session: args.session.clone(),
+        decision: decision.map(serde_json::from_value).transpose()?,
+        code: code.map(serde_json::from_value).transpose()?,
+        outcome: args.outcome.map(|outcome| match outcome {
+            OutcomeArg::Ok => Outcome::Ok,
+            OutcomeArg::Failed => Outcome::Failed,
+            OutcomeArg::Refused => Outcome::Refused,
+        }),
+        text: args.text.clone(),
+    })
+}
+
+/// A page of audit records.
+#[derive(Debug, Default)]
+pub struct AuditPage {
+    /// Oldest first.
+    pub records: Vec<Record>,
+    /// What could not be read on the way.
+    pub unreadable: Vec<Unreadable>,
+    /// Whether there are more records that fit.
+    pub more: bool,
+}
+
+impl AuditPage {
+    /// Where to go on, when there is more.
+    pub fn cursor(&self) -> Option<String> {
+        self.records.last().filter(|_| self.more).map(Record::position)
+    }
+}
+
+/// The oldest records that fit, or with a cursor those that follow it. Reads the log until they are found, or until
+/// `cancelled`.
+pub fn audit_page(
+    directory: &Path,
+    wanted: &AuditFilter,
+    cursor: Option<&str>,
+    limit: usize,
+    cancelled: &AtomicBool,
+) -> anyhow::Result<AuditPage> {
+    let mut page = AuditPage::default();
+    let mut waiting = cursor.is_some();
+    // The cursor names a record by its place, so everything is read until there, whether it fits or not.
+    for item in query(directory, AuditFilter::default())? {
+        if cancelled.load(Ordering::Relaxed) {
+            bail!("the search was given up");
+        }
+        match item {
+            Err(problem) => page.unreadable.push(problem),
+            Ok(record) if waiting => waiting = cursor != Some(record.position().as_str()),
+            Ok(record) if !wanted.matches(&record) => {}
+            Ok(record) if page.records.len() < limit => page.records.push(record),
+            Ok(_) => {
+                page.more = true;
+                break;
+            }
+        }
+    }
+    if waiting {
+        bail!("the record of the cursor is not there any more (retention may have removed it); begin again with since");
+    }
+    Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_that_is_offered_exists() {
+        for kind in KINDS.split(", ") {
+            let read: EventKind = serde_json::from_value(json!(kind)).unwrap();
+            assert_eq!(read.as_str(), kind);
+        }
+    }
+}
