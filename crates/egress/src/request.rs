@@ -1,13 +1,15 @@
 //! Requests as data. Guards the shape of a URL: every path segment and query value is encoded on its own, so nothing
 //! from outside can climb out of the base path or add a parameter. Must not carry credentials; those belong to the client.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use portcullis_model::Secret;
 use reqwest::Url;
 use serde_json::Value;
 
-use crate::origin::origin;
+use crate::origin::{origin, parse_base};
 use crate::{Authentication, EgressErrorKind};
 
 /// Headers that neither a request nor a configuration may set: credentials and what belongs to the connection.
@@ -55,6 +57,7 @@ pub enum EgressBody {
 pub struct EgressRequest {
     pub(crate) method: Method,
     segments: Vec<String>,
+    trailing_slash: bool,
     query: Vec<(String, String)>,
     body: EgressBody,
     headers: Vec<(String, String)>,
@@ -72,6 +75,7 @@ impl EgressRequest {
         Self {
             method,
             segments: segments.into_iter().map(Into::into).collect(),
+            trailing_slash: false,
             query: Vec::new(),
             body: EgressBody::Empty,
             headers: Vec::new(),
@@ -91,6 +95,13 @@ impl EgressRequest {
     /// A POST request; not repeated on failure unless marked [`EgressRequest::idempotent`].
     pub fn post<S: Into<String>>(segments: impl IntoIterator<Item = S>) -> Self {
         Self::new(Method::POST, segments)
+    }
+
+    /// Ends the path with `/`: to some servers that is another path.
+    #[must_use]
+    pub fn trailing_slash(mut self) -> Self {
+        self.trailing_slash = true;
+        self
     }
 
     /// Adds a query parameter.
@@ -171,6 +182,15 @@ impl EgressRequest {
         self
     }
 
+    /// The address below the base URL `base` that this request is sent to.
+    ///
+    /// # Errors
+    /// When the base is none, a segment cannot be one, or the finished address does not read as what was meant.
+    pub fn address(&self, base: &str) -> Result<String, EgressErrorKind> {
+        let base = parse_base(base).map_err(|e| EgressErrorKind::InvalidRequest(e.to_string()))?;
+        self.url(&base).map(Into::into)
+    }
+
     /// The URL below `base`.
     pub(crate) fn url(&self, base: &Url) -> Result<Url, EgressErrorKind> {
         if let Some(reference) = &self.reference {
@@ -185,11 +205,46 @@ impl EgressRequest {
                 check_segment(segment)?;
                 path.push(segment);
             }
+            if self.trailing_slash {
+                path.push("");
+            }
         }
         if !self.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&self.query);
         }
-        Ok(url)
+        if self.reads_as_meant(base, &url) {
+            Ok(url)
+        } else {
+            Err(EgressErrorKind::InvalidRequest("the address does not read as what was meant".into()))
+        }
+    }
+
+    /// Reads the finished address again, as the other side will, and compares it with what was meant, part by part.
+    fn reads_as_meant(&self, base: &Url, built: &Url) -> bool {
+        let Ok(read) = Url::parse(built.as_str()) else { return false };
+        let same_place = read.scheme() == base.scheme()
+            && read.host() == base.host()
+            && read.port_or_known_default() == base.port_or_known_default()
+            && read.username().is_empty()
+            && read.password().is_none()
+            && read.fragment().is_none();
+        let parts = |url: &Url| url.path_segments().map(|s| s.map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default();
+        let mut prefix = parts(base);
+        if prefix.last().is_some_and(String::is_empty) {
+            prefix.pop();
+        }
+        let slash = self.trailing_slash.then(String::new);
+        let mut meant: Vec<&str> = self.segments.iter().chain(&slash).map(String::as_str).collect();
+        if prefix.is_empty() && meant.is_empty() {
+            meant.push("");
+        }
+        let path = parts(&read);
+        let same_path = path.len() == prefix.len() + meant.len()
+            && path.iter().zip(&prefix).all(|(found, wanted)| found == wanted)
+            && path[prefix.len()..].iter().zip(&meant).all(|(found, wanted)| decoded(found) == wanted.as_bytes());
+        let same_query = read.query().is_some() != self.query.is_empty()
+            && read.query_pairs().eq(self.query.iter().map(|(k, v)| (Cow::from(k.as_str()), Cow::from(v.as_str()))));
+        same_place && same_path && same_query
     }
 
     /// The body and the headers that belong to this request alone.
@@ -230,6 +285,23 @@ fn referenced(base: &Url, reference: &str) -> Result<Url, EgressErrorKind> {
         return refuse("leads to another origin");
     }
     Ok(url)
+}
+
+/// The bytes of one segment of a path, written out so that the encoder is not checked by its own twin.
+fn decoded(segment: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let hexadecimal = |at: usize| after.get(at).and_then(|b| char::from(*b).to_digit(16));
+        if let (b'%', Some(high), Some(low)) = (first, hexadecimal(0), hexadecimal(1)) {
+            bytes.push((high * 16 + low) as u8);
+            rest = &after[2..];
+        } else {
+            bytes.push(*first);
+            rest = after;
+        }
+    }
+    bytes
 }
 
 fn form_encoded(pairs: &[(String, String)]) -> String {
@@ -282,6 +354,33 @@ mod tests {
         );
         for bad in ["", ".", "..", "a\nb", "\0"] {
             assert!(EgressRequest::get(["api", bad]).url(&base()).is_err(), "{bad:?}");
+        }
+        let slash = EgressRequest::get(["api"]).trailing_slash();
+        assert_eq!(slash.address("https://host").unwrap(), "https://host/api/");
+        assert_eq!(EgressRequest::get::<String>([]).address("https://host").unwrap(), "https://host/");
+        assert!(EgressRequest::get(["api"]).address("https://user@host").is_err());
+    }
+
+    #[test]
+    fn an_address_that_reads_otherwise_is_noticed() {
+        let request = EgressRequest::get(["api", "a b"]).query("q", "1");
+        let right = "https://host/prefix/api/a%20b?q=1";
+        assert!(request.reads_as_meant(&base(), &Url::parse(right).unwrap()));
+        for wrong in [
+            "http://host/prefix/api/a%20b?q=1",
+            "https://host:444/prefix/api/a%20b?q=1",
+            "https://other/prefix/api/a%20b?q=1",
+            "https://u@host/prefix/api/a%20b?q=1",
+            "https://host/api/a%20b?q=1",
+            "https://host/prefix/x/a%20b?q=1",
+            "https://host/prefix/api/a%20b/?q=1",
+            "https://host/prefix/api/a/b?q=1",
+            "https://host/prefix/api/a%20b",
+            "https://host/prefix/api/a%20b?q=1&q=2",
+            "https://host/prefix/api/a%20b?p=1",
+            "https://host/prefix/api/a%20b?q=1#f",
+        ] {
+            assert!(!request.reads_as_meant(&base(), &Url::parse(wrong).unwrap()), "{wrong}");
         }
     }
 

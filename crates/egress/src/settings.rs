@@ -21,6 +21,19 @@ pub enum AuthSettings {
     /// A token in the caller's own name: the caller's access token is exchanged for one that is made for this source
     /// (RFC 8693), by the issuer it came from. Callers without such a token are refused.
     Exchange(ExchangeAuth),
+    /// A secret in a header of the backend's own, such as `X-Api-Key`.
+    Header(HeaderSettings),
+}
+
+/// A header and the secret in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderSettings {
+    /// The header's name.
+    pub name: String,
+    /// The whole value.
+    #[schemars(with = "String")]
+    pub value: SecretReference,
 }
 
 /// Whom a caller's token is exchanged for.
@@ -92,6 +105,9 @@ impl AuthSettings {
                 target: exchange.target()?,
                 standing: exchange.standing.as_ref().map(|own| secrets.credential(own)).transpose()?,
             }),
+            Self::Header(HeaderSettings { name, value }) => {
+                Authentication::Header { name: name.clone(), value: secrets.credential(value)? }
+            }
         })
     }
 }
@@ -143,6 +159,11 @@ mod tests {
             assert!(exchange.target().is_err(), "{wrong}");
             assert!(auth.authentication(&crate::LiteralSecrets).is_err(), "nobody exchanges here");
         }
+        let header: AuthSettings = serde_json::from_str(r#"{"header":{"name":"X-Api-Key","value":"hunter2"}}"#).unwrap();
+        assert!(!format!("{header:?}{}", serde_json::to_string(&header).unwrap()).contains("hunter2"));
+        assert!(
+            matches!(header.authentication(&crate::LiteralSecrets), Ok(Authentication::Header { name, .. }) if name == "X-Api-Key")
+        );
         assert!(serde_json::from_str::<TlsSettings>(r#"{"insecure_skip_verify":true}"#).is_err());
     }
 }

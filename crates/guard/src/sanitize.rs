@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use portcullis_model::Fault;
+use portcullis_model::{Fault, check_path_segment};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,8 @@ pub enum TextKind {
     Name,
     /// An absolute URL.
     Url,
+    /// One segment of the path of a URL. Its rule cannot be loosened.
+    PathSegment,
 }
 
 impl TextKind {
@@ -52,12 +54,13 @@ impl TextKind {
             Self::LabelSelector => "label_selector",
             Self::Name => "name",
             Self::Url => "url",
+            Self::PathSegment => "path_segment",
         }
     }
 
     /// Reads `x-portcullis-kind`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let all = [Self::FreeText, Self::Query, Self::FilterValue, Self::LabelSelector, Self::Name, Self::Url];
+        let all = [Self::FreeText, Self::Query, Self::FilterValue, Self::LabelSelector, Self::Name, Self::Url, Self::PathSegment];
         all.into_iter().find(|kind| kind.as_str() == text)
     }
 }
@@ -167,7 +170,7 @@ impl Sanitizer {
             TextKind::Query => &self.settings.query,
             TextKind::FilterValue => &self.settings.filter_value,
             TextKind::LabelSelector => &self.settings.label_selector,
-            TextKind::Name => &self.settings.name,
+            TextKind::Name | TextKind::PathSegment => &self.settings.name,
             TextKind::Url => &self.settings.url,
         }
     }
@@ -177,6 +180,12 @@ impl Sanitizer {
     /// # Errors
     /// [`FaultCode::InvalidArgument`](portcullis_model::FaultCode) naming what is wrong, where, and what would be right.
     pub fn check<'t>(&self, kind: TextKind, text: &'t str) -> Result<Cow<'t, str>, Fault> {
+        if kind == TextKind::PathSegment {
+            check_path_segment(text).map_err(|why| {
+                Fault::invalid(format!("this text {why}"))
+                    .with_hint("it is one segment of a path: give the plain value, not an address or an encoded one")
+            })?;
+        }
         let rule = self.rule(kind);
         if rule.mode == SanitizeMode::Off {
             return Ok(Cow::Borrowed(text));
@@ -236,6 +245,7 @@ fn described(kind: TextKind) -> &'static str {
         TextKind::LabelSelector => "label selector",
         TextKind::Name => "name",
         TextKind::Url => "URL",
+        TextKind::PathSegment => "segment of a path",
     }
 }
 
@@ -245,7 +255,7 @@ fn allowed(kind: TextKind, character: char) -> bool {
     match kind {
         // Windows line ends are honest in text that people paste.
         TextKind::FreeText | TextKind::Query | TextKind::FilterValue => line_break || !is_hidden(character),
-        TextKind::Name => !line_break && !is_hidden(character),
+        TextKind::Name | TextKind::PathSegment => !line_break && !is_hidden(character),
         TextKind::LabelSelector => character.is_ascii_alphanumeric() || "-_./,=!() ".contains(character),
         TextKind::Url => !line_break && character != ' ' && !is_hidden(character),
     }

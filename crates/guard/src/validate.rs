@@ -95,6 +95,14 @@ impl ArgumentSchema {
         self.sanitize(arguments).map(drop)
     }
 
+    /// Checks the shape of arguments, and not their texts: for a call whose texts are another tool's, and are checked there.
+    ///
+    /// # Errors
+    /// As [`ArgumentSchema::check`].
+    pub fn check_shape(&self, arguments: &Value) -> Result<(), Fault> {
+        self.check_schema(arguments)
+    }
+
     /// Checks arguments, and gives them back as a tool may have them: stripped where a rule says so.
     ///
     /// # Errors

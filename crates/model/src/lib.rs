@@ -13,6 +13,7 @@ mod scope;
 mod secret;
 pub mod secret_name;
 mod secret_reference;
+mod segment;
 mod signal;
 mod spec;
 mod window;
@@ -26,6 +27,7 @@ pub use principal::{CredentialKind, Principal};
 pub use scope::{NameSet, Scope, ScopeError};
 pub use secret::Secret;
 pub use secret_reference::{InvalidSecretReference, SecretReference, is_secret_name};
+pub use segment::{check_path_segment, is_only_dots};
 pub use signal::{
     Alert, AlertState, Exemplar, LogRecord, MetricDescriptor, MetricKind, Sample, Series, Service, Severity, Signal, Span,
     SpanEvent, SpanKind, SpanStatus, Trace, TraceSummary,
