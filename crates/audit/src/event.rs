@@ -282,7 +282,8 @@ pub struct AuditEvent {
     /// Tool, prompt or resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<Text>,
-    /// What it is about besides a tool: an approval's id, a policy file, the name of a secret, a plugin. Never a person.
+    /// What it is about besides a tool: an approval's id, a policy file, the name of a secret, a plugin; for a call, the tool
+    /// it came through. Never a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Text>,
     /// Keyed fingerprint of the arguments, see [`AuditLog::fingerprint`](crate::AuditLog::fingerprint).

@@ -12,8 +12,9 @@ mod wire;
 pub use acme::{AcmeChallenge, AcmeHttpSettings, AcmeRetrySettings, AcmeSettings, ExternalAccountSettings, RenewBefore};
 pub use load::{ConfigError, FileStamp, Loaded, explain, load, parse, schema};
 pub use settings::{
-    AdminSettings, ApprovalSettings, HealthFor, IngestSettings, LimitSettings, ListenSettings, LogSettings, ProfileMode,
-    ProfileSettings, RateSettings, Retention, StdioSettings, StoreSettings, TenantLimitSettings, WriteSettings,
+    AdminSettings, ApprovalSettings, Expose, ExposeWord, HealthFor, IngestSettings, LimitSettings, ListenSettings, LogSettings,
+    ProfileMode, ProfileSettings, RateSettings, Retention, StdioSettings, StoreSettings, TenantLimitSettings, ToolListSettings,
+    WriteSettings,
 };
 pub use units::{ByteSize, Span};
 pub use wire::{CertificateOrigin, ClientCertificates, Plaintext, TlsSettings, TlsVersion};

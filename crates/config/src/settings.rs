@@ -355,3 +355,53 @@ impl Default for LogSettings {
         Self { level: "info".into(), json: false }
     }
 }
+
+/// Which tools a listing shows to a caller that may call many.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ToolListSettings {
+    /// `all`, `auto`, or a list of names and patterns such as `query_*`. Tools that are not listed are found with
+    /// `find_tools` and called with `call_tool`. `auto` lists all until they cost more than `auto_limit_tokens`, then the
+    /// house's own as far as they fit.
+    pub expose: Expose,
+    /// What a listing may cost with `auto`, in estimated tokens.
+    pub auto_limit_tokens: usize,
+}
+
+impl Default for ToolListSettings {
+    fn default() -> Self {
+        Self { expose: Expose::Word(ExposeWord::Auto), auto_limit_tokens: 4_000 }
+    }
+}
+
+/// What a listing shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, try_from = "serde_json::Value")]
+pub enum Expose {
+    /// By a rule.
+    Word(ExposeWord),
+    /// These names; `*` stands for any text.
+    Names(Vec<String>),
+}
+
+impl TryFrom<serde_json::Value> for Expose {
+    type Error = String;
+
+    fn try_from(value: serde_json::Value) -> Result<Self, String> {
+        let wrong = || format!("{value} is none of: all, auto, or a list of names such as [query_logs, 'kubernetes_*']");
+        match &value {
+            serde_json::Value::Array(_) => serde_json::from_value(value.clone()).map(Self::Names).map_err(|_| wrong()),
+            _ => serde_json::from_value(value.clone()).map(Self::Word).map_err(|_| wrong()),
+        }
+    }
+}
+
+/// Rules for what a listing shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExposeWord {
+    /// Every tool the caller may call.
+    All,
+    /// Every tool while they are few.
+    Auto,
+}

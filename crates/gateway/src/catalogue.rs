@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portcullis_guard::{ArgumentSchema, Sanitizer, SchemaFault};
-use portcullis_model::{PromptSpec, ResourceSpec, ResourceTemplateSpec, ToolSpec};
+use portcullis_model::{InvalidName, PromptSpec, ResourceSpec, ResourceTemplateSpec, ToolSpec};
 use portcullis_policy::is_member;
 use portcullis_ports::{Completer, Prompt, ResourceReader, Taken, Tool};
+
+use crate::guide::{Exposure, Guide, cost};
 
 /// A registration that cannot be accepted.
 #[derive(Debug, thiserror::Error)]
@@ -22,11 +24,18 @@ pub enum CatalogueError {
     /// A tool's schema is not usable.
     #[error(transparent)]
     Schema(#[from] SchemaFault),
+    /// A name that cannot be one.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
 }
 
 pub(crate) struct ToolEntry {
     pub tool: Arc<dyn Tool>,
     pub schema: ArgumentSchema,
+    /// Estimated tokens of its entry in a listing.
+    pub tokens: usize,
+    /// Its place among the tools of the house, in the order they were registered; `None` for what came from outside.
+    pub own: Option<usize>,
 }
 
 /// Everything that can be called, read or rendered.
@@ -37,6 +46,7 @@ pub struct Catalogue {
     readers: Vec<Arc<dyn ResourceReader>>,
     completer: Option<Arc<dyn Completer>>,
     instructions: Arc<str>,
+    guide: Option<Guide>,
 }
 
 impl std::fmt::Debug for Catalogue {
@@ -73,7 +83,24 @@ impl CatalogueBuilder {
     /// # Errors
     /// When the name is taken or the input schema is not usable.
     pub fn tool(mut self, tool: Arc<dyn Tool>) -> Result<Self, CatalogueError> {
-        self.add_tool(tool)?;
+        let own = self.catalogue.tools.len();
+        self.insert(tool, Some(own))?;
+        Ok(self)
+    }
+
+    /// Says which tools a listing shows, and registers the tools that find and call the others.
+    ///
+    /// # Errors
+    /// When their names are taken.
+    pub fn exposure(mut self, exposure: Exposure) -> Result<Self, CatalogueError> {
+        if exposure == Exposure::All {
+            return Ok(self);
+        }
+        let guide = Guide::new(exposure)?;
+        for tool in guide.tools() {
+            self = self.tool(tool)?;
+        }
+        self.catalogue.guide = Some(guide);
         Ok(self)
     }
 
@@ -82,13 +109,18 @@ impl CatalogueBuilder {
     /// # Errors
     /// When the name is taken or the input schema is not usable; nothing is registered then.
     pub fn add_tool(&mut self, tool: Arc<dyn Tool>) -> Result<(), CatalogueError> {
+        self.insert(tool, None)
+    }
+
+    fn insert(&mut self, tool: Arc<dyn Tool>, own: Option<usize>) -> Result<(), CatalogueError> {
         let spec = tool.spec().clone();
         let name = spec.name.as_str().to_owned();
         if self.catalogue.tools.contains_key(&name) {
             return Err(CatalogueError::Duplicate { kind: "tool", name });
         }
         let schema = ArgumentSchema::compile_with(&name, &spec.input_schema, self.sanitizer.clone())?;
-        self.catalogue.tools.insert(name, ToolEntry { tool, schema });
+        let tokens = cost(&spec);
+        self.catalogue.tools.insert(name, ToolEntry { tool, schema, tokens, own });
         Ok(())
     }
 
@@ -149,7 +181,11 @@ impl CatalogueBuilder {
     }
 
     /// The finished catalogue.
-    pub fn build(self) -> Catalogue {
+    pub fn build(mut self) -> Catalogue {
+        let Catalogue { tools, guide, .. } = &mut self.catalogue;
+        if let Some(guide) = guide {
+            guide.learn(tools.values().map(|entry| entry.tool.spec()));
+        }
         self.catalogue
     }
 }
@@ -167,6 +203,14 @@ impl Catalogue {
 
     pub(crate) fn tool(&self, name: &str) -> Option<&ToolEntry> {
         self.tools.get(name)
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &ToolEntry> {
+        self.tools.values()
+    }
+
+    pub(crate) fn guide(&self) -> Option<&Guide> {
+        self.guide.as_ref()
     }
 
     /// Every tool, by name.

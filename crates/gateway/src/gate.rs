@@ -28,7 +28,9 @@ use tokio::sync::watch;
 use crate::admission::{Admitted, Turned};
 use crate::approvals;
 use crate::caller::Acquaintances;
+use crate::catalogue::ToolEntry;
 use crate::exchange::{Releasing, Voice};
+use crate::guide::CALL_TOOL;
 use crate::record::Journey;
 use crate::steps::{Approval, Deed, MayAsk};
 use crate::{Admission, Approvals, CallRequest, Caller, Catalogue, Profiles, Recorder};
@@ -87,8 +89,26 @@ impl House {
         self.decide(caller, tool).allowed
     }
 
-    fn decide(&self, caller: &Caller, tool: &ToolSpec) -> Decision {
+    /// Whether the rules let the caller call this tool with some arguments.
+    pub(crate) fn permitted(&self, caller: &Caller, tool: &ToolSpec) -> Decision {
         self.policies.decide_call_within(caller.product.as_deref(), &caller.principal, tool)
+    }
+
+    /// As [`House::permitted`]; the tools that find and call others are there where others are hidden.
+    fn decide(&self, caller: &Caller, tool: &ToolSpec) -> Decision {
+        let decision = self.permitted(caller, tool);
+        if decision.allowed && self.is_guide(tool) && !self.hides(caller) {
+            return Decision { allowed: false, rule: Arc::from("all-tools-are-listed") };
+        }
+        decision
+    }
+
+    /// Finds a tool in this caller's catalogue. What it may not call does not exist for it.
+    pub(crate) fn find(&self, caller: &Caller, name: &str) -> Result<&ToolEntry, Stop> {
+        let unknown = || unknown("tool", name);
+        let entry = self.catalogue.tool(name).ok_or_else(|| Stop::refused("catalogue", unknown()))?;
+        let decision = self.decide(caller, entry.tool.spec());
+        if decision.allowed { Ok(entry) } else { Err(Stop::Refused(decision.rule, unknown())) }
     }
 }
 
@@ -185,35 +205,42 @@ impl Gateway {
         let principal = &caller.principal;
         let house = self.house.load_full();
         // 2. Find. What the principal may not call does not exist for it.
-        let found = house.catalogue.tool(&request.tool);
-        journey.note(|end| end.known = found.is_some());
-        let decision = found.map(|entry| house.decide(caller, entry.tool.spec()));
+        let found = house.find(caller, &request.tool);
+        journey.note(|end| end.known = house.catalogue.tool(&request.tool).is_some());
         // 3. Admit, also those who ask for what does not exist.
         let _place = Self::note_rate(caller, self.admission.admit(&principal.id, &principal.tenant).await)?;
-        let unknown = || unknown("tool", &request.tool);
-        let (Some(entry), Some(decision)) = (found, decision) else {
-            return Err(Stop::refused("catalogue", unknown()));
+        let mut entry = found?;
+        let deadline = self.deadline();
+        // A call that stands for another tool's is that tool's from here on.
+        let mut arguments = Cow::Borrowed(arguments);
+        let outer = if entry.tool.spec().name.as_str() == CALL_TOOL && house.is_guide(entry.tool.spec()) {
+            let outer = self.stand_in(&house, caller, entry, &mut request, deadline)?;
+            arguments = Cow::Owned(Value::Object(request.arguments.0.clone()));
+            journey.turn_to(&request.tool, arguments.clone().into_owned(), CALL_TOOL);
+            journey.note(|end| end.known = house.catalogue.tool(&request.tool).is_some());
+            entry = house.find(caller, &request.tool)?;
+            Some(outer)
+        } else {
+            None
         };
-        if !decision.allowed {
-            return Err(Stop::Refused(decision.rule, unknown()));
-        }
         let spec = entry.tool.spec();
         journey.note(|end| end.risk = Some(spec.risk));
         self.admission.admit_tool(&principal.id, spec.name.as_str(), spec.risk)?;
         // 4. Validate.
-        let checked = entry.schema.accept(arguments).map_err(|fault| Stop::refused("argument-schema", fault))?;
+        let checked = entry.schema.accept(&arguments).map_err(|fault| Stop::refused("argument-schema", fault))?;
         if let Cow::Owned(Value::Object(cleaned)) = checked {
             request.arguments = Arguments(cleaned);
         }
         // 5. Authorize.
         let product = caller.product.as_deref();
         let asked = Asked { principal, tool: spec, arguments: &request.arguments.0, product };
-        let permit = house.policies.authorize_call(asked, self.deadline(), self.budget, request.trace.clone()).map_err(
+        let permit = house.policies.authorize_call(asked, deadline, self.budget, request.trace.clone()).map_err(
             |Refusal { rule }| {
                 let fault = not_like_this(&rule);
                 Stop::Refused(rule, fault)
             },
         )?;
+        let permit = outer.as_ref().map_or_else(|| permit.clone(), |outer| permit.within(outer));
         let deed = Deed {
             answers: request.answers.as_ref(),
             abilities: request.abilities,
@@ -227,7 +254,8 @@ impl Gateway {
             Approval::Ask { requests, state } => Ok(Outcome::asking(requests, Some(state))),
             Approval::Go { answers, binding } => {
                 let exchange = self.exchange(caller, &permit, voice, answers, request.abilities);
-                let ran = self.within(&permit, journey, entry.tool.run(&permit, request.arguments.clone(), &exchange)).await;
+                let work = house.perform(caller, entry, &permit, &request.arguments, &exchange);
+                let ran = self.within(&permit, journey, work).await;
                 ran.map(|outcome| binding.iter().fold(outcome, |outcome, binding| approvals::carried(binding, outcome)))
             }
         };
@@ -351,7 +379,7 @@ const BYTES_PER_TOKEN: u64 = 4;
 
 /// The caller may use the tool, and a rule refuses these arguments, or this time. It may know which, so that it can ask
 /// something else or its operator.
-fn not_like_this(rule: &str) -> Fault {
+pub(crate) fn not_like_this(rule: &str) -> Fault {
     Fault::new(FaultCode::Forbidden, format!("rule '{rule}' refuses this call as it was made"))
         .with_hint("other arguments may be allowed; the operator can explain the rule with: portcullis policy explain")
 }

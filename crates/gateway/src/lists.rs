@@ -9,15 +9,13 @@ use crate::Caller;
 use crate::gate::{Answer, Gateway, House};
 
 impl Gateway {
-    /// The tools this caller may call: exactly those, for listing and calling ask the same question.
+    /// The tools this caller may call: exactly those, for listing and calling ask the same question. Where they are too
+    /// many, the ones that are shown to everybody, and the two that find and call the others.
     ///
     /// # Errors
     /// When the caller asks too often, or the record of it cannot be written.
     pub fn tools(&self, caller: &Caller) -> Answer<Vec<Arc<ToolSpec>>> {
-        self.list(caller, "tools/list", |house| {
-            let allowed = |spec: &&Arc<ToolSpec>| house.visible(caller, spec);
-            house.catalogue.tool_specs().filter(allowed).cloned().collect()
-        })
+        self.list(caller, "tools/list", |house| house.listed(caller))
     }
 
     /// The resources this caller may read.

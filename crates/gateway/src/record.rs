@@ -27,6 +27,8 @@ pub struct RoadEnd {
     pub target: String,
     /// Whether the target is a tool of the catalogue, so that its name is one of a bounded number.
     pub known: bool,
+    /// The tool the caller called to have this one called, where it was not called itself.
+    pub via: Option<&'static str>,
     /// Arguments, to be fingerprinted by the recorder, never stored.
     pub arguments: Option<Value>,
     /// What the tool can do at worst; absent for what is no tool call.
@@ -71,6 +73,7 @@ impl RoadEnd {
             method,
             target: String::new(),
             known: false,
+            via: None,
             arguments: None,
             risk: None,
             allowed: false,
@@ -114,15 +117,29 @@ pub(crate) struct Journey {
 /// Longest target kept in a record.
 const TARGET_CHARS: usize = 200;
 
+fn bounded(target: &str) -> String {
+    target.chars().filter(|c| !c.is_control()).take(TARGET_CHARS).collect()
+}
+
 impl Journey {
     pub(crate) fn begin(recorder: &Arc<dyn Recorder>, caller: &Caller, method: &'static str, target: &str) -> Self {
         let end = RoadEnd {
             principal: Some(caller.principal.clone()),
             session: caller.session.clone(),
-            target: target.chars().filter(|c| !c.is_control()).take(TARGET_CHARS).collect(),
+            target: bounded(target),
             ..RoadEnd::new(caller.transport, caller.peer, method)
         };
         Self { recorder: recorder.clone(), started: Instant::now(), end: Some(end) }
+    }
+
+    /// The journey is another tool's from here on.
+    pub(crate) fn turn_to(&mut self, tool: &str, arguments: Value, via: &'static str) {
+        self.note(|end| {
+            end.target = bounded(tool);
+            end.arguments = Some(arguments);
+            end.risk = None;
+            end.via = Some(via);
+        });
     }
 
     /// Notes something about the journey.

@@ -204,6 +204,30 @@ impl Permit {
         self.changed(|inner| inner.deadline = inner.deadline.min(deadline))
     }
 
+    /// The same permit within what another one of the same principal allows, as where a call came through another tool.
+    /// Never wider: both hold.
+    #[must_use]
+    pub fn within(&self, other: &Self) -> Self {
+        let other = &other.inner;
+        self.changed(|inner| {
+            inner.scope = inner.scope.narrow(&other.scope);
+            inner.deadline = inner.deadline.min(other.deadline);
+            inner.budget = Budget {
+                backend_bytes: inner.budget.backend_bytes.min(other.budget.backend_bytes),
+                rows: inner.budget.rows.min(other.budget.rows),
+                answer_bytes: inner.budget.answer_bytes.min(other.budget.answer_bytes),
+            };
+            inner.projects = inner.projects.intersect(&other.projects);
+            inner.unredacted &= other.unredacted;
+            inner.needs_approval |= other.needs_approval;
+            if let Some(others) = &other.destinations {
+                let own = inner.destinations.take();
+                let both = |own: BTreeSet<String>| own.intersection(others).cloned().collect();
+                inner.destinations = Some(own.map_or_else(|| others.clone(), both));
+            }
+        })
+    }
+
     /// The same permit within a product's limits.
     pub(crate) fn within_product(&self, product: &Arc<str>, limits: &Limits) -> Self {
         self.changed(|inner| {

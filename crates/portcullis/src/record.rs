@@ -88,6 +88,9 @@ impl AuditRecorder {
                 _ => event.tool(target),
             };
         }
+        if let Some(via) = end.via {
+            event = event.target(via);
+        }
         if let Some(session) = &end.session {
             event = event.session(session.to_string());
         }

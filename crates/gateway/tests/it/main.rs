@@ -4,6 +4,7 @@
 
 mod compile_fail;
 mod controls;
+mod guide;
 mod house;
 mod lookups;
 mod road;
