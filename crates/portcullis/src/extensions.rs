@@ -4,14 +4,16 @@
 //! Guards that nothing an extension offers can push out what the house has itself: names that are taken stay taken, and
 //! what cannot be registered is left out and reported.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use futures::future::{join_all, select_all};
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
 use portcullis_gateway::CatalogueBuilder;
 use portcullis_guard::{Redactions, Redactor};
 use portcullis_model::Clock;
+use portcullis_manifest::ApiExtension;
 use portcullis_policy::Policies;
 use portcullis_ports::{Extension, Happening, Report, Source, Standing, Taken, Witness};
 use portcullis_secrets::SecretManager;
@@ -31,9 +33,14 @@ pub struct Extensions {
 impl Extensions {
     /// What the configuration names. Nothing is started and no connection is opened.
     pub fn open(config: &Config, secrets: &SecretManager) -> anyhow::Result<Self> {
-        let mut this = Self::default();
-        this.upstreams = portcullis_upstream::open(&config.upstreams, secrets)?;
+        let mut this = Self { upstreams: portcullis_upstream::open(&config.upstreams, secrets)?, ..Self::default() };
         this.parts.extend(this.upstreams.iter().map(|upstream| -> Arc<dyn Extension> { upstream.clone() }));
+        this.parts.extend(apis(config, secrets)?);
+        let mut names = BTreeSet::new();
+        if let Some(twice) = this.parts.iter().find(|part| !names.insert(part.name())) {
+            bail!("there are two of {}; each needs a name of its own", twice.name());
+        }
+        drop(names);
         Ok(this)
     }
 
@@ -117,6 +124,15 @@ impl Extensions {
     }
 }
 
+/// The described APIs.
+fn apis(config: &Config, secrets: &SecretManager) -> anyhow::Result<Vec<Arc<dyn Extension>>> {
+    let open = |(index, api)| -> anyhow::Result<Arc<dyn Extension>> {
+        let opened = ApiExtension::open(api, secrets, &config.data).with_context(|| format!("apis.{index}"))?;
+        Ok(Arc::new(opened))
+    };
+    config.apis.iter().enumerate().map(open).collect()
+}
+
 fn left(extension: &str, name: &str, reason: &str) -> Report {
     Report { name: extension.to_owned(), standing: Standing::Attention, detail: format!("'{name}' is left out: {reason}") }
 }
@@ -145,7 +161,6 @@ impl Witness for AuditWitness {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 

@@ -10,12 +10,12 @@ use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use portcullis_acme::Keeper;
 use portcullis_audit::{AuditEvent, AuditLog, EventKind, Shippers, SinkState, SinkView, Sinks};
-use portcullis_config::RateSettings;
+use portcullis_config::{Expose, ExposeWord, RateSettings};
 use portcullis_connectors::prometheus::PrometheusSource;
 use portcullis_console::{MeasuredRecorder, Metrics};
 use portcullis_gateway::{
-    Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Gateway, GatewayParts, LimitSettings, ProfileMode,
-    Profiles, Rate, Recorder, TokenLedger,
+    Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Exposure, Gateway, GatewayParts, LimitSettings,
+    ProfileMode, Profiles, Rate, Recorder, TokenLedger,
 };
 use portcullis_guard::{Redactor, Releaser, Sanitizer};
 use portcullis_identity::token::Verifier;
@@ -558,7 +558,8 @@ fn catalogue(
         .sanitizer(sanitizer)
         .resources(Arc::new(Library::new(sources.clone(), clock.clone())))
         .completer(Arc::new(SourceCompleter::new(sources.clone(), clock.clone())))
-        .instructions(INSTRUCTIONS);
+        .instructions(INSTRUCTIONS)
+        .exposure(exposure(config))?;
     for tool in default_tools(sources, clock) {
         builder = builder.tool(tool)?;
     }
@@ -567,6 +568,15 @@ fn catalogue(
     }
     extensions.furnish(&mut builder);
     Ok(builder.build())
+}
+
+/// Which tools a listing shows.
+fn exposure(config: &Config) -> Exposure {
+    match &config.tools.expose {
+        Expose::Word(ExposeWord::All) => Exposure::All,
+        Expose::Word(ExposeWord::Auto) => Exposure::Within(config.tools.auto_limit_tokens),
+        Expose::Names(names) => Exposure::Only(names.clone()),
+    }
 }
 
 fn load_policies(
@@ -640,7 +650,9 @@ fn vocabulary(config: &Config, catalogue: &Catalogue, extensions: &Extensions) -
     let brought = extensions.sources().map(|source| source.name().to_string());
     let upstreams = || extensions.upstreams().iter();
     let asked = upstreams().flat_map(|upstream| upstream.sources()).map(str::to_owned);
-    let sources = config.sources.iter().map(|s| s.name.to_string()).chain(embedded).chain(brought).chain(asked);
+    let apis = config.apis.iter().map(|api| api.name.clone());
+    let own = config.sources.iter().map(|s| s.name.to_string());
+    let sources = own.chain(embedded).chain(brought).chain(asked).chain(apis);
     Vocabulary {
         roles: config.roles.iter().cloned().collect(),
         enabled_writes: config.write.enable.iter().map(|c| WriteCategory(Arc::from(c.as_str()))).collect(),

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use portcullis_audit::AuditSettings;
 use portcullis_config::{
     AdminSettings, ApprovalSettings, ConfigError, IngestSettings, LimitSettings, ListenSettings, Loaded, LogSettings,
-    ProfileSettings, StdioSettings, StoreSettings, WriteSettings,
+    ProfileSettings, StdioSettings, StoreSettings, ToolListSettings, WriteSettings,
 };
 use portcullis_connectors::prometheus::PrometheusConfig;
 use portcullis_guard::{RedactionSettings, ReleaseSettings, SanitizeSettings};
 use portcullis_identity::IdentitySettings;
+use portcullis_manifest::ApiSettings;
 use portcullis_model::SourceName;
 use portcullis_opa::OpaSettings;
 use portcullis_policy::ProductSettings;
@@ -118,6 +119,10 @@ pub struct Config {
     pub sources: Vec<SourceSettings>,
     /// Other MCP servers behind the gate.
     pub upstreams: Vec<UpstreamSettings>,
+    /// APIs described by an OpenAPI document, whose operations become tools.
+    pub apis: Vec<ApiSettings>,
+    /// Which tools a listing shows.
+    pub tools: ToolListSettings,
     /// What is known about secrets besides their value; settings refer to one as `secret:<name>`.
     pub secrets: Vec<SecretSettings>,
     /// Stores that keep secrets; settings refer to one of their secrets as `vault:<store>/<path>#<field>`.
@@ -165,6 +170,8 @@ impl Default for Config {
             store: StoreSettings::default(),
             sources: Vec::new(),
             upstreams: Vec::new(),
+            apis: Vec::new(),
+            tools: ToolListSettings::default(),
             secrets: Vec::new(),
             secret_stores: Vec::new(),
             external_policy: None,

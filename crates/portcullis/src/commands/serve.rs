@@ -433,11 +433,12 @@ fn reload(house: &House, watched: &Watched) -> anyhow::Result<Config> {
 
 /// Sections whose changes are not taken over while running.
 fn needs_restart(in_force: &Config, next: &Config) -> Vec<&'static str> {
-    const SECTIONS: [&str; 16] = [
+    const SECTIONS: [&str; 17] = [
         "admin",
         "redaction",
         "release",
         "upstreams",
+        "apis",
         "external_policy",
         "data",
         "listen",

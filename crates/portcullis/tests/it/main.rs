@@ -14,6 +14,7 @@
 mod acme;
 mod admin;
 mod admin_tls;
+mod apis;
 mod approvals;
 mod attacks;
 mod audit;
@@ -28,6 +29,7 @@ mod exchange;
 mod ingest;
 mod interleaved;
 mod keys;
+mod many_tools;
 mod opa;
 mod plants;
 mod policies;
