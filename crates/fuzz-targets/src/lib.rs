@@ -5,6 +5,7 @@
 #![allow(clippy::panic, reason = "a broken promise is a panic here: that is what the drivers look for")]
 
 mod confining;
+mod confinement;
 pub mod drive;
 mod readers;
 mod rewriting;
@@ -56,6 +57,7 @@ pub const TARGETS: &[Target] = &[
     readers::POLICY,
     readers::ADDRESS,
     readers::REDACTOR,
+    confinement::URL_PATH,
     rewriting::PROMQL,
     rewriting::SQL,
     confining::LOGQL,
