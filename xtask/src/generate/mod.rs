@@ -16,10 +16,14 @@ pub(crate) fn render(binary: &Path) -> anyhow::Result<Vec<(String, String)>> {
     let binary = Binary::new(binary)?;
     let schema: Value = serde_json::from_str(&binary.output(&["config", "schema"])?).context("config schema is not JSON")?;
     let listed: Value = serde_json::from_str(&binary.output(&["tools", "--json"])?).context("tools --json is not JSON")?;
+    // The tools that reach others are listed only where something is hidden.
+    std::fs::write(binary.folder.join("few.yaml"), "tools: {expose: []}\n").context("writing a configuration")?;
+    let reaching = binary.output(&["--config", "few.yaml", "tools", "--json"])?;
+    let reaching: Value = serde_json::from_str(&reaching).context("tools --json is not JSON")?;
     let page = |name: &str, text: String| (format!("docs/reference/{name}"), text);
     Ok(vec![
         page("config.schema.json", format!("{}\n", serde_json::to_string_pretty(&schema)?)),
-        page("tools.md", tools::render(&listed)?),
+        page("tools.md", tools::render(&listed, &reaching)?),
         page("errors.md", errors::render()),
         page("cli.md", cli::render(&|words| binary.output(words))?),
     ])

@@ -15,12 +15,25 @@ What the local user may call with the default configuration. A caller sees only 
 allow; unknown arguments are refused. How answers are built: [answers](../concepts/answers.md).
 ";
 
-/// The page. `listed` is what `portcullis tools --json` prints: an array of tools, or an object with one under `tools`.
-pub(super) fn render(listed: &Value) -> anyhow::Result<String> {
-    let tools =
-        listed.as_array().or_else(|| listed["tools"].as_array()).context("`portcullis tools --json` holds no list of tools")?;
+const REACHING: &str = "
+# Where there are more tools than are listed
+
+These two reach the others: [many tools](../guides/many-tools.md). `call_tool` has the risk of what it calls.
+";
+
+/// The page. `listed` is what `portcullis tools --json` prints: an array of tools, or an object with one under `tools`;
+/// `reaching` the same where every tool but the ones that reach the others is hidden.
+pub(super) fn render(listed: &Value, reaching: &Value) -> anyhow::Result<String> {
+    let tools = |listed: &Value| -> anyhow::Result<Vec<Value>> {
+        let tools = listed.as_array().or_else(|| listed["tools"].as_array());
+        tools.cloned().context("`portcullis tools --json` holds no list of tools")
+    };
     let mut page = HEAD.to_owned();
-    for tool in tools {
+    for tool in &tools(listed)? {
+        section(&mut page, tool)?;
+    }
+    page.push_str(REACHING);
+    for tool in &tools(reaching)? {
         section(&mut page, tool)?;
     }
     Ok(page)
@@ -122,7 +135,9 @@ mod tests {
                 "level": {"type": "string", "enum": ["info", "error"]},
             }},
         }, {"name": "list_sources", "description": "Lists.", "inputSchema": {"type": "object", "properties": {}}}]);
-        let page = render(&listed).unwrap();
+        let reaching = json!({"tools": [{"name": "find_tools", "description": "Finds.", "inputSchema": {"type": "object"}}]});
+        let page = render(&listed, &reaching).unwrap();
+        assert!(page.ends_with("## `find_tools`\n\nFinds.\n\nTakes no arguments.\n"), "{page}");
         assert!(page.contains("\n## `query_logs`\n\n**Logs.** Finds records. Use it first.\n\nRisk: read.\n"), "{page}");
         assert!(page.contains("| `text` | string | required | a\\|b |\n"), "{page}");
         assert!(page.contains("| `limit` | integer 1 to 500 | `20` |  |\n"), "{page}");
@@ -142,7 +157,10 @@ mod tests {
 
     #[test]
     fn what_is_no_list_of_tools_is_an_error() {
-        assert!(render(&json!({"error": "no"})).is_err());
-        assert!(render(&json!([{"name": "x", "description": "y"}])).unwrap_err().to_string().contains("x has no input schema"));
+        let none = json!([]);
+        assert!(render(&json!({"error": "no"}), &none).is_err());
+        assert!(
+            render(&json!([{"name": "x", "description": "y"}]), &none).unwrap_err().to_string().contains("x has no input schema")
+        );
     }
 }
