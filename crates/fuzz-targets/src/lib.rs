@@ -4,8 +4,8 @@
 
 #![allow(clippy::panic, reason = "a broken promise is a panic here: that is what the drivers look for")]
 
-mod confining;
 mod confinement;
+mod confining;
 pub mod drive;
 mod readers;
 mod rewriting;

@@ -51,7 +51,16 @@ impl Meter {
 
 impl Caller {
     pub(crate) fn new(principal: Arc<Principal>, transport: Transport, peer: Option<SocketAddr>) -> Self {
-        Self { principal, transport, peer, session: None, product: None, token: None, headers: Arc::default(), meter: Arc::default() }
+        Self {
+            principal,
+            transport,
+            peer,
+            session: None,
+            product: None,
+            token: None,
+            headers: Arc::default(),
+            meter: Arc::default(),
+        }
     }
 
     /// What is left of the caller's rate after the last admission of this request; `None` before one.

@@ -234,12 +234,11 @@ impl Gateway {
         // 5. Authorize.
         let product = caller.product.as_deref();
         let asked = Asked { principal, tool: spec, arguments: &request.arguments.0, product };
-        let permit = house.policies.authorize_call(asked, deadline, self.budget, request.trace.clone()).map_err(
-            |Refusal { rule }| {
+        let permit =
+            house.policies.authorize_call(asked, deadline, self.budget, request.trace.clone()).map_err(|Refusal { rule }| {
                 let fault = not_like_this(&rule);
                 Stop::Refused(rule, fault)
-            },
-        )?;
+            })?;
         let permit = outer.as_ref().map_or_else(|| permit.clone(), |outer| permit.within(outer));
         let deed = Deed {
             answers: request.answers.as_ref(),

@@ -148,6 +148,7 @@ fn spec(name: &str, title: &str, description: &str, risk: RiskClass, schema: Val
         input_schema: Arc::new(schema),
         output_schema: None,
         completions: Vec::new(),
+        shown: None,
     })
 }
 

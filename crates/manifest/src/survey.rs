@@ -254,6 +254,7 @@ fn finished(ready: Operation, name: &str, settings: &ApiSettings) -> Result<(Arc
         input_schema: Arc::new(ready.schema),
         output_schema: Some(Arc::new(output)),
         completions: Vec::new(),
+        shown: None,
     };
     Ok((Arc::new(spec), ready.plan, ready.notes))
 }

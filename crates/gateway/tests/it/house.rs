@@ -123,6 +123,7 @@ impl ResourceReader for Shelf {
             title: None,
             description: None,
             mime_type: None,
+            shown: None,
         })]
     }
 
@@ -134,6 +135,7 @@ impl ResourceReader for Shelf {
             description: None,
             mime_type: None,
             completions: vec![("name".into(), CompletionKind::Fixed(vec!["cart".into(), "checkout".into()]))],
+            shown: None,
         })]
     }
 
@@ -145,7 +147,7 @@ impl ResourceReader for Shelf {
         if uri == "shop://services/broken" {
             return Err(Fault::backend("the backend failed", "said no"));
         }
-        let contents = EmbeddedResource { uri: uri.into(), mime_type: None, data: "a shelf".into(), binary: false };
+        let contents = EmbeddedResource { uri: uri.into(), mime_type: None, data: "a shelf".into(), binary: false, meta: None };
         Ok(ResourceOutput::Contents(vec![contents]))
     }
 }
@@ -200,6 +202,7 @@ pub(crate) async fn house_with(
             required: true,
             completion: Some(CompletionKind::Fixed(vec!["cart".into()])),
         }],
+        shown: None,
     };
     let catalogue = catalogue.prompt(Arc::new(Triage(Arc::new(triage)))).unwrap().resources(Arc::new(Shelf)).build();
     let vocabulary = Vocabulary {

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use portcullis_model::Secret;
-use portcullis_policy::Permit;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use portcullis_model::Secret;
+use portcullis_policy::Permit;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};

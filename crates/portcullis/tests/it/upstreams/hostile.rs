@@ -205,7 +205,7 @@ fn a_child_gets_the_environment_it_is_given_and_nothing_of_ours() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let server = Server { child, mcp: home.mcp, otlp: home.otlp, home };
+    let server = Server { child, mcp: home.mcp, otlp: home.otlp, admin: home.admin, home };
     let visitor = super::visitor(&server, &["--role", "operator"]);
     stands(&server.home, "look", "new");
     accept_all(&server.home, "up");
