@@ -81,7 +81,7 @@ pub(crate) fn tool(name: &str, description: &str) -> Value {
 
 /// A configuration with these upstreams.
 pub(crate) fn home(entries: &[String], more: &str) -> Home {
-    Home::new(&format!("upstreams:\n{}{more}", entries.concat()))
+    Home::new(&format!("tools: {{expose: all}}\nupstreams:\n{}{more}", entries.concat()))
 }
 
 /// What the command line lists: name and state.
