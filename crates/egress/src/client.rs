@@ -158,6 +158,12 @@ impl EgressClient {
             if let Some((name, value)) = inner.proof(request, permit).await? {
                 prepared.headers.insert(name, value);
             }
+            for credential in &request.credentials {
+                credential.check().map_err(EgressErrorKind::InvalidRequest)?;
+                if let Some((name, value)) = credential.header(permit).await? {
+                    prepared.headers.insert(name, value);
+                }
+            }
             inner.tries(permit, &url, &prepared).await
         };
         tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(EgressErrorKind::DeadlineExceeded))

@@ -64,6 +64,7 @@ pub struct EgressRequest {
     pub(crate) idempotent: bool,
     pub(crate) max_response_bytes: Option<u64>,
     pub(crate) authentication: Option<Authentication>,
+    pub(crate) credentials: Vec<Authentication>,
     secrets: Vec<(String, Secret)>,
     reference: Option<String>,
 }
@@ -82,6 +83,7 @@ impl EgressRequest {
             idempotent,
             max_response_bytes: None,
             authentication: None,
+            credentials: Vec::new(),
             secrets: Vec::new(),
             reference: None,
         }
@@ -158,6 +160,14 @@ impl EgressRequest {
     #[must_use]
     pub fn authenticated(mut self, authentication: Authentication) -> Self {
         self.authentication = Some(authentication);
+        self
+    }
+
+    /// Adds a credential that is looked up when the request is sent, beside the client's or the request's own. Like those it
+    /// goes to the client's origin only.
+    #[must_use]
+    pub fn credential(mut self, credential: Authentication) -> Self {
+        self.credentials.push(credential);
         self
     }
 

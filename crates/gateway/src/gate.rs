@@ -304,6 +304,7 @@ impl Gateway {
             end.allowed = true;
             end.rule = permit.rule().clone();
         });
+        journey.follow(permit.trail());
         match tokio::time::timeout_at(permit.deadline().into(), work).await {
             Ok(done) => done,
             Err(_elapsed) => Err(Fault::new(

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use portcullis_identity::Transport;
 use portcullis_model::{Fault, FaultCode, Principal, RiskClass};
+use portcullis_policy::Trail;
 use serde_json::Value;
 
 use crate::Caller;
@@ -112,6 +113,7 @@ pub(crate) struct Journey {
     recorder: Arc<dyn Recorder>,
     started: Instant,
     end: Option<RoadEnd>,
+    trail: Trail,
 }
 
 /// Longest target kept in a record.
@@ -129,7 +131,7 @@ impl Journey {
             target: bounded(target),
             ..RoadEnd::new(caller.transport, caller.peer, method)
         };
-        Self { recorder: recorder.clone(), started: Instant::now(), end: Some(end) }
+        Self { recorder: recorder.clone(), started: Instant::now(), end: Some(end), trail: Trail::default() }
     }
 
     /// The journey is another tool's from here on.
@@ -149,6 +151,11 @@ impl Journey {
         }
     }
 
+    /// From now on whatever this trail says belongs into the record, however the journey ends.
+    pub(crate) fn follow(&mut self, trail: &Trail) {
+        self.trail = trail.clone();
+    }
+
     /// Writes a record of something beside the road's end, with what is known of the journey so far.
     pub(crate) fn beside(&self, method: &'static str, change: impl FnOnce(&mut RoadEnd)) -> Result<(), String> {
         let Some(end) = &self.end else { return Ok(()) };
@@ -166,6 +173,15 @@ impl Journey {
     fn write(&mut self) -> Result<(), String> {
         let Some(mut end) = self.end.take() else { return Ok(()) };
         end.latency_micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        for reached in self.trail.all_reached() {
+            if !end.sources.contains(&reached) {
+                end.sources.push(reached);
+            }
+        }
+        end.note = match (end.note.take(), self.trail.words()) {
+            (Some(note), Some(words)) => Some(format!("{note}; {words}")),
+            (note, words) => note.or(words),
+        };
         self.recorder.record(&end)
     }
 }

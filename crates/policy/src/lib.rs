@@ -21,6 +21,7 @@ mod schema;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod vocabulary;
 mod witness;
 
@@ -32,6 +33,7 @@ pub use limits::Limits;
 pub use operations::Operation;
 pub use permit::{Budget, Charter, CharterGrant, Permit, Purpose};
 pub use products::{NOT_IN_PRODUCT, Product, ProductLimits, ProductSettings, Products, UNKNOWN_PRODUCT};
+pub use trail::Trail;
 pub use vocabulary::{BUILT_IN_ROLES, PolicyText, Vocabulary};
 
 /// The built-in role policies, as shipped.

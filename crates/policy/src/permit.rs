@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_model::{CallerToken, NameSet, Principal, PrincipalId, RiskClass, Scope, ToolName, TraceContext};
 
+use crate::Trail;
 use crate::limits::Limits;
 use crate::operations::Operation;
 
@@ -67,6 +68,7 @@ struct Inner {
     needs_approval: bool,
     product: Option<Arc<str>>,
     caller_token: Option<CallerToken>,
+    trail: Trail,
 }
 
 /// Proof of authorization: principal, rule that allowed, scope, deadline, budget, trace context.
@@ -102,6 +104,7 @@ impl Permit {
             needs_approval: limits.approval,
             product: None,
             caller_token: None,
+            trail: Trail::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -184,6 +187,11 @@ impl Permit {
             Some(token) => self.changed(|inner| inner.caller_token = Some(token.clone())),
             None => self.clone(),
         }
+    }
+
+    /// What the work reached so far, for the record; shared with every permit narrowed from this one.
+    pub fn trail(&self) -> &Trail {
+        &self.inner.trail
     }
 
     /// Whether this permit may reach `origin` (`scheme://host:port`). Calls may reach the origins of the
@@ -295,6 +303,7 @@ impl Charter {
                 needs_approval: false,
                 product: None,
                 caller_token: None,
+                trail: Trail::default(),
             }),
         }
     }
