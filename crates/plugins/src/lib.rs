@@ -1,0 +1,50 @@
+//! Plugins of others: WASM components in signed packages. Guards that nothing runs that was not signed by a key the operator
+//! trusts, that what runs reaches only what its manifest declares and the operator grants, and that its limits hold. Must
+//! not let a wasmtime type out.
+//!
+//! What a plugin is built against is `wit/plugin.wit`.
+
+mod bindings;
+mod cache;
+mod compiled;
+mod confine;
+mod convert;
+mod digest;
+mod engine;
+mod extension;
+mod imports;
+mod limits;
+mod manifest;
+mod omcp;
+mod origin;
+mod outside;
+mod package;
+mod plugin;
+mod settings;
+mod signature;
+mod source;
+mod state;
+mod stdio;
+mod store;
+mod tool;
+mod trust;
+
+pub use digest::{Digest, InvalidDigest};
+pub use engine::EngineError;
+pub use extension::{Plugins, PluginsError, TriedOut, try_out};
+pub use limits::{LimitSettings, Limits};
+pub use manifest::{
+    HOST_API, Manifest, ManifestError, ManifestTool, PLUGIN_NAME_RULE, Permissions, PluginName, SecretPlace, SecretRequest,
+};
+pub use omcp::{OmcpError, OmcpVerified, verify_omcp};
+pub use origin::{InvalidOrigin, OriginPattern};
+pub use package::{MOST_PACKED, Package, PackageError};
+pub use plugin::LoadError;
+pub use settings::{PluginGrant, PluginSettings, SecretGrant};
+pub use signature::{PackageSignature, PrivateKey, PublicKey, SignatureError};
+pub use state::Exceeded;
+pub use store::{InstallOptions, Installed, PluginStore, Quarantine, StoreError, Verified, read_bounded, verify};
+pub use trust::{Occasion, Revocation, RevokedPackage, TrustError, TrustRoot, TrustedKey};
+
+/// The world plugins are built against, as `portcullis plugin new` writes it.
+pub const WIT: &str = include_str!("../wit/plugin.wit");
