@@ -9,6 +9,7 @@ mod finding;
 mod floors;
 mod generate;
 mod metadata;
+mod plugins;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ Usage: cargo xtask <command>
   controls [--ran FILE]      the tests that docs/security/controls.md names are there and, with the output of cargo test,
                              ran and passed
   crates-readme [--check]    every crate has its paragraph in crates/README.md, on its floor (this only ever checks)
+  plugins [--binary PATH]    build the plugins of this repository into target/plugins, with portcullis plugin build
   generate [--check] [--binary PATH]
                              write docs/reference from the built binary, or check that it is current;
                              the binary is target/debug/portcullis unless given
@@ -77,6 +79,11 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
             options.only(command, true, true)?;
             let binary = options.binary.clone().unwrap_or_else(|| built_binary(&root));
             settle(&root, command, &generate::render(&binary)?, options.check)
+        }
+        "plugins" => {
+            options.only(command, false, true)?;
+            let binary = options.binary.clone().unwrap_or_else(|| built_binary(&root));
+            say(plugins::build(&root, &binary)?.trim_end()).map(|()| true)
         }
         "help" | "--help" | "-h" => say(USAGE).map(|()| true),
         other => bail!("there is no command '{other}'\n\n{USAGE}"),
