@@ -1,6 +1,7 @@
 //! The command line: what a person types. Parsing only; the work is in `commands`.
 
 mod gate;
+mod plugin;
 mod policy;
 mod secret;
 mod upstream;
@@ -10,6 +11,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use gate::{ApprovalAction, ProfileAction};
+pub use plugin::{
+    InstallArgs, KeyAddArgs, PackArgs, PluginAction, PluginFormat, PluginKeyAction, PluginLanguage, VerifyPluginArgs,
+};
 pub use policy::{AccessAction, DryRunArgs, ExplainArgs, PolicyAction, WhoArgs};
 pub use secret::{SecretAction, SecretKind};
 pub use upstream::{UpstreamAction, UpstreamChoice};
@@ -89,6 +93,12 @@ pub enum Command {
         /// What to do with them.
         #[command(subcommand)]
         action: SecretAction,
+    },
+    /// Plugins: make, sign, verify and install them.
+    Plugin {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: PluginAction,
     },
     /// The configuration.
     Config {

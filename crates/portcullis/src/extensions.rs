@@ -13,7 +13,8 @@ use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
 use portcullis_gateway::CatalogueBuilder;
 use portcullis_guard::{Redactions, Redactor};
 use portcullis_manifest::ApiExtension;
-use portcullis_model::Clock;
+use portcullis_model::{Clock, SystemClock};
+use portcullis_plugins::Plugins;
 use portcullis_policy::Policies;
 use portcullis_ports::{Extension, Happening, Report, Source, Standing, Taken, Witness};
 use portcullis_secrets::SecretManager;
@@ -36,6 +37,8 @@ impl Extensions {
         let mut this = Self { upstreams: portcullis_upstream::open(&config.upstreams, secrets)?, ..Self::default() };
         this.parts.extend(this.upstreams.iter().map(|upstream| -> Arc<dyn Extension> { upstream.clone() }));
         this.parts.extend(apis(config, secrets)?);
+        let plugins = Plugins::open(&config.data, &config.plugins, Arc::new(secrets.clone()), Arc::new(SystemClock));
+        this.parts.push(Arc::new(plugins.context("plugins")?));
         let mut names = BTreeSet::new();
         if let Some(twice) = this.parts.iter().find(|part| !names.insert(part.name())) {
             bail!("there are two of {}; each needs a name of its own", twice.name());

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use portcullis_acme::Keeper;
-use portcullis_audit::{AuditEvent, AuditLog, EventKind, Shippers, SinkState, SinkView, Sinks};
+use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind, Shippers, SinkState, SinkView, Sinks};
 use portcullis_config::{Expose, ExposeWord, RateSettings};
 use portcullis_connectors::prometheus::PrometheusSource;
 use portcullis_console::{MeasuredRecorder, Metrics};
@@ -88,6 +88,14 @@ impl Foundations {
     /// Records something done to a key.
     pub fn audit_key_by(&self, who: &Principal, method: &'static str, key: &KeyId) -> anyhow::Result<()> {
         self.audit.append(AuditEvent::new(EventKind::Key).principal(who).method(method).key(key.clone()))?;
+        Ok(())
+    }
+
+    /// Records something the local user does to plugins or to what is trusted.
+    pub fn audit_plugin(&self, method: &'static str, subject: &str, decision: Decision, note: &str) -> anyhow::Result<()> {
+        let who = local_principal(&local_user(), "admin")?;
+        let event = AuditEvent::new(EventKind::Plugin).principal(&who).method(method).tool(subject.to_owned());
+        self.audit.append(event.decided(decision, method).note(note.to_owned()))?;
         Ok(())
     }
 
@@ -545,7 +553,13 @@ fn all_sources(
             .with_context(|| format!("sources.{index}"))?;
         sources.push(Arc::new(source));
     }
-    sources.extend(extensions.sources());
+    for source in extensions.sources() {
+        if sources.iter().any(|own| own.name() == source.name()) {
+            tracing::warn!(target: "portcullis", name = %source.name(), "a source of an extension is left out: its name is taken");
+        } else {
+            sources.push(source);
+        }
+    }
     Ok(sources)
 }
 

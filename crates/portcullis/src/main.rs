@@ -74,6 +74,7 @@ async fn run(cli: Cli, loaded: LoadedConfig) -> anyhow::Result<()> {
         Command::Access { action } => commands::access::run(config, action).await,
         Command::Upstream { action } => commands::upstream::run(config, action).await,
         Command::Secret { action } => commands::secret::run(config, &action).await,
+        Command::Plugin { action } => commands::plugin::run(config, action).await,
         Command::Config { action } => commands::config::run(&loaded, &action),
         Command::Doctor(output) => commands::doctor::run(config, &output).await,
         Command::Completions { .. } => Ok(()),

@@ -15,6 +15,7 @@ use portcullis_identity::IdentitySettings;
 use portcullis_manifest::ApiSettings;
 use portcullis_model::SourceName;
 use portcullis_opa::OpaSettings;
+use portcullis_plugins::PluginSettings;
 use portcullis_policy::ProductSettings;
 use portcullis_secrets::{SecretSettings, SecretStoreSettings};
 use portcullis_upstream::UpstreamSettings;
@@ -130,6 +131,8 @@ pub struct Config {
     /// An Open Policy Agent that is asked after the rules of this file allowed a call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_policy: Option<OpaSettings>,
+    /// Plugins.
+    pub plugins: PluginSettings,
     /// Files with Cedar policies that are added to the built-in roles.
     pub policies: Vec<PathBuf>,
     /// Offset of the hours and weekdays rules speak of, such as `+02:00`; UTC when absent.
@@ -175,6 +178,7 @@ impl Default for Config {
             secrets: Vec::new(),
             secret_stores: Vec::new(),
             external_policy: None,
+            plugins: PluginSettings::default(),
             policies: Vec::new(),
             policy_utc_offset: None,
             roles: Vec::new(),

@@ -9,6 +9,7 @@ pub mod config;
 pub mod doctor;
 pub mod guards;
 pub mod key;
+pub mod plugin;
 pub mod policy;
 pub mod profile;
 pub mod secret;

@@ -32,6 +32,7 @@ mod keys;
 mod many_tools;
 mod opa;
 mod plants;
+mod plugins;
 mod policies;
 mod products;
 mod profiles;
