@@ -25,6 +25,7 @@ mod secret_labels;
 mod sql;
 mod text;
 pub mod traceql;
+mod words;
 
 pub use confine::{Confinement, ScopeLabels, TimeLimits, confine_promql};
 pub use elasticsearch::{SearchConfinement, SearchScope, confine_elasticsearch};

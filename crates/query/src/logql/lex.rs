@@ -7,6 +7,7 @@ use crate::QueryError;
 use crate::error::Language;
 use crate::lexis::{Cursor, Numeric};
 use crate::scan::{MAX_NESTING, MAX_OPERATORS, MAX_REGEXES, position, read_duration};
+use crate::words::{Lexeme, Token};
 
 /// A word of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,13 +24,12 @@ pub(crate) enum Word {
     End,
 }
 
-/// A word and where it began.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Token {
-    pub(crate) word: Word,
-    pub(crate) offset: usize,
-    /// Whether white space or a comment stood in front of it.
-    pub(crate) apart: bool,
+impl Lexeme for Word {
+    const END: &'static Self = &Self::End;
+
+    fn sign(&self) -> Option<&'static str> {
+        if let Self::Sign(sign) = self { Some(sign) } else { None }
+    }
 }
 
 /// Signs, longest first.
@@ -40,7 +40,7 @@ const SIGNS: [&str; 25] = [
 const FLAGS: [&str; 2] = ["--strict", "--keep-empty"];
 
 /// Splits `raw`; the last token is [`Word::End`].
-pub(crate) fn split(raw: &str, mut limits: Limits) -> Result<Vec<Token>, QueryError> {
+pub(crate) fn split(raw: &str, mut limits: Limits) -> Result<Vec<Token<Word>>, QueryError> {
     let mut cursor = Cursor::new(Language::Logql, raw);
     let mut tokens = Vec::new();
     loop {

@@ -7,13 +7,14 @@ use super::ast::{
     Binary, ChosenLabel, FormatValue, Grouping, Joint, LabelFilter, LabelTerm, LineOperator, LineValue, LogQuery, LogRange,
     Matcher, MetricExpr, Operand, Query, Stage, Unwrap,
 };
-use super::lex::{Limits, Token, Word, split};
+use super::lex::{Limits, Word, split};
 use crate::QueryError;
-use crate::error::{Language, shown};
+use crate::error::Language;
 use crate::lexis::{Numeric, duration_nanos};
 use crate::promql::MatchOperator;
-use crate::scan::{MAX_QUERY_BYTES, MAX_REGEXES, position};
+use crate::scan::{MAX_QUERY_BYTES, MAX_REGEXES};
 use crate::text::check_regex;
+use crate::words::Words;
 
 /// Words that are never names, in any spelling.
 const KEYWORDS: [&str; 27] = [
@@ -91,8 +92,8 @@ pub(crate) fn parse_rendered(text: &str) -> Result<Query, QueryError> {
 fn read(raw: &str, limits: Limits) -> Result<Query, QueryError> {
     let regexes_left = limits.regexes;
     let tokens = split(raw, limits)?;
-    let mut reader = Reader { raw, tokens, at: 0, regexes_left };
-    if reader.tokens.len() == 1 {
+    let mut reader = Words { language: Language::Logql, raw, tokens, at: 0, regexes_left };
+    if reader.is_empty() {
         let message = "the query is empty; write a stream selector such as {app=\"shop\"}".to_owned();
         return Err(QueryError::Syntax { language: Language::Logql, message, position: None });
     }
@@ -103,53 +104,7 @@ fn read(raw: &str, limits: Limits) -> Result<Query, QueryError> {
     }
 }
 
-struct Reader<'a> {
-    raw: &'a str,
-    tokens: Vec<Token>,
-    at: usize,
-    regexes_left: usize,
-}
-
-impl Reader<'_> {
-    fn word(&self) -> &Word {
-        self.ahead(0)
-    }
-
-    fn ahead(&self, by: usize) -> &Word {
-        self.tokens.get(self.at + by).map_or(&Word::End, |token| &token.word)
-    }
-
-    fn offset(&self) -> usize {
-        self.tokens.get(self.at).map_or(self.raw.len(), |token| token.offset)
-    }
-
-    fn error(&self, message: impl Into<String>) -> QueryError {
-        let position = Some(position(self.raw, self.offset()));
-        QueryError::Syntax { language: Language::Logql, message: message.into(), position }
-    }
-
-    fn expected(&self, what: &str) -> QueryError {
-        let end = self.tokens.get(self.at + 1).map_or(self.raw.len(), |token| token.offset);
-        match self.word() {
-            Word::End => self.error(format!("the query ends where {what} is expected")),
-            _ => self.error(format!("expected {what}, found '{}'", shown(self.raw[self.offset()..end].trim_end()))),
-        }
-    }
-
-    fn is(&self, sign: &str) -> bool {
-        matches!(self.word(), Word::Sign(found) if *found == sign)
-    }
-
-    fn takes(&mut self, sign: &str) -> bool {
-        let found = self.is(sign);
-        self.at += usize::from(found);
-        found
-    }
-
-    fn expect(&mut self, sign: &str) -> Result<(), QueryError> {
-        if self.takes(sign) { Ok(()) } else { Err(self.expected(&format!("'{sign}'"))) }
-    }
-
+impl Words<'_, Word> {
     /// The keyword or function here, of those given, in any spelling.
     fn keyword_at(&self, by: usize, words: &[&'static str]) -> Option<&'static str> {
         match self.ahead(by) {
@@ -306,7 +261,7 @@ impl Reader<'_> {
         if of_stream && matches!(operator, MatchOperator::Regex | MatchOperator::NotRegex) {
             let Some(left) = self.regexes_left.checked_sub(1) else {
                 self.at = before;
-                let position = position(self.raw, self.offset());
+                let position = crate::scan::position(self.raw, self.offset());
                 return Err(QueryError::TooComplex { what: "regular expressions", limit: MAX_REGEXES, position });
             };
             self.regexes_left = left;
@@ -470,7 +425,7 @@ impl Reader<'_> {
             self.takes("+");
             ""
         };
-        let negative_apart = sign == "-" && self.tokens.get(self.at).is_some_and(|token| token.apart);
+        let negative_apart = sign == "-" && self.apart();
         let value = match self.word() {
             Word::Numeric(Numeric::Number(text)) => text.clone(),
             Word::Numeric(Numeric::Duration(text, _)) if !negative_apart => text.clone(),
@@ -527,7 +482,7 @@ impl Reader<'_> {
     /// The duration of an offset, with its sign.
     fn duration(&mut self) -> Result<String, QueryError> {
         let sign = if self.takes("-") { "-" } else { "" };
-        let apart = !sign.is_empty() && self.tokens.get(self.at).is_some_and(|token| token.apart);
+        let apart = !sign.is_empty() && self.apart();
         match self.word() {
             Word::Numeric(Numeric::Duration(text, _)) if !apart => {
                 let text = format!("{sign}{text}");

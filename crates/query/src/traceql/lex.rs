@@ -9,6 +9,7 @@ use crate::QueryError;
 use crate::error::{Language, shown};
 use crate::lexis::{Cursor, Numeric};
 use crate::scan::{MAX_NESTING, MAX_OPERATORS, position};
+use crate::words::{Lexeme, Token};
 
 /// A word of a query.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,11 +25,12 @@ pub(crate) enum Word {
     End,
 }
 
-/// A word and where it began.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Token {
-    pub(crate) word: Word,
-    pub(crate) offset: usize,
+impl Lexeme for Word {
+    const END: &'static Self = &Self::End;
+
+    fn sign(&self) -> Option<&'static str> {
+        if let Self::Sign(sign) = self { Some(sign) } else { None }
+    }
 }
 
 /// Signs, longest first.
@@ -84,15 +86,16 @@ impl Limits {
 }
 
 /// Splits `raw`; the last token is [`Word::End`].
-pub(crate) fn split(raw: &str, mut limits: Limits) -> Result<Vec<Token>, QueryError> {
+pub(crate) fn split(raw: &str, mut limits: Limits) -> Result<Vec<Token<Word>>, QueryError> {
     let mut cursor = Cursor::new(Language::Traceql, raw);
     let mut tokens = Vec::new();
     let mut open = 0_usize;
     loop {
+        let before = cursor.at;
         cursor.skip_white_space();
-        let offset = cursor.at;
+        let (offset, apart) = (cursor.at, cursor.at > before);
         let Some(c) = cursor.peek() else {
-            tokens.push(Token { word: Word::End, offset });
+            tokens.push(Token { word: Word::End, offset, apart });
             return Ok(tokens);
         };
         let word = next(&mut cursor, c)?;
@@ -113,7 +116,7 @@ pub(crate) fn split(raw: &str, mut limits: Limits) -> Result<Vec<Token>, QueryEr
             let position = position(raw, offset);
             return Err(QueryError::TooComplex { what: "levels of brackets", limit: MAX_NESTING, position });
         }
-        tokens.push(Token { word, offset });
+        tokens.push(Token { word, offset, apart });
     }
 }
 

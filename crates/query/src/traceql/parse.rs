@@ -4,10 +4,11 @@
 //! Source: `pkg/traceql/expr.y` of Tempo 2.8.
 
 use super::ast::{Field, FieldExpr, Metrics, Operand, Pipeline, Query, Stage, Term, Value};
-use super::lex::{Limits, Token, Word, split};
+use super::lex::{Limits, Word, split};
 use crate::QueryError;
-use crate::error::{Language, shown};
-use crate::scan::{MAX_QUERY_BYTES, position};
+use crate::error::Language;
+use crate::scan::MAX_QUERY_BYTES;
+use crate::words::Words;
 
 /// Operators between sets of spans.
 const SPANSET_OPERATORS: [&str; 17] =
@@ -60,8 +61,9 @@ pub(crate) fn parse_rendered(text: &str) -> Result<Query, QueryError> {
 }
 
 fn read(raw: &str, limits: Limits) -> Result<Query, QueryError> {
-    let mut reader = Reader { raw, tokens: split(raw, limits)?, at: 0 };
-    if reader.tokens.len() == 1 {
+    let tokens = split(raw, limits)?;
+    let mut reader = Words { language: Language::Traceql, raw, tokens, at: 0, regexes_left: 0 };
+    if reader.is_empty() {
         let message = "the query is empty; write a filter such as { status = error }".to_owned();
         return Err(QueryError::Syntax { language: Language::Traceql, message, position: None });
     }
@@ -80,52 +82,7 @@ enum Kind {
     Scalar,
 }
 
-struct Reader<'a> {
-    raw: &'a str,
-    tokens: Vec<Token>,
-    at: usize,
-}
-
-impl Reader<'_> {
-    fn word(&self) -> &Word {
-        self.ahead(0)
-    }
-
-    fn ahead(&self, by: usize) -> &Word {
-        self.tokens.get(self.at + by).map_or(&Word::End, |token| &token.word)
-    }
-
-    fn offset(&self) -> usize {
-        self.tokens.get(self.at).map_or(self.raw.len(), |token| token.offset)
-    }
-
-    fn error(&self, message: impl Into<String>) -> QueryError {
-        let position = Some(position(self.raw, self.offset()));
-        QueryError::Syntax { language: Language::Traceql, message: message.into(), position }
-    }
-
-    fn expected(&self, what: &str) -> QueryError {
-        let end = self.tokens.get(self.at + 1).map_or(self.raw.len(), |token| token.offset);
-        match self.word() {
-            Word::End => self.error(format!("the query ends where {what} is expected")),
-            _ => self.error(format!("expected {what}, found '{}'", shown(self.raw[self.offset()..end].trim_end()))),
-        }
-    }
-
-    fn is(&self, sign: &str) -> bool {
-        matches!(self.word(), Word::Sign(found) if *found == sign)
-    }
-
-    fn takes(&mut self, sign: &str) -> bool {
-        let found = self.is(sign);
-        self.at += usize::from(found);
-        found
-    }
-
-    fn expect(&mut self, sign: &str) -> Result<(), QueryError> {
-        if self.takes(sign) { Ok(()) } else { Err(self.expected(&format!("'{sign}'"))) }
-    }
-
+impl Words<'_, Word> {
     fn named(&self, by: usize, names: &[&'static str]) -> Option<&'static str> {
         match self.ahead(by) {
             Word::Name(name) => names.iter().copied().find(|known| known == name),
