@@ -80,11 +80,6 @@ fn is_test(path: &str) -> bool {
     path.split('/').any(|part| matches!(part, "tests" | "benches" | "tests.rs"))
 }
 
-/// Sources that must not compile are examples, not files of the house.
-fn is_compile_fail(path: &str) -> bool {
-    path.split('/').any(|part| part == "compile_fail")
-}
-
 /// Judges one file; `path` is relative to the root, with forward slashes.
 fn judge(path: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -94,7 +89,7 @@ fn judge(path: &str, text: &str) -> Vec<Finding> {
         if lines > MOST_LINES && !is_test(path) {
             findings.push(Finding::new(path, format!("has {lines} lines; split it, at most {MOST_LINES}")));
         }
-        if !text.starts_with("//!") && !is_compile_fail(path) {
+        if !text.starts_with("//!") {
             findings.push(Finding::new(path, "does not open with `//!`: say what the file guards and what it must not do"));
         }
     }
@@ -157,7 +152,6 @@ mod tests {
         assert_eq!(judged("crates/a/src/lib.rs", &long), ["crates/a/src/lib.rs: has 801 lines; split it, at most 800"]);
         let findings = judged("crates/a/tests/it.rs", "fn f() {}\n");
         assert!(findings[0].contains("does not open with `//!`"), "{findings:?}");
-        assert_eq!(judged("crates/a/tests/compile_fail/b.rs", "fn f() {}\n"), Vec::<String>::new());
     }
 
     #[test]

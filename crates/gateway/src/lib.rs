@@ -15,6 +15,7 @@ mod lists;
 mod lookups;
 mod profiles;
 mod record;
+mod second_door;
 mod steps;
 
 pub use administration::OperationRequest;

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on shall stop")]
 
-mod compile_fail;
 mod controls;
 mod guide;
 mod house;

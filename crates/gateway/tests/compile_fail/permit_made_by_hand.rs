@@ -1,3 +1,0 @@
-fn main() {
-    let _permit = portcullis_policy::Permit { inner: unreachable!() };
-}
