@@ -13,8 +13,8 @@ pub use acme::{AcmeChallenge, AcmeHttpSettings, AcmeRetrySettings, AcmeSettings,
 pub use load::{ConfigError, FileStamp, Loaded, explain, load, parse, schema};
 pub use settings::{
     AdminSettings, ApprovalSettings, Expose, ExposeWord, HealthFor, IngestSettings, LimitSettings, ListenSettings, LogSettings,
-    ProfileMode, ProfileSettings, RateSettings, Retention, StdioSettings, StoreSettings, TenantLimitSettings, ToolListSettings,
-    WriteSettings,
+    ProfileMode, ProfileSettings, RateSettings, Retention, Sessions, SharedLimits, StdioSettings, StoreSettings,
+    TenantLimitSettings, ToolListSettings, WriteSettings,
 };
 pub use units::{ByteSize, Span};
 pub use wire::{CertificateOrigin, ClientCertificates, Plaintext, TlsSettings, TlsVersion};

@@ -11,6 +11,20 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
+/// Which clients of the older protocol eras get a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Sessions {
+    /// Those that declare that they answer requests of this server (elicitation, sampling, roots), and those of 2025-03-26,
+    /// whose batches need one. All others are served request by request and hear of no changes in between.
+    #[default]
+    Needed,
+    /// All, as long as there is room.
+    All,
+    /// None: a call that needs an answer of such a client is refused.
+    None,
+}
+
 /// The MCP listener.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -32,6 +46,13 @@ pub struct ListenSettings {
     pub allowed_origins: Vec<String>,
     /// Largest request body.
     pub max_body: ByteSize,
+    /// Connections at once; further ones wait to be accepted. Each takes a file descriptor.
+    pub max_connections: usize,
+    /// How long a client may take to send the head of a request, counted from the connection or the last answer; then the
+    /// connection is closed. Behind a proxy that keeps connections, longer than the proxy keeps them.
+    pub header_time: Span,
+    /// Which clients of the older protocol eras get a session.
+    pub sessions: Sessions,
     /// Sessions of the older protocol eras, in all.
     pub max_sessions: usize,
     /// Sessions of the older protocol eras, per principal.
@@ -50,6 +71,9 @@ impl Default for ListenSettings {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             max_body: ByteSize(1 << 20),
+            max_connections: 4_096,
+            header_time: Span(std::time::Duration::from_secs(10)),
+            sessions: Sessions::Needed,
             max_sessions: 1_000,
             max_sessions_per_principal: 100,
             session_ttl: Span(std::time::Duration::from_mins(30)),
@@ -290,6 +314,8 @@ pub struct LimitSettings {
     pub tenant: TenantLimitSettings,
     /// Calls of all principals together.
     pub global: RateSettings,
+    /// Whether rates hold over all replicas of one store together: `true`, or `auto`, as long as there are others.
+    pub shared: SharedLimits,
     /// Calls that may wait for a place among the running ones, in all.
     #[schemars(range(max = 100_000))]
     pub queue: u32,
@@ -326,6 +352,7 @@ impl Default for LimitSettings {
             write: rate(1, 5),
             tenant: TenantLimitSettings::default(),
             global: rate(2_000, 4_000),
+            shared: SharedLimits::Auto,
             queue: 64,
             queue_time: Span(std::time::Duration::from_secs(2)),
             tokens_per_day: 5_000_000,
@@ -337,6 +364,50 @@ impl Default for LimitSettings {
             answer: ByteSize(96 << 10),
             backend_answer: ByteSize(32 << 20),
         }
+    }
+}
+
+/// When replicas of one store share their rates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "serde_json::Value", into = "serde_json::Value")]
+pub enum SharedLimits {
+    /// As long as there are others.
+    #[default]
+    Auto,
+    /// From the first call on.
+    Always,
+}
+
+impl TryFrom<serde_json::Value> for SharedLimits {
+    type Error = String;
+
+    fn try_from(value: serde_json::Value) -> Result<Self, String> {
+        match &value {
+            serde_json::Value::Bool(true) => Ok(Self::Always),
+            serde_json::Value::String(word) if word == "auto" => Ok(Self::Auto),
+            _ => Err(format!(
+                "{value} is none of: auto, true; a replica alone shares with nobody, so nothing is to be switched off"
+            )),
+        }
+    }
+}
+
+impl From<SharedLimits> for serde_json::Value {
+    fn from(limits: SharedLimits) -> Self {
+        match limits {
+            SharedLimits::Auto => "auto".into(),
+            SharedLimits::Always => true.into(),
+        }
+    }
+}
+
+impl JsonSchema for SharedLimits {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SharedLimits".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"enum": ["auto", true], "description": "When replicas of one store share their rates."})
     }
 }
 
@@ -370,7 +441,7 @@ pub struct ToolListSettings {
 
 impl Default for ToolListSettings {
     fn default() -> Self {
-        Self { expose: Expose::Word(ExposeWord::Auto), auto_limit_tokens: 4_000 }
+        Self { expose: Expose::Word(ExposeWord::Auto), auto_limit_tokens: 6_000 }
     }
 }
 

@@ -79,6 +79,7 @@ pub struct Fault {
     code: FaultCode,
     message: String,
     hint: Option<String>,
+    foreign: Option<String>,
     internal: Option<String>,
     retry_after_seconds: Option<u64>,
 }
@@ -86,7 +87,7 @@ pub struct Fault {
 impl Fault {
     /// A fault with a client-safe sentence that says what was wrong.
     pub fn new(code: FaultCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, internal: None, retry_after_seconds: None }
+        Self { code, message: message.into(), hint: None, foreign: None, internal: None, retry_after_seconds: None }
     }
 
     /// Shorthand for [`FaultCode::InvalidArgument`].
@@ -103,6 +104,24 @@ impl Fault {
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds what somebody outside of this house said about it: an upstream, a plugin, a backend. It is untrusted text and is
+    /// released as such; the message and the hint are the house's own words and hold none of it.
+    #[must_use]
+    pub fn with_foreign(mut self, words: impl Into<String>) -> Self {
+        self.foreign = Some(words.into());
+        self
+    }
+
+    /// The same fault with every text in it, those for the log as well, as `change` gives it.
+    #[must_use]
+    pub fn with_texts(mut self, change: impl Fn(&str) -> String) -> Self {
+        self.message = change(&self.message);
+        for text in [&mut self.hint, &mut self.foreign, &mut self.internal].into_iter().flatten() {
+            *text = change(text);
+        }
         self
     }
 
@@ -133,6 +152,19 @@ impl Fault {
     /// What would be right, if known.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    /// What somebody outside of this house said about it. Untrusted.
+    pub fn foreign(&self) -> Option<&str> {
+        self.foreign.as_deref()
+    }
+
+    /// The message with the foreign words behind it: for a text that is released as untrusted as a whole.
+    pub fn in_all_words(&self) -> String {
+        match self.foreign() {
+            Some(words) => format!("{}: {words}", self.message),
+            None => self.message.clone(),
+        }
     }
 
     /// The operator's text; never shown to a client.

@@ -35,6 +35,8 @@ pub struct InputRequest {
 pub struct ClientAbilities {
     /// Can show a form to its user.
     pub elicitation: bool,
+    /// Can ask its user to open a page (elicitation by URL, 2025-11-25).
+    pub links: bool,
     /// Can ask its model.
     pub sampling: bool,
     /// Can list its roots.
@@ -64,6 +66,10 @@ pub trait Exchange: Send + Sync {
     /// What the client can do.
     fn abilities(&self) -> ClientAbilities;
 
+    /// What of the client's words may go on to another server: its secrets are taken out. For text that nobody typed for that
+    /// server, such as what the client's model wrote.
+    fn outgoing(&self, value: Value) -> Value;
+
     /// A header the client sent with this request, of those the operator lets through by name (in lower case). Never one
     /// that holds the credential for this house.
     fn header(&self, name: &str) -> Option<&Secret> {
@@ -84,5 +90,9 @@ impl Exchange for NoExchange {
     }
     fn abilities(&self) -> ClientAbilities {
         ClientAbilities::default()
+    }
+    /// Nobody said anything, so nothing goes on.
+    fn outgoing(&self, _value: Value) -> Value {
+        Value::Null
     }
 }

@@ -23,6 +23,17 @@ pub struct Offer {
     pub resources: Vec<Arc<dyn ResourceReader>>,
     /// Sources that answer the tools of the house.
     pub sources: Vec<Arc<dyn Source>>,
+    /// Names that stay its own while what had them is not offered: nobody else's tool may answer to them.
+    pub kept: Names,
+}
+
+/// Names of tools and prompts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Of tools.
+    pub tools: BTreeSet<String>,
+    /// Of prompts.
+    pub prompts: BTreeSet<String>,
 }
 
 /// Names that are taken already when an extension makes its offer.
@@ -32,6 +43,8 @@ pub struct Taken {
     pub tools: BTreeSet<String>,
     /// Of prompts.
     pub prompts: BTreeSet<String>,
+    /// Of resources with fixed addresses, and of families their templates.
+    pub addresses: BTreeSet<String>,
 }
 
 /// How a part of an extension stands, for whoever runs the server.
@@ -100,6 +113,11 @@ pub trait Extension: Send + Sync {
 
     /// Waits until the offer is another one than at revision `seen`, and gives its revision.
     async fn changed(&self, seen: u64) -> u64;
+
+    /// Waits for resources of it that changed while somebody watched them, and gives their addresses. One caller at a time.
+    async fn updated(&self) -> BTreeSet<String> {
+        std::future::pending().await
+    }
 
     /// How it stands, for the report of the controls.
     fn report(&self) -> Vec<Report>;

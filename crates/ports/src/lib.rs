@@ -6,16 +6,20 @@
 mod exchange;
 mod extension;
 mod output;
+mod preview;
 mod source;
 mod tool;
 
 pub use exchange::{Answers, ClientAbilities, Exchange, InputRequest, NoExchange, NoticeLevel};
-pub use extension::{Extension, Happening, Offer, Report, Standing, Taken, Witness};
+pub use extension::{Extension, Happening, Names, Offer, Report, Standing, Taken, Witness};
 pub use output::{Content, EmbeddedResource, Outcome, Output, PromptMessage, PromptOutput, ResourceOutput, Role};
+pub use preview::{
+    Change, DRY_RUN, Preview, PreviewedBody, PreviewedRequest, Reading, Sight, dry_run_argument, offer_dry_run, wants_dry_run,
+};
 pub use source::{
     Aggregation, AlertAnswer, AlertRequest, LabelMatch, LabelValuesRequest, LogAnswer, LogCount, LogCountAnswer, LogCountRequest,
     LogFilter, LogLine, LogPosition, LogRequest, MatchOperator, MetricAnswer, MetricCatalogueAnswer, MetricCatalogueRequest,
     MetricRequest, MetricSelector, ScanEnd, SemanticMetric, ServiceAnswer, Source, SourceHealth, SpanFilter, SqlAnswer,
     SqlColumn, SqlRequest, TextFilter, Total, TraceAnswer, TraceOrder, TraceRequest,
 };
-pub use tool::{Arguments, Completer, Prompt, ResourceReader, Tool};
+pub use tool::{Arguments, Completer, Prompt, ResourceReader, Tool, Watch};
