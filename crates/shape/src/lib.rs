@@ -5,6 +5,7 @@
 //! much that was. Must not talk to anything, must not redact and must not decide who may see what.
 
 pub mod budget;
+pub mod difference;
 pub mod number;
 pub mod page;
 pub mod series;
@@ -14,6 +15,7 @@ pub mod tokens;
 pub mod trace;
 
 pub use budget::{Budget, Dropped, Fitted, Part, fit};
+pub use difference::{Difference, Differences, differences};
 pub use number::Unit;
 pub use page::{CursorError, Page, Position, Total, decode_cursor, encode_cursor};
 pub use series::{Downsampled, RangeOptions, Summary, Trend, downsample, render_range, summarize};
