@@ -5,6 +5,7 @@
 //! Must not judge whether arguments are valid for the tool: that is the schema's work.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use cedar_policy::RestrictedExpression;
 use portcullis_model::{Timestamp, ToolSpec, parse_duration, parse_instant};
@@ -12,6 +13,12 @@ use serde_json::{Map, Value};
 
 /// Seconds that stand for a time nobody can read: longer than every bound, so that bounds hold.
 pub(crate) const UNREADABLE: i64 = i64::MAX;
+
+/// The argument with which a tool compares its window with an earlier one: `none`, `previous`, `day` or `week`.
+pub(crate) const COMPARE: &str = "compare";
+
+/// Keyword of its schema: how many windows long the time is that `previous` reads.
+const BASELINE: &str = "x-portcullis-baseline";
 
 /// The type a rule sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +57,9 @@ pub(crate) struct ArgumentShape {
     pub(crate) words: Option<BTreeSet<String>>,
     pub(crate) minimum: Option<i64>,
     pub(crate) maximum: Option<i64>,
+    /// How many windows before its own a comparison with the time before reaches (`x-portcullis-baseline`); 1 unless the
+    /// tool says more.
+    pub(crate) baseline: u32,
 }
 
 /// All arguments of one tool.
@@ -125,7 +135,26 @@ impl ToolShape {
             _ => None,
         };
         let Some(start) = start else { return UNREADABLE };
+        let given = |name: &str| arguments.get(name).filter(|v| !v.is_null()).and_then(|_| instant(name).flatten());
+        let length = match (given("around"), given("end"), arguments.get("window").filter(|v| !v.is_null())) {
+            (Some(_), ..) | (None, None, Some(_)) => length.unwrap_or_default(),
+            (None, end, _) => end.unwrap_or(now).since(start),
+        };
+        let Some(start) = self.compared_from(text(COMPARE), start, length) else { return UNREADABLE };
         i64::try_from(now.since(start).as_nanos().div_ceil(1_000_000_000)).unwrap_or(UNREADABLE)
+    }
+
+    /// From where a call reads that compares its window, which begins at `start`, with an earlier one. Nothing when that
+    /// cannot be told.
+    fn compared_from(&self, compare: Option<&str>, start: Timestamp, length: Duration) -> Option<Timestamp> {
+        let Some(shape) = self.arguments.get(COMPARE).filter(|a| a.kind == ArgumentKind::Text) else { return Some(start) };
+        match compare {
+            None | Some("none") => Some(start),
+            Some("previous") => Some(start.minus(length.saturating_mul(shape.baseline))),
+            Some("day") => Some(start.minus(Duration::from_hours(24))),
+            Some("week") => Some(start.minus(Duration::from_hours(7 * 24))),
+            Some(_) => None,
+        }
     }
 }
 
@@ -146,6 +175,7 @@ impl ArgumentShape {
             words,
             minimum: bound("minimum").or_else(|| bound("exclusiveMinimum").and_then(|n| n.checked_add(1))),
             maximum: bound("maximum").or_else(|| bound("exclusiveMaximum").and_then(|n| n.checked_sub(1))),
+            baseline: bound(BASELINE).and_then(|times| u32::try_from(times).ok()).unwrap_or(1).max(1),
         };
         // A default of another type is the tool's mistake; it must not refuse every call that leaves the argument out.
         if let Some(default) = default.filter(|d| shape.expression(d).is_some()) {
@@ -280,6 +310,40 @@ mod tests {
         ] {
             assert_eq!(shape.look_back(&map(&arguments), now), seconds, "{arguments}");
         }
+    }
+
+    #[test]
+    fn a_comparison_looks_back_further() {
+        let of = |compare: Value| {
+            let window = json!({"type": "string", "default": "1h"});
+            let text = json!({"type": "string"});
+            let properties = json!({"window": window, "start": text, "end": text, "compare": compare});
+            ToolShape::of(&tool_with("query_metrics", &properties, &[]), true)
+        };
+        let words = ["previous", "day", "week", "none"];
+        let shape = of(json!({"type": "string", "enum": words, "default": "previous"}));
+        let now = Timestamp::from_seconds(1_772_359_200);
+        let (hour, week) = (3_600, 7 * 86_400);
+        for (arguments, seconds) in [
+            (json!({}), 2 * hour),
+            (json!({"compare": null}), 2 * hour),
+            (json!({"compare": "none"}), hour),
+            (json!({"window": "1h", "compare": "week"}), week + hour),
+            (json!({"window": "2h", "compare": "day"}), 26 * hour),
+            (json!({"start": "now-3h", "end": "now-2h"}), 4 * hour),
+            (json!({"start": "now-3h", "window": "30m"}), 3 * hour + 1_800),
+            (json!({"start": "now-3h"}), 6 * hour),
+            (json!({"end": "now-1h"}), 3 * hour),
+            (json!({"compare": "year"}), UNREADABLE),
+            (json!({"window": "soon", "compare": "none"}), UNREADABLE),
+        ] {
+            assert_eq!(shape.look_back(&map(&arguments), now), seconds, "{arguments}");
+        }
+        let longer = of(json!({"type": "string", "enum": words, "default": "previous", "x-portcullis-baseline": 4}));
+        assert_eq!(longer.look_back(&map(&json!({})), now), 5 * hour);
+        assert_eq!(longer.look_back(&map(&json!({"compare": "day"})), now), 25 * hour);
+        let less = of(json!({"type": "string", "enum": words, "default": "previous", "x-portcullis-baseline": 0}));
+        assert_eq!(less.look_back(&map(&json!({})), now), 2 * hour, "a tool cannot talk its look-back away");
     }
 
     #[test]

@@ -254,12 +254,19 @@ impl Policies {
 
     /// Whether `principal` could read some member of the family of resources `uri_template`.
     pub fn decide_family(&self, principal: &Principal, uri_template: &str) -> Decision {
-        let family = self.decide(principal, Act::Family, &Thing::readable(uri_template), None).decision;
-        if family.allowed {
+        self.judge_family(principal, uri_template).decision
+    }
+
+    /// The verdict on a family: its own, or that on the first of its named members that may be read, with the limits that
+    /// come with it. What may be read of one member is no more than the rule of that member gives.
+    fn judge_family(&self, principal: &Principal, uri_template: &str) -> Verdict {
+        let family = self.decide(principal, Act::Family, &Thing::readable(uri_template), None);
+        if family.decision.allowed {
             return family;
         }
-        let member = self.named_resources.iter().filter(|uri| is_member(uri_template, uri));
-        member.map(|uri| self.decide_read(principal, uri)).find(|d| d.allowed).unwrap_or(family)
+        let members = self.named_resources.iter().filter(|uri| is_member(uri_template, uri));
+        let mut verdicts = members.map(|uri| self.decide(principal, Act::Read, &Thing::readable(uri), None));
+        verdicts.find(|verdict| verdict.decision.allowed).unwrap_or(family)
     }
 
     /// Whether `principal` may get the prompt `name`.
@@ -313,8 +320,7 @@ impl Policies {
         trace: TraceContext,
     ) -> Result<Permit, Refusal> {
         let purpose = Purpose::Lookup { what: Arc::from(format!("resource:{uri_template}")) };
-        let mut verdict = self.decide(principal, Act::Family, &Thing::readable(uri_template), None);
-        verdict.decision = self.decide_family(principal, uri_template);
+        let verdict = self.judge_family(principal, uri_template);
         Self::issue(verdict, purpose, principal, deadline, budget, trace)
     }
 

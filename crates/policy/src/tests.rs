@@ -302,6 +302,25 @@ fn time_of_day_and_how_far_back() {
 }
 
 #[test]
+fn a_comparison_does_not_reach_behind_a_rule() {
+    let compared = tool_with(
+        "query_metrics",
+        &json!({"window": {"type": "string", "default": "1h"},
+                "compare": {"type": "string", "enum": ["previous", "day", "week", "none"], "default": "previous"}}),
+        &[],
+    );
+    let text = format!(r#"@id("a-day") forbid(principal, {CALL}, resource) when {{ context.look_back_seconds > 86400 }};"#);
+    let vocabulary = Vocabulary::of_tools(&[Arc::new(compared.clone())]);
+    let policies = load_with(&text, &vocabulary).unwrap();
+    let reader = principal("reader");
+    assert_eq!(rule(&policies, &reader, &compared, &json!({"window": "1h"})), "+reader-may-look");
+    assert_eq!(rule(&policies, &reader, &compared, &json!({"window": "1h", "compare": "week"})), "a-day");
+    assert_eq!(rule(&policies, &reader, &compared, &json!({"window": "20h"})), "a-day", "the default reads twice as far");
+    assert_eq!(rule(&policies, &reader, &compared, &json!({"window": "20h", "compare": "none"})), "+reader-may-look");
+    assert!(policies.decide_call(&reader, &compared).allowed, "and stays in the list");
+}
+
+#[test]
 fn sources_a_call_asks() {
     let policies =
         load(&format!(r#"@id("no-us") forbid(principal, {CALL}, resource) when {{ context.sources.contains("prod-us") }};"#))
@@ -421,6 +440,25 @@ fn families_of_resources_are_shown_when_a_member_may_be_read() {
     assert!(!policies.decide_read(&intern, "portcullis://services/payment").allowed);
     assert!(policies.decide_family(&reader, family).allowed);
     assert_eq!(&*policies.decide_read(&reader, "portcullis://services/payment").rule, "not-payment");
+}
+
+#[test]
+fn a_family_shown_for_one_member_has_the_limits_of_that_member() {
+    let policies = load(
+        r#"@id("one") @sources("lab") @max_rows("7") @approval("required")
+           permit(principal in Portcullis::Role::"intern", action == Portcullis::Action::"read",
+               resource == Portcullis::Resource::"portcullis://services/cart");
+           @id("short") @only_limits("true") @max_look_back("1h")
+           permit(principal in Portcullis::Role::"intern", action == Portcullis::Action::"read", resource);"#,
+    )
+    .unwrap();
+    let (intern, until) = (principal("intern"), Instant::now() + Duration::from_secs(5));
+    let family = "portcullis://services/{name}";
+    let permit = policies.authorize_family(&intern, family, until, Budget::default(), TraceContext::default()).unwrap();
+    assert_eq!(&**permit.rule(), "one");
+    assert!(permit.scope().sources.contains("lab") && !permit.scope().sources.contains("prod-us"));
+    assert_eq!(permit.scope().look_back, Some(Duration::from_hours(1)));
+    assert!(permit.needs_approval() && permit.budget().rows == 7);
 }
 
 #[test]

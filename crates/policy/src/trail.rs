@@ -2,6 +2,7 @@
 //! says where it had been. Must not decide anything.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most entries of each kind; the record of one call stays small.
@@ -19,17 +20,20 @@ struct Marks {
 }
 
 impl Trail {
-    /// Marks something the work reached, such as `plugin:datadog@sha256:…` or `host:https://api.example.com:443`.
-    pub fn reached(&self, what: &str) {
+    /// Marks something the work reached, such as `plugin:datadog@sha256:…` or `host:https://api.example.com:443`. `false` when
+    /// the record has no room for it; who must not go where no record follows asks before it goes.
+    pub fn reached(&self, what: &str) -> bool {
         let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if marks.reached.contains(what) {
-            return;
+            return true;
         }
-        if marks.reached.len() < MOST {
+        let room = marks.reached.len() < MOST;
+        if room {
             marks.reached.insert(Arc::from(what));
         } else {
             marks.left_out += 1;
         }
+        room
     }
 
     /// Adds a few words for the operator. Never a secret.
@@ -52,7 +56,7 @@ impl Trail {
         let marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut words = marks.notes.join("; ");
         if marks.left_out > 0 {
-            words.push_str(&format!("; {} more marks left out", marks.left_out));
+            let _ = write!(words, "; {} more marks left out", marks.left_out);
         }
         (!words.is_empty()).then_some(words)
     }
@@ -68,8 +72,8 @@ mod tests {
         let shared = trail.clone();
         assert_eq!((trail.all_reached(), trail.words()), (Vec::new(), None));
         for at in 0..100 {
-            shared.reached(&format!("host:{at:03}"));
-            shared.reached("host:000");
+            assert_eq!(shared.reached(&format!("host:{at:03}")), at < MOST);
+            assert!(shared.reached("host:000"));
         }
         shared.note("one");
         assert_eq!(trail.all_reached().len(), MOST);

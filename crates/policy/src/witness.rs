@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cedar_policy::pst::{BinaryOp, Clause, Expr, Literal, UnaryOp};
 use serde_json::{Map, Value, json};
 
-use crate::arguments::{ArgumentKind, ArgumentShape, ToolShape};
+use crate::arguments::{ArgumentKind, ArgumentShape, COMPARE, ToolShape};
 use crate::expression::{Test, Uses, path, test};
 
 /// Most calls that are tried for one tool and principal; beyond it there is no set.
@@ -33,7 +33,7 @@ pub(crate) fn trials(clauses: &[Clause], shape: &ToolShape, sources: &BTreeSet<S
         let (Clause::When(expression) | Clause::Unless(expression)) = clause;
         gather(expression, &mut asked)?;
     }
-    let of_time = ["window", "start", "end", "around"].iter().any(|name| asked.contains_key(*name));
+    let of_time = ["window", "start", "end", "around", COMPARE].iter().any(|name| asked.contains_key(*name));
     let look_back = asked.remove("\0look_back");
     if of_time && look_back.is_some() {
         // The same arguments, asked for in two ways that depend on each other.
@@ -56,6 +56,11 @@ pub(crate) fn trials(clauses: &[Clause], shape: &ToolShape, sources: &BTreeSet<S
         let write = |n: i64| Some(json!(if name == "window" { format!("{n}s") } else { format!("now-{n}s") }));
         let values: Vec<Option<Value>> = lengths.into_iter().map(write).chain([None]).collect();
         all = multiplied(&all, name, &values)?;
+        if let Some(compare) = shape.arguments.get(COMPARE).filter(|a| a.kind == ArgumentKind::Text) {
+            // What a comparison adds to the look-back, a longer window adds as well: without one every bound is met.
+            compare.words.as_ref().filter(|words| words.contains("none"))?;
+            all = multiplied(&all, COMPARE, &[Some(json!("none"))])?;
+        }
     }
     for (name, compared) in &asked {
         let argument = shape.arguments.get(name);
