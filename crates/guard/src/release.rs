@@ -264,10 +264,23 @@ impl Releaser {
         work.released(Notice { level, logger, data })
     }
 
-    /// Releases a fault. Needs no permit: refusals happen before there is one.
+    /// What of the client's words goes on to another server: cleaned and redacted like an answer. It is none, so nothing a
+    /// client could be sent comes of it.
+    pub fn outgoing(&self, permit: &Permit, words: Value) -> Value {
+        Work::new(self, permit.principal().tenant.as_str()).value(words)
+    }
+
+    /// Releases a fault. Needs no permit: refusals happen before there is one. What others said about it stands behind the
+    /// message, framed like every text that is not the house's own; where no frame can be drawn it is left out, and that is
+    /// said.
     pub fn fault(&self, fault: &Fault) -> Released<ClientFault> {
         let mut work = Work::new(self, "");
-        let message = work.bounded(fault.message(), 2_000);
+        let mut message = work.bounded(fault.message(), 2_000);
+        if let Some(words) = fault.foreign() {
+            let drawn = work.draw();
+            let words = if drawn.is_ok() { work.foreign(words) } else { "(cannot be framed now, so left out)".to_owned() };
+            message = format!("{message}, in its own words:\n{words}");
+        }
         let hint = fault.hint().map(|h| work.bounded(h, 2_000));
         work.released(ClientFault { code: fault.code(), message, hint, retry_after_seconds: fault.retry_after_seconds() })
     }
@@ -348,15 +361,29 @@ impl<'r> Work<'r> {
         cut
     }
 
+    /// Words of somebody outside of this house in a fault: bounded like the rest of it, and framed.
+    fn foreign(&mut self, words: &str) -> String {
+        let (bytes, before) = (self.bytes, self.signs.hidden_characters);
+        let clean = self.bounded(words, 2_000);
+        let Some(nonce) = self.signs.nonce.clone() else { return clean };
+        self.bytes = bytes;
+        self.framed(&clean, &nonce, before)
+    }
+
     /// Text from production: framed, with a word in front about what it holds.
     fn untrusted(&mut self, text: String) -> String {
         let Some(nonce) = self.signs.nonce.clone() else { return self.text(text) };
         let before = self.signs.hidden_characters;
         let clean = self.purify(text);
+        self.framed(&clean, &nonce, before)
+    }
+
+    /// Frames what is clean. `before`: how many hidden characters had been taken out of what came before it.
+    fn framed(&mut self, clean: &str, nonce: &str, before: u64) -> String {
         let removed = self.signs.hidden_characters - before;
-        let suspicious = self.releaser.suspicion.as_ref().map_or(1, |s| s.count(&clean));
+        let suspicious = self.releaser.suspicion.as_ref().map_or(1, |s| s.count(clean));
         self.signs.suspicious_texts += suspicious;
-        let framed = frame(&clean, &nonce, suspicious, removed);
+        let framed = frame(clean, nonce, suspicious, removed);
         self.bytes += framed.len() as u64;
         framed
     }
@@ -371,10 +398,20 @@ impl<'r> Work<'r> {
     }
 
     fn requests(&mut self, requests: Vec<(String, InputRequest)>) -> Vec<(String, InputRequest)> {
-        requests
-            .into_iter()
-            .map(|(key, request)| (key, InputRequest { method: request.method, params: self.value(request.params) }))
-            .collect()
+        requests.into_iter().map(|(key, request)| (key, self.request(request))).collect()
+    }
+
+    fn request(&mut self, InputRequest { method, mut params }: InputRequest) -> InputRequest {
+        // Half a link leads nowhere, and it is for a person's browser and no model: whoever asks has judged it as a whole.
+        let is_link = method == "elicitation/create" && params.get("mode").is_some_and(|mode| mode == "url");
+        let link = params.as_object_mut().filter(|_| is_link).and_then(|members| members.remove("url"));
+        let mut params = self.value(params);
+        if let (Some(Value::String(mut link)), Some(members)) = (link, params.as_object_mut()) {
+            link.retain(|character| character.is_ascii_graphic());
+            self.bytes += link.len() as u64;
+            members.insert("url".to_owned(), Value::String(link));
+        }
+        InputRequest { method, params }
     }
 
     fn output(&mut self, output: Output) -> Output {

@@ -12,6 +12,9 @@ use crate::{Sanitizer, TextKind};
 /// Keyword of a property that says what its text is.
 const KIND: &str = "x-portcullis-kind";
 
+/// Keyword of the property `compare`: how many windows its default reads before the one asked for. For the rules.
+const BASELINE: &str = "x-portcullis-baseline";
+
 /// A tool schema that cannot be used: whoever registers the tool must fix it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the input schema of tool '{tool}' is not usable: {reason}")]
@@ -30,13 +33,14 @@ pub struct ArgumentSchema {
     sanitizer: Sanitizer,
 }
 
-/// A schema as clients see it: without `x-portcullis-kind`, which is for the gate and would be paid for in every
+/// A schema as clients see it: without `x-portcullis-kind` and `x-portcullis-baseline`, which are for the gate and would be paid for in every
 /// conversation. Looked for where [`ArgumentSchema::compile`] reads it.
 pub fn without_kinds(schema: &Value) -> Map<String, Value> {
     let mut shown = schema.as_object().cloned().unwrap_or_default();
     for property in shown.get_mut("properties").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut()) {
         let Some(property) = property.as_object_mut() else { continue };
         property.shift_remove(KIND);
+        property.shift_remove(BASELINE);
         if let Some(items) = property.get_mut("items").and_then(Value::as_object_mut) {
             items.shift_remove(KIND);
         }
@@ -91,8 +95,7 @@ impl ArgumentSchema {
     /// # Errors
     /// [`FaultCode::InvalidArgument`](portcullis_model::FaultCode) naming up to three problems, each with its place.
     pub fn check(&self, arguments: &Value) -> Result<(), Fault> {
-        self.check_schema(arguments)?;
-        self.sanitize(arguments).map(drop)
+        self.accept(arguments).map(drop)
     }
 
     /// Checks the shape of arguments, and not their texts: for a call whose texts are another tool's, and are checked there.
@@ -109,7 +112,12 @@ impl ArgumentSchema {
     /// As [`ArgumentSchema::check`].
     pub fn accept<'v>(&self, arguments: &'v Value) -> Result<Cow<'v, Value>, Fault> {
         self.check_schema(arguments)?;
-        self.sanitize(arguments)
+        let clean = self.sanitize(arguments)?;
+        if let Cow::Owned(clean) = &clean {
+            // A text without what was taken out may be too short, another word than the schema allows, or no text at all.
+            self.check_schema(clean)?;
+        }
+        Ok(clean)
     }
 
     /// Checks the texts of arguments by their kinds, and gives the arguments back, stripped where a rule says so.
@@ -155,7 +163,15 @@ impl ArgumentSchema {
             Value::Object(members) if depth < MAX_DEPTH => {
                 let names: Vec<String> = members.keys().cloned().collect();
                 for name in names {
-                    self.sanitizer.check(TextKind::FreeText, &name)?;
+                    if let Cow::Owned(clean) = self.sanitizer.check(TextKind::FreeText, &name)? {
+                        renamed(value.to_mut(), &name, &clean)?;
+                        let mut item: Cow<'_, Value> = Cow::Owned(value.get(&clean).cloned().unwrap_or_default());
+                        self.texts(kind, &mut item, depth + 1)?;
+                        if let Some(place) = value.to_mut().get_mut(&clean) {
+                            *place = item.into_owned();
+                        }
+                        continue;
+                    }
                     let mut item: Cow<'_, Value> = Cow::Owned(value.get(&name).cloned().unwrap_or_default());
                     let before = item.clone();
                     self.texts(kind, &mut item, depth + 1)?;
@@ -199,6 +215,19 @@ impl ArgumentSchema {
 
 /// Deepest nesting of arguments whose texts are checked; the strict reader of messages allows no more.
 const MAX_DEPTH: usize = 32;
+
+/// Gives a member of an object its clean name. Two members that would have the same one are refused: which of them was
+/// meant nobody can say.
+fn renamed(object: &mut Value, name: &str, clean: &str) -> Result<(), Fault> {
+    let Some(members) = object.as_object_mut() else { return Ok(()) };
+    if members.contains_key(clean) {
+        return Err(Fault::invalid(format!("two members are called '{clean}' without characters that nobody sees"))
+            .with_hint("remove invisible and control characters from the names"));
+    }
+    let renamed = std::mem::take(members).into_iter();
+    *members = renamed.map(|(key, value)| if key == name { (clean.to_owned(), value) } else { (key, value) }).collect();
+    Ok(())
+}
 
 fn named(argument: &str, fault: &Fault) -> Fault {
     let named = Fault::invalid(format!("{argument}: {}", fault.message()));
@@ -294,5 +323,37 @@ mod tests {
         assert_eq!(*schema.sanitize(&given).unwrap(), json!({"a": "xy", "b": [{"c": "z"}], "n": 1}));
         let fine = json!({"a": "xy"});
         assert!(matches!(schema.sanitize(&fine).unwrap(), Cow::Borrowed(_)));
+    }
+
+    fn stripping(schema: &Value) -> ArgumentSchema {
+        let settings = crate::SanitizeSettings {
+            free_text: crate::TextRule { mode: crate::SanitizeMode::Strip, ..crate::TextRule::default() },
+            ..crate::SanitizeSettings::default()
+        };
+        ArgumentSchema::compile_with("t", schema, Sanitizer::new(settings).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_left_after_stripping_is_held_against_the_schema() {
+        let schema = stripping(&json!({"type": "object", "properties": {
+            "service": {"type": "string", "minLength": 1}, "level": {"type": "string", "pattern": "^.?.?(info|error)$"},
+            "labels": {"type": "object", "propertyNames": {"minLength": 1}}}}));
+        for bad in [json!({"service": "\u{200b}"}), json!({"labels": {"\u{200b}": "x"}})] {
+            assert!(schema.accept(&bad).is_err(), "{bad}");
+            assert!(schema.check(&bad).is_err(), "{bad}");
+        }
+        assert_eq!(*schema.accept(&json!({"service": "a\u{200b}"})).unwrap(), json!({"service": "a"}));
+    }
+
+    #[test]
+    fn names_inside_objects_are_stripped_as_well() {
+        let schema = stripping(&json!({"type": "object", "properties": {"labels": {"type": "object"}}}));
+        let given = json!({"labels": {"a\u{200b}": "x\u{200b}", "b": {"\u{7}c": ["d\u{202e}"]}}});
+        assert_eq!(*schema.accept(&given).unwrap(), json!({"labels": {"a": "x", "b": {"c": ["d"]}}}));
+        let twice = json!({"labels": {"a": 1, "a\u{200b}": 2}});
+        let fault = schema.accept(&twice).unwrap_err();
+        assert!(fault.message().contains("labels: two members are called 'a'"), "{}", fault.message());
+        let hidden_twice = json!({"labels": {"a\u{200c}": 1, "a\u{200b}": 2}});
+        assert!(schema.accept(&hidden_twice).is_err());
     }
 }

@@ -317,6 +317,7 @@ fn escape_at(bytes: &[u8], at: usize, lines: bool) -> Option<(u8, usize)> {
         b'\\' => match bytes.get(at + 1)? {
             b'u' if bytes.get(at + 2..at + 4)? == b"00" => printable(hex(bytes.get(at + 4..at + 6)?)?).map(|b| (b, 6)),
             b'x' => printable(hex(bytes.get(at + 2..at + 4)?)?).map(|b| (b, 4)),
+            b'/' => Some((b'/', 2)),
             b'n' if lines => Some((b'\n', 2)),
             b't' if lines => Some((b'\t', 2)),
             b'"' if lines => Some((b'"', 2)),

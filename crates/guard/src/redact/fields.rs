@@ -337,13 +337,26 @@ const PROSE: &[&str] = &[
     "decrypted",
     "rotation",
     "already",
+    "send",
+    "provide",
+    "supply",
 ];
+
+fn without_stop(value: &[u8]) -> &[u8] {
+    value.strip_suffix(b".").or_else(|| value.strip_suffix(b":")).unwrap_or(value)
+}
+
+/// Whether a value is a word that says how a credential fared, or one of prose.
+pub(super) fn is_prose_word(value: &[u8]) -> bool {
+    let bare = without_stop(value);
+    bare.len() <= 16 && PROSE.iter().any(|word| bare.eq_ignore_ascii_case(word.as_bytes()))
+}
 
 /// Whether a value without quotes reads as prose and not as a secret.
 pub(super) fn prose(bytes: &[u8], place: Place) -> bool {
     let value = &bytes[place.start..place.end];
-    let bare = value.strip_suffix(b".").or_else(|| value.strip_suffix(b":")).unwrap_or(value);
-    if bare.len() <= 16 && PROSE.iter().any(|word| bare.eq_ignore_ascii_case(word.as_bytes())) {
+    let bare = without_stop(value);
+    if is_prose_word(value) {
         return true;
     }
     // A small-letter word with another word behind it is a sentence.

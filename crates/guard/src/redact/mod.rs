@@ -1,6 +1,7 @@
 //! Secrets go, keys stay; people become pseudonyms. The one place where text on its way out is looked through. Works on text
 //! and on JSON, in time linear in both. Must never make text that it would change again.
 
+mod commands;
 mod encoded;
 mod fields;
 mod manifest;
@@ -16,6 +17,7 @@ mod tables;
 #[cfg(test)]
 mod thorough;
 mod tokens;
+mod told;
 mod value;
 
 use std::borrow::Cow;

@@ -69,6 +69,64 @@ pub(super) fn driver_password(bytes: &[u8], at: usize) -> Option<Place> {
     (start < at && !harmless(&bytes[start..at])).then_some(Place { start, end: at, quoted: false })
 }
 
+/// The password of Oracle's `user/password@host`, whose `@` is at `at`: behind `jdbc:oracle:thin:`, or as an argument of one
+/// of its programs.
+pub(super) fn oracle_password(bytes: &[u8], at: usize) -> Option<Place> {
+    const PROGRAMS: [&[u8]; 8] = [b"sqlplus", b"sqlldr", b"expdp", b"impdp", b"exp", b"imp", b"rman", b"sqlcl"];
+    let length = bytes[..at].iter().rev().take(256).take_while(|b| !ends_url(**b)).count();
+    let start = at - length;
+    let run = &bytes[start..at];
+    let scheme = memchr::memmem::rfind(run, b"oracle:");
+    let user = if let Some(found) = scheme {
+        // `thin:`, `oci:`, `oci8:` and `kprb:` name the driver.
+        start + found + 7 + run[found + 7..].iter().position(|b| *b == b':').map_or(0, |n| n + 1)
+    } else {
+        let front = &bytes[start.saturating_sub(64)..start];
+        let mut words = front.rsplit(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).take(4);
+        let last = |word: &'_ [u8]| word.len() - word.iter().rev().take_while(|b| b.is_ascii_alphanumeric()).count();
+        words.any(|word| PROGRAMS.contains(&&word[last(word)..])).then_some(start)?
+    };
+    let slash = user + bytes[user..at].iter().position(|b| *b == b'/')?;
+    let password = slash + 1;
+    let sound = slash > user && password < at && !harmless(&bytes[password..at]) && bytes[password] != b'/';
+    sound.then_some(Place { start: password, end: at, quoted: false })
+}
+
+/// The password of a line of `.pgpass` (PostgreSQL, "The Password File"): `host:port:database:user:password`, the first colon
+/// at `at`. A place in a source file (`main.rs:1234:5`) has no such line.
+pub(super) fn file_password(bytes: &[u8], at: usize) -> Option<Place> {
+    let behind = &bytes[at + 1..];
+    let digits = behind.iter().take(6).take_while(|b| b.is_ascii_digit()).count();
+    let port = if behind.first() == Some(&b'*') { 1 } else { digits };
+    if (port != 1 && !(4..=5).contains(&port)) || behind.get(port) != Some(&b':') || (port == 1 && digits == 1) {
+        return None;
+    }
+    let in_host = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'*' | b'/');
+    let host = bytes[..at].iter().rev().take(256).take_while(|b| in_host(**b)).count();
+    let before = (at - host).checked_sub(1).map(|i| bytes[i]);
+    if host == 0 || before == Some(b':') {
+        return None;
+    }
+    let source =
+        [&b".rs"[..], b".go", b".py", b".js", b".ts", b".c", b".cc", b".cpp", b".h", b".java", b".rb", b".php", b".kt", b".sh"];
+    if source.iter().any(|ending| bytes[at - host..at].ends_with(ending)) {
+        return None;
+    }
+    let mut from = at + 1 + port + 1;
+    for _ in 0..2 {
+        let in_field = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'*' | b'.' | b'$');
+        let length = bytes[from..].iter().take(64).take_while(|b| in_field(**b)).count();
+        let field = &bytes[from..from + length];
+        if length == 0 || field.iter().all(u8::is_ascii_digit) || bytes.get(from + length) != Some(&b':') {
+            return None;
+        }
+        from += length + 1;
+    }
+    let length = bytes[from..].iter().take(512).take_while(|b| !ends_url(**b) || **b == b'\\').count();
+    let value = &bytes[from..from + length];
+    (length >= 3 && !harmless(value)).then_some(Place { start: from, end: from + length, quoted: false })
+}
+
 /// Query parameters that sign or carry a credential: presigned URLs of AWS (Signature V4 and V2), Google Cloud and Azure
 /// (shared access signatures).
 pub(super) const SIGNS: &[&[u8]] = &[
@@ -192,6 +250,28 @@ mod tests {
         let dsn = "shop:hunter2@tcp(db:3306)/x";
         let place = driver_password(dsn.as_bytes(), dsn.find('@').unwrap()).unwrap();
         assert_eq!(&dsn[place.start..place.end], "hunter2");
+    }
+
+    #[test]
+    fn passwords_of_oracle_and_postgres() {
+        let oracle = |text: &'static str| {
+            oracle_password(text.as_bytes(), text.find('@').unwrap()).map(|place| &text[place.start..place.end])
+        };
+        assert_eq!(oracle("jdbc:oracle:thin:shop/hunter2@db:1521:X"), Some("hunter2"));
+        assert_eq!(oracle("jdbc:oracle:oci:shop/h@db"), Some("h"));
+        assert_eq!(oracle("sqlplus -s shop/hunter2@//db:1521/x"), Some("hunter2"));
+        for none in ["jdbc:oracle:thin:@db:1521:X", "a/b@c", "see docs/x@v2", "jdbc:oracle:thin:shop/${PW}@db"] {
+            assert_eq!(oracle(none), None, "{none}");
+        }
+        let file = |text: &'static str| {
+            file_password(text.as_bytes(), text.find(':').unwrap()).map(|place| &text[place.start..place.end])
+        };
+        assert_eq!(file("db.example:5432:shop:ana:hunter2"), Some("hunter2"));
+        assert_eq!(file("*:*:*:ana:a:b"), Some("a:b"));
+        for none in ["main.rs:1234:5:error:x", "10:1112:13:14:15", "host:5432:shop:ana", "db:5432/shop", "root:x:0:0:root:/root"]
+        {
+            assert_eq!(file(none), None, "{none}");
+        }
     }
 
     #[test]

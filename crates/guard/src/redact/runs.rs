@@ -53,6 +53,10 @@ impl Scan<'_> {
             if bytes[at..].starts_with(b"eyJ") {
                 self.jwt(at);
             }
+            // The only pair that begins an account number too.
+            if [first, second] == *b"BY" {
+                self.told(at);
+            }
         }
         if first.is_ascii_uppercase()
             && self.look.settings.pii.iban == Switch::On
@@ -125,7 +129,7 @@ impl Scan<'_> {
     }
 
     /// Looks into base64 of text. Break: it is text, and what it holds.
-    fn inside(&self, run: &[u8]) -> ControlFlow<Option<&'static str>> {
+    pub(super) fn inside(&self, run: &[u8]) -> ControlFlow<Option<&'static str>> {
         let Some(decoded) = encoded::decode(run, DECODED) else { return ControlFlow::Continue(()) };
         let Some(text) = encoded::readable(&decoded) else { return ControlFlow::Continue(()) };
         let found = find(Look { decoded: true, ..self.look }, text).spans;

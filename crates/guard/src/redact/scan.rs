@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
 use memchr::memmem::Finder;
 
+use super::commands::Dashes;
 use super::encoded;
 use super::fields::{self, Name, Place, Strength};
 use super::manifest;
@@ -52,7 +53,8 @@ const UNESCAPED: u8 = 3;
 pub(super) struct Tables {
     pub(super) starts: Starts,
     literals: AhoCorasick,
-    flags: Finder<'static>,
+    /// What a flag begins with: two dashes, or one behind a space or a quote.
+    pub(super) dashes: Dashes,
     pub(super) gaps: Finder<'static>,
 }
 
@@ -93,7 +95,7 @@ impl Tables {
             .match_kind(MatchKind::LeftmostFirst)
             .build(LITERALS.iter().map(|(text, _)| text))
             .map_err(|e| e.to_string())?;
-        Ok(Self { starts: Starts::new(), literals, flags: Finder::new(b"--"), gaps: Finder::new(b"  ") })
+        Ok(Self { starts: Starts::new(), literals, dashes: Dashes::new()?, gaps: Finder::new(b"  ") })
     }
 }
 
@@ -174,12 +176,15 @@ impl Scan<'_> {
         let contents = if self.look.thorough { u8::MAX } else { quick::contents(self.bytes) };
         let may_have = |what: u8| contents & what != 0;
         if self.look.settings.secrets_go() {
-            let dashes = if may_have(has::HYPHEN) { self.look.tables.flags.find(self.bytes) } else { None };
+            let dashes = if may_have(has::HYPHEN) { self.look.tables.dashes.long(self.bytes) } else { None };
             if dashes.is_some() || may_have(has::DOLLAR | has::SCHEME) {
                 self.literals();
             }
             if let Some(first) = dashes {
-                self.flags(first);
+                self.long_flags(first);
+            }
+            if may_have(has::HYPHEN) {
+                self.short_flags();
             }
             if may_have(has::SPACE) {
                 self.gaps();
@@ -285,34 +290,14 @@ impl Scan<'_> {
         memchr::memmem::find(label, b"PRIVATE KEY").map(|_| (at + dashes + 5, "private-key"))
     }
 
-    /// Flags of command lines, the first at `first` or behind it.
-    fn flags(&mut self, first: usize) {
-        let tables = self.look.tables;
-        for at in tables.flags.find_iter(&self.bytes[first..]).map(|at| at + first) {
-            let before = at.checked_sub(1).map_or(b' ', |i| self.bytes[i]);
-            if before != b'-' && self.bytes.get(at + 2).is_some_and(u8::is_ascii_alphabetic) {
-                self.flag(at + 2);
-            }
-        }
-    }
-
-    /// `--password hunter2`
-    fn flag(&mut self, at: usize) {
-        let length = self.bytes[at..].iter().take(64).take_while(|b| fields::in_name(**b)).count();
-        let end = at + length;
-        if self.bytes.get(end) != Some(&b' ') || self.bytes.get(end + 1).is_none_or(|b| matches!(b, b'-' | b' ')) {
-            return;
-        }
-        if let Some(strength) = fields::strength(&self.bytes[at..end]) {
-            self.field_value(Name { strength, start: at, end }, end, false);
-        }
-    }
-
     // ---- `=` and `:`: fields
 
     /// A field whose name ends in front of the separator at `at`.
     pub(super) fn separator(&mut self, at: usize) {
         let bytes = self.bytes;
+        if bytes[at] == b':' {
+            self.password_file(at);
+        }
         // `::` is a path in a program, `==` and `=>` are separators of two bytes.
         let before = at.checked_sub(1).map_or(b' ', |i| bytes[i]);
         if !(before.is_ascii_alphanumeric() || matches!(before, b'"' | b'\'' | b'`' | b' ' | b']')) {
@@ -348,7 +333,7 @@ impl Scan<'_> {
     }
 
     /// Takes out the value of a secret's field whose separator ends at `behind`.
-    fn field_value(&mut self, name: Name, behind: usize, colon: bool) {
+    pub(super) fn field_value(&mut self, name: Name, behind: usize, colon: bool) {
         self.named = true;
         if behind < self.covered {
             return;
@@ -430,7 +415,77 @@ impl Scan<'_> {
         match bytes.get(start) {
             Some(b'[') if !fields::is_marker(&bytes[start..]) => self.list(name, start + 1),
             Some(b'|' | b'>') => self.block(name, start),
+            Some(b'{') => self.braces(name, start),
+            Some(b'\n' | b'\r') if bytes[behind - 1] == b':' => self.next_line(name, start),
             _ => {}
+        }
+    }
+
+    /// `PWD={…}` of an ODBC connection string, in which `}}` stands for a bracket (ODBC, SQLDriverConnect).
+    fn braces(&mut self, name: Name, open: usize) {
+        let bytes = self.bytes;
+        let line = &bytes[open + 1..bytes.len().min(open + 257)];
+        let mut length = 0;
+        while let Some(byte) = line.get(length) {
+            match byte {
+                b'}' if line.get(length + 1) == Some(&b'}') => length += 2,
+                b'}' => break,
+                b'\n' | b'{' => return,
+                _ => length += 1,
+            }
+        }
+        let (start, end) = (open + 1, open + 1 + length);
+        let value = &bytes[start..end];
+        let own = &bytes[name.start..name.end];
+        let listed = bytes.get(end + 1) == Some(&b';') || bytes[..name.start].ends_with(b";");
+        // `password={password}` and `{0}` are places to fill in, `{"a": 1}` is a map.
+        let template = own.eq_ignore_ascii_case(value) || value.iter().all(u8::is_ascii_digit);
+        let map = value.iter().any(|b| matches!(b, b'"' | b'\'')) || memchr::memmem::find(value, b": ").is_some();
+        let sure = name.strength == Strength::Password && (listed || fields::secretish(value));
+        if length < line.len() && sure && !template && !map && !fields::harmless(value) {
+            self.secret(start, end, "secret-value", RANK_FIELD);
+            self.covered = end;
+        }
+    }
+
+    /// A value in the line below its name (YAML), the line break at `at`.
+    fn next_line(&mut self, name: Name, at: usize) {
+        let bytes = self.bytes;
+        let newline = at + usize::from(bytes[at] == b'\r');
+        if bytes.get(newline) != Some(&b'\n') {
+            return;
+        }
+        let own = memchr::memrchr(b'\n', &bytes[..name.start]).map_or(0, |n| n + 1);
+        // A cell of a table begins like a line.
+        let front = &bytes[own..name.start];
+        let front = front.rsplit(|b| matches!(b, b'|' | b'\t')).next().unwrap_or(front);
+        let indent = front.iter().take_while(|b| matches!(**b, b' ' | b'-')).count();
+        let alone = front[indent..].iter().all(|b| matches!(b, b'"' | b'\''));
+        if !matches!(name.strength, Strength::Password | Strength::Strong) {
+            return;
+        }
+        self.wide = true;
+        let mut from = newline + 1;
+        while from < bytes.len() {
+            let end = memchr::memchr(b'\n', &bytes[from..]).map_or(bytes.len(), |n| from + n);
+            let deep = bytes[from..end].iter().take_while(|b| **b == b' ').count();
+            let item = bytes[from + deep..end].starts_with(b"- ");
+            let start = from + deep + if item { 2 } else { 0 };
+            let Some(place) = fields::value_after(&bytes[..end], start) else { return };
+            let value = &bytes[place.start..place.end];
+            let rest = &bytes[(place.end + usize::from(place.quoted)).min(end)..end];
+            // The only word of its line, and no key of a map.
+            let only = rest.iter().all(u8::is_ascii_whitespace) && !value.ends_with(b":");
+            let sure = name.strength == Strength::Password && !item && ((alone && deep > indent) || place.quoted);
+            if !only || fields::harmless(value) || fields::prose(bytes, place) || !(sure || fields::secretish(value)) {
+                return;
+            }
+            self.secret(place.start, place.end, "secret-value", RANK_FIELD);
+            self.covered = place.end;
+            if !item {
+                return;
+            }
+            from = end + 1;
         }
     }
 
@@ -523,6 +578,18 @@ impl Scan<'_> {
             }
             self.field_value(Name { strength, start: name.start, end: name.end }, separator + 1, false);
             return;
+        }
+    }
+
+    /// A line of a password file, its first colon at `at`.
+    fn password_file(&mut self, at: usize) {
+        let port = |place: usize| self.bytes.get(at + place) == Some(&b':');
+        // Four digits at least: the colons of a time stand closer.
+        let digits = self.bytes.get(at + 3).is_some_and(u8::is_ascii_digit) && (port(5) || port(6));
+        if (digits || self.bytes.get(at + 1) == Some(&b'*'))
+            && let Some(place) = places::file_password(self.bytes, at)
+        {
+            self.secret(place.start, place.end, "secret-value", RANK_FIELD);
         }
     }
 

@@ -5,6 +5,8 @@ use super::personal::{self, Personal};
 use super::places;
 use super::scan::{RANK_PLACE, Scan};
 use super::settings::{AddressMode, Switch};
+use super::tokens::Begins;
+use super::told::may_tell;
 
 /// Bytes looked at in one step.
 const BLOCK: usize = 64;
@@ -20,8 +22,11 @@ struct Masks {
 }
 
 impl Masks {
+    #[allow(
+        clippy::needless_bitwise_bool,
+        reason = "a branch for each byte would keep this from becoming comparisons of many bytes"
+    )]
     fn of(block: &[u8; BLOCK]) -> Self {
-        // Without branches, so that these become comparisons of many bytes at once.
         let separator = |b: u8| (b == b'=') | (b == b':') | (b == b'@') | (b == b'.') | (b == b',');
         let border = |b: u8| (b == b'|') | (b == b'\t') | (b == b'>');
         let escape = |b: u8| (b == b'\\') | (b == b'%') | (b == b'&');
@@ -127,6 +132,7 @@ impl Scan<'_> {
                         && self.look.tables.starts.may_start(first, second)
                     {
                         self.word(at + 2);
+                        self.tale(at + 2);
                     }
                 }
                 b'|' | b'\t' | b'>' => {
@@ -142,6 +148,9 @@ impl Scan<'_> {
                 b'+' | b'(' => {
                     if bytes.get(at + 1).is_some_and(u8::is_ascii_digit) {
                         openings |= bit;
+                    }
+                    if secrets && bytes[at] == b'(' {
+                        self.in_bracket(at);
                     }
                 }
                 b'@' => self.at_sign(at),
@@ -177,11 +186,23 @@ impl Scan<'_> {
         while starts != 0 {
             let at = base + starts.trailing_zeros() as usize;
             starts &= starts - 1;
-            if let [first, second, ..] = bytes[at..]
-                && known.may_start(first, second)
-            {
-                self.word(at);
+            if let [first, second, ..] = bytes[at..] {
+                match known.what_starts(first, second) {
+                    Begins::Nothing => {}
+                    Begins::Format => self.word(at),
+                    Begins::Tale => self.tale(at),
+                }
             }
+        }
+    }
+
+    #[inline]
+    fn tale(&mut self, at: usize) {
+        if let [first, second, third, fourth, ..] = self.bytes[at..]
+            && self.look.settings.secrets_go()
+            && may_tell([first, second, third, fourth])
+        {
+            self.told(at);
         }
     }
 
@@ -219,7 +240,7 @@ impl Scan<'_> {
     fn at_sign(&mut self, at: usize) {
         let bytes = self.bytes;
         if self.look.settings.secrets_go()
-            && let Some(place) = places::driver_password(bytes, at)
+            && let Some(place) = places::driver_password(bytes, at).or_else(|| places::oracle_password(bytes, at))
         {
             self.secret(place.start, place.end, "url-credentials", RANK_PLACE);
             self.user_info = at;

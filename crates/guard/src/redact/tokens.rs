@@ -1,6 +1,8 @@
 //! What the credentials of known providers look like: a literal that starts them, an alphabet and a length. Formats are
 //! those the providers document for secret scanning. Matching needs no regular expression.
 
+use super::encoded::{LEAST_CHANGES, measure};
+
 /// Alphabet of the part behind the literal.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Alphabet {
@@ -12,6 +14,7 @@ pub(super) enum Alphabet {
     Base64,
     Dotted,
     Path,
+    Hook,
     Percent,
 }
 
@@ -26,10 +29,25 @@ impl Alphabet {
             Self::Base64 => byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'_' | b'-'),
             Self::Dotted => byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'~'),
             Self::Percent => byte.is_ascii_alphanumeric() || matches!(byte, b'%' | b'+' | b'/' | b'=' | b'_' | b'-'),
+            Self::Hook => byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'@' | b'.' | b'%' | b'~'),
             Self::Path => byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-'),
         }
     }
 }
+
+/// What the part behind the literal needs, because without it it may be words.
+#[derive(Debug, Clone, Copy)]
+enum Needs {
+    Nothing,
+    Digit,
+    /// A digit, or a stretch that is longer than words are.
+    NoWords,
+    /// Capitals, small letters and digits as chance mixes them.
+    Random,
+}
+
+/// Letters of a stretch that is no word any more.
+const LONGEST_WORD: usize = 20;
 
 /// One format.
 #[derive(Debug, Clone, Copy)]
@@ -46,21 +64,25 @@ pub(super) struct Shape {
     before: usize,
     /// Bytes of the literal that stay readable (a host name).
     keep: usize,
-    /// Whether the part behind needs a digit, because without one it may be words.
-    digit: bool,
+    needs: Needs,
 }
 
 const ANY: usize = 4_096;
 
 const fn shape(kind: &'static str, literal: &'static str, alphabet: Alphabet, least: usize, most: usize) -> Shape {
-    Shape { kind, literal, alphabet, least, most, before: 0, keep: 0, digit: false }
+    Shape { kind, literal, alphabet, least, most, before: 0, keep: 0, needs: Needs::Nothing }
 }
 
 const fn with_digit(kind: &'static str, literal: &'static str, alphabet: Alphabet, least: usize) -> Shape {
-    Shape { kind, literal, alphabet, least, most: ANY, before: 0, keep: 0, digit: true }
+    Shape { kind, literal, alphabet, least, most: ANY, before: 0, keep: 0, needs: Needs::Digit }
 }
 
-use Alphabet::{Alnum, Base64, Base64Url, Dotted, Hex, Path, Percent, Upper, Word};
+/// A host, and the path behind it that nobody may know. The host stays.
+const fn hook(kind: &'static str, literal: &'static str, least: usize) -> Shape {
+    Shape { kind, literal, alphabet: Hook, least, most: 400, before: 0, keep: literal.len(), needs: Needs::Nothing }
+}
+
+use Alphabet::{Alnum, Base64, Base64Url, Dotted, Hex, Hook, Path, Percent, Upper, Word};
 
 /// The formats, in no order: what starts with the longer literal wins where two start at the same place.
 pub(super) const SHAPES: &[Shape] = &[
@@ -75,8 +97,8 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("gcp-token", "ya29.", Dotted, 20, ANY),
     shape("gcp-token", "GOCSPX-", Base64Url, 20, ANY),
     shape("gcp-token", "1//0", Base64Url, 30, ANY),
-    Shape { kind: "azure-key", literal: "8Q~", alphabet: Dotted, least: 30, most: 40, before: 3, keep: 0, digit: false },
-    Shape { kind: "azure-key", literal: "7Q~", alphabet: Dotted, least: 30, most: 40, before: 3, keep: 0, digit: false },
+    Shape { kind: "azure-key", literal: "8Q~", alphabet: Dotted, least: 30, most: 40, before: 3, keep: 0, needs: Needs::Nothing },
+    Shape { kind: "azure-key", literal: "7Q~", alphabet: Dotted, least: 30, most: 40, before: 3, keep: 0, needs: Needs::Nothing },
     shape("github-token", "ghp_", Alnum, 30, 255),
     shape("github-token", "gho_", Alnum, 30, 255),
     shape("github-token", "ghu_", Alnum, 30, 255),
@@ -110,18 +132,18 @@ pub(super) const SHAPES: &[Shape] = &[
         most: 200,
         before: 0,
         keep: 25,
-        digit: false,
+        needs: Needs::Nothing,
     },
-    Shape {
-        kind: "discord-webhook",
-        literal: "discord.com/api/webhooks/",
-        alphabet: Path,
-        least: 30,
-        most: 200,
-        before: 0,
-        keep: 25,
-        digit: false,
-    },
+    hook("slack-webhook", "hooks.slack.com/workflows/", 16),
+    hook("slack-webhook", "hooks.slack.com/triggers/", 16),
+    hook("slack-webhook", "hooks.slack-gov.com/services/", 16),
+    hook("discord-webhook", "discord.com/api/webhooks/", 30),
+    hook("discord-webhook", "discord.com/api/v10/webhooks/", 30),
+    hook("discord-webhook", "discordapp.com/api/webhooks/", 30),
+    hook("teams-webhook", "webhook.office.com/webhookb2/", 20),
+    hook("teams-webhook", "outlook.office.com/webhook/", 20),
+    hook("teams-webhook", "outlook.office365.com/webhook/", 20),
+    hook("webhook", "hooks.zapier.com/hooks/catch/", 8),
     shape("stripe-key", "sk_live_", Alnum, 16, 255),
     shape("stripe-key", "sk_test_", Alnum, 16, 255),
     shape("stripe-key", "rk_live_", Alnum, 16, 255),
@@ -130,7 +152,7 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("openai-key", "sk-proj-", Base64Url, 20, 300),
     shape("openai-key", "sk-svcacct-", Base64Url, 20, 300),
     shape("openai-key", "sk-admin-", Base64Url, 20, 300),
-    with_digit("model-provider-key", "sk-", Base64Url, 24),
+    Shape { needs: Needs::NoWords, ..with_digit("model-provider-key", "sk-", Base64Url, 24) },
     shape("anthropic-key", "sk-ant-", Base64Url, 20, 300),
     shape("model-provider-key", "sk-or-", Base64Url, 20, 300),
     shape("model-provider-key", "hf_", Alnum, 30, 64),
@@ -148,9 +170,12 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("digitalocean-token", "dop_v1_", Hex, 40, 80),
     shape("digitalocean-token", "doo_v1_", Hex, 40, 80),
     shape("digitalocean-token", "dor_v1_", Hex, 40, 80),
-    shape("vault-token", "hvs.", Base64Url, 20, 300),
-    shape("vault-token", "hvb.", Base64Url, 20, 300),
-    shape("vault-token", "hvr.", Base64Url, 20, 300),
+    shape("vault-token", "hvs.", Base64Url, 12, 300),
+    shape("vault-token", "hvb.", Base64Url, 12, 300),
+    shape("vault-token", "hvr.", Base64Url, 12, 300),
+    // Of versions before 1.10: 24 of base 62.
+    Shape { needs: Needs::Random, ..shape("vault-token", "s.", Alnum, 24, 24) },
+    shape("vault-token", "b.AAAA", Base64Url, 60, 400),
     Shape {
         kind: "terraform-token",
         literal: ".atlasv1.",
@@ -159,7 +184,7 @@ pub(super) const SHAPES: &[Shape] = &[
         most: 120,
         before: 14,
         keep: 0,
-        digit: false,
+        needs: Needs::Nothing,
     },
     shape("grafana-token", "glsa_", Word, 32, 64),
     shape("grafana-token", "glc_", Base64, 30, 400),
@@ -252,6 +277,10 @@ impl Shape {
         if !starts_word(bytes, start) {
             return None;
         }
+        // `o.s.AbstractBean…` is a name in a program.
+        if matches!(self.needs, Needs::Random) && bytes[..start].ends_with(b".") {
+            return None;
+        }
         let rest = &bytes[body..];
         let length = rest.iter().take(self.most + 1).take_while(|b| self.alphabet.has(**b)).count();
         // Longer than the format allows and still going: something else that starts alike.
@@ -263,13 +292,33 @@ impl Shape {
             return None;
         }
         let secret = &rest[..length];
-        if self.digit && !secret.iter().any(u8::is_ascii_digit) {
+        let digit = || secret.iter().any(u8::is_ascii_digit);
+        let fits = match self.needs {
+            Needs::Nothing => true,
+            Needs::Digit => digit(),
+            Needs::NoWords => digit() || secret.split(|b| !b.is_ascii_alphanumeric()).any(|part| part.len() >= LONGEST_WORD),
+            Needs::Random => digit() && measure(secret).changes >= LEAST_CHANGES,
+        };
+        if !fits {
             return None;
         }
         let trimmed = secret.iter().rev().take_while(|b| **b == b'.').count();
         Some((start + self.keep, body + length - trimmed))
     }
 }
+
+/// What a word may be, by its first two bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begins {
+    Nothing,
+    /// A format, a JWT or an account number.
+    Format,
+    /// A secret that is told in words.
+    Tale,
+}
+
+/// The group of pairs that begin what is told in words.
+const TALE: u8 = 1;
 
 /// Which formats can start where, by the first two bytes of a word. The few with bytes in front of their literal are
 /// found by a sign inside it.
@@ -285,7 +334,12 @@ pub(super) struct Starts {
 
 impl Starts {
     pub(super) fn new() -> Self {
-        let mut starts = Self { pairs: Box::new([0; 128 * 128]), groups: vec![Vec::new()], tilde: Vec::new(), dot: Vec::new() };
+        // The first group is nothing, the second has what is told in words and no format.
+        let groups = vec![Vec::new(), Vec::new()];
+        let mut starts = Self { pairs: Box::new([0; 128 * 128]), groups, tilde: Vec::new(), dot: Vec::new() };
+        for [first, second] in super::told::PAIRS.iter().copied() {
+            starts.pairs[pair(*first, *second)] = TALE;
+        }
         for (index, shape) in SHAPES.iter().enumerate() {
             let index = index as u8;
             match shape.literal.as_bytes() {
@@ -322,6 +376,16 @@ impl Starts {
     /// Whether something known may start with these two bytes.
     pub(super) fn may_start(&self, first: u8, second: u8) -> bool {
         self.pairs[pair(first, second)] != 0
+    }
+
+    /// What may start with these two bytes.
+    #[inline]
+    pub(super) fn what_starts(&self, first: u8, second: u8) -> Begins {
+        match self.pairs[pair(first, second)] {
+            0 => Begins::Nothing,
+            TALE => Begins::Tale,
+            _ => Begins::Format,
+        }
     }
 
     /// Formats whose literal starts with these two bytes, which are ASCII.
@@ -378,6 +442,10 @@ mod tests {
             assert!(if shape.before > 0 { inside } else { first }, "{}", shape.literal);
         }
         assert!(starts.groups.len() < 256, "a group's number is a byte");
+        for [first, second] in super::super::told::PAIRS.iter().copied() {
+            assert_eq!(starts.what_starts(*first, *second), Begins::Tale, "a format begins like what is told in words");
+        }
+        assert!(starts.groups[usize::from(TALE)].is_empty());
     }
 
     #[test]

@@ -25,6 +25,9 @@ const REFERENCES: &[&str] = &[
     "version",
 ];
 
+/// Most arguments of one command that are looked at together.
+const MOST_ARGUMENTS: usize = 1_000;
+
 fn secrets_strength(name: &str) -> Option<Strength> {
     if name.len() > 256 { None } else { fields::strength(name.as_bytes()) }
 }
@@ -49,9 +52,32 @@ impl TenantRedactor<'_> {
                     *text = clean;
                 }
             }
-            Value::Array(items) => items.iter_mut().for_each(|item| self.walk(item, random, found)),
+            Value::Array(items) => {
+                self.arguments(items, found);
+                for item in items {
+                    self.walk(item, random, found);
+                }
+            }
             Value::Object(members) => self.object(members, found),
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    /// `["redis-cli", "-a", "hunter2"]`: what an argument is, the one in front of it tells.
+    fn arguments(&self, items: &mut Vec<Value>, found: &mut Redactions) {
+        let is_flag = |item: &Value| item.as_str().is_some_and(|text| text.starts_with('-') && text.len() >= 2);
+        if items.len() < 2 || items.len() > MOST_ARGUMENTS || !items.iter().any(is_flag) || !items.iter().all(Value::is_string) {
+            return;
+        }
+        let Ok(written) = serde_json::to_string(&*items) else { return };
+        let mut inside = Redactions::default();
+        let Cow::Owned(clean) = self.scrub(&written, false, &mut inside) else { return };
+        // What was taken out stood inside the quotes of one argument; where it did not, each is judged alone.
+        if let Ok(Value::Array(clean)) = serde_json::from_str(&clean)
+            && clean.len() == items.len()
+        {
+            found.merge(&inside);
+            *items = clean;
         }
     }
 

@@ -87,6 +87,26 @@ fn a_list_hides_no_field_inside_it() {
 }
 
 #[test]
+fn arguments_of_a_command_are_looked_at_together() {
+    let clean = |mut value: Value| {
+        Redactor::new().unwrap().value(&mut value, &mut Redactions::default());
+        value
+    };
+    let hidden = "[redacted:secret-value]";
+    for (given, wanted) in [
+        (json!(["redis-cli", "-a", "swordfish", "ping"]), json!(["redis-cli", "-a", hidden, "ping"])),
+        (json!(["curl", "-u", "ana:swordfish", "http://a/b"]), json!(["curl", "-u", format!("ana:{hidden}"), "http://a/b"])),
+        (json!(["mysql", "-uroot", "-pswordfish"]), json!(["mysql", "-uroot", format!("-p{hidden}")])),
+        (json!(["tool", "--password", "swordfish", "-v"]), json!(["tool", "--password", hidden, "-v"])),
+        (json!(["nginx", "-p", "/etc/nginx"]), json!(["nginx", "-p", "/etc/nginx"])),
+        (json!(["docker", "run", "-p", "8080:80", "-u", "1:1"]), json!(["docker", "run", "-p", "8080:80", "-u", "1:1"])),
+        (json!(["a", "-b", "say \"x\"", 1]), json!(["a", "-b", "say \"x\"", 1])),
+    ] {
+        assert_eq!(clean(json!({"spec": {"command": given}})), json!({"spec": {"command": wanted}}));
+    }
+}
+
+#[test]
 fn columns_of_comma_tables_lose_what_their_heading_names() {
     let table = "name,\"api key\",city\r\nana,abc123def,Bonn\r\n\"Bo, jr\",\"x,y z\",Rome\r\n\nname,password is wrong\n";
     let kept = "name,\"api key\",city\r\nana,[redacted:secret-value],Bonn\r\n\"Bo, jr\",\"[redacted:secret-value]\",Rome\r\n\nname,password is wrong\n";
@@ -221,6 +241,31 @@ fn hostile_repetition_costs_no_more_than_its_length() {
         "Bearer ",
         "AKIA",
         "abcDEF123.",
+        "curl -u ",
+        " -p",
+        "mysql -p",
+        "\"-p\",",
+        "'-a', '",
+        "- -a\n",
+        "password is ",
+        "password for a ",
+        "password '",
+        "is is ",
+        "password:\n",
+        "password:\n  \"",
+        "password(\"",
+        "token(",
+        "identified by '",
+        "login a password ",
+        "a:5432:b:c:",
+        "*:*:",
+        "pwd={",
+        "cookie a=b;",
+        "cGFz",
+        "jdbc:oracle:a/b@",
+        "sqlplus a/b@",
+        "s.aB3x",
+        "\\/",
     ];
     for piece in pieces {
         let took = |bytes: usize| {
