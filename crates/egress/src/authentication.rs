@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, HeaderValue, header};
-use portcullis_model::Secret;
+use portcullis_model::{Fault, Secret};
 use portcullis_policy::Permit;
 
 use crate::caller::{Exchanged, Got};
@@ -71,6 +71,37 @@ impl Authentication {
             EgressErrorKind::Credential(SecretFault::Refused { reference, reason })
         };
         self.header_with(&secret).map_err(refused)
+    }
+
+    /// The secret that is presented for this permit now, for whoever must keep it from coming back; `None` where nothing
+    /// secret is. A token in the caller's own name is exchanged for it, or remembered from before.
+    ///
+    /// # Errors
+    /// When there is none to be had, as the caller may know it. `source` is whom it is for.
+    pub async fn presented(&self, permit: &Permit, source: &str) -> Result<Option<Secret>, Fault> {
+        let credential = match self {
+            Self::Exchanged(exchanged) => match exchanged.for_permit(permit).await.map_err(|fault| fault.fault(source))? {
+                Got::Secret(secret) => return Ok(Some(secret)),
+                Got::Standing(own) => own,
+            },
+            _ => match self.credential() {
+                Some(credential) => credential.clone(),
+                None => return Ok(None),
+            },
+        };
+        credential.current().await.map(Some).map_err(|fault| {
+            let sentence =
+                format!("source '{source}' was not asked: a credential {}; the operator has to mend that", fault.state());
+            Fault::backend(sentence, fault.to_string())
+        })
+    }
+
+    /// The credential the operator configured, whoever asks; of one that is exchanged, the one for standing work.
+    pub fn configured(&self) -> Option<&Credential> {
+        match self {
+            Self::Exchanged(exchanged) => exchanged.standing.as_ref(),
+            _ => self.credential(),
+        }
     }
 
     fn credential(&self) -> Option<&Credential> {

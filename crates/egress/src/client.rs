@@ -38,7 +38,7 @@ pub(crate) struct Inner {
     limit: u64,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) breaker: Arc<Breaker>,
-    meter: Arc<Meter>,
+    pub(crate) meter: Arc<Meter>,
 }
 
 impl fmt::Debug for EgressClient {
@@ -65,6 +65,19 @@ impl EgressResponse {
     }
 }
 
+/// A request as it would be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeseenRequest {
+    /// Method.
+    pub method: Method,
+    /// The whole address. It holds no credential; those travel in headers.
+    pub url: String,
+    /// Media type of the body.
+    pub content_type: Option<String>,
+    /// The body.
+    pub body: Bytes,
+}
+
 /// A request made ready: the same for every try.
 struct Prepared {
     method: Method,
@@ -72,6 +85,7 @@ struct Prepared {
     body: Bytes,
     idempotent: bool,
     limit: u64,
+    hands_back_redirects: bool,
 }
 
 impl EgressClient {
@@ -124,8 +138,24 @@ impl EgressClient {
     /// A response of any status is a response; only what kept a response from arriving is an error.
     pub async fn send(&self, permit: &Permit, request: EgressRequest) -> Result<EgressResponse, EgressError> {
         let result = self.checked(permit, &request).await;
-        self.inner.meter.ended(&result);
+        self.inner.meter.ended(result.as_ref().map(|response| response.status));
         result.map_err(|kind| EgressError::new(&self.inner.name, kind))
+    }
+
+    /// The request as [`EgressClient::send`] would put it on the wire, made by the same steps, without the headers: those hold
+    /// the credentials. Sends nothing.
+    ///
+    /// # Errors
+    /// What sending would refuse before anything is sent.
+    pub fn foresee(&self, permit: &Permit, request: &EgressRequest) -> Result<ForeseenRequest, EgressError> {
+        let made = || {
+            self.admits(permit)?;
+            let url = request.url(&self.inner.base)?;
+            let (headers, body) = request.encode()?;
+            let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+            Ok(ForeseenRequest { method: request.method.clone(), url: url.into(), content_type, body })
+        };
+        made().map_err(|kind| EgressError::new(&self.inner.name, kind))
     }
 
     /// Whether work under `permit` may go on with this client.
@@ -151,6 +181,7 @@ impl EgressClient {
             body,
             idempotent: request.idempotent,
             limit: limits.into_iter().flatten().min().unwrap_or(inner.limit),
+            hands_back_redirects: request.hands_back_redirects,
         };
         let deadline = tokio::time::Instant::from_std(permit.deadline());
         let work = async {
@@ -218,7 +249,8 @@ impl Inner {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let response = self.once(&url, request).await?;
-            match redirect_to(&url, &request.method, response.status, &response.headers, &self.origin)? {
+            let hands_back = request.hands_back_redirects;
+            match redirect_to(&url, &request.method, response.status, &response.headers, &self.origin, hands_back)? {
                 None => return Ok(response),
                 Some(next) => url = next,
             }
@@ -271,13 +303,14 @@ pub(crate) fn settle_head(pass: Pass, head: Result<(StatusCode, &HeaderMap), &Eg
     }
 }
 
-/// Where a response redirects to, within the origin.
+/// Where a response redirects to, within the origin. Another origin is refused, or with `hands_back` left to the caller.
 pub(crate) fn redirect_to(
     url: &Url,
     method: &Method,
     status: StatusCode,
     headers: &HeaderMap,
     allowed_origin: &str,
+    hands_back: bool,
 ) -> Result<Option<Url>, EgressErrorKind> {
     let keeps_method = matches!(status.as_u16(), 307 | 308);
     let is_redirect = keeps_method || matches!(status.as_u16(), 301..=303);
@@ -288,7 +321,7 @@ pub(crate) fn redirect_to(
     }
     let Some(next) = location.to_str().ok().and_then(|l| url.join(l).ok()) else { return refuse("its location is not a URL") };
     if origin::origin(&next) != allowed_origin {
-        return refuse("it leads to another origin");
+        return if hands_back { Ok(None) } else { refuse("it leads to another origin") };
     }
     if !next.username().is_empty() || next.password().is_some() {
         return refuse("its location holds credentials");

@@ -2,6 +2,7 @@
 //! closed addresses are found when the client is built, not at the first request.
 
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,9 @@ use crate::origin::{InvalidBaseUrl, parse_base};
 use crate::request::checked_header;
 use crate::resolver::{CheckedResolver, Lookup};
 use crate::{AddressClass, AddressPolicy, Authentication};
+
+/// Rights of every user of this machine; a private key gives them none.
+const OPEN_TO_OTHERS: u32 = 0o007;
 
 /// TLS of a client. TLS 1.2 is the least that is spoken; certificates are always verified.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -117,6 +121,18 @@ pub enum EgressConfigError {
         name: String,
         /// What is wrong and what would be right.
         reason: String,
+    },
+    /// A private key that every user of this machine may read.
+    #[error(
+        "source '{name}': the private key {path} is readable by every user of this machine (mode {mode:03o}); run chmod o-rwx {path}"
+    )]
+    OpenKey {
+        /// The source.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
     },
     /// A certificate or key file cannot be read.
     #[error("source '{name}': cannot read {path}: {error}")]
@@ -245,6 +261,9 @@ impl EgressConfig {
 
     fn identity(&self) -> Result<Option<reqwest::Identity>, EgressConfigError> {
         let certificate = self.pem(self.tls.client_certificate_pem.as_deref(), self.tls.client_certificate_file.as_deref())?;
+        if let Some(path) = &self.tls.client_key_file {
+            self.check_key_mode(path)?;
+        }
         let key_given = self.tls.client_key_pem.as_ref().map(|key| key.expose().as_bytes());
         let key = self.pem(key_given, self.tls.client_key_file.as_deref())?;
         match (certificate, key) {
@@ -257,6 +276,16 @@ impl EgressConfig {
             }
             _ => Err(self.wrong("mutual TLS needs both a client certificate and its key")),
         }
+    }
+
+    /// A key that others can read is no secret: refused, as those of the listeners and files with secrets are.
+    fn check_key_mode(&self, path: &Path) -> Result<(), EgressConfigError> {
+        let failed = |error| EgressConfigError::File { name: self.name.clone(), path: path.to_owned(), error };
+        let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+        if mode & OPEN_TO_OTHERS == 0 {
+            return Ok(());
+        }
+        Err(EgressConfigError::OpenKey { name: self.name.clone(), path: path.to_owned(), mode })
     }
 
     fn pem(&self, given: Option<&[u8]>, file: Option<&Path>) -> Result<Option<Vec<u8>>, EgressConfigError> {
@@ -300,6 +329,31 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains("'prom'") && text.contains("cannot take effect") && text.contains("https://"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_key_that_everybody_may_read_is_refused() {
+        let directory = std::env::temp_dir().join(format!("portcullis-egress-key-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let made = rcgen::generate_simple_self_signed(["client".to_owned()]).unwrap();
+        let (certificate, key) = (directory.join("client.pem"), directory.join("client.key"));
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let built = |mode: u32| {
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+            let mut config = config("https://10.1.2.3:9090");
+            config.tls.client_certificate_file = Some(certificate.clone());
+            config.tls.client_key_file = Some(key.clone());
+            config.build(Arc::new(SystemLookup)).map(drop)
+        };
+        for mode in [0o644, 0o604, 0o666, 0o601] {
+            let text = built(mode).unwrap_err().to_string();
+            assert!(text.contains("'prom'") && text.contains("chmod o-rwx") && text.contains("client.key"), "{text}");
+        }
+        for mode in [0o600, 0o640, 0o400] {
+            built(mode).unwrap();
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use http::StatusCode;
+
+use crate::EgressErrorKind;
 use crate::breaker::Breaker;
-use crate::{EgressErrorKind, EgressResponse};
 
 /// Outcomes in the order of the counters.
 const OUTCOMES: [&str; 9] = ["1xx", "2xx", "3xx", "4xx", "5xx", "refused", "circuit_open", "unreachable", "timeout"];
@@ -19,7 +21,7 @@ pub struct EgressCounts {
     /// The source, sink or service, as the configuration names it.
     pub name: Arc<str>,
     /// Requests by outcome: a class of status, `refused` before anything was sent, `circuit_open`, `unreachable` or
-    /// `timeout`. Tries are not counted apart.
+    /// `timeout`. Tries are not counted apart; a stream counts once, when its head has arrived or could not.
     pub requests: Vec<(&'static str, u64)>,
     /// Whether its circuit is open, so that nothing is sent for the moment; absent when there is no client any more.
     pub circuit_open: Option<bool>,
@@ -49,7 +51,7 @@ pub(crate) fn meter(name: &Arc<str>, breaker: &Arc<Breaker>) -> Arc<Meter> {
 
 impl Meter {
     /// One request ended.
-    pub(crate) fn ended(&self, result: &Result<EgressResponse, EgressErrorKind>) {
+    pub(crate) fn ended(&self, result: Result<StatusCode, &EgressErrorKind>) {
         let outcome = outcome(result);
         if let Some(counter) = OUTCOMES.iter().position(|known| *known == outcome).and_then(|i| self.outcomes.get(i)) {
             counter.fetch_add(1, Ordering::Relaxed);
@@ -57,9 +59,9 @@ impl Meter {
     }
 }
 
-fn outcome(result: &Result<EgressResponse, EgressErrorKind>) -> &'static str {
+fn outcome(result: Result<StatusCode, &EgressErrorKind>) -> &'static str {
     match result {
-        Ok(response) => match response.status.as_u16() {
+        Ok(status) => match status.as_u16() {
             100..=199 => "1xx",
             200..=299 => "2xx",
             300..=399 => "3xx",

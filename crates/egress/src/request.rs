@@ -67,6 +67,7 @@ pub struct EgressRequest {
     pub(crate) credentials: Vec<Authentication>,
     secrets: Vec<(String, Secret)>,
     reference: Option<String>,
+    pub(crate) hands_back_redirects: bool,
 }
 
 impl EgressRequest {
@@ -86,6 +87,7 @@ impl EgressRequest {
             credentials: Vec::new(),
             secrets: Vec::new(),
             reference: None,
+            hands_back_redirects: false,
         }
     }
 
@@ -153,6 +155,14 @@ impl EgressRequest {
     #[must_use]
     pub fn at_reference(mut self, reference: impl Into<String>) -> Self {
         self.reference = Some(reference.into());
+        self
+    }
+
+    /// Takes a redirect to another origin as the response instead of refusing it, for whoever may ask there too: with a
+    /// client of that origin's own, and without the credentials of this one.
+    #[must_use]
+    pub fn hand_back_redirects(mut self) -> Self {
+        self.hands_back_redirects = true;
         self
     }
 

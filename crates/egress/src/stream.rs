@@ -48,6 +48,7 @@ impl EgressClient {
     /// Sends a request and gives the response as it arrives, whatever its status. It is not compressed, and never repeated.
     pub async fn open(&self, permit: &Permit, request: EgressRequest, limits: StreamLimits) -> Result<EgressStream, EgressError> {
         let opened = self.opened(permit, &request, limits).await;
+        self.inner.meter.ended(opened.as_ref().map(|stream| stream.status));
         opened.map_err(|kind| EgressError::new(&self.inner.name, kind))
     }
 
@@ -80,7 +81,14 @@ impl EgressClient {
                 };
                 crate::client::settle_head(pass, sent.as_ref().map(|r| (r.status(), r.headers())));
                 let response = sent?;
-                let next: Option<Url> = redirect_to(&url, &request.method, response.status(), response.headers(), &inner.origin)?;
+                let next: Option<Url> = redirect_to(
+                    &url,
+                    &request.method,
+                    response.status(),
+                    response.headers(),
+                    &inner.origin,
+                    request.hands_back_redirects,
+                )?;
                 match next {
                     Some(next) => url = next,
                     None => return Ok((response, slot)),

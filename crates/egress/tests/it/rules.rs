@@ -100,6 +100,14 @@ async fn redirects_stay_within_the_origin_and_credentials_too() {
         assert!(matches!(error.kind(), EgressErrorKind::RedirectRefused(_)), "{refused}: {error}");
         assert!(!error.to_string().contains("s3cret"));
     }
+    // Whoever may ask there too is told where, and asks with another client.
+    let told = client.send(&permit, EgressRequest::get(["away"]).hand_back_redirects()).await.unwrap();
+    assert_eq!(told.status, 302);
+    assert_eq!(told.headers["location"], format!("{}/x", other.url));
+    for refused in ["userinfo", "loop"] {
+        let error = client.send(&permit, EgressRequest::get([refused]).hand_back_redirects()).await.unwrap_err();
+        assert!(matches!(error.kind(), EgressErrorKind::RedirectRefused(_)), "{refused}: {error}");
+    }
     assert!(seen.lock().unwrap().is_empty(), "the other origin was never asked");
     let near = get("near").await.unwrap();
     assert!(String::from_utf8_lossy(&near.body).contains("authorization: Bearer s3cret"));

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use portcullis_egress::{Authentication, Credential, EgressErrorKind, EgressRequest, StreamLimits};
+use portcullis_egress::{
+    AddressPolicy, AllowedRange, Authentication, Credential, EgressClient, EgressConfig, EgressErrorKind, EgressRequest,
+    StreamLimits, egress_counts,
+};
 use portcullis_model::Secret;
 use tokio::io::AsyncWriteExt;
 
@@ -93,4 +96,26 @@ async fn a_stream_follows_redirects_within_its_origin_only() {
     assert_eq!(stream.next().await.unwrap().unwrap(), "arrived");
     let error = through.open(&permit(&through), EgressRequest::get(["out"]), LIMITS).await.unwrap_err();
     assert!(matches!(error.kind(), EgressErrorKind::RedirectRefused(_)), "{error}");
+    let told = through.open(&permit(&through), EgressRequest::get(["out"]).hand_back_redirects(), LIMITS).await.unwrap();
+    assert_eq!((told.status.as_u16(), &told.headers["location"]), (307, &"http://127.0.0.1:9/there".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn streams_are_counted_by_how_they_began() {
+    let server = answer(|request, _| if request.starts_with("GET /gone ") { status("410 Gone", "") } else { ok("x") }).await;
+    let config = EgressConfig {
+        addresses: AddressPolicy::new([AllowedRange::Loopback]),
+        ..EgressConfig::new("counted-streams", &server.url)
+    };
+    let through = EgressClient::new(config).unwrap();
+    let counted = || {
+        let counts = egress_counts().into_iter().find(|counts| &*counts.name == "counted-streams").unwrap();
+        counts.requests.into_iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>()
+    };
+    assert_eq!(counted(), []);
+    for path in ["well", "gone", "well"] {
+        let _stream = through.open(&permit(&through), EgressRequest::get([path]), LIMITS).await.unwrap();
+    }
+    through.open(&permit(&through), EgressRequest::get([".."]), LIMITS).await.unwrap_err();
+    assert_eq!(counted(), [("2xx", 2), ("4xx", 1), ("refused", 1)]);
 }
