@@ -2,18 +2,19 @@
 //!
 //! The order: a credential in the URL refuses; then the `Authorization` header decides, if there is one, and a client
 //! certificate only if there is none; where a certificate must go along, both must be accepted. Nobody is let in because
-//! something is missing or broken, and who keeps presenting wrong credentials has to wait.
+//! something is missing or broken, and who keeps presenting wrong credentials has to wait. Who shares an address with them,
+//! behind a proxy or a router, is not kept out: what nobody can guess is verified first.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use portcullis_model::{CallerToken, Clock, CredentialKind, InvalidName, Principal, TenantId};
+use portcullis_model::{CallerToken, Clock, CredentialKind, InvalidName, Principal, TenantId, Timestamp};
 
 use crate::basic::Users;
 use crate::certificate_rules::CertificateRules;
 use crate::local::anonymous;
-use crate::lockout::Lockout;
+use crate::lockout::{Lockout, Whence};
 use crate::password::Passwords;
 use crate::presented::{Credential, Presented, Transport, query_carries_credential};
 use crate::record::Door;
@@ -49,11 +50,13 @@ pub struct Accepted {
     pub principal: Arc<Principal>,
     /// The token it proved itself with, closed; absent where none can be exchanged.
     pub token: Option<CallerToken>,
+    /// When the credential ends by itself, for what stays open longer than a request. A key's end is asked of the ring.
+    pub ends_at: Option<Timestamp>,
 }
 
 impl From<Arc<Principal>> for Accepted {
     fn from(principal: Arc<Principal>) -> Self {
-        Self { principal, token: None }
+        Self { principal, token: None, ends_at: None }
     }
 }
 
@@ -201,6 +204,19 @@ impl Identity {
         known.map(|accepted| accepted.principal).ok_or_else(|| IdentityRefusal::new(RefusalReason::NoCredential))
     }
 
+    /// Whether the credential somebody was let in with would still be accepted: its key is neither taken back nor over, and
+    /// can be verified at all; a token or certificate has not ended at `ends_at`. For streams, which outlive the request
+    /// that opened them.
+    pub fn still_accepts(&self, principal: &Principal, ends_at: Option<Timestamp>) -> bool {
+        if ends_at.is_some_and(|at| at <= self.clock.now()) {
+            return false;
+        }
+        match &principal.credential {
+            CredentialKind::ApiKey { id } => self.keys.as_ref().is_some_and(|ring| ring.is_good(id)),
+            _ => true,
+        }
+    }
+
     /// Who the presented credential belongs to, when it opens one of `doors`; `None` when none was presented. The doors
     /// belong to one listener.
     async fn credential(&self, presented: &Presented<'_>, doors: &[Door]) -> Result<Option<Accepted>, IdentityRefusal> {
@@ -218,7 +234,7 @@ impl Identity {
         let by_certificate = |certificate| self.certificates.verify(certificate, self.clock.now());
         let accepted_as = match (presented.authorization, certificate) {
             (None, None) => return Ok(None),
-            (None, Some(certificate)) => by_certificate(certificate)?.into(),
+            (None, Some(certificate)) => Accepted { ends_at: Some(certificate.not_after), ..by_certificate(certificate)?.into() },
             (Some(authorization), certificate) => {
                 if self.require_certificate_binding {
                     let certificate = certificate.ok_or_else(|| IdentityRefusal::new(RefusalReason::CertificateRequired))?;
@@ -246,24 +262,33 @@ impl Identity {
         accepted: AcceptedCredentials,
     ) -> Result<Accepted, IdentityRefusal> {
         // Failures count against the other end of the connection, which nobody can forge; a grant needs the caller's own.
-        let failing = presented.peer.map(|peer| peer.ip());
+        let whence = Whence { address: presented.peer.map(|peer| peer.ip()), shared: presented.forwarded };
         let credential = Credential::parse(authorization);
         // Reading the claim costs a checksum; only needed while somebody is watched.
         let claim = || credential.as_ref().ok().and_then(Credential::claim);
-        if self.failures.is_watching() {
-            self.failures.check(failing, claim()).map_err(IdentityRefusal::locked)?;
+        let watching = self.failures.is_watching();
+        let locked = if watching { self.failures.check(whence, claim()).map_err(IdentityRefusal::locked).err() } else { None };
+        // What a person chose can be guessed and is slow to verify: not while somebody has to wait. What nobody can guess
+        // is verified before the wait is looked at, or one guesser would keep out everybody of its address.
+        if let Some(locked) = &locked
+            && credential.as_ref().is_ok_and(Credential::was_chosen)
+        {
+            return Err(locked.clone());
         }
-        let verified = match &credential {
+        let mut verified = match &credential {
             Ok(credential) => self.verify(credential, presented.caller_address(), accepted).await,
             Err(refusal) => Err(refusal.clone()),
         };
-        match &verified {
+        match &mut verified {
             Err(refusal) if refusal.reason.counts_as_failure() => {
-                self.failures.failed(failing, claim().filter(|_| refusal.reason.is_wrong_secret()));
+                if let Some(locked) = locked {
+                    return Err(locked);
+                }
+                refusal.lockout = self.failures.failed(whence, claim().filter(|_| refusal.reason.is_wrong_secret()));
             }
             Ok(_) if self.failures.is_watching() => {
                 if let Some(claim) = claim() {
-                    self.failures.proven(failing, claim);
+                    self.failures.proven(whence, claim);
                 }
             }
             _ => {}

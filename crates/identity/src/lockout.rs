@@ -5,6 +5,8 @@
 //!   credential does not reset it, or somebody with one key could guess at others for ever.
 //! - per **claim and address**: a key id or user name that keeps being presented wrongly from one address has to wait
 //!   there. From elsewhere it is not touched: nobody can lock somebody else out. A right secret resets it.
+//!
+//! Behind a proxy everybody has the proxy's address: there only claims count.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -45,6 +47,15 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
         }
         v4 @ IpAddr::V4(_) => v4,
     }
+}
+
+/// Where something was presented.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Whence {
+    /// The other end of the connection, where it is known.
+    pub address: Option<IpAddr>,
+    /// Whether it is a proxy's: an address of many, which is not counted.
+    pub shared: bool,
 }
 
 /// Failures of one address or claim.
@@ -108,12 +119,15 @@ impl<K: std::hash::Hash + Eq> Table<K> {
         self.tallies.len() >= WATCHED
     }
 
-    fn failed(&mut self, key: K, now: Timestamp) {
+    /// Notes a failure; returns the wait when it is the first of a row.
+    fn failed(&mut self, key: K, now: Timestamp) -> Option<Duration> {
         let rule = self.rule;
         let tally = self.tallies.entry(key).or_insert(Tally { failures: 0, last: now, locked_until: now });
         let before = if rule.is_forgotten(tally, now) { 0 } else { tally.failures };
         let failures = before.saturating_add(1);
-        *tally = Tally { failures, last: now, locked_until: now.plus(rule.wait(failures)) };
+        let wait = rule.wait(failures);
+        *tally = Tally { failures, last: now, locked_until: now.plus(wait) };
+        (!wait.is_zero() && rule.wait(before).is_zero()).then_some(wait)
     }
 }
 
@@ -160,43 +174,47 @@ impl Lockout {
     }
 
     /// Refuses an address, or a claim at an address, that has to wait; with the seconds.
-    pub(crate) fn check(&self, address: Option<IpAddr>, claim: Option<Claim>) -> Result<(), u64> {
+    pub(crate) fn check(&self, whence: Whence, claim: Option<Claim>) -> Result<(), u64> {
         if !self.is_watching() {
             return Ok(());
         }
         let now = self.clock.now();
-        let wanted = address.map(network);
+        let wanted = whence.address.map(network);
         let tables = self.tables();
         // While the table is full, an address that is not in it counts with those whose address is not known.
         let crowded = tables.addresses.tallies.len() >= WATCHED && !tables.addresses.tallies.contains_key(&wanted);
-        let by_address = tables.addresses.waiting(if crowded { &None } else { &wanted }, now);
+        let by_address = if whence.shared { None } else { tables.addresses.waiting(if crowded { &None } else { &wanted }, now) };
         let by_claim = claim.and_then(|claim| tables.claims.waiting(&(claim, wanted), now));
         by_address.max(by_claim).map_or(Ok(()), Err)
     }
 
-    /// Notes one failure.
-    pub(crate) fn failed(&self, address: Option<IpAddr>, claim: Option<Claim>) {
+    /// Notes one failure. Returns how long the address, or the claim at it, has to wait, where it did not have to before.
+    pub(crate) fn failed(&self, whence: Whence, claim: Option<Claim>) -> Option<Duration> {
         let now = self.clock.now();
-        let mut wanted = address.map(network);
+        let mut wanted = whence.address.map(network);
         let mut tables = self.tables();
+        let mut begun = None;
         if let Some(claim) = claim {
             let key = (claim, wanted);
             // A full table lets the claim go: the address is still counted.
             if !tables.claims.is_full_for(&key, now) {
-                tables.claims.failed(key, now);
+                begun = tables.claims.failed(key, now);
             }
         }
-        if tables.addresses.is_full_for(&wanted, now) {
-            wanted = None;
+        if !whence.shared {
+            if tables.addresses.is_full_for(&wanted, now) {
+                wanted = None;
+            }
+            begun = begun.max(tables.addresses.failed(wanted, now));
         }
-        tables.addresses.failed(wanted, now);
         self.watching.store(true, Ordering::Release);
+        begun
     }
 
     /// Notes that a claim was proven at an address.
-    pub(crate) fn proven(&self, address: Option<IpAddr>, claim: Claim) {
+    pub(crate) fn proven(&self, whence: Whence, claim: Claim) {
         if self.is_watching() {
-            self.tables().claims.tallies.remove(&(claim, address.map(network)));
+            self.tables().claims.tallies.remove(&(claim, whence.address.map(network)));
         }
     }
 }
@@ -211,6 +229,10 @@ mod tests {
         ip.parse().unwrap()
     }
 
+    fn from(address: IpAddr) -> Whence {
+        Whence { address: Some(address), shared: false }
+    }
+
     fn lockout() -> (ManualClock, Lockout) {
         let clock = ManualClock::new(Timestamp::from_seconds(1_000_000));
         let lockout = Lockout::new(&LockoutSettings::default(), Arc::new(clock.clone()));
@@ -222,20 +244,34 @@ mod tests {
     }
 
     #[test]
+    fn the_first_wait_of_a_row_is_told_and_no_other() {
+        let (clock, lockout) = lockout();
+        let here = at("203.0.113.7");
+        let failed = |times: u32| -> Vec<Option<u64>> {
+            (0..times).map(|_| lockout.failed(from(here), Some(ana())).map(|wait| wait.as_secs())).collect()
+        };
+        assert_eq!(failed(8), [None, None, None, None, None, Some(1), None, None], "five are free");
+        assert!(failed(13).last().unwrap().is_some(), "the twenty-first failure of the address");
+        assert_eq!(failed(5), [None; 5]);
+        clock.advance(Duration::from_hours(48));
+        assert_eq!(failed(6).last().unwrap(), &Some(1), "forgotten, and begun anew");
+    }
+
+    #[test]
     fn a_claim_waits_twice_as_long_each_time_and_only_at_that_address() {
         let (clock, lockout) = lockout();
         let (here, there) = (at("192.0.2.1"), at("192.0.2.2"));
         for _ in 0..5 {
-            assert_eq!(lockout.check(Some(here), Some(ana())), Ok(()));
-            lockout.failed(Some(here), Some(ana()));
+            assert_eq!(lockout.check(from(here), Some(ana())), Ok(()));
+            lockout.failed(from(here), Some(ana()));
         }
-        assert_eq!(lockout.check(Some(here), Some(ana())), Ok(()), "five are free");
+        assert_eq!(lockout.check(from(here), Some(ana())), Ok(()), "five are free");
         for wait in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900] {
-            lockout.failed(Some(here), Some(ana()));
-            assert_eq!(lockout.check(Some(here), Some(ana())), Err(wait));
-            assert_eq!(lockout.check(Some(there), Some(ana())), Ok(()), "nobody locks ana out elsewhere");
+            lockout.failed(from(here), Some(ana()));
+            assert_eq!(lockout.check(from(here), Some(ana())), Err(wait));
+            assert_eq!(lockout.check(from(there), Some(ana())), Ok(()), "nobody locks ana out elsewhere");
             clock.advance(Duration::from_secs(wait));
-            assert_eq!(lockout.check(Some(here), Some(ana())), Ok(()));
+            assert_eq!(lockout.check(from(here), Some(ana())), Ok(()));
         }
     }
 
@@ -245,30 +281,47 @@ mod tests {
         let here = at("192.0.2.1");
         for round in 0..5 {
             for _ in 0..4 {
-                lockout.failed(Some(here), Some(ana()));
+                lockout.failed(from(here), Some(ana()));
             }
-            lockout.proven(Some(here), ana());
-            assert_eq!(lockout.check(Some(here), Some(ana())), Ok(()), "round {round}");
+            lockout.proven(from(here), ana());
+            assert_eq!(lockout.check(from(here), Some(ana())), Ok(()), "round {round}");
         }
-        lockout.failed(Some(here), Some(ana()));
-        assert_eq!(lockout.check(Some(here), Some(ana())), Err(3), "twenty-one failures of the address");
-        assert_eq!(lockout.check(Some(here), None), Err(3), "whatever it presents");
-        assert_eq!(lockout.check(Some(here), Some(Claim::new("user", b"bob"))), Err(3));
-        assert_eq!(lockout.check(Some(at("192.0.2.9")), Some(ana())), Ok(()));
+        lockout.failed(from(here), Some(ana()));
+        assert_eq!(lockout.check(from(here), Some(ana())), Err(3), "twenty-one failures of the address");
+        assert_eq!(lockout.check(from(here), None), Err(3), "whatever it presents");
+        assert_eq!(lockout.check(from(here), Some(Claim::new("user", b"bob"))), Err(3));
+        assert_eq!(lockout.check(from(at("192.0.2.9")), Some(ana())), Ok(()));
+    }
+
+    #[test]
+    fn behind_a_proxy_claims_count_and_the_address_does_not() {
+        let (_clock, lockout) = lockout();
+        let proxy = Whence { address: Some(at("192.0.2.1")), shared: true };
+        for index in 0..100_u32 {
+            lockout.failed(proxy, None);
+            lockout.failed(proxy, Some(Claim::new("user", &index.to_le_bytes())));
+        }
+        for _ in 0..6 {
+            lockout.failed(proxy, Some(ana()));
+        }
+        assert_eq!(lockout.check(proxy, Some(ana())), Err(1), "who is guessed at waits");
+        assert_eq!(lockout.check(proxy, Some(Claim::new("user", b"bob"))), Ok(()), "nobody else behind the proxy does");
+        assert_eq!(lockout.check(from(at("192.0.2.1")), None), Ok(()), "nor the proxy's own requests");
+        assert_eq!(lockout.tables().addresses.tallies.len(), 0);
     }
 
     #[test]
     fn addresses_of_one_holder_count_together() {
         let (_clock, lockout) = lockout();
         for host in 0..21 {
-            lockout.failed(Some(at(&format!("2001:db8::{host}"))), None);
+            lockout.failed(from(at(&format!("2001:db8::{host}"))), None);
         }
-        assert!(lockout.check(Some(at("2001:db8::ffff")), None).is_err());
-        assert!(lockout.check(Some(at("2001:db8:0:1::1")), None).is_ok());
+        assert!(lockout.check(from(at("2001:db8::ffff")), None).is_err());
+        assert!(lockout.check(from(at("2001:db8:0:1::1")), None).is_ok());
         for _ in 0..21 {
-            lockout.failed(Some(at("::ffff:198.51.100.1")), None);
+            lockout.failed(from(at("::ffff:198.51.100.1")), None);
         }
-        assert!(lockout.check(Some(at("198.51.100.1")), None).is_err(), "the same address written as IPv4");
+        assert!(lockout.check(from(at("198.51.100.1")), None).is_err(), "the same address written as IPv4");
     }
 
     #[test]
@@ -276,15 +329,15 @@ mod tests {
         let (clock, lockout) = lockout();
         let here = at("192.0.2.1");
         for _ in 0..15 {
-            lockout.failed(Some(here), Some(ana()));
+            lockout.failed(from(here), Some(ana()));
         }
-        assert_eq!(lockout.check(Some(here), Some(ana())), Err(512));
+        assert_eq!(lockout.check(from(here), Some(ana())), Err(512));
         clock.advance(Duration::from_secs(512));
-        lockout.failed(Some(here), Some(ana()));
-        assert_eq!(lockout.check(Some(here), Some(ana())), Err(900));
+        lockout.failed(from(here), Some(ana()));
+        assert_eq!(lockout.check(from(here), Some(ana())), Err(900));
         clock.advance(Duration::from_mins(15) + LockoutSettings::default().forget_after.0);
-        lockout.failed(Some(here), Some(ana()));
-        assert_eq!(lockout.check(Some(here), Some(ana())), Ok(()), "counted anew");
+        lockout.failed(from(here), Some(ana()));
+        assert_eq!(lockout.check(from(here), Some(ana())), Ok(()), "counted anew");
     }
 
     #[test]
@@ -292,22 +345,22 @@ mod tests {
         let (clock, lockout) = lockout();
         let here = at("192.0.2.1");
         for _ in 0..21 {
-            lockout.failed(Some(here), Some(ana()));
+            lockout.failed(from(here), Some(ana()));
         }
         for index in 0..WATCHED as u32 + 500 {
             let claim = Claim::new("user", &index.to_le_bytes());
-            lockout.failed(Some(IpAddr::V4(std::net::Ipv4Addr::from(0x0a00_0000 + index))), Some(claim));
+            lockout.failed(from(IpAddr::V4(std::net::Ipv4Addr::from(0x0a00_0000 + index))), Some(claim));
         }
         {
             let tables = lockout.tables();
             assert!(tables.addresses.tallies.len() <= WATCHED + 1 && tables.claims.tallies.len() <= WATCHED);
         }
-        assert!(lockout.check(Some(here), Some(ana())).is_err(), "still has to wait");
-        assert!(lockout.check(Some(at("203.0.113.9")), None).is_err(), "newcomers of a flood share one count");
+        assert!(lockout.check(from(here), Some(ana())).is_err(), "still has to wait");
+        assert!(lockout.check(from(at("203.0.113.9")), None).is_err(), "newcomers of a flood share one count");
         clock.advance(Duration::from_hours(1));
-        lockout.failed(Some(at("203.0.113.9")), None);
+        lockout.failed(from(at("203.0.113.9")), None);
         assert!(lockout.tables().addresses.tallies.len() <= 2, "calm addresses are forgotten");
-        assert!(lockout.check(Some(at("203.0.113.10")), None).is_ok());
+        assert!(lockout.check(from(at("203.0.113.10")), None).is_ok());
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //! flood of wrong secrets does not keep out those who are known to be right. Nothing here keeps or prints a secret.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub struct SecretHash {
     phc: Arc<str>,
     /// Memory times passes, to compare what verifying costs.
     cost: u64,
+    /// Passes.
+    passes: u32,
 }
 
 impl std::fmt::Debug for SecretHash {
@@ -84,7 +87,7 @@ impl SecretHash {
         {
             return unusable(format!("it needs a salt of at least {} and a hash of at least {} bytes", SHORTEST.0, SHORTEST.1));
         }
-        Ok(Self { phc: Arc::from(phc), cost: u64::from(memory) * u64::from(passes) })
+        Ok(Self { phc: Arc::from(phc), cost: u64::from(memory) * u64::from(passes), passes })
     }
 
     /// Hashes a secret with a random salt. Takes tens of milliseconds: not for an async thread.
@@ -107,6 +110,14 @@ impl SecretHash {
     /// The one that costs more to verify.
     pub(crate) fn dearer<'a>(&'a self, other: &'a Self) -> &'a Self {
         if other.cost > self.cost { other } else { self }
+    }
+
+    /// Work for what is missing to the cost of `dearest`: as much memory as its passes leave over.
+    fn filler(&self, dearest: &Self) -> Option<Params> {
+        let missing = dearest.cost.checked_sub(self.cost)? / u64::from(dearest.passes.max(1));
+        // Less than the least argon2 takes is less than anybody can measure.
+        let memory = u32::try_from(missing).ok().filter(|memory| *memory >= Params::MIN_M_COST)?;
+        Params::new(memory, dearest.passes, 1, None).ok()
     }
 
     fn fits(&self, secret: &[u8]) -> bool {
@@ -152,8 +163,13 @@ pub(crate) struct Passwords {
     clock: Arc<dyn Clock>,
     /// Compared with when there is no such user: costs what the dearest of the others costs.
     nobody: Mutex<SecretHash>,
+    /// As many comparisons as whoever has the most secrets costs (a key in rotation has two).
+    most: AtomicUsize,
     #[cfg(test)]
     pub(crate) verifications: Arc<std::sync::atomic::AtomicU64>,
+    /// Memory times passes of all work done.
+    #[cfg(test)]
+    pub(crate) spent: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl std::fmt::Debug for Passwords {
@@ -179,8 +195,11 @@ impl Passwords {
             mark_key,
             clock,
             nobody: Mutex::new(hash_of_nobody()?),
+            most: AtomicUsize::new(1),
             #[cfg(test)]
             verifications: Arc::default(),
+            #[cfg(test)]
+            spent: Arc::default(),
         })
     }
 
@@ -195,7 +214,13 @@ impl Passwords {
         Ok(())
     }
 
-    /// Whether `secret` is one of `hashes`. Without any, as much work is done and the answer is no.
+    /// Makes everybody cost at least as many comparisons as somebody with so many secrets.
+    pub(crate) fn as_many_as(&self, secrets: usize) {
+        self.most.fetch_max(secrets, Ordering::Relaxed);
+    }
+
+    /// Whether `secret` is one of `hashes`. Whatever is wrong costs the same: as many comparisons as whoever has the most
+    /// secrets, each as dear as the dearest.
     pub(crate) async fn verify(&self, hashes: &[SecretHash], secret: &str) -> Result<bool, Busy> {
         let now = self.clock.now();
         let marks: Vec<[u8; 32]> = hashes.iter().map(|hash| self.mark(hash, secret)).collect();
@@ -205,30 +230,46 @@ impl Passwords {
                 return Ok(true);
             }
         }
-        if hashes.is_empty() {
-            let nobody = self.nobody.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            self.compute(nobody, secret).await?;
-            return Ok(false);
-        }
+        let nobody = self.nobody.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (hash, mark) in hashes.iter().zip(marks) {
-            if self.compute(hash.clone(), secret).await? {
+            if self.compute(hash.clone(), &nobody, secret).await? {
                 self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(mark, now.plus(REMEMBERED_FOR));
                 return Ok(true);
             }
+        }
+        for _missing in hashes.len()..self.most.load(Ordering::Relaxed) {
+            self.compute(nobody.clone(), &nobody, secret).await?;
         }
         Ok(false)
     }
 
     /// One verification, when its turn comes. The turn is held until the work is done, also when nobody waits any more.
-    async fn compute(&self, hash: SecretHash, secret: &str) -> Result<bool, Busy> {
+    /// What does not fit takes as long as `dearest`.
+    async fn compute(&self, hash: SecretHash, dearest: &SecretHash, secret: &str) -> Result<bool, Busy> {
+        let filler = hash.filler(dearest);
         let turn = tokio::time::timeout(WAIT, self.turns.clone().acquire_owned()).await;
         let Ok(Ok(turn)) = turn else { return Err(Busy) };
         #[cfg(test)]
-        self.verifications.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.verifications.fetch_add(1, Ordering::Relaxed);
+        #[cfg(test)]
+        let spent = self.spent.clone();
         let secret = Zeroizing::new(secret.as_bytes().to_vec());
         let work = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            hash.fits(&secret)
+            #[cfg(test)]
+            spent.fetch_add(hash.cost, Ordering::Relaxed);
+            if hash.fits(&secret) {
+                return true;
+            }
+            if let Some(params) = filler {
+                #[cfg(test)]
+                spent.fetch_add(u64::from(params.m_cost()) * u64::from(params.t_cost()), Ordering::Relaxed);
+                let mut nothing = Zeroizing::new([0; 32]);
+                let work = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+                // Only its time is wanted.
+                let _ = work.hash_password_into(&secret, &[0; 16], nothing.as_mut_slice());
+            }
+            false
         });
         work.await.map_err(|_| Busy)
     }
@@ -245,7 +286,6 @@ impl Passwords {
 mod tests {
     use super::*;
     use portcullis_model::ManualClock;
-    use std::sync::atomic::Ordering;
 
     fn count(passwords: &Passwords) -> u64 {
         passwords.verifications.load(Ordering::Relaxed)
@@ -283,6 +323,29 @@ mod tests {
         passwords.cost_as(&hash_of_nobody().unwrap()).unwrap();
         assert_eq!(passwords.nobody.lock().unwrap().cost, dear.cost, "a cheaper one changes nothing");
         assert_ne!(passwords.nobody.lock().unwrap().as_str(), dear.as_str(), "nobody never has the hash of somebody");
+    }
+
+    #[tokio::test]
+    async fn whatever_is_wrong_costs_the_same_with_two_secrets_and_with_other_parameters() {
+        let passwords = Passwords::new(Arc::new(ManualClock::new(Timestamp::from_seconds(1)))).unwrap();
+        let hash = |parameters: &str| {
+            SecretHash::parse(&format!("$argon2id$v=19${parameters}$c29tZXNhbHRzb21l${}", "BA".repeat(21) + "A")).unwrap()
+        };
+        let (cheap, usual, dear) = (hash("m=7168,t=5,p=1"), hash("m=19456,t=2,p=1"), hash("m=20480,t=3,p=1"));
+        for known in [&cheap, &usual, &dear] {
+            passwords.cost_as(known).unwrap();
+        }
+        passwords.as_many_as(2);
+        passwords.as_many_as(1);
+        let mut costs = Vec::new();
+        for hashes in [vec![], vec![cheap.clone()], vec![usual.clone(), cheap], vec![dear.clone()], vec![usual, dear.clone()]] {
+            assert_eq!(passwords.verify(&hashes, "wrong").await, Ok(false));
+            assert_eq!(passwords.verifications.swap(0, Ordering::Relaxed), 2, "{} secrets", hashes.len());
+            costs.push(passwords.spent.swap(0, Ordering::Relaxed));
+        }
+        assert_eq!(costs[0], 2 * dear.cost);
+        // What is missing is filled up to the kibibytes one division leaves over.
+        assert!(costs.iter().all(|cost| cost.abs_diff(costs[0]) < 100), "{costs:?}");
     }
 
     #[tokio::test(start_paused = true)]

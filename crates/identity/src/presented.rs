@@ -41,10 +41,10 @@ pub struct Presented<'a> {
     pub certificate: Option<&'a ClientCertificate>,
     /// Query of the URL as it came, without `?`. A credential in it refuses the request.
     pub query: Option<&'a str>,
-    /// The other end of the connection, a proxy's too; failures count against it.
+    /// The other end of the connection, a proxy's too; failures count against it unless the request was forwarded.
     pub peer: Option<SocketAddr>,
     /// Whether the request says that a proxy sent it on (`Forwarded`, `X-Forwarded-For`). Then `peer` is not the
-    /// caller, and nothing is granted for an address.
+    /// caller: nothing is granted for an address, and of failures only what was claimed counts, not the address all share.
     pub forwarded: bool,
 }
 
@@ -75,6 +75,11 @@ impl<'a> Presented<'a> {
     /// The same at the admin listener.
     pub fn admin(authorization: Option<&'a str>, peer: Option<SocketAddr>) -> Self {
         Self { transport: Transport::Admin, ..Self::http(authorization, peer) }
+    }
+
+    /// Whether the credential is one that a person chose, which is slow to verify. Cheap; reads only the header.
+    pub fn holds_chosen_secret(&self) -> bool {
+        self.authorization.is_some_and(|text| Credential::parse(text).is_ok_and(|credential| credential.was_chosen()))
     }
 
     /// The caller's own address, where it is known.
@@ -123,6 +128,11 @@ impl<'a> Credential<'a> {
         } else {
             Self::Foreign(credential)
         })
+    }
+
+    /// Whether a person chose the secret: then it can be guessed, and is slow to verify.
+    pub(crate) fn was_chosen(&self) -> bool {
+        matches!(self, Self::ChosenKey(_) | Self::Basic(_))
     }
 
     /// Who it claims to be, where that can be told without verifying.

@@ -1,5 +1,7 @@
 //! Why a caller was not let in. One sentence for the client, one reason for the operator and the audit record.
 
+use std::time::Duration;
+
 use portcullis_model::{Fault, FaultCode, KeyId};
 use serde::Serialize;
 
@@ -81,15 +83,11 @@ impl RefusalReason {
         matches!(self, Self::UnknownKey | Self::WrongPassword)
     }
 
-    /// Whether somebody presented something wrong, so that the address is watched.
+    /// Whether somebody presented something wrong, so that the address is watched. Who has a whole key that has ended
+    /// guesses at nothing: an agent nobody gave a new key must not lock out its neighbours.
     pub(crate) fn counts_as_failure(self) -> bool {
         match self {
-            Self::UnsupportedScheme
-            | Self::Malformed
-            | Self::UnknownKey
-            | Self::WrongPassword
-            | Self::Expired
-            | Self::Revoked => true,
+            Self::UnsupportedScheme | Self::Malformed | Self::UnknownKey | Self::WrongPassword => true,
             Self::Token(reason) => reason.counts_as_failure(),
             _ => false,
         }
@@ -110,6 +108,9 @@ pub struct IdentityRefusal {
     pub key: Option<KeyId>,
     /// What the operator should know beyond the reason; never a secret, never told to the client.
     pub detail: Option<String>,
+    /// How long this address, or what was claimed at it, has to wait from now on, where it did not have to before; for an
+    /// audit record of its own.
+    pub lockout: Option<Duration>,
 }
 
 impl IdentityRefusal {
@@ -141,7 +142,7 @@ impl IdentityRefusal {
             RefusalReason::StoreUnreachable | RefusalReason::Busy | RefusalReason::Token(TokenReason::KeysUnavailable)
         )
         .then_some(1);
-        Self { reason, www_authenticate, retry_after_seconds, key: None, detail: None }
+        Self { reason, www_authenticate, retry_after_seconds, key: None, detail: None, lockout: None }
     }
 
     /// The same with something for the operator's log and the audit record.

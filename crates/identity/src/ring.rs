@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use portcullis_model::{Clock, Principal, Timestamp};
+use portcullis_model::{Clock, KeyId, Principal, Timestamp};
 use portcullis_state::{Store, StoreError};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
@@ -190,8 +190,11 @@ impl KeyRing {
                 Ok(())
             })
             .await?;
-            for hash in snapshot.keys.values().flat_map(|key| &key.chosen) {
-                self.0.passwords.cost_as(&hash.value).map_err(|e| KeyError::Internal(e.to_string()))?;
+            for key in snapshot.keys.values() {
+                self.0.passwords.as_many_as(key.chosen.len());
+                for hash in &key.chosen {
+                    self.0.passwords.cost_as(&hash.value).map_err(|e| KeyError::Internal(e.to_string()))?;
+                }
             }
             self.0.snapshot.store(Arc::new(snapshot));
         }
@@ -252,6 +255,15 @@ impl KeyRing {
         let since = Duration::from_nanos(inner.confirmed_after.load(Ordering::Acquire));
         inner.clock.now().since(confirmed) > inner.stale_after
             || inner.started.elapsed().saturating_sub(since) > inner.stale_after
+    }
+
+    /// Whether the key of this id would still be accepted from somebody who has its secret: known, not taken back, not
+    /// over, and confirmed by the store lately.
+    pub(crate) fn is_good(&self, id: &KeyId) -> bool {
+        let Ok(bytes) = IdBytes::try_from(id.as_str().as_bytes()) else { return false };
+        let (snapshot, now) = (self.0.snapshot.load(), self.now());
+        let good = |key: &Known| !key.revoked && key.expires_at.is_none_or(|at| now < at);
+        !self.is_stale() && snapshot.keys.get(&bytes).is_some_and(good)
     }
 
     /// Who presents this generated key from this address. Never waits, never allocates on success.

@@ -287,11 +287,74 @@ async fn an_address_that_keeps_failing_has_to_wait() {
     for _ in 0..21 {
         assert_eq!(identity.identify(&http(Some("Bearer wrong"), FAR)).await.unwrap_err().reason, RefusalReason::Malformed);
     }
-    let refusal = identity.identify(&http(Some(&header), FAR)).await.unwrap_err();
+    let refusal = identity.identify(&http(Some("Bearer wrong"), FAR)).await.unwrap_err();
     assert_eq!((refusal.reason, refusal.http_status(), refusal.retry_after_seconds), (RefusalReason::Locked, 429, Some(3)));
-    assert!(identity.identify(&http(Some(&header), "192.0.2.8:1")).await.is_ok(), "other addresses are not touched");
+    let other = identity.identify(&http(Some("Bearer wrong"), "192.0.2.8:1")).await.unwrap_err();
+    assert_eq!(other.reason, RefusalReason::Malformed, "other addresses are not touched");
     house.clock.advance(Duration::from_secs(3));
-    assert!(identity.identify(&http(Some(&header), FAR)).await.is_ok());
+    let again = identity.identify(&http(Some("Bearer wrong"), FAR)).await.unwrap_err();
+    assert_eq!(again.reason, RefusalReason::Malformed);
+}
+
+#[tokio::test]
+async fn a_guesser_does_not_lock_out_who_shares_its_address_or_its_proxy() {
+    let house = house().await;
+    let key = format!("Bearer {}", house.ring.create(request()).await.unwrap().secret.expose());
+    let ana = basic("ana", CHOSEN);
+    let settings = settings(serde_json::json!({"users": [self::ana()]}));
+    let identity = identity(&house).with_settings(&settings).unwrap().with_token_verifier(Arc::new(OneToken));
+    let forwarded = |header| Presented { forwarded: true, ..http(Some(header), FAR) };
+    for _ in 0..200 {
+        assert!(identity.identify(&forwarded("Bearer wrong")).await.is_err());
+    }
+    assert!(identity.identify(&forwarded(&key)).await.is_ok() && identity.identify(&forwarded(&ana)).await.is_ok());
+    assert!(identity.identify(&http(Some(&ana), FAR)).await.is_ok(), "nor do forwarded failures count for the proxy itself");
+    for _ in 0..40 {
+        assert!(identity.identify(&http(Some("Bearer wrong"), FAR)).await.is_err());
+    }
+    let wrong = identity.identify(&http(Some("Bearer wrong"), FAR)).await.unwrap_err();
+    assert_eq!(wrong.reason, RefusalReason::Locked);
+    for unguessable in [key.as_str(), "Bearer a.b.c"] {
+        assert!(identity.identify(&http(Some(unguessable), FAR)).await.is_ok(), "{unguessable}");
+    }
+    let slow = identity.identify(&http(Some(&ana), FAR)).await.unwrap_err();
+    assert_eq!(slow.reason, RefusalReason::Locked, "what a person chose can be guessed, and waits");
+}
+
+#[tokio::test]
+async fn an_agent_with_a_key_that_has_ended_is_no_guesser() {
+    let house = house().await;
+    let mut short = request();
+    short.expires_in = Some(Duration::from_secs(1));
+    let expired = house.ring.create(short).await.unwrap();
+    let revoked = house.ring.create(request()).await.unwrap();
+    house.ring.revoke(revoked.record.id.as_str()).await.unwrap();
+    later(&house, Duration::from_secs(2)).await;
+    let ana = basic("ana", CHOSEN);
+    let identity = identity(&house).with_settings(&settings(serde_json::json!({"users": [self::ana()]}))).unwrap();
+    for (key, reason) in [(expired, RefusalReason::Expired), (revoked, RefusalReason::Revoked)] {
+        let header = format!("Bearer {}", key.secret.expose());
+        for _ in 0..50 {
+            assert_eq!(identity.identify(&http(Some(&header), FAR)).await.unwrap_err().reason, reason);
+        }
+    }
+    assert!(identity.identify(&http(Some(&ana), FAR)).await.is_ok(), "its neighbours are let in");
+}
+
+#[tokio::test]
+async fn what_was_accepted_ends_with_its_key_or_its_time() {
+    let house = house().await;
+    let created = house.ring.create(request()).await.unwrap();
+    let identity = identity(&house);
+    let header = format!("Bearer {}", created.secret.expose());
+    let accepted = identity.accept(&http(Some(&header), FAR)).await.unwrap();
+    assert!(identity.still_accepts(&accepted.principal, accepted.ends_at));
+    let soon = Some(Timestamp::from_seconds(1_800_000_001));
+    assert!(identity.still_accepts(&accepted.principal, soon));
+    later(&house, Duration::from_secs(1)).await;
+    assert!(!identity.still_accepts(&accepted.principal, soon), "its time is over");
+    house.ring.revoke(created.record.id.as_str()).await.unwrap();
+    assert!(!identity.still_accepts(&accepted.principal, None), "its key was taken back");
 }
 
 /// Time passes, and the ring hears from its store.
