@@ -43,6 +43,14 @@ pub enum AuditError {
     /// An erasure cannot be carried out now.
     #[error("{0}")]
     Erase(String),
+    /// A chain without signatures cannot be signed.
+    #[error("chain '{chain}' is not signed: {reason}")]
+    Adopt {
+        /// The chain.
+        chain: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Settings that contradict each other or cannot be used.
     #[error("audit settings: {0}")]
     Settings(String),

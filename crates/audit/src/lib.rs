@@ -39,6 +39,7 @@
 //! whole; and anything done by somebody who holds `audit.key`. Keep the public key (`portcullis audit public-key`) on
 //! another machine, and the key file on another volume where that matters.
 
+mod adopt;
 mod anchors;
 mod erase;
 mod error;
@@ -62,6 +63,7 @@ mod sinks;
 mod stats;
 mod verify;
 
+pub use adopt::{Adopted, adopt, unsigned_chains};
 pub use erase::{EraseReport, erase};
 pub use error::AuditError;
 pub use event::{AuditEvent, ChainMark, Checkpoint, Decision, Erasure, EventKind, RetentionMark, Witness};

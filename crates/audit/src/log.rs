@@ -170,15 +170,15 @@ impl AuditLog {
         let key_file = options.key_file.clone().unwrap_or_else(|| directory.join("audit.key"));
         let key = KeyFile::load_or_create(&key_file)?;
         let (fingerprinter, signer) = (Fingerprinter::new(&key), Signer::new(&key));
-        let first_signing = signer.publish(directory)?;
-        let trusted = (!first_signing).then(|| signer.public.clone());
+        signer.publish(directory)?;
         let mut left_aside = BTreeMap::new();
-        let (paths, lock, end) = match free_chain(directory, trusted.as_ref(), &mut left_aside)? {
+        // Whether there is a public key beside the records says nothing: whoever can write there can also remove it.
+        let (paths, lock, end) = match free_chain(directory, &signer.public, &mut left_aside)? {
             Some(found) => found,
             None => new_chain(directory, &*clock, &signer)?,
         };
-        if first_signing {
-            adopt(directory, &paths.name, &*clock, &signer)?;
+        for (chain, problem) in &left_aside {
+            tracing::error!(%chain, "an audit chain is left as it is and not continued: {problem}");
         }
         let moved_to = move_torn_aside(&paths, &end)?;
         let file = open_active(&paths.active())?;
@@ -655,11 +655,7 @@ impl Shared {
 type Found = (ChainPaths, File, ChainEnd);
 
 /// The newest chain that nobody holds and that is whole. Those that are not are named in `left_aside`.
-fn free_chain(
-    directory: &Path,
-    key: Option<&PublicKey>,
-    left_aside: &mut BTreeMap<String, String>,
-) -> Result<Option<Found>, AuditError> {
+fn free_chain(directory: &Path, key: &PublicKey, left_aside: &mut BTreeMap<String, String>) -> Result<Option<Found>, AuditError> {
     for (name, files) in chains(directory)?.into_iter().rev() {
         let paths = ChainPaths::new(directory, &name);
         if files.is_bare() && files.lock && !files.checkpoints {
@@ -679,7 +675,7 @@ fn free_chain(
         };
         // Its last writer may have gone on between the listing and the lock.
         let files = chains(directory)?.remove(&name).unwrap_or_default();
-        match end_of_chain(&paths, &files, key) {
+        match end_of_chain(&paths, &files, Some(key)) {
             Ok(end) => return Ok(Some((paths, lock, end))),
             Err(problem) => {
                 left_aside.insert(name, problem);
@@ -687,26 +683,6 @@ fn free_chain(
         }
     }
     Ok(None)
-}
-
-/// Signs the chains that were written before there were signatures, once, when the directory gets its public key.
-fn adopt(directory: &Path, own: &str, clock: &dyn Clock, signer: &Signer) -> Result<(), AuditError> {
-    for (name, files) in chains(directory)? {
-        let paths = ChainPaths::new(directory, &name);
-        if name == own || files.is_bare() || !files.lock {
-            continue;
-        }
-        // One that a process holds or that is damaged is not vouched for.
-        let Some(_lock) = try_lock(&paths.lock(), false)? else { continue };
-        let (Ok(end), Ok(head)) = (end_of_chain(&paths, &files, None), read_head(&paths)) else { continue };
-        let (hash, time) = (hex(&end.hash), format_timestamp(clock.now()));
-        let statement = Statement::Checkpoint { chain: &name, sequence: end.sequence, hash: &hash, time: &time };
-        let signature = signer.sign(&statement);
-        let checkpoint = Checkpoint { sequence: end.sequence, hash, time, key: signer.name.clone(), signature };
-        write_head(&paths, &head, signer)?;
-        append_checkpoint(&paths, &checkpoint)?;
-    }
-    Ok(())
 }
 
 fn new_chain(directory: &Path, clock: &dyn Clock, signer: &Signer) -> Result<Found, AuditError> {

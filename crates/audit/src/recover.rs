@@ -26,7 +26,9 @@ pub(crate) struct ChainEnd {
 pub(crate) fn end_of_chain(paths: &ChainPaths, files: &ChainFiles, key: Option<&PublicKey>) -> Result<ChainEnd, String> {
     let mut head = read_head(paths)?;
     if let Some(key) = key {
-        let signature = head.signature.as_deref().ok_or("its head file is not signed")?;
+        let signature = head.signature.as_deref().ok_or(
+            "its head file is not signed; if it was written before there were signatures, 'portcullis audit adopt' signs it as it is",
+        )?;
         if !key.signed(&head.statement(&paths.name, &hex(&head.hash)), signature) {
             return Err("its head file is not signed by the key of this directory".to_owned());
         }

@@ -115,28 +115,24 @@ impl Signer {
     }
 
     /// Writes the public key beside the records, or makes sure that the one there is ours.
-    ///
-    /// Returns whether it was written now: then this directory was never signed before.
-    pub(crate) fn publish(&self, directory: &Path) -> Result<bool, AuditError> {
+    pub(crate) fn publish(&self, directory: &Path) -> Result<(), AuditError> {
         let path = directory.join(PUBLIC_FILE);
         let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         match new {
             Ok(mut file) => {
                 let text = format!("{}\n", self.public.to_hex());
-                file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(AuditError::file(&path, "written"))?;
-                Ok(true)
+                file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(AuditError::file(&path, "written"))
             }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 let text = fs::read_to_string(&path).map_err(AuditError::file(&path, "read"))?;
                 if text.is_empty() {
                     // Another process is between making and writing it, or died there; writing the same twice is harmless.
-                    fs::write(&path, format!("{}\n", self.public.to_hex())).map_err(AuditError::file(&path, "written"))?;
-                    return Ok(false);
+                    return fs::write(&path, format!("{}\n", self.public.to_hex())).map_err(AuditError::file(&path, "written"));
                 }
                 if text.trim() != self.public.to_hex() {
                     return Err(AuditError::OtherKey { path });
                 }
-                Ok(false)
+                Ok(())
             }
             Err(error) => Err(AuditError::file(&path, "created")(error)),
         }
@@ -190,8 +186,8 @@ mod tests {
     fn another_key_beside_the_records_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let signer = Signer::new(&KeyFile::in_memory().unwrap());
-        assert!(signer.publish(directory.path()).unwrap());
-        assert!(!signer.publish(directory.path()).unwrap());
+        signer.publish(directory.path()).unwrap();
+        signer.publish(directory.path()).unwrap();
         let other = Signer::new(&KeyFile::in_memory().unwrap()).publish(directory.path()).unwrap_err().to_string();
         assert!(other.contains("another key"), "{other}");
     }

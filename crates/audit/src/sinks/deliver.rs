@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use portcullis_egress::{
-    AddressPolicy, AllowedRange, Authentication, EgressClient, EgressConfig, EgressRequest, EgressResponse, origin_of,
+    AddressPolicy, AllowedRange, Authentication, Credential, EgressClient, EgressConfig, EgressRequest, EgressResponse,
+    SecretResolver, origin_of,
 };
 use portcullis_model::{Clock, Scope, Secret, TenantId};
 use portcullis_policy::{Budget, Charter, CharterGrant};
@@ -18,7 +19,7 @@ use sha2::Sha256;
 
 use super::MakeCharter;
 use super::format::{host_name, json_line, otlp_body, syslog_message, webhook_body};
-use super::settings::{SinkSettings, SinkTarget, SyslogTransport, is_loopback};
+use super::settings::{SinkSettings, SinkTarget, SyslogTransport, is_loopback, long_enough};
 use crate::AuditError;
 use crate::read::Record;
 use crate::seal::hex_of;
@@ -34,7 +35,7 @@ const LOCAL_BATCH: usize = 500;
 #[derive(Debug)]
 pub(super) enum Target {
     Stderr,
-    Webhook { client: EgressClient, charter: Charter, secret: Secret },
+    Webhook { client: EgressClient, charter: Charter, secret: Credential },
     Otlp { client: EgressClient, charter: Charter },
     SyslogSocket { socket: PathBuf, host: String },
     SyslogStderr { host: String },
@@ -62,7 +63,11 @@ pub(super) enum Failure {
 
 impl Target {
     /// Makes the target; nothing is sent to find out whether it works.
-    pub(super) fn new(sink: &SinkSettings, charter: &mut MakeCharter<'_>) -> Result<(Self, usize), AuditError> {
+    pub(super) fn new(
+        sink: &SinkSettings,
+        charter: &mut MakeCharter<'_>,
+        secrets: &dyn SecretResolver,
+    ) -> Result<(Self, usize), AuditError> {
         let wrong = |reason: String| AuditError::Settings(format!("sinks: '{}': {reason}", sink.name));
         Ok(match &sink.to {
             SinkTarget::Stderr => (Self::Stderr, LOCAL_BATCH),
@@ -78,13 +83,15 @@ impl Target {
                 let mut config = http(&sink.name, &webhook.url, &webhook.allow_addresses, webhook.timeout.0).map_err(wrong)?;
                 config.tls = webhook.tls.clone().into();
                 let (client, charter) = client(&sink.name, config, charter).map_err(wrong)?;
-                (Self::Webhook { client, charter, secret: webhook.secret.clone() }, webhook.batch)
+                let secret = secrets.credential(&webhook.secret).map_err(|fault| wrong(format!("secret: {fault}")))?;
+                (Self::Webhook { client, charter, secret }, webhook.batch)
             }
             SinkTarget::Otlp(otlp) => {
                 let mut config = http(&sink.name, &otlp.url, &otlp.allow_addresses, otlp.timeout.0).map_err(wrong)?;
                 config.tls = otlp.tls.clone().into();
                 if let Some(token) = &otlp.token {
-                    config.authentication = Authentication::Bearer(token.clone().into());
+                    let token = secrets.credential(token).map_err(|fault| wrong(format!("token: {fault}")))?;
+                    config.authentication = Authentication::Bearer(token);
                 }
                 let (client, charter) = client(&sink.name, config, charter).map_err(wrong)?;
                 (Self::Otlp { client, charter }, otlp.batch)
@@ -107,7 +114,10 @@ impl Target {
             Self::Webhook { client, charter, secret } => {
                 let body = webhook_body(sink, records);
                 let time = clock.now().as_nanos().div_euclid(1_000_000_000);
-                let signature = signature(secret, time, &body);
+                // One that expired or cannot be had signs nothing.
+                let secret = secret.current().await.map_err(|fault| later(fault.to_string()))?;
+                long_enough(&secret).map_err(later)?;
+                let signature = signature(&secret, time, &body);
                 let request = EgressRequest::post(Vec::<String>::new())
                     .bytes("application/json", body.into())
                     .header("x-portcullis-timestamp", time.to_string())

@@ -5,8 +5,9 @@
 //! again, so a receiver tells records apart by `log` and `seq`. One process at a time feeds a sink.
 //!
 //! A receiver that answers 408, 429, 5xx or not at all is asked again, with growing pauses. What it refuses for good (any
-//! other 4xx) is set aside: counted, listed in the cursor file by number, recorded as an event of kind `sink`; the records
-//! stay in the files. A required sink sets nothing aside: it stays behind, and calls stop.
+//! other 4xx, a partial success, what is too long for a datagram) is set aside: counted, listed in the cursor file by number,
+//! recorded as an event of kind `sink`; the records stay in the files. A required sink sets nothing aside: it stays behind, and
+//! calls stop.
 //!
 //! What a sink has got is out of reach of an erasure here: its owner has to erase it there. Syslog over the network is left
 //! out, because only the egress room may open connections, and it speaks HTTP.
@@ -31,6 +32,7 @@ pub use settings::{
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use portcullis_egress::SecretResolver;
 use portcullis_model::{Clock, Timestamp};
 use portcullis_policy::{Charter, CharterGrant, PolicyError};
 
@@ -76,14 +78,18 @@ pub struct Sinks {
 }
 
 impl Sinks {
-    /// Makes them ready; nothing is sent to find out whether they work.
+    /// Makes them ready; nothing is sent to find out whether they work, and secrets are looked up when they are used.
     ///
     /// # Errors
     /// When one cannot be used as it is configured.
-    pub fn new(settings: &[SinkSettings], charter: &mut MakeCharter<'_>) -> Result<Self, AuditError> {
+    pub fn new(
+        settings: &[SinkSettings],
+        charter: &mut MakeCharter<'_>,
+        secrets: &dyn SecretResolver,
+    ) -> Result<Self, AuditError> {
         check(settings)?;
         let sinks = settings.iter().map(|sink| {
-            let (target, batch) = Target::new(sink, charter)?;
+            let (target, batch) = Target::new(sink, charter, secrets)?;
             Ok((sink.clone(), Arc::new(target), batch))
         });
         Ok(Self { sinks: sinks.collect::<Result<_, AuditError>>()? })

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use portcullis_config::Span;
 use portcullis_egress::{AllowedRange, TlsSettings, origin_of};
-use portcullis_model::Secret;
+use portcullis_model::{Secret, SecretReference};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -104,9 +104,9 @@ impl SinkTarget {
 pub struct WebhookSettings {
     /// `https://…`; `http://` only for this machine.
     pub url: String,
-    /// Secret of the signature, at least 16 characters.
+    /// Secret of the signature, at least 16 characters: a value (usually `${VAR}`) or a reference, as `file:/path`.
     #[schemars(with = "String")]
-    pub secret: Secret,
+    pub secret: SecretReference,
     /// Most records in one request.
     #[serde(default = "batch")]
     pub batch: usize,
@@ -127,10 +127,10 @@ pub struct WebhookSettings {
 pub struct OtlpSettings {
     /// The whole URL, such as `https://collector.example.com/v1/logs`; `http://` only for this machine.
     pub url: String,
-    /// Bearer token, where the receiver wants one.
+    /// Bearer token, where the receiver wants one: a value or a reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
-    pub token: Option<Secret>,
+    pub token: Option<SecretReference>,
     /// Most records in one request.
     #[serde(default = "batch")]
     pub batch: usize,
@@ -199,12 +199,21 @@ pub(crate) fn check(sinks: &[SinkSettings]) -> Result<(), AuditError> {
             SinkTarget::Stderr | SinkTarget::Syslog(_) => {}
             SinkTarget::Webhook(webhook) => {
                 check_http(&webhook.url, webhook.batch, webhook.timeout).map_err(wrong)?;
-                if webhook.secret.expose().trim_end().len() < SHORTEST_SECRET {
-                    return Err(wrong(format!("secret must have at least {SHORTEST_SECRET} characters")));
+                // What a reference stands for is looked at when it is used.
+                if let SecretReference::Literal(secret) = &webhook.secret {
+                    long_enough(secret).map_err(wrong)?;
                 }
             }
             SinkTarget::Otlp(otlp) => check_http(&otlp.url, otlp.batch, otlp.timeout).map_err(wrong)?,
         }
+    }
+    Ok(())
+}
+
+/// A short secret can be guessed from one signature.
+pub(super) fn long_enough(secret: &Secret) -> Result<(), String> {
+    if secret.expose().trim_end().len() < SHORTEST_SECRET {
+        return Err(format!("secret must have at least {SHORTEST_SECRET} characters"));
     }
     Ok(())
 }
@@ -257,6 +266,19 @@ mod tests {
         assert_eq!((syslog.transport, syslog.socket.to_str()), (SyslogTransport::Socket, Some("/dev/log")));
         let shown = format!("{sinks:?}{}", serde_json::to_string(&sinks).unwrap());
         assert!(!shown.contains("0123456789abcdef"), "{shown}");
+    }
+
+    #[test]
+    fn a_secret_may_be_a_reference() {
+        let sinks = read(
+            r#"[{"name":"siem","to":{"webhook":{"url":"https://siem.example.com/in","secret":"file:/run/secrets/siem"}}},
+                {"name":"otel","to":{"otlp":{"url":"https://otel.example.com/v1/logs","token":"env:TOKEN"}}}]"#,
+        )
+        .unwrap();
+        let SinkTarget::Webhook(webhook) = &sinks[0].to else { panic!("{sinks:?}") };
+        assert!(matches!(&webhook.secret, SecretReference::File(path) if path.to_str() == Some("/run/secrets/siem")));
+        let SinkTarget::Otlp(otlp) = &sinks[1].to else { panic!("{sinks:?}") };
+        assert!(!matches!(otlp.token, None | Some(SecretReference::Literal(_))));
     }
 
     #[test]

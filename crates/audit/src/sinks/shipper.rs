@@ -174,6 +174,15 @@ impl Shipper {
         let outcome = self.target.deliver(self.name(), &records, &*self.clock).await;
         let batch = Batch { chains, lost, ..Batch::default() };
         match outcome {
+            // Passing records over would be a way around a required sink. What was taken comes again, with fewer beside it, so
+            // that in the end only what is not taken is left.
+            Ok(Taken { rejected: 1.., reason }) if self.settings.required => {
+                if records.len() > 1 {
+                    streak.at_most = Some(records.len() / 2);
+                    return Next::Again;
+                }
+                self.again(cursor, streak, &reason.unwrap_or_default(), None).await
+            }
             Ok(taken) => {
                 self.took(cursor, streak, &taken, records.len() as u64);
                 self.advance(cursor, batch).await;

@@ -40,7 +40,7 @@ impl Request {
     }
 }
 
-/// What to answer to request number n (from 1): status, further header lines, and how long to wait before.
+/// What to answer to request number n (from 1): status, further header lines or a body in braces, and how long to wait before.
 pub(crate) type Script = dyn FnMut(usize, &[u8]) -> (u16, &'static str, Duration) + Send;
 
 pub(crate) struct Receiver {
@@ -126,5 +126,8 @@ fn serve(mut stream: TcpStream, took: &Mutex<Vec<Request>>, script: &mut Script)
     let (status, more, wait) = script(number, &body);
     took.lock().unwrap().push(Request { at: Instant::now(), headers, body, status });
     std::thread::sleep(wait);
-    stream.write_all(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n{more}\r\n").as_bytes())
+    let (more, body) = if more.starts_with('{') { ("", more) } else { (more, "") };
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n{more}\r\n");
+    stream.write_all(format!("{head}{body}").as_bytes())
 }

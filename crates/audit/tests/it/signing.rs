@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_audit::{
-    AuditFilter, AuditLog, AuditOptions, EventKind, Problem, PublicKey, Retention, VerifyOptions, public_key, query, verify,
-    verify_with,
+    AuditFilter, AuditLog, AuditOptions, EventKind, Problem, PublicKey, Retention, VerifyOptions, adopt, public_key, query,
+    unsigned_chains, verify, verify_with,
 };
 use portcullis_model::ManualClock;
 
@@ -181,13 +181,12 @@ fn checkpoints_come_by_themselves() {
     assert!(report.is_intact(), "{:?}", report.findings);
 }
 
-#[test]
-fn a_directory_from_before_signatures_is_signed_at_the_next_start() {
-    let directory = closed();
-    // As the build before wrote it: no key beside the records, no signatures, no checkpoints.
-    std::fs::remove_file(directory.path().join("audit.pub")).unwrap();
-    std::fs::remove_file(the_file(directory.path(), ".checkpoints")).unwrap();
-    change(directory.path(), |lines| {
+/// Makes a closed directory look like one of the build before there were signatures, as somebody without the key can: no
+/// public key, no checkpoints, a head without a signature, and hashes that fit.
+fn without_signatures(directory: &Path) {
+    std::fs::remove_file(directory.join("audit.pub")).unwrap();
+    std::fs::remove_file(the_file(directory, ".checkpoints")).unwrap();
+    change(directory, |lines| {
         lines.retain(|line| !line.contains("\"kind\":\"checkpoint\""));
         for (index, line) in lines.iter_mut().enumerate() {
             let stated = format!("\"seq\":{}", serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"]);
@@ -195,19 +194,73 @@ fn a_directory_from_before_signatures_is_signed_at_the_next_start() {
         }
         rehash(lines, 0);
     });
-    refit_head(directory.path());
-    let path = the_file(directory.path(), ".head");
+    refit_head(directory);
+    let path = the_file(directory, ".head");
     let mut head: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     head.as_object_mut().unwrap().remove("signature");
     std::fs::write(&path, head.to_string()).unwrap();
+}
+
+#[test]
+fn removing_every_signature_does_not_make_a_start_sign_what_was_forged() {
+    let directory = closed();
+    change(directory.path(), |lines| lines[2] = lines[2].replace("tool-1", "tool-9"));
+    without_signatures(directory.path());
+    let forged = unsigned_chains(directory.path()).unwrap();
+    drop(open(directory.path()));
+    let report = verify(directory.path()).unwrap();
+    assert!(!report.is_intact() && report.chains.len() == 2, "a chain of its own is begun: {report:?}");
+    assert!(report.findings.iter().any(|f| f.file.starts_with(&forged[0])), "{:?}", report.findings);
+    let opened = query(directory.path(), AuditFilter { kinds: [EventKind::Opened].into(), ..AuditFilter::default() }).unwrap();
+    let aside = opened.map(Result::unwrap).filter_map(|r| r.event.chain).find(|mark| !mark.left_aside.is_empty()).unwrap();
+    assert!(aside.left_aside[&forged[0]].contains("audit adopt"), "{aside:?}");
+    // Nor does the next one.
+    drop(open(directory.path()));
+    assert!(!verify(directory.path()).unwrap().is_intact());
+    assert_eq!(unsigned_chains(directory.path()).unwrap(), forged);
+}
+
+#[test]
+fn a_lost_public_key_alone_loses_nothing() {
+    let directory = closed();
+    std::fs::remove_file(directory.path().join("audit.pub")).unwrap();
+    drop(open(directory.path()));
+    let report = verify(directory.path()).unwrap();
+    assert!(report.is_intact() && report.chains.len() == 1, "the chain is signed, and goes on: {report:?}");
+}
+
+#[test]
+fn a_directory_from_before_signatures_is_signed_when_somebody_says_so() {
+    let directory = closed();
+    without_signatures(directory.path());
     let lenient = VerifyOptions { accept_unsigned: true, ..VerifyOptions::default() };
     let report = verify_with(directory.path(), &lenient).unwrap();
     assert!(report.is_intact(), "{:?}", report.findings);
     assert_eq!(problems(directory.path()), [Problem::Unsigned], "and without that leave it is said");
-    drop(open(directory.path()));
+    let old = unsigned_chains(directory.path()).unwrap().remove(0);
+    let boss = portcullis_model::Principal {
+        id: portcullis_model::PrincipalId::new("local:boss").unwrap(),
+        credential: portcullis_model::CredentialKind::Local,
+        tenant: portcullis_model::TenantId::default_tenant(),
+        roles: std::collections::BTreeSet::new(),
+        doors: std::collections::BTreeSet::new(),
+        scope: portcullis_model::Scope::tenant_wide(portcullis_model::TenantId::default_tenant()),
+    };
+    let log = open(directory.path());
+    let adopted = adopt(&log, &old, &boss, &clock()).unwrap();
+    assert!(adopted.sequence > 0 && adopted.hash.len() == 64);
+    let again = adopt(&log, &old, &boss, &clock()).unwrap_err().to_string();
+    assert!(again.contains("has a signature"), "{again}");
+    assert!(adopt(&log, "audit-nothing", &boss, &clock()).unwrap_err().to_string().contains("no such chain"));
+    drop(log);
     let report = verify(directory.path()).unwrap();
-    assert!(report.is_intact(), "{:?}", report.findings);
-    assert_eq!(report.chains.len(), 1, "the old chain goes on, signed");
+    assert!(report.is_intact() && report.chains.len() == 2, "{:?}", report.findings);
+    let admin = query(directory.path(), AuditFilter { kinds: [EventKind::Admin].into(), ..AuditFilter::default() }).unwrap();
+    let records: Vec<_> = admin.map(Result::unwrap).collect();
+    assert_eq!(records.len(), 1, "what was refused left no record");
+    let event = &records[0].event;
+    assert_eq!((event.method.as_deref(), event.target.as_deref()), (Some("audit.adopt"), Some(old.as_str())));
+    assert!(event.note.as_deref().unwrap().contains(&adopted.hash), "{event:?}");
 }
 
 fn with_retention(directory: &Path, retention: Retention, clock: &ManualClock) -> AuditLog {

@@ -14,7 +14,8 @@ use portcullis_audit::{
     AuditFilter, AuditLog, AuditOptions, EventKind, Retention, Shippers, SinkPace, SinkSettings, SinkState, Sinks, erase, query,
     sink_states,
 };
-use portcullis_model::{Clock, PrincipalId, RiskClass, SystemClock};
+use portcullis_egress::{Credential, LiteralSecrets, SecretFault, SecretProvider, SecretResolver};
+use portcullis_model::{Clock, PrincipalId, RiskClass, Secret, SecretReference, SystemClock};
 use portcullis_policy::{Policies, Vocabulary};
 
 use crate::receiver::{Receiver, Request, SECRET, ok};
@@ -42,7 +43,7 @@ async fn feed(log: &Arc<AuditLog>, sink: &SinkSettings) -> Shippers {
 
 async fn feed_by(log: &Arc<AuditLog>, sink: &SinkSettings, clock: &Arc<dyn Clock>) -> Shippers {
     let policies = Policies::load(&[], &Vocabulary::default(), 1).unwrap();
-    let sinks = Sinks::new(std::slice::from_ref(sink), &mut |grant| policies.charter(grant)).unwrap();
+    let sinks = Sinks::new(std::slice::from_ref(sink), &mut |grant| policies.charter(grant), &LiteralSecrets).unwrap();
     sinks.start_with(log, clock, QUICK).await
 }
 
@@ -274,6 +275,93 @@ async fn a_required_sink_that_refuses_is_not_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_receiver_drops_is_not_passed_over_where_the_sink_is_required() {
+    let partial = r#"{"partialSuccess":{"rejectedLogRecords":"1","errorMessage":"too long"}}"#;
+    for required in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let dropping = Receiver::new(move |_, _| (200, partial, Duration::ZERO));
+        let text = format!(
+            r#"{{"name":"siem","to":{{"otlp":{{"url":"http://{}/v1/logs","batch":20,"timeout":"1s"}}}},"required":{required},"max_lag":{{"records":10}}}}"#,
+            dropping.address
+        );
+        let sink: SinkSettings = serde_json::from_str(&text).unwrap();
+        let log = Arc::new(open(directory.path()));
+        let shippers = feed(&log, &sink).await;
+        append(&log, 20);
+        if required {
+            until("calls stop", || log.may_begin(RiskClass::Read).is_err()).await;
+            until("it is tried again", || state(directory.path(), &sink).last_error.is_some()).await;
+            assert_eq!((state(directory.path(), &sink).set_aside, state(directory.path(), &sink).delivered), (0, 0));
+            let address = dropping.address;
+            drop(dropping);
+            let receiver = Receiver::on(address, |_, _| ok());
+            until("calls go on", || log.may_begin(RiskClass::Read).is_ok()).await;
+            until("all is there", || state(directory.path(), &sink).lag_records == 0).await;
+            drop(receiver);
+        } else {
+            until("it is passed over", || state(directory.path(), &sink).set_aside > 0).await;
+            assert!(log.may_begin(RiskClass::Read).is_ok());
+        }
+        shippers.stop().await;
+    }
+}
+
+/// What the secret is changed to.
+const NEXT: &str = "another secret, as long";
+
+/// A secret that changes, and is missing in between.
+#[derive(Debug, Default)]
+struct Changing(std::sync::Mutex<Option<&'static str>>);
+
+#[async_trait::async_trait]
+impl SecretProvider for Changing {
+    async fn current(&self) -> Result<Secret, SecretFault> {
+        let value = *self.0.lock().unwrap();
+        value.map(Secret::new).ok_or_else(|| SecretFault::Missing { reference: "file:/siem".into(), reason: "gone".into() })
+    }
+}
+
+struct Manager(Arc<Changing>);
+
+impl SecretResolver for Manager {
+    fn credential(&self, reference: &SecretReference) -> Result<Credential, SecretFault> {
+        match reference {
+            SecretReference::File(_) => Ok(Credential::Late(self.0.clone())),
+            other => LiteralSecrets.credential(other),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_looked_up_for_every_delivery_and_without_it_nothing_goes_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let receiver = Receiver::new(|_, _| ok());
+    let text =
+        format!(r#"{{"name":"siem","to":{{"webhook":{{"url":"http://{}/in","secret":"file:/siem"}}}}}}"#, receiver.address);
+    let sink: SinkSettings = serde_json::from_str(&text).unwrap();
+    let log = Arc::new(open(directory.path()));
+    let secret = Arc::new(Changing::default());
+    let policies = Policies::load(&[], &Vocabulary::default(), 1).unwrap();
+    let manager = Manager(secret.clone());
+    let sinks = Sinks::new(std::slice::from_ref(&sink), &mut |grant| policies.charter(grant), &manager).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let shippers = sinks.start_with(&log, &clock, QUICK).await;
+    for (value, says) in [(None, "is missing"), (Some("short"), "at least 16")] {
+        *secret.0.lock().unwrap() = value;
+        let told = || state(directory.path(), &sink).last_error.is_some_and(|error| error.contains(says));
+        until(says, told).await;
+    }
+    assert!(receiver.requests().is_empty(), "nothing is sent without a secret to sign with");
+    *secret.0.lock().unwrap() = Some(SECRET);
+    until("it arrives", || !receiver.requests().is_empty()).await;
+    assert!(receiver.requests().iter().all(|request| request.is_signed(SECRET)));
+    *secret.0.lock().unwrap() = Some(NEXT);
+    append(&log, 3);
+    until("the new one signs", || receiver.requests().iter().any(|request| request.is_signed(NEXT))).await;
+    shippers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_operator_may_let_reads_go_on_without_a_required_sink() {
     let directory = tempfile::tempdir().unwrap();
     let on_failure = serde_json::from_str(r#"{"read":"continue"}"#).unwrap();
@@ -290,7 +378,7 @@ async fn the_operator_may_let_reads_go_on_without_a_required_sink() {
     // A process that makes one call feeds nothing and is held all the same.
     let other = open(directory.path());
     let policies = Policies::load(&[], &Vocabulary::default(), 1).unwrap();
-    let sinks = Sinks::new(&[sink], &mut |grant| policies.charter(grant)).unwrap();
+    let sinks = Sinks::new(&[sink], &mut |grant| policies.charter(grant), &LiteralSecrets).unwrap();
     assert!(other.may_begin(RiskClass::Write).is_ok());
     sinks.hold(&other, SystemClock.now());
     assert!(other.may_begin(RiskClass::Write).is_err());
