@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::time::Instant;
 
-use portcullis_guard::Released;
+use portcullis_guard::{ClientFault, Released};
 use portcullis_model::{Fault, FaultCode, Scope, TenantId, TraceContext};
 use portcullis_policy::{Budget, Operation, Permit, Refusal};
 use serde_json::Value;
@@ -29,12 +29,14 @@ pub struct OperationRequest {
     pub arguments: Option<Value>,
     /// Trace context of the request.
     pub trace: TraceContext,
+    /// Whether it was counted and found allowed already, before what belongs to it was read.
+    asked: bool,
 }
 
 impl OperationRequest {
     /// An operation about everything.
     pub fn new(operation: Operation) -> Self {
-        Self { operation, target: String::new(), arguments: None, trace: TraceContext::default() }
+        Self { operation, target: String::new(), arguments: None, trace: TraceContext::default(), asked: false }
     }
 
     /// The operation about one thing.
@@ -44,6 +46,33 @@ impl OperationRequest {
 }
 
 impl Gateway {
+    /// Asks whether the caller may do an operation, before anything that belongs to it is read: who may not is refused and
+    /// recorded at once. What it gives goes to [`Gateway::administer`], which decides once more.
+    ///
+    /// # Errors
+    /// Whatever the gate refused, as the caller may know it.
+    pub fn may_operate(&self, caller: &Caller, request: OperationRequest) -> Result<OperationRequest, Released<ClientFault>> {
+        let refused = match self.may_administer(caller, &request) {
+            Ok(_permit) => return Ok(OperationRequest { asked: true, ..request }),
+            Err(stop) => stop,
+        };
+        let journey = self.operation(caller, &request);
+        match self.end::<Value>(caller, journey, Err(refused)) {
+            Err(fault) => Err(fault),
+            // A refusal is never an answer.
+            Ok(_) => Ok(request),
+        }
+    }
+
+    fn operation(&self, caller: &Caller, request: &OperationRequest) -> Journey {
+        let mut journey = self.begin(caller, request.operation.method(), &request.target, &request.trace);
+        journey.note(|end| {
+            end.arguments.clone_from(&request.arguments);
+            end.risk = Some(request.operation.risk());
+        });
+        journey
+    }
+
     /// Does an operation, which is `work`, for a caller whom the policies allow it.
     ///
     /// # Errors
@@ -53,24 +82,23 @@ impl Gateway {
         W: FnOnce() -> F,
         F: Future<Output = Result<Value, Fault>>,
     {
-        let mut journey = self.begin(caller, request.operation.method(), &request.target, &request.trace);
-        journey.note(|end| {
-            end.arguments.clone_from(&request.arguments);
-            end.risk = Some(request.operation.risk());
-        });
-        let walked = match self.may_administer(caller, request) {
+        let mut journey = self.operation(caller, &request);
+        let walked = match self.may_administer(caller, &request) {
             Ok(permit) => self.operate(&permit, &mut journey, work()).await,
             Err(stop) => Err(stop),
         };
         self.end(caller, journey, walked)
     }
 
-    fn may_administer(&self, caller: &Caller, request: OperationRequest) -> Result<Permit, Stop> {
-        caller.meter.set_rate(self.admission.admit_operation(&caller.principal.id)?);
+    fn may_administer(&self, caller: &Caller, request: &OperationRequest) -> Result<Permit, Stop> {
+        if !request.asked {
+            caller.meter.set_rate(self.admission.admit_operation(&caller.principal.id)?);
+        }
         let deadline = Instant::now() + self.admission.settings().deadline;
         let budget = Budget { answer_bytes: ANSWER_BYTES, ..self.budget };
         let house = self.house.load_full();
-        let issued = house.policies.authorize_operation(&caller.principal, request.operation, deadline, budget, request.trace);
+        let trace = request.trace.clone();
+        let issued = house.policies.authorize_operation(&caller.principal, request.operation, deadline, budget, trace);
         let permit = issued.map_err(|Refusal { rule }| {
             let fault = Fault::new(FaultCode::Forbidden, format!("you may not do this: {}", request.operation.as_str()))
                 .with_hint("it takes a credential with the role admin, or a rule of the operator that allows it");

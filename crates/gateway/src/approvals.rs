@@ -1,12 +1,12 @@
-//! Approvals: a person's yes to one call. Bound to the principal, the tool and the exact arguments by hash; it ends,
-//! and it is good for one call. What is asked is never "allowed for now": without a yes the call is refused.
+//! Approvals: a person's yes to one call. Bound by hash to the principal with its tenant and product, to the tool as it was
+//! defined, to the exact arguments and to whether the answer goes out unredacted; it ends, and it is good for one call. What is asked is never "allowed for now": without a yes the call is refused.
 //!
 //! The yes comes from the user of the client (MCP elicitation) or from an operator (`portcullis approvals grant`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_model::{Clock, Fault, FaultCode, PrincipalId, RiskClass, Timestamp};
+use portcullis_model::{Clock, Fault, FaultCode, PrincipalId, RiskClass, TenantId, Timestamp};
 use portcullis_ports::{Answers, InputRequest};
 use portcullis_state::{Entry, Namespace, Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::steps::MayAsk;
 
-const NAMESPACE: Namespace = "gateway.approvals";
+const NAMESPACE: Namespace = "gateway.approvals.v2";
 /// Key of the question in an elicitation.
 const QUESTION: &str = "approval";
 /// Member of the travelling state that says a person agreed; the rest of the state is the tool's.
@@ -23,8 +23,14 @@ const APPROVED: &str = "portcullis/approved";
 const INNER: &str = "portcullis/state";
 /// Tries to change a record that others change at the same time.
 const ATTEMPTS: usize = 8;
-/// Longest rendering of the arguments shown to a person, in characters.
-const SUMMARY: usize = 600;
+/// Longest rendering of the arguments in a question to the user of a client, in characters. What is longer nobody is asked
+/// about in a form: an operator looks at all of it.
+const ASKED: usize = 2_000;
+/// Longest rendering kept for an operator, in characters; of a longer one the beginning and the end, and how much is between.
+const SUMMARY: usize = 131_072;
+/// Longest rendering of what would change: in a record, and in a question.
+const PREVIEW: usize = 6_000;
+const PREVIEW_ASKED: usize = 2_000;
 
 /// How approvals work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,14 +86,30 @@ pub struct ApprovalRecord {
     pub id: String,
     /// Who wants to call.
     pub principal: PrincipalId,
+    /// Whose data it sees.
+    pub tenant: TenantId,
+    /// The product the call came through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
     /// The tool.
     pub tool: String,
     /// What the tool can do at worst.
     pub risk: RiskClass,
-    /// BLAKE3 of principal, tool and arguments, hexadecimal.
+    /// Whose tool it is: `portcullis`, or the upstream, plugin or described API it came from.
+    pub origin: String,
+    /// BLAKE3 of the tool's definition (name, texts, risk, schema, origin), hexadecimal.
+    pub definition: String,
+    /// Whether the answer is wanted without redaction.
+    pub unredacted: bool,
+    /// BLAKE3 of all of this and the arguments, hexadecimal.
     pub binding: String,
-    /// The arguments, redacted and cut, for the person who decides.
+    /// The arguments, redacted, for the person who decides. What is too long for a record has its middle left out, and says
+    /// how much that is.
     pub summary: String,
+    /// What would be sent and what would change, as it was when it was asked, redacted and cut; absent where the tool cannot
+    /// tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<String>,
     /// When it was asked.
     pub requested_at: Timestamp,
     /// When it ends.
@@ -150,11 +172,20 @@ pub(crate) enum Standing {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subject<'a> {
     pub principal: &'a PrincipalId,
+    pub tenant: &'a TenantId,
+    pub product: Option<&'a str>,
     pub tool: &'a str,
     pub risk: RiskClass,
+    /// Whose tool it is.
+    pub origin: &'a str,
+    /// Digest of what the tool is.
+    pub definition: &'a str,
+    pub unredacted: bool,
     pub arguments: &'a Map<String, Value>,
     /// Redacted rendering of the arguments.
     pub summary: &'a str,
+    /// What would change, redacted, where the tool can tell.
+    pub preview: Option<&'a str>,
 }
 
 /// The book of approvals.
@@ -197,6 +228,14 @@ impl Approvals {
         Ok(records)
     }
 
+    /// One request, where it has not ended.
+    ///
+    /// # Errors
+    /// When there is none, the store fails or the record cannot be read.
+    pub async fn get(&self, id: &str) -> Result<ApprovalRecord, ApprovalError> {
+        read(&self.entry(id).await?.ok_or_else(|| ApprovalError::NotFound(id.to_owned()))?)
+    }
+
     /// Says yes to a pending request.
     ///
     /// # Errors
@@ -237,23 +276,41 @@ impl Approvals {
         Err(ApprovalError::Contended(id.to_owned()))
     }
 
-    /// Where this call stands. A yes of an operator is used up by this.
-    pub(crate) async fn stand(
+    /// Where this call stands, if that is settled: by an answer, an operator's word, or a request that lies ready already. A
+    /// yes of an operator is used up by this.
+    pub(crate) async fn settled(
         &self,
-        subject: Subject<'_>,
+        subject: &Subject<'_>,
         answers: Option<&Answers>,
         can_ask: bool,
-    ) -> Result<Standing, ApprovalError> {
-        let binding = binding(subject.principal, subject.tool, subject.arguments);
+    ) -> Result<Option<Standing>, ApprovalError> {
+        let binding = binding(subject);
         if let Some(answers) = answers
             && let Some(standing) = answered(answers, &binding)
         {
-            return Ok(standing);
+            return Ok(Some(standing));
         }
         if let Some(standing) = self.redeem(&binding).await? {
-            return Ok(standing);
+            return Ok(Some(standing));
         }
-        if can_ask && self.settings.elicitation {
+        if self.asks_user(subject, can_ask) {
+            return Ok(None);
+        }
+        let id = id_of(&binding);
+        let Some(entry) = self.entry(&id).await? else { return Ok(None) };
+        let record = read(&entry)?;
+        Ok((record.binding == binding && record.state == ApprovalState::Pending).then_some(Standing::Pending { id }))
+    }
+
+    /// Whether the user of the client decides: only about arguments that a form shows whole.
+    fn asks_user(&self, subject: &Subject<'_>, can_ask: bool) -> bool {
+        can_ask && self.settings.elicitation && subject.summary.chars().count() <= ASKED
+    }
+
+    /// Asks the user of the client, or lays a request ready for an operator.
+    pub(crate) async fn ask(&self, subject: Subject<'_>, can_ask: bool) -> Result<Standing, ApprovalError> {
+        let binding = binding(&subject);
+        if self.asks_user(&subject, can_ask) {
             let state = json!({APPROVED: {"asked": binding}});
             return Ok(Standing::Ask { requests: vec![(QUESTION.to_owned(), question(&subject))], state });
         }
@@ -290,10 +347,16 @@ impl Approvals {
         let record = ApprovalRecord {
             id: id.clone(),
             principal: subject.principal.clone(),
+            tenant: subject.tenant.clone(),
+            product: subject.product.map(str::to_owned),
             tool: subject.tool.to_owned(),
             risk: subject.risk,
+            origin: subject.origin.to_owned(),
+            definition: subject.definition.to_owned(),
+            unredacted: subject.unredacted,
             binding: binding.to_owned(),
-            summary: subject.summary.chars().take(SUMMARY).collect(),
+            summary: abridged(subject.summary, SUMMARY),
+            preview: subject.preview.map(|text| cut(text, PREVIEW)),
             requested_at: now,
             expires_at: now.plus(self.settings.lifetime),
             state: ApprovalState::Pending,
@@ -374,15 +437,33 @@ fn answered(answers: &Answers, binding: &str) -> Option<Standing> {
     Some(if accepted && agreed { Standing::Approved(Yes::Client) } else { Standing::Refused { by: "the user".into() } })
 }
 
+/// A text, or its beginning and its end with the number of characters between them.
+fn abridged(text: &str, longest: usize) -> String {
+    let length = text.chars().count();
+    if length <= longest {
+        return text.to_owned();
+    }
+    let tail = longest / 4;
+    let head = longest - tail;
+    let begins: String = text.chars().take(head).collect();
+    let ends: String = text.chars().skip(length - tail).collect();
+    format!("{begins} [… {} more characters …] {ends}", length - longest)
+}
+
+/// Only for arguments that fit: a person says yes to what is seen.
 fn question(subject: &Subject<'_>) -> InputRequest {
-    let shown: String = subject.summary.chars().take(SUMMARY).collect();
+    let preview = subject.preview.map_or_else(String::new, |text| format!("\n\n{}", cut(text, PREVIEW_ASKED)));
+    let through = subject.product.map(|product| format!(" through product {product}")).unwrap_or_default();
+    let bare = if subject.unredacted { ", and wants the answer without redaction" } else { "" };
+    let digest: String = subject.definition.chars().take(ID_LENGTH).collect();
     InputRequest {
         method: "elicitation/create".into(),
         params: json!({
             "mode": "form",
             "message": format!(
-                "{} wants to call {} ({}) with {shown}. This needs your approval and is good for this call only.",
-                subject.principal, subject.tool, subject.risk.as_str()
+                "{} of tenant {}{through} wants to call {} ({}, of {}, definition {digest}) with {}{bare}. This needs your \
+                  approval and is good for this call only.{preview}",
+                subject.principal, subject.tenant, subject.tool, subject.risk.as_str(), subject.origin, subject.summary
             ),
             "requestedSchema": {
                 "type": "object",
@@ -391,6 +472,16 @@ fn question(subject: &Subject<'_>) -> InputRequest {
             }
         }),
     }
+}
+
+/// The beginning of a text, and how long it is where that is not all.
+fn cut(text: &str, most: usize) -> String {
+    let characters = text.chars().count();
+    if characters <= most {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(most).collect();
+    format!("{start}… (the first {most} of {characters} characters; a dry run shows the rest)")
 }
 
 /// The refusal of a call nobody has approved yet.
@@ -413,18 +504,27 @@ fn id_of(binding: &str) -> String {
     binding.chars().take(ID_LENGTH).collect()
 }
 
-/// BLAKE3 over principal, tool and the arguments with their members in order of name, so that the order a client
-/// chose does not matter and nothing else does not.
-pub(crate) fn binding(principal: &PrincipalId, tool: &str, arguments: &Map<String, Value>) -> String {
-    let mut hasher = blake3::Hasher::new_derive_key("portcullis 2026-11-20 approval binding v1");
-    for part in [principal.as_str(), tool, &canonical(&Value::Object(arguments.clone()))] {
+/// BLAKE3 over who asks, what is called and how, and the arguments with their members in order of name, so that the order a
+/// client chose does not matter and nothing else does not.
+pub(crate) fn binding(subject: &Subject<'_>) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("portcullis 2026-11-29 approval binding v2");
+    let product = subject.product.map(|product| format!("product {product}")).unwrap_or_default();
+    for part in [
+        subject.principal.as_str(),
+        subject.tenant.as_str(),
+        &product,
+        subject.tool,
+        subject.definition,
+        if subject.unredacted { "unredacted" } else { "" },
+        &canonical(&Value::Object(subject.arguments.clone())),
+    ] {
         hasher.update(&(part.len() as u64).to_be_bytes());
         hasher.update(part.as_bytes());
     }
     hasher.finalize().to_hex().to_string()
 }
 
-fn canonical(value: &Value) -> String {
+pub(crate) fn canonical(value: &Value) -> String {
     match value {
         Value::Object(map) => {
             let mut members: Vec<_> = map.iter().collect();
@@ -467,11 +567,92 @@ mod tests {
     }
 
     fn subject<'a>(principal: &'a PrincipalId, arguments: &'a Map<String, Value>) -> Subject<'a> {
-        Subject { principal, tool: "wipe", risk: RiskClass::Destructive, arguments, summary: "{…}" }
+        static HOME: std::sync::LazyLock<TenantId> = std::sync::LazyLock::new(TenantId::default_tenant);
+        Subject {
+            principal,
+            tenant: &HOME,
+            product: None,
+            tool: "wipe",
+            risk: RiskClass::Destructive,
+            origin: "upstream:a",
+            definition: "0123456789abcdef",
+            unredacted: false,
+            arguments,
+            summary: "{…}",
+            preview: None,
+        }
+    }
+
+    /// Both steps one after the other.
+    async fn stand(
+        book: &Approvals,
+        subject: Subject<'_>,
+        answers: Option<&Answers>,
+        can_ask: bool,
+    ) -> Result<Standing, ApprovalError> {
+        match book.settled(&subject, answers, can_ask).await? {
+            Some(standing) => Ok(standing),
+            None => book.ask(subject, can_ask).await,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_yes_is_for_the_tenant_the_product_the_redaction_and_the_definition_that_were_shown() {
+        let (book, _) = book();
+        let (asker, boss) = (who("key:a"), who("local:boss"));
+        let args = arguments(r#"{"a": 1}"#);
+        let asked = subject(&asker, &args);
+        let id = pending_id(&book, &asker, &args).await;
+        book.grant(&id, &boss).await.unwrap();
+        let elsewhere = TenantId::new("other").unwrap();
+        for other in [
+            Subject { tenant: &elsewhere, ..asked },
+            Subject { product: Some("oncall"), ..asked },
+            Subject { unredacted: true, ..asked },
+            Subject { definition: "another", ..asked },
+        ] {
+            let stands = stand(&book, other, None, false).await.unwrap();
+            assert!(matches!(&stands, Standing::Pending { id: another } if *another != id), "{stands:?}");
+        }
+        assert!(matches!(stand(&book, asked, None, false).await.unwrap(), Standing::Approved(_)));
+        let listed = book.list().await.unwrap();
+        assert!(listed.iter().any(|r| r.unredacted) && listed.iter().any(|r| r.product.as_deref() == Some("oncall")));
+        let Standing::Ask { requests, .. } =
+            stand(&book, Subject { product: Some("oncall"), unredacted: true, ..asked }, None, true).await.unwrap()
+        else {
+            panic!("the user is asked")
+        };
+        let message = requests[0].1.params["message"].as_str().unwrap();
+        for part in ["tenant default", "product oncall", "of upstream:a", "definition 0123456789ab", "without redaction"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_is_asked_about_what_is_not_shown() {
+        let (book, _) = book();
+        let asker = who("key:a");
+        let args = arguments("{}");
+        let fits = "x".repeat(ASKED);
+        let stands = stand(&book, Subject { summary: &fits, ..subject(&asker, &args) }, None, true).await.unwrap();
+        let Standing::Ask { requests, .. } = stands else { panic!("{stands:?}") };
+        assert!(requests[0].1.params["message"].as_str().unwrap().contains(&fits));
+        let longer = format!("{fits}y");
+        let stands = stand(&book, Subject { summary: &longer, ..subject(&asker, &args) }, None, true).await.unwrap();
+        assert!(matches!(stands, Standing::Pending { .. }), "{stands:?}");
+        assert_eq!(book.list().await.unwrap()[0].summary, longer, "an operator sees all of it");
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_and_the_end_is_shown() {
+        let text = format!("{}{}", "ä".repeat(100), "the end");
+        assert_eq!(abridged(&text, 107), text);
+        let short = abridged(&text, 40);
+        assert_eq!(short, format!("{} [… 67 more characters …] {}the end", "ä".repeat(30), "ä".repeat(3)));
     }
 
     async fn pending_id(book: &Approvals, principal: &PrincipalId, arguments: &Map<String, Value>) -> String {
-        match book.stand(subject(principal, arguments), None, false).await.unwrap() {
+        match stand(book, subject(principal, arguments), None, false).await.unwrap() {
             Standing::Pending { id } => id,
             other => panic!("{other:?}"),
         }
@@ -491,7 +672,7 @@ mod tests {
         assert_ne!(pending_id(&book, &asker, &other).await, id);
         assert_ne!(pending_id(&book, &who("key:b"), &args).await, id);
         let reordered = arguments(r#"{"b": [true], "a": 1}"#);
-        let stands = book.stand(subject(&asker, &reordered), None, false).await.unwrap();
+        let stands = stand(&book, subject(&asker, &reordered), None, false).await.unwrap();
         assert!(matches!(stands, Standing::Approved(Yes::Operator { .. })), "{stands:?}");
         assert_eq!(pending_id(&book, &asker, &args).await, id, "used up: the next call asks anew");
     }
@@ -503,12 +684,12 @@ mod tests {
         let args = arguments("{}");
         let id = pending_id(&book, &asker, &args).await;
         book.deny(&id, &boss).await.unwrap();
-        assert!(matches!(book.stand(subject(&asker, &args), None, true).await.unwrap(), Standing::Refused { .. }));
+        assert!(matches!(stand(&book, subject(&asker, &args), None, true).await.unwrap(), Standing::Refused { .. }));
         clock.advance(Duration::from_mins(16));
         assert_eq!(pending_id(&book, &asker, &args).await, id, "the no has ended");
         book.grant(&id, &boss).await.unwrap();
         clock.advance(Duration::from_mins(16));
-        assert!(matches!(book.stand(subject(&asker, &args), None, false).await.unwrap(), Standing::Pending { .. }));
+        assert!(matches!(stand(&book, subject(&asker, &args), None, false).await.unwrap(), Standing::Pending { .. }));
         assert!(matches!(book.grant("nothing-here", &boss).await, Err(ApprovalError::NotFound(_))));
     }
 
@@ -523,7 +704,7 @@ mod tests {
         for _ in 0..16 {
             let (book, asker, args) = (book.clone(), asker.clone(), args.clone());
             racing.push(tokio::spawn(async move {
-                matches!(book.stand(subject(&asker, &args), None, false).await, Ok(Standing::Approved(_)))
+                matches!(stand(&book, subject(&asker, &args), None, false).await, Ok(Standing::Approved(_)))
             }));
         }
         let mut through = 0;
@@ -538,14 +719,14 @@ mod tests {
         let (book, _) = book();
         let asker = who("key:a");
         let args = arguments(r#"{"x": 1}"#);
-        let Standing::Ask { state, .. } = book.stand(subject(&asker, &args), None, true).await.unwrap() else { panic!() };
+        let Standing::Ask { state, .. } = stand(&book, subject(&asker, &args), None, true).await.unwrap() else { panic!() };
         let answer = |action: &str, content: Value, state: &Value| Answers {
             responses: [(QUESTION.to_owned(), json!({"action": action, "content": content}))].into(),
             state: Some(state.clone()),
         };
         let stands = |answers: Answers| {
             let (book, asker, args) = (book.clone(), asker.clone(), args.clone());
-            async move { book.stand(subject(&asker, &args), Some(&answers), true).await.unwrap() }
+            async move { stand(&book, subject(&asker, &args), Some(&answers), true).await.unwrap() }
         };
         assert!(matches!(stands(answer("accept", json!({"approve": true}), &state)).await, Standing::Approved(Yes::Client)));
         for (action, content) in [
@@ -557,7 +738,8 @@ mod tests {
         ] {
             assert!(matches!(stands(answer(action, content, &state)).await, Standing::Refused { .. }));
         }
-        let foreign = json!({APPROVED: {"asked": binding(&asker, "wipe", &arguments(r#"{"x": 2}"#))}});
+        let other = arguments(r#"{"x": 2}"#);
+        let foreign = json!({APPROVED: {"asked": binding(&subject(&asker, &other))}});
         assert!(matches!(stands(answer("accept", json!({"approve": true}), &foreign)).await, Standing::Ask { .. }));
         let forged = json!({"approve": true});
         assert!(matches!(stands(answer("accept", json!({"approve": true}), &forged)).await, Standing::Ask { .. }));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use portcullis_identity::Transport;
-use portcullis_model::{CallerToken, Principal, PrincipalId, TraceContext};
+use portcullis_model::{CallerToken, Principal, PrincipalId, Timestamp, TraceContext};
 use portcullis_policy::{Permit, Product};
 use portcullis_ports::{Answers, Arguments, ClientAbilities};
 
@@ -24,6 +24,8 @@ pub struct Caller {
     pub(crate) product: Option<Arc<Product>>,
     /// The token it came with, closed; for sources that are asked in its own name.
     pub(crate) token: Option<CallerToken>,
+    /// When the credential ends by itself.
+    pub(crate) ends_at: Option<Timestamp>,
     /// Headers of its request that may be handed on to other servers.
     pub(crate) headers: Arc<ClientHeaders>,
     pub(crate) meter: Arc<Meter>,
@@ -58,6 +60,7 @@ impl Caller {
             session: None,
             product: None,
             token: None,
+            ends_at: None,
             headers: Arc::default(),
             meter: Arc::default(),
         }
@@ -84,9 +87,9 @@ impl Caller {
     }
 
     /// The permit within the product the caller came through, with its token.
-    pub(crate) fn confine(&self, permit: Permit) -> Permit {
+    pub(crate) fn confine(&self, permit: &Permit) -> Permit {
         match &self.product {
-            Some(product) => product.narrow(&permit).carrying(self.token.as_ref()),
+            Some(product) => product.narrow(permit).carrying(self.token.as_ref()),
             None => permit.carrying(self.token.as_ref()),
         }
     }

@@ -47,6 +47,7 @@ pub struct Catalogue {
     completer: Option<Arc<dyn Completer>>,
     instructions: Arc<str>,
     guide: Option<Guide>,
+    sanitizer: Sanitizer,
 }
 
 impl std::fmt::Debug for Catalogue {
@@ -71,9 +72,10 @@ impl CatalogueBuilder {
         Self::default()
     }
 
-    /// Sets the rules for text in arguments; for the tools registered after it.
+    /// Sets the rules for text in arguments: of the tools registered after it, of prompts, of resources and completions.
     #[must_use]
     pub fn sanitizer(mut self, sanitizer: Sanitizer) -> Self {
+        self.catalogue.sanitizer = sanitizer.clone();
         self.sanitizer = sanitizer;
         self
     }
@@ -151,6 +153,10 @@ impl CatalogueBuilder {
         Taken {
             tools: self.catalogue.tools.keys().cloned().collect(),
             prompts: self.catalogue.prompts.keys().map(ToString::to_string).collect(),
+            addresses: {
+                let fixed = self.catalogue.resources().into_iter().map(|resource| resource.uri.to_string());
+                fixed.chain(self.catalogue.templates().into_iter().map(|family| family.uri_template.to_string())).collect()
+            },
         }
     }
 
@@ -226,8 +232,14 @@ impl Catalogue {
         self.prompts.values().map(|p| p.spec())
     }
 
+    /// The rules for text from callers that no schema speaks about.
+    pub(crate) fn sanitizer(&self) -> &Sanitizer {
+        &self.sanitizer
+    }
+
     pub(crate) fn reader(&self, uri: &str) -> Option<&Arc<dyn ResourceReader>> {
-        self.readers.iter().find(|r| r.owns(uri))
+        // A fixed address is its maker's, whosever template would fit it too.
+        self.readers.iter().find(|r| r.keeps(uri)).or_else(|| self.readers.iter().find(|r| r.owns(uri)))
     }
 
     pub(crate) fn reader_of_template(&self, template: &str) -> Option<&Arc<dyn ResourceReader>> {
@@ -244,13 +256,11 @@ impl Catalogue {
 
     /// The family a resource belongs to: its template, or its own fixed address. Bounded in number, whatever is asked for.
     pub(crate) fn family(&self, uri: &str) -> String {
-        let templates = self.templates();
-        let template = templates.iter().find(|template| is_member(&template.uri_template, uri));
-        let fixed = || self.resources().into_iter().find(|resource| &*resource.uri == uri);
-        match template {
-            Some(template) => template.uri_template.to_string(),
-            None => fixed().map_or_else(|| "*".to_owned(), |resource| resource.uri.to_string()),
+        if let Some(fixed) = self.resources().into_iter().find(|resource| &*resource.uri == uri) {
+            return fixed.uri.to_string();
         }
+        let template = self.templates().into_iter().find(|template| is_member(&template.uri_template, uri));
+        template.map_or_else(|| "*".to_owned(), |template| template.uri_template.to_string())
     }
 
     pub(crate) fn completer(&self) -> Option<&Arc<dyn Completer>> {
@@ -264,7 +274,7 @@ impl Catalogue {
 
     /// Whether there is a resource whose changes are announced.
     pub(crate) fn announces(&self) -> bool {
-        self.readers.iter().any(|reader| reader.resources().iter().any(|resource| reader.announces(&resource.uri)))
+        self.readers.iter().any(|reader| reader.announces_any())
     }
 
     /// Whether there are resources at all.

@@ -1,15 +1,31 @@
 //! The entrance: who is calling, through which product, and the refusal of those who are nobody.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use portcullis_guard::{ClientFault, Released};
 use portcullis_identity::{Accepted, Door, IdentityRefusal, Presented};
-use portcullis_model::{Fault, FaultCode, TraceContext};
+use portcullis_model::{Fault, FaultCode, TenantId, TraceContext};
 use portcullis_policy::Refusal;
 
 use crate::Caller;
-use crate::gate::{Gateway, unknown};
+use crate::admission::{Knock, Turned};
+use crate::gate::{Gateway, Stop, unknown};
 use crate::record::RoadEnd;
+
+/// How often it is looked whether who holds a stream open would still be let in.
+const LOOK: Duration = Duration::from_millis(400);
+
+/// A sender of telemetry that is not let in.
+#[derive(Debug)]
+pub struct RefusedSender {
+    /// The rule, for the record.
+    pub rule: &'static str,
+    /// What the sender is told.
+    pub fault: Fault,
+    /// How long it has to wait from now on, where it did not have to before; for a record of its own.
+    pub lockout: Option<Duration>,
+}
 
 impl Gateway {
     /// Step 1: who is calling. Failures are audited here, and successes once in a while; the face answers 401 or
@@ -18,13 +34,72 @@ impl Gateway {
     /// # Errors
     /// The refusal, without saying more than the caller may know.
     pub async fn identify(&self, presented: &Presented<'_>) -> Result<Caller, Released<ClientFault>> {
-        if let Some(peer) = presented.peer
-            && let Err(turned) = self.admission.admit_address(peer.ip())
-        {
-            return Err(self.stranger(presented, turned.rule, &turned.fault));
+        let knocked = |turned: Turned| self.stranger(presented, turned.rule, &turned.fault);
+        let first = Self::counts_first(presented);
+        if first {
+            self.knock(presented, Knock::Caller).map_err(knocked)?;
         }
         let identified = self.identity.accept(presented).await;
+        if !first && identified.is_err() {
+            self.knock(presented, Knock::Caller).map_err(knocked)?;
+        }
         self.receive(presented, identified)
+    }
+
+    /// Whether a request counts for its address before anybody looks at its credential. Behind a proxy all have one address:
+    /// there only what is refused counts, and what is slow to look at, or one flood would keep everybody out.
+    fn counts_first(presented: &Presented<'_>) -> bool {
+        !presented.forwarded || presented.holds_chosen_secret()
+    }
+
+    fn knock(&self, presented: &Presented<'_>, knock: Knock) -> Result<(), Turned> {
+        let knock = match knock {
+            Knock::Caller if presented.forwarded => Knock::Forwarded,
+            Knock::Probe if presented.forwarded => Knock::ForwardedProbe,
+            other => other,
+        };
+        presented.peer.map_or(Ok(()), |peer| self.admission.admit_address(peer.ip(), knock))
+    }
+
+    /// Who sends telemetry. Only what is refused counts for the address, and what is slow to look at: collectors send often.
+    ///
+    /// # Errors
+    /// The rule for the record and the fault for the sender. Nothing is recorded here: the listener of senders does.
+    pub async fn identify_sender(&self, presented: &Presented<'_>) -> Result<TenantId, RefusedSender> {
+        let knocked = |turned: Turned| RefusedSender { rule: turned.rule, fault: turned.fault, lockout: None };
+        let first = presented.holds_chosen_secret();
+        if first {
+            self.knock(presented, Knock::Sender).map_err(knocked)?;
+        }
+        match self.identity.identify_ingest(presented).await {
+            Ok(tenant) => Ok(tenant),
+            Err(refusal) => {
+                if !first {
+                    self.knock(presented, Knock::Sender).map_err(knocked)?;
+                }
+                Err(RefusedSender { rule: refusal.rule(), fault: refusal.fault(), lockout: refusal.lockout })
+            }
+        }
+    }
+
+    /// Whether somebody without a credential may be told that the server lives: as often as its address may knock.
+    ///
+    /// # Errors
+    /// The refusal, recorded.
+    pub fn admit_probe(&self, presented: &Presented<'_>) -> Result<(), Released<ClientFault>> {
+        self.knock(presented, Knock::Probe).map_err(|turned| self.stranger(presented, turned.rule, &turned.fault))
+    }
+
+    /// Whether the caller would still be let in with the credential it came with; for what stays open longer than a request.
+    pub fn still_admits(&self, caller: &Caller) -> bool {
+        self.identity.still_accepts(&caller.principal, caller.ends_at)
+    }
+
+    /// Ends when the caller would not be let in any more: within a second of it, beside the half second keys are looked at.
+    pub async fn until_refused(&self, caller: &Caller) {
+        while self.still_admits(caller) {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// The same at the admin listener: who wants to administer or to scrape, by a credential that opens one of `doors`.
@@ -32,13 +107,16 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::identify`].
     pub async fn identify_admin(&self, presented: &Presented<'_>, doors: &[Door]) -> Result<Caller, Released<ClientFault>> {
-        if let Some(peer) = presented.peer
-            && let Err(turned) = self.admission.admit_address(peer.ip())
-        {
-            return Err(self.stranger(presented, turned.rule, &turned.fault));
+        let knocked = |turned: Turned| self.stranger(presented, turned.rule, &turned.fault);
+        let first = Self::counts_first(presented);
+        if first {
+            self.knock(presented, Knock::Caller).map_err(knocked)?;
         }
         // A token that could be exchanged for sources is of no use to an administrator.
         let identified = self.identity.identify_admin(presented, doors).await.map(Accepted::from);
+        if !first && identified.is_err() {
+            self.knock(presented, Knock::Caller).map_err(knocked)?;
+        }
         self.receive(presented, identified)
     }
 
@@ -48,11 +126,17 @@ impl Gateway {
         presented: &Presented<'_>,
         identified: Result<Accepted, IdentityRefusal>,
     ) -> Result<Caller, Released<ClientFault>> {
-        let Accepted { principal, token } = match identified {
+        let Accepted { principal, token, ends_at } = match identified {
             Ok(accepted) => accepted,
-            Err(refusal) => return Err(self.stranger(presented, refusal.rule(), &refusal.fault())),
+            Err(refusal) => {
+                let told = self.stranger(presented, refusal.rule(), &refusal.fault());
+                if let Some(wait) = refusal.lockout {
+                    self.record_stranger(&RoadEnd::of_lockout(presented.transport, presented.peer, wait));
+                }
+                return Err(told);
+            }
         };
-        let caller = Caller { token, ..Caller::new(principal, presented.transport, presented.peer) };
+        let caller = Caller { token, ends_at, ..Caller::new(principal, presented.transport, presented.peer) };
         if self.acquaintances.first_in_a_while(&caller) {
             let mut journey = self.begin(&caller, "authenticate", "", &TraceContext::default());
             journey.note(|end| {
@@ -82,11 +166,14 @@ impl Gateway {
 
     /// Records that somebody unknown was refused.
     fn stranger(&self, presented: &Presented<'_>, rule: &str, fault: &Fault) -> Released<ClientFault> {
-        let end = RoadEnd::of_stranger(presented.transport, presented.peer, rule, fault);
-        if let Err(reason) = self.recorder.record(&end) {
+        self.record_stranger(&RoadEnd::of_stranger(presented.transport, presented.peer, rule, fault));
+        self.releaser.fault(fault)
+    }
+
+    fn record_stranger(&self, end: &RoadEnd) {
+        if let Err(reason) = self.recorder.record(end) {
             tracing::error!(%reason, "the audit record of a failed authentication could not be written");
         }
-        self.releaser.fault(fault)
     }
 
     /// Releases a fault of the face itself (malformed message, unknown session) and records it.
@@ -94,6 +181,17 @@ impl Gateway {
     pub fn refuse_request(&self, caller: &Caller, method: &'static str, rule: &str, fault: Fault) -> Released<ClientFault> {
         let journey = self.begin(caller, method, "", &TraceContext::default());
         self.refuse(caller, journey, Arc::from(rule), &fault)
+    }
+
+    /// The same for a refusal that stands in the place of a call: it counts against the caller's rate like the call would,
+    /// and beyond the rate that is what the caller is told, with `false`.
+    pub fn refuse_call(&self, caller: &Caller, method: &'static str, rule: &str, fault: Fault) -> (Released<ClientFault>, bool) {
+        let admitted = self.admission.admit_now(&caller.principal.id, &caller.principal.tenant);
+        match Self::note_rate(caller, admitted) {
+            Ok(_place) => (self.refuse_request(caller, method, rule, fault), true),
+            Err(Stop::Refused(rule, fault)) => (self.refuse_request(caller, method, &rule, fault), false),
+            Err(Stop::Failed(fault)) => (self.refuse_request(caller, method, rule, fault), false),
+        }
     }
 
     /// Releases a fault for a request that never had a caller.

@@ -65,6 +65,10 @@ impl Exchange for Releasing<'_> {
         self.abilities
     }
 
+    fn outgoing(&self, value: Value) -> Value {
+        self.releaser.outgoing(self.permit, value)
+    }
+
     fn header(&self, name: &str) -> Option<&Secret> {
         self.headers.get(name)
     }

@@ -21,16 +21,18 @@ use portcullis_guard::{ClientFault, Released, Releaser};
 use portcullis_identity::Identity;
 use portcullis_model::{Fault, FaultCode, ToolSpec, TraceContext};
 use portcullis_policy::{Asked, Budget, Decision, ExternalPolicy, Permit, Policies, Products, Refusal};
-use portcullis_ports::{Answers, Arguments, ClientAbilities, Outcome};
+use portcullis_ports::{Answers, Arguments, ClientAbilities, Outcome, wants_dry_run};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::admission::{Admitted, Turned};
 use crate::approvals;
 use crate::caller::Acquaintances;
 use crate::catalogue::ToolEntry;
 use crate::exchange::{Releasing, Voice};
+use crate::foresight::Foresight;
 use crate::guide::CALL_TOOL;
+use crate::profiles;
 use crate::record::Journey;
 use crate::steps::{Approval, Deed, MayAsk};
 use crate::{Admission, Approvals, CallRequest, Caller, Catalogue, Profiles, Recorder};
@@ -74,6 +76,7 @@ pub struct Gateway {
     pub(crate) recorder: Arc<dyn Recorder>,
     pub(crate) budget: Budget,
     changed: watch::Sender<u64>,
+    updated: broadcast::Sender<Arc<str>>,
 }
 
 /// Catalogue, policies and products change together, so that a rule never meets a catalogue it was not checked against.
@@ -155,6 +158,7 @@ impl Gateway {
             recorder: parts.recorder,
             budget: parts.budget,
             changed,
+            updated: broadcast::Sender::new(UPDATES),
         }
     }
 
@@ -168,6 +172,17 @@ impl Gateway {
     /// Wakes whenever the catalogue changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Says that a resource changed, to those who watch it.
+    pub fn resource_updated(&self, uri: &str) {
+        // Nobody may be listening.
+        let _ = self.updated.send(Arc::from(uri));
+    }
+
+    /// Addresses of resources that changed. Whoever falls behind is told so, and takes it that all did.
+    pub fn updates(&self) -> broadcast::Receiver<Arc<str>> {
+        self.updated.subscribe()
     }
 
     /// Instructions for a model.
@@ -225,7 +240,7 @@ impl Gateway {
         };
         let spec = entry.tool.spec();
         journey.note(|end| end.risk = Some(spec.risk));
-        self.admission.admit_tool(&principal.id, spec.name.as_str(), spec.risk)?;
+        self.admission.admit_tool(&principal.id, spec.name.as_str(), spec.risk).await?;
         // 4. Validate.
         let checked = entry.schema.accept(&arguments).map_err(|fault| Stop::refused("argument-schema", fault))?;
         if let Cow::Owned(Value::Object(cleaned)) = checked {
@@ -240,16 +255,22 @@ impl Gateway {
                 Stop::Refused(rule, fault)
             })?;
         let permit = outer.as_ref().map_or_else(|| permit.clone(), |outer| permit.within(outer));
+        // What would be, instead of what shall be: the same rules, without a person's yes.
+        let dry = entry.tool.previews() && wants_dry_run(&request.arguments);
+        let foresight = Foresight { house: &house, caller, tool: &*entry.tool, outer: outer.as_ref() };
         let deed = Deed {
             answers: request.answers.as_ref(),
             abilities: request.abilities,
             unredacted: request.unredacted,
-            ..Deed::call(spec, &request.arguments)
+            foresight: entry.tool.previews().then_some(&foresight),
+            dry,
+            ..Deed::call(&*entry.tool, &request.arguments)
         };
         let cleared = self.clear(permit.carrying(caller.token.as_ref()), &deed, journey).await?;
         let (permit, bare) = (cleared.permit, cleared.bare);
         // 6. Run.
         let ran = match cleared.approval {
+            Approval::Go { .. } if dry => self.dry_run(&foresight, &permit, &request.arguments, journey).await,
             Approval::Ask { requests, state } => Ok(Outcome::asking(requests, Some(state))),
             Approval::Go { answers, binding } => {
                 let exchange = self.exchange(caller, &permit, voice, answers, request.abilities);
@@ -261,19 +282,16 @@ impl Gateway {
         // 7. Release.
         if let Ok(Outcome::Complete(output)) = &ran {
             let (sources, failed) = (output.sources.clone(), output.failed);
-            let touched = sources.iter().map(|source| &**source);
+            let asked = profiles::asked(&permit);
+            let touched = sources.iter().chain(&asked).map(|source| &**source);
             self.profiles.learn(&principal.id, spec.name.as_str(), &request.arguments.0, touched);
             journey.note(|end| {
                 end.sources = sources;
                 end.code = failed.then_some(FaultCode::BackendFailed);
             });
         }
-        let released = if bare {
-            ran.and_then(|outcome| self.releaser.outcome_unredacted(&permit, outcome))
-        } else {
-            ran.and_then(|outcome| self.releaser.outcome(&permit, outcome))
-        };
-        released.map_err(Stop::Failed)
+        let release = if bare { Releaser::outcome_unredacted } else { Releaser::outcome };
+        ran.and_then(|outcome| release(&self.releaser, &permit, outcome)).map_err(Stop::Failed)
     }
 
     pub(crate) fn begin(&self, caller: &Caller, method: &'static str, target: &str, trace: &TraceContext) -> Journey {
@@ -337,7 +355,9 @@ impl Gateway {
             end.allowed = false;
             end.rule = rule;
             end.code = Some(fault.code());
-            end.note = fault.internal().map(str::to_owned);
+            if let Some(internal) = fault.internal() {
+                end.add_note(internal);
+            }
         });
         if let Err(reason) = recorded {
             tracing::error!(%reason, "the audit record of a refusal could not be written");
@@ -353,8 +373,8 @@ impl Gateway {
             }
             Err(fault) => {
                 end.code = Some(fault.code());
-                end.note = fault.internal().map(str::to_owned).or(end.note.take());
                 if let Some(internal) = fault.internal() {
+                    end.add_note(internal);
                     tracing::warn!(target: "portcullis::gate", code = fault.code().as_str(), internal, "a call failed");
                 }
             }
@@ -373,6 +393,9 @@ impl Gateway {
         })
     }
 }
+
+/// Announced changes a listener may be behind.
+const UPDATES: usize = 256;
 
 /// Bytes of answer text that make one token, roughly: what the daily budget counts with.
 const BYTES_PER_TOKEN: u64 = 4;

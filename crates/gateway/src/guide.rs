@@ -68,9 +68,12 @@ fn fits(pattern: &str, name: &str) -> bool {
 
 /// What a tool's entry in a listing costs, in estimated tokens.
 pub(crate) fn cost(spec: &ToolSpec) -> usize {
+    if let Some(shown) = &spec.shown {
+        return tokens::estimate(&shown.to_string()) + tokens::estimate(spec.name.as_str());
+    }
     let mut entry = json!({
         "name": spec.name.as_str(), "title": &*spec.title, "description": &*spec.description,
-        "inputSchema": without_kinds(&spec.input_schema),
+        "inputSchema": shown_schema(spec),
         "annotations": {"title": &*spec.title, "readOnlyHint": spec.risk == RiskClass::Read,
             "destructiveHint": spec.risk == RiskClass::Destructive, "idempotentHint": spec.idempotent, "openWorldHint": spec.open_world},
     });
@@ -78,6 +81,13 @@ pub(crate) fn cost(spec: &ToolSpec) -> usize {
         members.insert("outputSchema".into(), Value::clone(schema));
     }
     tokens::estimate(&entry.to_string())
+}
+
+/// The schema of the arguments as a client is shown it. What came from elsewhere is shown as its maker wrote it, and may say
+/// more than what arguments are checked against.
+fn shown_schema(spec: &ToolSpec) -> Value {
+    let shown = spec.shown.as_ref().and_then(|shown| shown.get("inputSchema")).filter(|schema| schema.is_object());
+    shown.cloned().unwrap_or_else(|| Value::Object(without_kinds(&spec.input_schema)))
 }
 
 /// A tool the gate answers itself. Its entry carries the description and the schema; nothing runs it.
@@ -120,7 +130,7 @@ impl Guide {
     /// Takes in the words of the tools there are.
     pub(crate) fn learn<'a>(&mut self, specs: impl Iterator<Item = &'a Arc<ToolSpec>>) {
         self.known = specs.filter(|spec| !is_name_of_guide(spec)).cloned().collect();
-        let arguments: Vec<String> = self.known.iter().map(|spec| argument_words(&spec.input_schema)).collect();
+        let arguments: Vec<String> = self.known.iter().map(|spec| argument_words(&shown_schema(spec))).collect();
         self.lexicon = Lexicon::build(self.known.iter().zip(&arguments).map(|(spec, arguments)| {
             [
                 Field { weight: 2.5, text: spec.name.as_str() },
@@ -306,7 +316,7 @@ impl House {
         let found = self.catalogue.tool(name).map(|entry| entry.tool.spec());
         let Some(spec) = found.filter(|spec| self.visible(caller, spec)) else { return Err(unknown("tool", name)) };
         let mut card = json!({"name": name, "title": &*spec.title, "description": &*spec.description,
-            "risk": spec.risk.as_str(), "inputSchema": without_kinds(&spec.input_schema)});
+            "risk": spec.risk.as_str(), "inputSchema": shown_schema(spec)});
         if let (Some(schema), Some(members)) = (&spec.output_schema, card.as_object_mut()) {
             members.insert("outputSchema".into(), Value::clone(schema));
         }
@@ -380,6 +390,18 @@ mod tests {
         ] {
             assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn what_is_shown_is_what_it_costs() {
+        let mut tool = find_spec().unwrap();
+        let before = cost(&tool);
+        // Arguments are checked against next to nothing, and the listing holds all of it.
+        tool.input_schema = Arc::new(json!({"type": "object"}));
+        let large = json!({"type": "object", "properties": {"a": {"$ref": "#/nowhere", "description": "word ".repeat(40_000)}}});
+        tool.shown = Some(Arc::new(json!({"name": "far", "inputSchema": large})));
+        assert!(cost(&tool) > before + 20_000, "{} tokens", cost(&tool));
+        assert_eq!(shown_schema(&tool), large);
     }
 
     #[test]

@@ -7,8 +7,10 @@ mod admission;
 mod approvals;
 mod caller;
 mod catalogue;
+mod definition;
 mod entrance;
 mod exchange;
+mod foresight;
 pub mod gate;
 mod guide;
 mod lists;
@@ -19,10 +21,13 @@ mod second_door;
 mod steps;
 
 pub use administration::OperationRequest;
-pub use admission::{Admission, GateLoad, Holder, LedgerError, LimitSettings, Rate, RateState, TokenLedger};
+pub use admission::{
+    Admission, GateLoad, Holder, LedgerError, LimitSettings, Rate, RateState, SharedRates, SharedState, Sharing, TokenLedger,
+};
 pub use approvals::{ApprovalError, ApprovalRecord, ApprovalSettings, ApprovalState, Approvals};
 pub use caller::{CallRequest, Caller, GetPrompt, LookupRequest};
 pub use catalogue::{Catalogue, CatalogueBuilder, CatalogueError};
+pub use entrance::RefusedSender;
 pub use exchange::{ClientHeaders, Voice};
 pub use gate::{Gateway, GatewayParts};
 pub use guide::{CALL_TOOL, Exposure, FIND_TOOLS};

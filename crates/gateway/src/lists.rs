@@ -73,11 +73,12 @@ impl Gateway {
         house.catalogue.tool(name).is_some_and(|entry| house.visible(caller, entry.tool.spec()))
     }
 
-    /// Whether somebody may call a tool, by the question listing and calling ask. No permit comes of it: a face uses it to
-    /// say which scope a client lacks.
-    pub fn would_allow(&self, principal: &Principal, tool: &str) -> bool {
+    /// Whether `principal` in the place of the caller, through the product the caller came through, may call a tool, by the
+    /// question listing and calling ask. No permit comes of it: a face uses it to say which scope a client lacks.
+    pub fn would_allow(&self, caller: &Caller, principal: &Principal, tool: &str) -> bool {
         let house = self.house.load();
-        house.catalogue.tool(tool).is_some_and(|entry| house.policies.decide_call(principal, entry.tool.spec()).allowed)
+        let decide = |spec| house.policies.decide_call_within(caller.product.as_deref(), principal, spec);
+        house.catalogue.tool(tool).is_some_and(|entry| decide(entry.tool.spec()).allowed)
     }
 
     /// Whether any resource can be watched: where none can, subscriptions are not offered.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portcullis_identity::Transport;
 use portcullis_model::{Fault, FaultCode, Principal, RiskClass};
@@ -52,9 +52,20 @@ pub struct RoadEnd {
     pub redactions: Vec<(&'static str, u64)>,
     /// Trace id of the request.
     pub trace_id: Option<String>,
+    /// The record is of this alone: whoever failed to prove who it is has to wait this long from now on.
+    pub lockout: Option<Duration>,
 }
 
 impl RoadEnd {
+    /// Adds a few words for the operator to those that are there already: nothing noted on the way is lost.
+    pub(crate) fn add_note(&mut self, words: impl Into<String>) {
+        let words = words.into();
+        self.note = Some(match self.note.take() {
+            Some(before) => format!("{before}; {words}"),
+            None => words,
+        });
+    }
+
     /// The end of somebody who never became a caller.
     pub(crate) fn of_stranger(transport: Transport, peer: Option<SocketAddr>, rule: &str, fault: &Fault) -> Self {
         Self {
@@ -86,7 +97,13 @@ impl RoadEnd {
             sources: Vec::new(),
             redactions: Vec::new(),
             trace_id: None,
+            lockout: None,
         }
+    }
+
+    /// A stranger has to wait from now on.
+    pub(crate) fn of_lockout(transport: Transport, peer: Option<SocketAddr>, wait: Duration) -> Self {
+        Self { lockout: Some(wait), rule: Arc::from("lockout"), ..Self::new(transport, peer, "lockout") }
     }
 }
 
@@ -178,8 +195,9 @@ impl Journey {
                 end.sources.push(reached);
             }
         }
+        // What the house saw first: the rest may be words of others, and a note is cut at its end.
         end.note = match (end.note.take(), self.trail.words()) {
-            (Some(note), Some(words)) => Some(format!("{note}; {words}")),
+            (Some(note), Some(words)) => Some(format!("{words}; {note}")),
             (note, words) => note.or(words),
         };
         self.recorder.record(&end)
@@ -191,7 +209,7 @@ impl Drop for Journey {
         if self.end.is_some() {
             self.note(|end| {
                 end.code = Some(FaultCode::Cancelled);
-                end.note = Some("the caller went away before the answer".into());
+                end.add_note("the caller went away before the answer");
             });
             if let Err(reason) = self.write() {
                 tracing::error!(%reason, "the audit record of a cancelled call could not be written");

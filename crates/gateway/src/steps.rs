@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 
-use portcullis_model::{Clock, Fault, FaultCode, RiskClass, SystemClock, ToolSpec};
+use portcullis_model::{Clock, Fault, FaultCode, RiskClass, SystemClock};
 use portcullis_policy::{Action, EXTERNAL_RULE, ExternalDecision, ExternalInput, ExternalTool, Permit};
-use portcullis_ports::{Answers, Arguments, ClientAbilities, InputRequest, Outcome, PromptOutput, ResourceOutput};
+use portcullis_ports::{Answers, Arguments, ClientAbilities, InputRequest, Outcome, PromptOutput, ResourceOutput, Tool};
 use serde_json::Value;
 
-use crate::approvals::{self, Standing, Subject, Yes};
+use crate::approvals::{self, ApprovalError, Standing, Subject, Yes};
+use crate::definition::Definition;
+use crate::foresight::Foresight;
 use crate::gate::{Gateway, Stop};
 use crate::profiles::{self, Judgement};
 use crate::record::Journey;
@@ -30,20 +32,34 @@ pub(crate) struct Deed<'a> {
     pub abilities: ClientAbilities,
     /// Whether the answer is wanted without redaction.
     pub unredacted: bool,
+    /// How to see what a call would do, where its tool can tell.
+    pub foresight: Option<&'a Foresight<'a>>,
+    /// Whether that is all that is wanted: then nothing is done, and nobody has to say yes.
+    pub dry: bool,
+    /// What it is that is called, read or rendered: an approval is bound to it.
+    pub definition: Definition<'a>,
 }
 
 impl<'a> Deed<'a> {
     /// A call of a tool; answers and abilities are added by who has them.
-    pub(crate) fn call(spec: &'a ToolSpec, arguments: &'a Arguments) -> Self {
+    pub(crate) fn call(tool: &'a dyn Tool, arguments: &'a Arguments) -> Self {
+        let spec = tool.spec();
+        let name = spec.name.as_str();
         Self {
             risk: spec.risk,
             category: spec.category.as_ref().map(|category| &*category.0),
-            ..Self::lookup(Action::Call, spec.name.as_str(), spec.name.as_str(), arguments)
+            ..Self::lookup(Action::Call, name, name, arguments, Definition::Tool(tool))
         }
     }
 
     /// A lookup, which reads.
-    pub(crate) fn lookup(action: Action, name: &'a str, habit: &'a str, arguments: &'a Arguments) -> Self {
+    pub(crate) fn lookup(
+        action: Action,
+        name: &'a str,
+        habit: &'a str,
+        arguments: &'a Arguments,
+        definition: Definition<'a>,
+    ) -> Self {
         Self {
             action,
             name,
@@ -54,6 +70,9 @@ impl<'a> Deed<'a> {
             answers: None,
             abilities: ClientAbilities::default(),
             unredacted: false,
+            foresight: None,
+            dry: false,
+            definition,
         }
     }
 
@@ -136,7 +155,7 @@ impl Gateway {
     }
 
     /// Asks the external policy, where there is one: it can only refuse, and so does everything but a clear answer of it.
-    async fn ask_outside(&self, permit: &Permit, deed: &Deed<'_>) -> Result<(), Stop> {
+    pub(crate) async fn ask_outside(&self, permit: &Permit, deed: &Deed<'_>) -> Result<(), Stop> {
         let Some(external) = &self.external else { return Ok(()) };
         let what =
             ExternalTool { name: deed.name.to_owned(), risk: deed.risk.as_str(), category: deed.category.map(str::to_owned) };
@@ -173,13 +192,13 @@ impl Gateway {
         let wish = journey.beside("bypass", |end| {
             end.allowed = true;
             end.rule = permit.rule().clone();
-            end.note = Some("an unredacted answer was asked for".into());
+            end.add_note("an unredacted answer was asked for");
         });
         if let Err(reason) = wish {
             let fault = Fault::new(FaultCode::Unavailable, "the audit log cannot be written, so nothing is shown unredacted");
             return Err(Stop::refused("unredacted", fault.with_internal(reason).with_retry_after(5)));
         }
-        journey.note(|end| end.note = Some("released without redaction".into()));
+        journey.note(|end| end.add_note("released without redaction"));
         Ok(true)
     }
 
@@ -190,7 +209,7 @@ impl Gateway {
             Judgement::Reported(deviations) => {
                 let described = profiles::described(&deviations);
                 tracing::warn!(target: "portcullis::gate", principal = %permit.principal_id(), habit = deed.habit, "{described}");
-                journey.note(|end| end.note = Some(described));
+                journey.note(|end| end.add_note(described));
                 Ok(permit)
             }
             Judgement::Refused(deviations) => Err(Stop::refused("behaviour-profile", profiles::refused(&deviations))),
@@ -209,23 +228,55 @@ impl Gateway {
         })
     }
 
+    /// Where a call that needs a yes stands. Whoever is to be asked is shown what would change.
+    async fn standing(
+        &self,
+        permit: &Permit,
+        deed: &Deed<'_>,
+        subject: Subject<'_>,
+        journey: &mut Journey,
+    ) -> Result<Result<Standing, ApprovalError>, Stop> {
+        let can_ask = deed.abilities.elicitation;
+        match self.approvals.settled(&subject, deed.answers, can_ask).await {
+            Ok(None) => {}
+            Ok(Some(standing)) => return Ok(Ok(standing)),
+            Err(error) => return Ok(Err(error)),
+        }
+        let mut shown = None;
+        if let Some(foresight) = deed.foresight {
+            let (text, sources) = self.shown(foresight, permit, deed.arguments).await;
+            journey.note(|end| end.sources.extend(sources));
+            shown = self.releaser.values(permit, vec![text]).map_err(Stop::Failed)?.into_inner().pop();
+        }
+        Ok(self.approvals.ask(Subject { preview: shown.as_deref(), ..subject }, can_ask).await)
+    }
+
     /// A person's yes, where the call needs one. Everything but a yes ends the call or asks for one.
     async fn approve(&self, permit: &Permit, deed: &Deed<'_>, journey: &mut Journey) -> Result<Approval, Stop> {
-        if deed.risk != RiskClass::Destructive && !permit.needs_approval() {
+        if deed.dry || (deed.risk != RiskClass::Destructive && !permit.needs_approval()) {
             return Ok(Approval::Go { answers: deed.answers.cloned(), binding: None });
         }
         let rendered = Value::Object(deed.arguments.0.clone()).to_string();
         let summary = self.releaser.values(permit, vec![rendered]).map_err(Stop::Failed)?.into_inner().pop().unwrap_or_default();
         let name = deed.bound_name();
+        let definition = deed.definition.digest();
+        let origin = deed.definition.origin();
         let subject = Subject {
             principal: permit.principal_id(),
+            tenant: &permit.principal().tenant,
+            product: permit.product().map(|product| &**product),
             tool: &name,
             risk: deed.risk,
+            origin: &origin,
+            definition: &definition,
+            unredacted: deed.unredacted,
             arguments: &deed.arguments.0,
             summary: &summary,
+            preview: None,
         };
-        let standing = self.approvals.stand(subject, deed.answers, deed.abilities.elicitation).await;
-        let note = |journey: &mut Journey, text: String| journey.note(|end| end.note = Some(text));
+        let binding = approvals::binding(&subject);
+        let standing = self.standing(permit, deed, subject, journey).await?;
+        let note = |journey: &mut Journey, text: String| journey.note(|end| end.add_note(text));
         match standing {
             Ok(Standing::Approved(yes)) => {
                 Self::about_approval(journey, "approval.use", true)?;
@@ -236,14 +287,13 @@ impl Gateway {
                         Yes::Operator { id, by } => format!("approved by {by} in request {id}"),
                     },
                 );
-                let binding = Some(approvals::binding(permit.principal_id(), &name, &deed.arguments.0));
-                Ok(Approval::Go { answers: approvals::unwrap_state(deed.answers.cloned()), binding })
+                Ok(Approval::Go { answers: approvals::unwrap_state(deed.answers.cloned()), binding: Some(binding) })
             }
             Ok(Standing::Ask { requests, state }) => {
                 Self::about_approval(journey, "approval.request", false)?;
                 journey.note(|end| {
                     end.rule = Arc::from("approval");
-                    end.note = Some("the user of the client is asked for approval".into());
+                    end.add_note("the user of the client is asked for approval");
                 });
                 Ok(Approval::Ask { requests, state })
             }

@@ -111,10 +111,15 @@ impl Completer for SourceCompleter {
     async fn complete(&self, permit: &Permit, kind: &CompletionKind, prefix: &str) -> Result<Vec<String>, Fault> {
         let candidates: Vec<String> = match (kind, self.window(permit)) {
             (CompletionKind::Fixed(words), _) => words.iter().map(ToString::to_string).collect(),
-            // Whoever offers it answers by itself.
-            (CompletionKind::Own, _) => Vec::new(),
-            (CompletionKind::Source, _) => self.sources.visible(permit).iter().map(|source| source.name().to_string()).collect(),
-            (_, None) => Vec::new(),
+            (CompletionKind::Source, _) => {
+                let visible = self.sources.visible(permit);
+                for source in &visible {
+                    permit.trail().reached(source.name().as_str());
+                }
+                visible.iter().map(|source| source.name().to_string()).collect()
+            }
+            // Whoever offers its own answers by itself.
+            (CompletionKind::Own, _) | (_, None) => Vec::new(),
             (CompletionKind::Service, Some(window)) => self.services(permit, window).await,
             (CompletionKind::Metric, Some(window)) => self.metrics(permit, window, prefix).await,
             (CompletionKind::LabelValue { label }, Some(window)) => self.label_values(permit, window, label, prefix).await,

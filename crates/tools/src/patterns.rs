@@ -90,7 +90,7 @@ async fn mine_one(
                 with_data = begins.and_then(|begins| TimeWindow::new(begins, window.end).ok()).or(baseline);
                 missing.extend(scanned.missing.map(|note| format!("baseline: {note}, so \"new\" may be wrong")));
             }
-            Err(fault) => missing.push(format!("the baseline could not be read: {}", fault.message())),
+            Err(fault) => missing.push(format!("the baseline could not be read: {}", fault.in_all_words())),
         }
     }
     let windows = Windows { current: filter.window.length(), baseline: with_data.map_or(Duration::ZERO, |w| w.length()) };

@@ -70,6 +70,16 @@ pub(crate) fn choice(words: &[&str], default: Option<&str>) -> Value {
     }
 }
 
+/// What a window is compared with; `times` is how many windows long the time is that `previous` reads. The gate counts it
+/// into the look-back of a call.
+pub(crate) fn compare(words: &[&str], times: u32) -> Value {
+    let mut schema = choice(words, Some("previous"));
+    if let (Some(object), true) = (schema.as_object_mut(), times > 1) {
+        object.insert("x-portcullis-baseline".to_owned(), json!(times));
+    }
+    schema
+}
+
 /// Yes or no, no by default.
 pub(crate) fn flag(description: &str) -> Value {
     if description.is_empty() {

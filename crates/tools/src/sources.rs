@@ -218,6 +218,7 @@ impl Sources {
         let bounded = permit.with_deadline_at_most(deadline);
         let runs = asked.into_iter().map(|source| {
             let name = source.name().clone();
+            permit.trail().reached(name.as_str());
             let run = question(source, bounded.clone());
             async move {
                 let outcome = tokio::time::timeout_at(deadline.into(), run).await.unwrap_or_else(|_| Err(too_slow(patience)));
@@ -252,12 +253,12 @@ fn settle<T>(name: &SourceName, outcome: &Result<Found<T>, Fault>) -> Coverage {
         }
         Ok(found) => Coverage::answered(name.clone(), found.has_data),
         Err(fault) if fault.code() == FaultCode::NoSource => {
-            Coverage { source: name.clone(), state: CoverageState::Skipped, reason: Some(fault.message().to_owned()) }
+            Coverage { source: name.clone(), state: CoverageState::Skipped, reason: Some(fault.in_all_words()) }
         }
         Err(fault) => {
             let reason = match fault.hint() {
-                Some(hint) => format!("{} ({hint})", fault.message()),
-                None => fault.message().to_owned(),
+                Some(hint) => format!("{} ({hint})", fault.in_all_words()),
+                None => fault.in_all_words(),
             };
             Coverage::failed(name.clone(), reason)
         }

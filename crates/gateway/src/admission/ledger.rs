@@ -62,6 +62,8 @@ struct Account {
     known: u64,
     /// Spent here and not yet told.
     unsettled: u64,
+    /// Whether the store was asked at all: what is spent before that says nothing about the day.
+    recalled: bool,
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +129,7 @@ impl TokenLedger {
                     && let Some(own) = today.accounts.get_mut(&holder)
                 {
                     own.known = total;
+                    own.recalled = true;
                     own.unsettled = own.unsettled.saturating_sub(account.unsettled);
                 }
             });
@@ -141,12 +144,16 @@ impl TokenLedger {
     pub async fn recall(&self, holder: impl Into<Holder>) -> Result<(), LedgerError> {
         let Some(store) = &self.store else { return Ok(()) };
         let holder = holder.into();
-        let day = self.with_today(|today| (!today.accounts.contains_key(&holder)).then_some(today.day));
+        let day = self.with_today(|today| (!today.accounts.get(&holder).is_some_and(|a| a.recalled)).then_some(today.day));
         let Some(day) = day else { return Ok(()) };
         let known = store.get(NAMESPACE, &holder.key(day)).await?.and_then(|e| number(&e.value)).unwrap_or(0);
         self.with_today(|today| {
             if today.day == day {
-                today.accounts.entry(holder).or_insert(Account { known, unsettled: 0 });
+                let account = today.accounts.entry(holder).or_default();
+                // A settlement in the meantime knows more.
+                if !account.recalled {
+                    *account = Account { known, recalled: true, ..*account };
+                }
             }
         });
         Ok(())
@@ -223,6 +230,22 @@ mod tests {
         assert_eq!(a.seconds_to_next_day(), u64::try_from(DAY).unwrap() - 50);
         clock.advance(Duration::from_hours(24));
         assert_eq!(a.spent(&who("key:x")), 0, "a new day");
+    }
+
+    #[tokio::test]
+    async fn what_is_spent_before_the_account_was_read_does_not_hide_it() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(5)));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+        let before = TokenLedger::shared(store.clone(), clock.clone());
+        before.spend(&who("key:x"), 100);
+        before.settle().await.unwrap();
+        let restarted = TokenLedger::shared(store, clock);
+        restarted.spend(&who("key:x"), 3);
+        restarted.recall(&who("key:x")).await.unwrap();
+        assert_eq!(restarted.spent(&who("key:x")), 103);
+        restarted.settle().await.unwrap();
+        restarted.recall(&who("key:x")).await.unwrap();
+        assert_eq!(restarted.spent(&who("key:x")), 103, "and is counted once");
     }
 
     #[tokio::test]

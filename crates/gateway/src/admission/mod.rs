@@ -5,6 +5,7 @@
 mod ledger;
 mod rates;
 mod settings;
+mod shared;
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -16,8 +17,10 @@ use portcullis_model::{Fault, FaultCode, Principal, PrincipalId, RiskClass, Tena
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use ledger::{Holder, LedgerError, TokenLedger};
-use rates::Buckets;
+use rates::{Buckets, Left};
 pub use settings::{LimitSettings, Rate};
+use shared::Held;
+pub use shared::{SharedRates, SharedState, Sharing};
 
 /// How much of its rate a principal has left, for the rate-limit headers of an HTTP face
 /// (draft-ietf-httpapi-ratelimit-headers).
@@ -34,7 +37,7 @@ pub struct RateState {
 /// The admission stage.
 #[derive(Debug)]
 pub struct Admission<C: Clock = DefaultClock> {
-    addresses: Buckets<IpAddr, C>,
+    addresses: Buckets<(IpAddr, Knock), C>,
     principals: Buckets<PrincipalId, C>,
     tools: Buckets<(PrincipalId, Arc<str>), C>,
     writes: Buckets<(PrincipalId, Arc<str>), C>,
@@ -45,6 +48,9 @@ pub struct Admission<C: Clock = DefaultClock> {
     all: Arc<Semaphore>,
     queue: Semaphore,
     ledger: Arc<TokenLedger>,
+    /// Where the rates of replicas are brought together. Those of addresses are not: what a stranger asks of one replica
+    /// before anybody knows it must not cost a trip to the store, nor an entry in it.
+    shared: Option<Arc<SharedRates>>,
     settings: LimitSettings,
 }
 
@@ -69,6 +75,21 @@ pub(crate) struct Admitted {
     _all: OwnedSemaphorePermit,
     /// What is left of the principal's rate.
     pub rate: RateState,
+}
+
+/// What an address is counted for. Apart from each other, so that none of them starves another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Knock {
+    /// Requests of a caller.
+    Caller,
+    /// Requests a proxy sent on: everybody behind it has one address.
+    Forwarded,
+    /// Senders of telemetry.
+    Sender,
+    /// Asking whether the server lives.
+    Probe,
+    /// The same through a proxy.
+    ForwardedProbe,
 }
 
 /// Why somebody was not admitted, with the rule for the record.
@@ -106,8 +127,40 @@ impl<C: Clock + Clone> Admission<C> {
             all: Arc::new(Semaphore::new(settings.concurrent as usize)),
             queue: Semaphore::new(settings.queue as usize),
             ledger,
+            shared: None,
             settings,
         }
+    }
+
+    /// The same with rates that hold over all replicas together.
+    #[must_use]
+    pub fn sharing(mut self, shared: Arc<SharedRates>) -> Self {
+        self.shared = Some(shared);
+        self
+    }
+
+    /// How this replica stands with the others; nothing where rates are not shared.
+    pub fn shared(&self) -> Option<&Arc<SharedRates>> {
+        self.shared.as_ref()
+    }
+
+    /// Takes one of a holder's rate, of this replica or of all.
+    fn take<K: Hash + Eq + Clone>(&self, from: &Family<'_, K, C>, key: &K) -> Result<Left, Held> {
+        match &self.shared {
+            Some(shared) => shared.take(shared.holder(from.rule, from.parts), from.buckets.rate()),
+            None => from.buckets.take(key).map_err(Held::For),
+        }
+    }
+
+    /// The same, after what was let in here was told where that has to come first.
+    async fn take_told<K: Hash + Eq + Clone>(&self, from: &Family<'_, K, C>, key: &K) -> Result<Left, Held> {
+        for _ in 0..EXCHANGES {
+            match (self.take(from, key), &self.shared) {
+                (Err(Held::Unwritten), Some(shared)) => shared.exchange_for(shared.holder(from.rule, from.parts)).await,
+                (taken, _) => return taken,
+            }
+        }
+        Err(Held::Unwritten)
     }
 
     /// The limits in force.
@@ -121,8 +174,8 @@ impl<C: Clock + Clone> Admission<C> {
     }
 
     /// Whether a request of this address may go on to the question who it is.
-    pub(crate) fn admit_address(&self, address: IpAddr) -> Result<(), Turned> {
-        self.addresses.take(&accountable(address)).map(|_| ()).map_err(|seconds| {
+    pub(crate) fn admit_address(&self, address: IpAddr, knock: Knock) -> Result<(), Turned> {
+        self.addresses.take(&(accountable(address), knock)).map(|_| ()).map_err(|seconds| {
             let limit = self.addresses.rate().per_second;
             Turned::new("address-rate", format!("more than {limit} requests per second from your address"), seconds)
         })
@@ -131,7 +184,7 @@ impl<C: Clock + Clone> Admission<C> {
     /// Lets one call in, waiting for a place at most [`LimitSettings::queue_time`], or says when to come back.
     pub(crate) async fn admit(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<Admitted, Turned> {
         self.recall(principal, tenant).await?;
-        let rate = self.check(principal, tenant)?;
+        let rate = self.check_told(principal, tenant).await?;
         let (own, shared, all) = (self.slots.of(principal), self.tenant_slots.of(tenant), self.all.clone());
         if let Some(admitted) = Admitted::at_once(&own, &shared, &all, rate) {
             return Ok(admitted);
@@ -198,32 +251,64 @@ impl<C: Clock + Clone> Admission<C> {
     }
 
     /// Whether this principal may call this tool once more now.
-    pub(crate) fn admit_tool(&self, principal: &PrincipalId, tool: &str, risk: RiskClass) -> Result<(), Turned> {
+    pub(crate) async fn admit_tool(&self, principal: &PrincipalId, tool: &str, risk: RiskClass) -> Result<(), Turned> {
         let key = (principal.clone(), Arc::from(tool));
         let (buckets, rule) = match risk {
             RiskClass::Read => (&self.tools, "tool-rate"),
             RiskClass::Write | RiskClass::Destructive => (&self.writes, "write-rate"),
         };
-        buckets.take(&key).map(|_| ()).map_err(|seconds| {
+        let from = Family { buckets, rule, parts: &[principal.as_str(), tool] };
+        self.take_told(&from, &key).await.map(|_| ()).map_err(|held| {
             let limit = buckets.rate().per_second;
-            Turned::new(
-                rule,
-                format!("more than {limit} calls of {tool} per second; the next one may come in {seconds}s"),
-                seconds,
-            )
+            held.turned(rule, |seconds| {
+                format!("more than {limit} calls of {tool} per second; the next one may come in {seconds}s")
+            })
         })
     }
 
     fn check(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<RateState, Turned> {
         let rate = self.own_rate(principal)?;
-        self.tenants.take(tenant).map_err(|seconds| {
-            let limit = self.tenants.rate().per_second;
-            let message = format!("more than {limit} calls per second of your tenant; the next one may come in {seconds}s");
-            Turned::new("tenant-rate", message, seconds)
-        })?;
-        self.everybody
-            .take(&())
-            .map_err(|seconds| Turned::new("global-rate", "the server is at its limit of calls per second".into(), seconds))?;
+        let parts = [tenant.as_str()];
+        self.take(&self.of_tenant(&parts), tenant).map_err(|held| self.tenant_turned(held))?;
+        self.take(&self.of_everybody(), &()).map_err(global_turned)?;
+        self.check_tokens(principal, tenant).map(|()| rate)
+    }
+
+    /// The same, after what was let in here was told where that has to come first.
+    async fn check_told(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<RateState, Turned> {
+        let parts = [principal.as_str()];
+        let left = self.take_told(&self.of_principal(&parts), principal).await.map_err(|held| self.own_turned(held))?;
+        let parts = [tenant.as_str()];
+        self.take_told(&self.of_tenant(&parts), tenant).await.map_err(|held| self.tenant_turned(held))?;
+        self.take_told(&self.of_everybody(), &()).await.map_err(global_turned)?;
+        self.check_tokens(principal, tenant).map(|()| self.rate_state(left))
+    }
+
+    fn of_principal<'a>(&'a self, parts: &'a [&'a str]) -> Family<'a, PrincipalId, C> {
+        Family { buckets: &self.principals, rule: "rate-limit", parts }
+    }
+
+    fn of_tenant<'a>(&'a self, parts: &'a [&'a str]) -> Family<'a, TenantId, C> {
+        Family { buckets: &self.tenants, rule: "tenant-rate", parts }
+    }
+
+    fn of_everybody(&self) -> Family<'_, (), C> {
+        Family { buckets: &self.everybody, rule: "global-rate", parts: &[] }
+    }
+
+    fn own_turned(&self, held: Held) -> Turned {
+        let limit = self.principals.rate().per_second;
+        held.turned("rate-limit", |seconds| format!("more than {limit} calls per second; the next one may come in {seconds}s"))
+    }
+
+    fn tenant_turned(&self, held: Held) -> Turned {
+        let limit = self.tenants.rate().per_second;
+        held.turned("tenant-rate", |seconds| {
+            format!("more than {limit} calls per second of your tenant; the next one may come in {seconds}s")
+        })
+    }
+
+    fn check_tokens(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<(), Turned> {
         let spent = |limit: Option<u64>, taken: u64, rule, whose: &str| match limit {
             Some(limit) if taken >= limit => {
                 let message = format!("the {limit} tokens {whose} may take per day (UTC) are used up");
@@ -232,16 +317,17 @@ impl<C: Clock + Clone> Admission<C> {
             _ => Ok(()),
         };
         spent(self.settings.tokens_per_day, self.ledger.spent(principal), "token-budget", "this credential")?;
-        spent(self.settings.tenant_tokens_per_day, self.ledger.spent(tenant), "tenant-token-budget", "your tenant")?;
-        Ok(rate)
+        spent(self.settings.tenant_tokens_per_day, self.ledger.spent(tenant), "tenant-token-budget", "your tenant")
     }
 
     fn own_rate(&self, principal: &PrincipalId) -> Result<RateState, Turned> {
-        let left = self.principals.take(principal).map_err(|seconds| {
-            let limit = self.principals.rate().per_second;
-            Turned::new("rate-limit", format!("more than {limit} calls per second; the next one may come in {seconds}s"), seconds)
-        })?;
-        Ok(RateState { burst: left.burst, per_second: self.principals.rate().per_second.get(), remaining: left.remaining })
+        let parts = [principal.as_str()];
+        let left = self.take(&self.of_principal(&parts), principal).map_err(|held| self.own_turned(held))?;
+        Ok(self.rate_state(left))
+    }
+
+    fn rate_state(&self, left: Left) -> RateState {
+        RateState { burst: left.burst, per_second: self.principals.rate().per_second.get(), remaining: left.remaining }
     }
 
     fn busy(&self, principal: &PrincipalId, tenant: &TenantId) -> Turned {
@@ -256,6 +342,30 @@ impl<C: Clock + Clone> Admission<C> {
         }
         Turned::new("concurrency", "the server is at its limit of running calls; wait for one to finish".into(), 1)
     }
+}
+
+/// Exchanges with the store one call waits for at most.
+const EXCHANGES: usize = 64;
+
+/// One family of rates, and whose of it.
+struct Family<'a, K: Hash + Eq + Clone, C: Clock> {
+    buckets: &'a Buckets<K, C>,
+    rule: &'static str,
+    parts: &'a [&'a str],
+}
+
+impl Held {
+    /// As a refusal by `rule`.
+    fn turned(self, rule: &'static str, message: impl FnOnce(u64) -> String) -> Turned {
+        match self {
+            Self::For(seconds) => Turned::new(rule, message(seconds), seconds),
+            Self::Unwritten => Turned::new(rule, "too many calls at once for what several servers share; try again".into(), 1),
+        }
+    }
+}
+
+fn global_turned(held: Held) -> Turned {
+    held.turned("global-rate", |_| "the server is at its limit of calls per second".into())
 }
 
 impl Admitted {
@@ -348,28 +458,31 @@ mod tests {
     fn addresses_count_before_principals_and_ipv6_by_its_network() {
         let (admission, _) = admission(LimitSettings { address: Rate::new(1, 2), ..LimitSettings::default() });
         let near = |last: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, last));
-        admission.admit_address(near(1)).unwrap();
-        admission.admit_address(near(2)).unwrap();
-        assert_eq!(admission.admit_address(near(3)).unwrap_err().rule, "address-rate");
-        admission.admit_address("192.0.2.1".parse().unwrap()).unwrap();
-        admission.admit_address("::ffff:192.0.2.1".parse().unwrap()).unwrap();
-        assert!(admission.admit_address("192.0.2.1".parse().unwrap()).is_err(), "a mapped address is the same address");
+        admission.admit_address(near(1), Knock::Caller).unwrap();
+        admission.admit_address(near(2), Knock::Caller).unwrap();
+        assert_eq!(admission.admit_address(near(3), Knock::Caller).unwrap_err().rule, "address-rate");
+        admission.admit_address("192.0.2.1".parse().unwrap(), Knock::Caller).unwrap();
+        admission.admit_address("::ffff:192.0.2.1".parse().unwrap(), Knock::Caller).unwrap();
+        assert!(
+            admission.admit_address("192.0.2.1".parse().unwrap(), Knock::Caller).is_err(),
+            "a mapped address is the same address"
+        );
     }
 
-    #[test]
-    fn writes_have_a_lower_rate_of_their_own() {
+    #[tokio::test]
+    async fn writes_have_a_lower_rate_of_their_own() {
         let settings = LimitSettings { tool: Rate::new(5, 5), write: Rate::new(1, 1), ..LimitSettings::default() };
         let (admission, _) = admission(settings);
         let a = who("key:a");
-        admission.admit_tool(&a, "restart", RiskClass::Write).unwrap();
-        let turned = admission.admit_tool(&a, "restart", RiskClass::Destructive).unwrap_err();
+        admission.admit_tool(&a, "restart", RiskClass::Write).await.unwrap();
+        let turned = admission.admit_tool(&a, "restart", RiskClass::Destructive).await.unwrap_err();
         assert_eq!(turned.rule, "write-rate");
         for _ in 0..5 {
-            admission.admit_tool(&a, "query_logs", RiskClass::Read).unwrap();
+            admission.admit_tool(&a, "query_logs", RiskClass::Read).await.unwrap();
         }
-        assert_eq!(admission.admit_tool(&a, "query_logs", RiskClass::Read).unwrap_err().rule, "tool-rate");
-        admission.admit_tool(&a, "sql", RiskClass::Read).unwrap();
-        admission.admit_tool(&who("key:b"), "query_logs", RiskClass::Read).unwrap();
+        assert_eq!(admission.admit_tool(&a, "query_logs", RiskClass::Read).await.unwrap_err().rule, "tool-rate");
+        admission.admit_tool(&a, "sql", RiskClass::Read).await.unwrap();
+        admission.admit_tool(&who("key:b"), "query_logs", RiskClass::Read).await.unwrap();
     }
 
     #[test]

@@ -180,14 +180,10 @@ impl Profiles {
             return permit;
         }
         let accepted = self.accepted.load();
-        match accepted.get(permit.principal_id()).and_then(|profile| profile.sources(tool)) {
-            // A tool that never touched a source needs none.
-            Some(sources) if !sources.is_empty() => {
-                let scope = Scope { sources: NameSet::only(sources.iter().cloned()), ..permit.scope().clone() };
-                permit.narrowed(&scope)
-            }
-            _ => permit,
-        }
+        let known = accepted.get(permit.principal_id()).and_then(|profile| profile.sources(tool));
+        // What never touched a source needs none, and gets none.
+        let sources = NameSet::only(known.into_iter().flatten().cloned());
+        permit.narrowed(&Scope { sources, ..permit.scope().clone() })
     }
 
     /// Learns from a call that was allowed and answered.
@@ -312,6 +308,14 @@ impl Profiles {
     }
 }
 
+/// The sources that were asked under a permit, as its trail says. What else is in it (hosts, plugins, secrets) has a word and
+/// a colon before its name, which no source has.
+pub(crate) fn asked(permit: &Permit) -> Vec<Arc<str>> {
+    let mut reached = permit.trail().all_reached();
+    reached.retain(|one| !one.contains(':'));
+    reached
+}
+
 /// The refusal of a call that is unlike the profile.
 pub(crate) fn refused(deviations: &[Deviation]) -> Fault {
     Fault::new(FaultCode::Forbidden, "this call is outside the behaviour profile of this credential")
@@ -398,6 +402,38 @@ mod tests {
         enforcing.learn(&who("key:b"), "sql", &usual, std::iter::empty());
         enforcing.settle().await.unwrap();
         assert_eq!(enforcing.learned().await.unwrap().len(), 1, "enforcing learns nothing");
+    }
+
+    #[tokio::test]
+    async fn an_enforced_profile_confines_to_the_sources_that_were_asked_and_to_none_where_none_was() {
+        let (store, clock) = world();
+        let admin = portcullis_identity::local_principal("tester", "admin").unwrap();
+        let policies = portcullis_policy::Policies::load(&[], &portcullis_policy::Vocabulary::default(), 1).unwrap();
+        let permit = || {
+            let until = std::time::Instant::now() + std::time::Duration::from_mins(1);
+            let budget = portcullis_policy::Budget::default();
+            policies.authorize_read(&admin, "shop://about", until, budget, portcullis_model::TraceContext::default()).unwrap()
+        };
+        let reached = permit();
+        for one in ["prom", "host:https://prom.example:443", "plugin:a@1"] {
+            reached.trail().reached(one);
+        }
+        assert_eq!(asked(&reached), [Arc::from("prom")]);
+
+        let observing = book(&store, &clock, ProfileMode::Observe).await;
+        let usual = arguments("{}");
+        observing.learn(&admin.id, "look", &usual, asked(&reached).iter().map(|one| &**one));
+        observing.learn(&admin.id, "idle", &usual, std::iter::empty());
+        observing.settle().await.unwrap();
+        observing.accept(&admin.id).await.unwrap();
+        assert!(observing.confine(permit(), "idle").scope().sources.is_all(), "while it only watches nothing is confined");
+
+        let enforcing = book(&store, &clock, ProfileMode::Enforce).await;
+        let sources = |habit: &str| enforcing.confine(permit(), habit).scope().sources.clone();
+        assert_eq!(sources("look"), NameSet::only(["prom"]));
+        for habit in ["idle", "never seen"] {
+            assert_eq!(sources(habit), NameSet::only([] as [&str; 0]), "{habit}");
+        }
     }
 
     #[tokio::test]

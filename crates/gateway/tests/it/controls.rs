@@ -8,7 +8,7 @@ use portcullis_model::{FaultCode, PrincipalId};
 use portcullis_ports::{Answers, Arguments, ClientAbilities, Outcome};
 use serde_json::{Value, json};
 
-use crate::house::{House, house, watched_house};
+use crate::house::{House, house, house_with, watched_house};
 
 fn request(tool: &str, text: &str) -> CallRequest {
     let Value::Object(map) = json!({"text": text}) else { panic!("arguments are an object") };
@@ -93,6 +93,25 @@ async fn an_enforced_profile_refuses_what_was_never_seen() {
 }
 
 #[tokio::test]
+async fn nothing_noted_on_the_way_is_lost() {
+    let rules = r#"@id("bare") @unredacted("true") permit(principal in Portcullis::Role::"admin",
+        action == Portcullis::Action::"call", resource == Portcullis::Tool::"wipe");"#;
+    let house = house_with(LimitSettings::default(), &["workloads"], ProfileMode::DryRun, None, rules).await;
+    let admin = house.admin.clone();
+    let wish = CallRequest { unredacted: true, ..request("wipe", "x") };
+    call(&house, &admin, wish.clone()).await.unwrap_err();
+    let waiting = house.approvals.list().await.unwrap();
+    assert!(waiting[0].unredacted);
+    house.approvals.grant(&waiting[0].id, &boss()).await.unwrap();
+    call(&house, &admin, request("wipe", "x")).await.expect_err("the yes was to a call whose answer is not redacted");
+    call(&house, &admin, wish).await.unwrap();
+    let note = house.last().note.unwrap();
+    for part in ["unlike its profile", "released without redaction", "approved by local:boss"] {
+        assert!(note.contains(part), "{part}: {note}");
+    }
+}
+
+#[tokio::test]
 async fn a_dry_run_lets_through_and_tells() {
     let house = watched_house(LimitSettings::default(), &[], ProfileMode::DryRun).await;
     let reader = house.reader.clone();
@@ -157,4 +176,37 @@ async fn an_unknown_product_and_a_bypass_without_the_grant_are_refused() {
     let wish = CallRequest { unredacted: true, ..request("look", "hunter22") };
     assert_eq!(call(&house, &reader, wish).await.unwrap_err().0, FaultCode::Forbidden);
     assert_eq!((&*house.last().rule, house.last().allowed), ("unredacted", false));
+}
+
+#[tokio::test]
+async fn a_flood_through_a_proxy_keeps_nobody_out_and_probes_count_apart() {
+    let house = house(LimitSettings { address: Rate::new(1, 3), ..LimitSettings::default() }, &[]).await;
+    let peer = Some("192.0.2.7:1".parse().unwrap());
+    let key = format!("Bearer {}", house.reader);
+    let through = |authorization| Presented { forwarded: true, ..Presented::http(authorization, peer) };
+    for _ in 0..10 {
+        house.gateway.identify(&through(Some(&key))).await.expect("who is let in does not count for the proxy");
+    }
+    for expected in [FaultCode::Unauthenticated, FaultCode::Unauthenticated, FaultCode::Unauthenticated, FaultCode::RateLimited] {
+        assert_eq!(house.gateway.identify(&through(None)).await.unwrap_err().get().code, expected);
+    }
+    assert_eq!(&*house.last().rule, "address-rate");
+    house.gateway.identify(&through(Some(&key))).await.expect("and the flood of others does not keep it out");
+    let slow = house.gateway.identify(&through(Some("Basic YW5hOng="))).await.unwrap_err();
+    assert_eq!(slow.get().code, FaultCode::RateLimited, "what is slow to look at waits");
+    // Its own requests, and asking whether the server lives, are counted apart.
+    let own = Presented::http(Some(&key), peer);
+    house.gateway.identify(&own).await.expect("the address itself");
+    for forwarded in [false, true] {
+        let probe = Presented { forwarded, ..Presented::http(None, peer) };
+        for _ in 0..3 {
+            house.gateway.admit_probe(&probe).expect("a probe");
+        }
+        let refused = house.gateway.admit_probe(&probe).unwrap_err();
+        assert_eq!((refused.get().code, &*house.last().rule), (FaultCode::RateLimited, "address-rate"));
+    }
+    for expected in ["no_credential", "no_credential", "no_credential", "address-rate"] {
+        let rule = house.gateway.identify_sender(&Presented::http(None, peer)).await.unwrap_err().rule;
+        assert_eq!(rule, expected);
+    }
 }

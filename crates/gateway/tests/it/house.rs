@@ -143,7 +143,9 @@ impl ResourceReader for Shelf {
         uri.starts_with("shop://")
     }
 
-    async fn read(&self, _: &Permit, uri: &str, _: &dyn Exchange) -> Result<ResourceOutput, Fault> {
+    async fn read(&self, permit: &Permit, uri: &str, _: &dyn Exchange) -> Result<ResourceOutput, Fault> {
+        permit.trail().reached("shelf");
+        permit.trail().reached("host:https://shelf.example:443");
         if uri == "shop://services/broken" {
             return Err(Fault::backend("the backend failed", "said no"));
         }

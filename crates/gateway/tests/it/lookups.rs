@@ -46,7 +46,7 @@ struct Outside {
 
 #[async_trait]
 impl ExternalPolicy for Outside {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "outside"
     }
 
@@ -127,6 +127,8 @@ async fn lookups_are_learned_by_family_and_an_enforced_profile_refuses_what_was_
         ]
     );
     assert!(!serde_json::to_string(&learned).unwrap().contains("cart"), "shapes, never values");
+    let read = learned[0].sources("resources/read:shop://services/{name}").unwrap();
+    assert_eq!(read.iter().collect::<Vec<_>>(), ["shelf"], "the sources that were asked, and nothing else of the trail");
     assert!(!learned[0].suggested_policy().contains("shop://"), "a rule about tools names tools");
 
     let enforcing = watched_house(LimitSettings::default(), &[], ProfileMode::Enforce).await;
@@ -135,6 +137,51 @@ async fn lookups_are_learned_by_family_and_an_enforced_profile_refuses_what_was_
         assert_eq!(look(&enforcing, &reader, kind).await.unwrap_err().0, FaultCode::Forbidden, "{kind}");
         let end = enforcing.last();
         assert_eq!((&*end.rule, end.allowed), ("behaviour-profile", false), "{kind}");
+    }
+}
+
+async fn completed(house: &House, key: &str, prefix: &str) -> Vec<String> {
+    let caller = house.caller(key).await;
+    let reference = CompletionReference::Template("shop://services/{name}");
+    house.gateway.complete(&caller, reference, "name", prefix).await.unwrap().into_inner()
+}
+
+#[tokio::test]
+async fn what_may_not_be_read_is_not_offered() {
+    let rules = r#"@id("not-cart") forbid(principal, action == Portcullis::Action::"read",
+        resource == Portcullis::Resource::"shop://services/cart");"#;
+    let house = house_with(LimitSettings::default(), &[], ProfileMode::Off, None, rules).await;
+    let reader = house.reader.clone();
+    assert_eq!(completed(&house, &reader, "c").await, ["checkout"]);
+    look(&house, &reader, "resources/read").await.unwrap_err();
+    assert_eq!(&*house.last().rule, "not-cart");
+
+    // A family that is there for one member offers this one, under the rule of this one.
+    let rules = r#"@id("nothing") forbid(principal, action == Portcullis::Action::"read", resource)
+            unless { resource.name == "shop://services/cart" || resource.name == "shop://services/{name}" };"#;
+    let house = house_with(LimitSettings::default(), &[], ProfileMode::Off, None, rules).await;
+    assert_eq!(completed(&house, &house.reader.clone(), "c").await, ["cart"]);
+}
+
+#[tokio::test]
+async fn what_callers_write_into_lookups_goes_by_the_rules_for_text() {
+    let house = house(LimitSettings::default(), &[]).await;
+    let caller = house.caller(&house.reader.clone()).await;
+    let hidden = "ca\u{202e}rt";
+    let Value::Object(arguments) = json!({"service": hidden}) else { panic!("arguments are an object") };
+    let prompt = GetPrompt { name: "triage".into(), arguments: Arguments(arguments), ..GetPrompt::default() };
+    let read = LookupRequest { uri: format!("shop://services/{hidden}"), ..LookupRequest::default() };
+    let reference = CompletionReference::Prompt("triage");
+    for (what, refusal) in [
+        ("service", house.gateway.prompt(&caller, prompt, Arc::new(())).await.unwrap_err()),
+        ("uri", house.gateway.read(&caller, read, Arc::new(())).await.unwrap_err()),
+        ("value", house.gateway.complete(&caller, reference, "service", hidden).await.unwrap_err()),
+        ("argument", house.gateway.complete(&caller, reference, hidden, "c").await.unwrap_err()),
+    ] {
+        let fault = refusal.get();
+        assert_eq!(fault.code, FaultCode::InvalidArgument, "{what}");
+        assert!(fault.message.starts_with(&format!("{what}: ")) && fault.message.contains("U+202E"), "{}", fault.message);
+        assert_eq!((&*house.last().rule, house.last().allowed), ("argument-schema", false), "{what}");
     }
 }
 

@@ -97,8 +97,7 @@ impl Tool for ListSources {
         let visible = self.sources.visible(permit);
         for (name, fault) in &fan.faults {
             let Some(source) = visible.iter().find(|source| source.name() == name) else { continue };
-            let health =
-                SourceHealth { up: false, version: None, latency: SOURCE_PATIENCE, message: Some(fault.message().to_owned()) };
+            let health = SourceHealth { up: false, version: None, latency: SOURCE_PATIENCE, message: Some(fault.in_all_words()) };
             fan.answers.push((name.clone(), row(source.as_ref(), health)));
         }
         for (name, row) in fan.answers.iter().filter(|(_, row)| !row.up) {

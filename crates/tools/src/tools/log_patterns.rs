@@ -68,7 +68,7 @@ impl LogPatterns {
                     ("service", schema::service()),
                     ("level", json!({"type": "string", "enum": LEVELS, "description": "this and above"})),
                     ("text", schema::text("")),
-                    ("compare", schema::choice(&COMPARISONS, Some("previous"))),
+                    ("compare", schema::compare(&COMPARISONS, BASELINE_TIMES)),
                     ("source", schema::source()),
                     ("window", schema::window("15m")),
                     ("start", schema::start()),

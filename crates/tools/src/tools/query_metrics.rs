@@ -107,7 +107,7 @@ impl QueryMetrics {
                     ("labels", schema::labels()),
                     ("group_by", schema::names(10)),
                     ("aggregation", schema::choice(&aggregations, None)),
-                    ("compare", schema::choice(&COMPARISONS, Some("previous"))),
+                    ("compare", schema::compare(&COMPARISONS, 1)),
                     ("points", schema::flag("also the curve")),
                     ("source", schema::source()),
                     ("window", schema::window("15m")),
@@ -209,7 +209,7 @@ async fn ask_one(
     let (before, missing) = match earlier {
         None => (None, None),
         Some(Ok(answer)) => (Some(answer), None),
-        Some(Err(fault)) => (None, Some(format!("the earlier window could not be read: {}", fault.message()))),
+        Some(Err(fault)) => (None, Some(format!("the earlier window could not be read: {}", fault.in_all_words()))),
     };
     Ok(Found::new(Reply { now, before }, has_data).partial(missing))
 }

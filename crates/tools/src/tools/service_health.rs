@@ -76,7 +76,7 @@ impl ServiceHealth {
             input: schema::input(
                 &[
                     ("service", schema::service()),
-                    ("compare", schema::choice(&COMPARISONS, Some("previous"))),
+                    ("compare", schema::compare(&COMPARISONS, BASELINE_TIMES)),
                     ("source", schema::source()),
                     ("window", schema::window("30m")),
                     ("start", schema::start()),

@@ -1,0 +1,320 @@
+//! What a call would do, before it is made: the answer to a dry run, and what the person who is asked for a yes is shown.
+//!
+//! Guards that the present state is read only by callers whom the same rules let read it, by the tool that reads it. Must not
+//! let the work itself run.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_model::{Fault, FaultCode, Secret};
+use portcullis_policy::{Asked, Permit};
+use portcullis_ports::{
+    Answers, Arguments, Change, ClientAbilities, Content, DRY_RUN, Exchange, NoticeLevel, Outcome, Output, Preview,
+    PreviewedBody, PreviewedRequest, Sight, Tool,
+};
+use portcullis_shape::{Differences, differences};
+use serde_json::{Map, Value, json};
+
+use crate::Caller;
+use crate::exchange::ClientHeaders;
+use crate::gate::{Gateway, House};
+use crate::profiles::Judgement;
+use crate::record::Journey;
+use crate::steps::Deed;
+
+/// Most differences that are shown.
+const DIFFERENCES: usize = 60;
+/// How long the person who is to be asked may wait for a preview.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest body that is shown as text, in characters.
+const BODY: usize = 8_000;
+
+/// What a preview of a call needs besides its permit.
+pub(crate) struct Foresight<'a> {
+    pub(crate) house: &'a House,
+    pub(crate) caller: &'a Caller,
+    pub(crate) tool: &'a dyn Tool,
+    /// Of the tool the call came through.
+    pub(crate) outer: Option<&'a Permit>,
+}
+
+/// The client's headers and nothing else: a preview asks and says nothing.
+struct Silent<'a>(&'a ClientHeaders);
+
+impl Exchange for Silent<'_> {
+    fn progress(&self, _done: f64, _total: Option<f64>, _message: &str) {}
+    fn notice(&self, _level: NoticeLevel, _logger: &str, _data: Value) {}
+    fn answers(&self) -> Option<&Answers> {
+        None
+    }
+    fn abilities(&self) -> ClientAbilities {
+        ClientAbilities::default()
+    }
+    /// Nobody said anything, so nothing goes on.
+    fn outgoing(&self, _value: Value) -> Value {
+        Value::Null
+    }
+    fn header(&self, name: &str) -> Option<&Secret> {
+        self.0.get(name)
+    }
+}
+
+/// The arguments without the wish for a dry run.
+fn bare(arguments: &Arguments) -> Arguments {
+    let mut arguments = arguments.clone();
+    arguments.0.shift_remove(DRY_RUN);
+    arguments
+}
+
+impl Gateway {
+    /// The answer to a dry run, recorded as one.
+    pub(crate) async fn dry_run(
+        &self,
+        foresight: &Foresight<'_>,
+        permit: &Permit,
+        arguments: &Arguments,
+        journey: &mut Journey,
+    ) -> Result<Outcome, Fault> {
+        journey.note(|end| {
+            let said = end.note.take().map_or_else(String::new, |note| format!("; {note}"));
+            end.note = Some(format!("dry run{said}"));
+        });
+        let seen = self.within(permit, journey, self.foresee(foresight, permit, arguments)).await;
+        seen.map(|preview| Outcome::Complete(answer(preview)))
+    }
+
+    /// What the call would do.
+    pub(crate) async fn foresee(
+        &self,
+        foresight: &Foresight<'_>,
+        permit: &Permit,
+        arguments: &Arguments,
+    ) -> Result<Preview, Fault> {
+        let arguments = bare(arguments);
+        let reading = self.may_look(foresight, permit, &arguments).await;
+        let sight = match &reading {
+            Ok(permit) => Sight::Allowed(permit),
+            Err(why) => Sight::Closed(why),
+        };
+        let exchange = Silent(&foresight.caller.headers);
+        let preview = foresight.tool.preview(permit, sight, arguments, &exchange).await?;
+        preview.ok_or_else(|| Fault::new(FaultCode::Unavailable, "what this call would do cannot be told; nothing was sent"))
+    }
+
+    /// A permit to read the present state: of the tool that reads it, by every rule that holds for calling that.
+    async fn may_look(&self, foresight: &Foresight<'_>, permit: &Permit, arguments: &Arguments) -> Result<Permit, String> {
+        let Foresight { house, caller, tool, outer } = foresight;
+        let reading = tool.present_state(arguments).ok_or("no tool reads it")?;
+        let closed = || format!("you may not call '{}', which reads it", reading.tool);
+        let entry = house.find(caller, &reading.tool).map_err(|_| closed())?;
+        let spec = entry.tool.spec();
+        let given = Value::Object(reading.arguments.0.clone());
+        let accepted = entry.schema.accept(&given).map_err(|_| closed())?;
+        let Value::Object(checked) = accepted.into_owned() else { return Err(closed()) };
+        let principal = &caller.principal;
+        let asked = Asked { principal, tool: spec, arguments: &checked, product: caller.product.as_deref() };
+        let issued = house.policies.authorize_call(asked, permit.deadline(), self.budget, permit.trace().clone());
+        let read = issued.map_err(|_| closed())?;
+        let read = outer.map_or_else(|| read.clone(), |outer| read.within(outer));
+        if read.needs_approval() {
+            return Err(format!("'{}', which reads it, needs an approval of its own", reading.tool));
+        }
+        self.admission
+            .admit_tool(&principal.id, spec.name.as_str(), spec.risk)
+            .await
+            .map_err(|_| format!("'{}', which reads it, was called too often", reading.tool))?;
+        let arguments = Arguments(checked);
+        let deed = Deed::call(&*entry.tool, &arguments);
+        let read = read.carrying(caller.token.as_ref());
+        let read = match self.profiles.judge(read.principal_id(), deed.habit, &arguments.0) {
+            Judgement::Fits => self.profiles.confine(read, deed.habit),
+            Judgement::Reported(_) => read,
+            Judgement::Refused(_) => return Err(closed()),
+        };
+        self.ask_outside(&read, &deed).await.map_err(|_| closed())?;
+        Ok(read)
+    }
+
+    /// What the person who decides is shown of the change. Why not, where it cannot be told: that is no reason not to ask.
+    pub(crate) async fn shown(
+        &self,
+        foresight: &Foresight<'_>,
+        permit: &Permit,
+        arguments: &Arguments,
+    ) -> (String, Vec<Arc<str>>) {
+        let until = permit.deadline().min(Instant::now() + PATIENCE);
+        let permit = permit.with_deadline_at_most(until);
+        let seen = tokio::time::timeout_at(until.into(), self.foresee(foresight, &permit, arguments)).await;
+        match seen {
+            Ok(Ok(preview)) => {
+                let said = described(&preview, &compared(&preview));
+                (said, preview.sources)
+            }
+            Ok(Err(fault)) => (format!("what would change could not be told: {}", fault.message()), Vec::new()),
+            Err(_elapsed) => ("what would change could not be told in time".to_owned(), Vec::new()),
+        }
+    }
+}
+
+/// The answer to a dry run.
+fn answer(preview: Preview) -> Output {
+    let differences = compared(&preview);
+    let mut text = String::from(match preview.answer {
+        None => "dry run: nothing was sent\n",
+        Some(_) => "dry run: nothing was done here; this is what the other server answered to a dry run of its own\n",
+    });
+    text.push_str(&described(&preview, &differences));
+    let structured = structured(&preview, &differences);
+    let sources = preview.sources;
+    match preview.answer {
+        None => Output { sources, ..Output::structured(structured, text) },
+        Some((_, mut output)) => {
+            output.content.insert(0, Content::Text(text));
+            Output { sources, ..output }
+        }
+    }
+}
+
+fn compared(preview: &Preview) -> Differences {
+    match &preview.change {
+        Change::Unknown(_) => Differences::default(),
+        Change::Known { before, after, .. } => differences(before.as_ref(), after.as_ref(), DIFFERENCES),
+    }
+}
+
+/// Request and change in words. A name stands in front of each value, so that secrets are known by it.
+fn described(preview: &Preview, differences: &Differences) -> String {
+    let mut lines = Vec::new();
+    if let Some(request) = &preview.request {
+        lines.push(format!("{} {}", request.method, request.url));
+        if let Some(kind) = &request.content_type {
+            lines.push(format!("content-type: {kind}"));
+        }
+        match &request.body {
+            PreviewedBody::Empty => {}
+            PreviewedBody::Json(value) => lines.push(cut(&value.to_string())),
+            PreviewedBody::Text(text) => lines.push(cut(text)),
+            PreviewedBody::Bytes(count) => lines.push(format!("({count} bytes that are no text)")),
+        }
+    }
+    if let Some((by, output)) = &preview.answer {
+        lines.push(format!("asked with {by}"));
+        if output.failed {
+            lines.push("the other server says that it would fail".into());
+        }
+    }
+    match &preview.change {
+        Change::Unknown(why) => lines.push(format!("change: not known: {why}")),
+        Change::Known { how, .. } if differences.total == 0 => lines.push(format!("change: none ({how})")),
+        Change::Known { how, .. } => {
+            lines.push(format!("change ({how}):"));
+            lines.extend(differences.lines());
+        }
+    }
+    lines.join("\n")
+}
+
+fn cut(text: &str) -> String {
+    let characters = text.chars().count();
+    if characters <= BODY {
+        return text.to_owned();
+    }
+    format!("{}… ({characters} characters)", text.chars().take(BODY).collect::<String>())
+}
+
+fn structured(preview: &Preview, differences: &Differences) -> Value {
+    let mut members = Map::new();
+    members.insert("sent".into(), json!(false));
+    if let Some(PreviewedRequest { method, url, content_type, body }) = &preview.request {
+        let mut request = Map::from_iter([("method".to_owned(), json!(method)), ("url".to_owned(), json!(url))]);
+        if let Some(kind) = content_type {
+            request.insert("content_type".into(), json!(kind));
+        }
+        match body {
+            PreviewedBody::Empty => {}
+            PreviewedBody::Json(value) => {
+                request.insert("body".into(), value.clone());
+            }
+            PreviewedBody::Text(text) => {
+                request.insert("body".into(), json!(cut(text)));
+            }
+            PreviewedBody::Bytes(count) => {
+                request.insert("body_bytes".into(), json!(count));
+            }
+        }
+        members.insert("request".into(), Value::Object(request));
+    }
+    let change = match &preview.change {
+        Change::Unknown(why) => json!({"known": false, "why": why}),
+        Change::Known { how, .. } => {
+            let (before, after) = differences.parts();
+            let mut change = Map::from_iter([("known".to_owned(), json!(true)), ("how".to_owned(), json!(how))]);
+            change.extend(before.map(|before| ("before".to_owned(), before)));
+            change.extend(after.map(|after| ("after".to_owned(), after)));
+            change.insert("shown".into(), json!(differences.shown.len()));
+            change.insert("total".into(), json!(differences.total));
+            Value::Object(change)
+        }
+    };
+    members.insert("change".into(), change);
+    json!({ DRY_RUN: members })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn preview(change: Change) -> Preview {
+        let request = PreviewedRequest {
+            method: "PUT".into(),
+            url: "https://shop.example/v1/orders/1".into(),
+            content_type: Some("application/json".into()),
+            body: PreviewedBody::Json(json!({"state": "closed"})),
+        };
+        Preview { request: Some(request), change, answer: None, sources: Vec::new() }
+    }
+
+    #[test]
+    fn a_dry_run_shows_the_request_and_what_would_change() {
+        let change = Change::Known {
+            before: Some(json!({"state": "open", "id": 1})),
+            after: Some(json!({"state": "closed", "id": 1})),
+            how: "replaced".into(),
+        };
+        let output = answer(preview(change));
+        let Content::Text(text) = &output.content[0] else { panic!() };
+        assert_eq!(
+            text,
+            "dry run: nothing was sent\nPUT https://shop.example/v1/orders/1\ncontent-type: application/json\n\
+             {\"state\":\"closed\"}\nchange (replaced):\n- /state: \"open\"\n+ /state: \"closed\""
+        );
+        let structured = output.structured.unwrap();
+        assert_eq!(structured["dry_run"]["change"]["before"], json!({"state": "open"}));
+        assert_eq!((&structured["dry_run"]["sent"], &structured["dry_run"]["change"]["total"]), (&json!(false), &json!(1)));
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_no_change() {
+        let output = answer(preview(Change::Unknown("could not read the present state: 500".into())));
+        let Content::Text(text) = &output.content[0] else { panic!() };
+        assert!(text.ends_with("change: not known: could not read the present state: 500"), "{text}");
+        assert_eq!(output.structured.unwrap()["dry_run"]["change"]["known"], false);
+        let same = Change::Known { before: Some(json!(1)), after: Some(json!(1)), how: "compared".into() };
+        let Content::Text(text) = &answer(preview(same)).content[0] else { panic!() };
+        assert!(text.ends_with("change: none (compared)"), "{text}");
+    }
+
+    #[test]
+    fn what_another_server_answered_is_its_own() {
+        let own = Output::structured(json!({"would": 3}), "3 pods would go");
+        let preview = Preview {
+            request: None,
+            change: Change::Unknown("the other server says it in its own words".into()),
+            answer: Some(("dryRun: true".into(), own)),
+            sources: vec!["k8s".into()],
+        };
+        let output = answer(preview);
+        assert_eq!(output.structured, Some(json!({"would": 3})));
+        assert_eq!((output.content.len(), output.sources.len()), (2, 1));
+    }
+}
