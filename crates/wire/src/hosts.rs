@@ -180,6 +180,14 @@ impl HostPolicy {
             (Some(host), None) => host.to_str().ok().and_then(name),
             (None, _) => uri.authority().and_then(|authority| name(authority.as_str())),
         };
+        // A request line may name a host itself (RFC 9112, section 3.2.2): two readers could take either.
+        if let Some(named) = uri.authority().map(|authority| name(authority.as_str())) {
+            let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+            let same = |a: &Name, b: &Name| a.host == b.host && a.port.unwrap_or(usual) == b.port.unwrap_or(usual);
+            if !named.zip(host.as_ref()).is_some_and(|(named, host)| same(&named, host)) {
+                return Err(Wrong::host(StatusCode::BAD_REQUEST, "the request line and the Host header name different hosts"));
+            }
+        }
         let Some(host) = host else {
             return Err(Wrong::host(StatusCode::BAD_REQUEST, "the request has no readable Host header"));
         };
@@ -253,8 +261,12 @@ async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
                 StatusCode::FORBIDDEN => FaultCode::Forbidden,
                 _ => FaultCode::InvalidArgument,
             };
-            let detail =
+            let mut detail =
                 format!("{}: {}", wrong.rule, given.map_or("none".into(), |value| String::from_utf8_lossy(value.as_bytes())));
+            if let Some(named) = request.uri().authority() {
+                detail.push_str("; in the request line: ");
+                detail.push_str(named.as_str());
+            }
             let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
             guard.refusals.refused(RequestRefusal { peer, rule: wrong.rule, code, detail: &detail });
             (guard.refuse)(wrong.status, wrong.sentence)
@@ -345,6 +357,32 @@ mod tests {
         assert_eq!(judged(&policy, "mcp.example.org", Some("https://mcp.example.org")), None);
         assert!(HostPolicy::loopback().with_allowed(["http://x"], [] as [&str; 0]).is_err());
         assert!(HostPolicy::loopback().with_allowed([] as [&str; 0], ["app.example.org"]).is_err());
+    }
+
+    #[test]
+    fn a_host_in_the_request_line_must_be_that_of_the_header() {
+        let policy = HostPolicy::loopback().with_allowed(["mcp.example.org"], [] as [&str; 0]).unwrap();
+        let judged = |line: &'static str, host: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.extend(host.map(|host| (HOST, HeaderValue::from_static(host))));
+            policy.judge(&Uri::from_static(line), &headers).err().map(|wrong| wrong.status.as_u16())
+        };
+        assert_eq!(judged("http://localhost:8001/mcp", Some("localhost:8001")), None);
+        assert_eq!(judged("http://LOCALHOST/mcp", Some("localhost:80")), None);
+        assert_eq!(judged("http://localhost:8001/mcp", None), None, "HTTP/2 has no other");
+        for line in [
+            "http://evil.example/mcp",
+            "http://evil.example:8001/mcp",
+            "http://127.0.0.1:8001/mcp",
+            "http://localhost:8002/mcp",
+            "http://mcp.example.org/mcp",
+            "http://user@localhost:8001/mcp",
+            "evil.example:443",
+        ] {
+            assert_eq!(judged(line, Some("localhost:8001")), Some(400), "{line}");
+        }
+        assert_eq!(judged("http://evil.example/mcp", Some("evil.example")), Some(403));
+        assert_eq!(judged("http://evil.example/mcp", None), Some(403));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! web page uses a listener it was not allowed to. Must not know a protocol above HTTP, and decides nothing about callers:
 //! a verified client certificate is handed on as bytes.
 
+mod attend;
 mod certificates;
 mod challenge;
 mod handshake;

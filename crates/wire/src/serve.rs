@@ -5,23 +5,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ConnectInfo;
-use hyper::body::Incoming as Body;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
+use futures::FutureExt as _;
 use portcullis_model::FaultCode;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tower::Service as _;
 
-use crate::incoming::{Connection, Incoming, Wire};
+use crate::attend::attend;
+use crate::incoming::{Incoming, Wire};
 use crate::refusals::{Refusals, RequestRefusal, rules};
 
-/// Largest head of a request, and what is read of a body at a time, bytes.
-const BUFFER: usize = 64 * 1024;
 /// How long requests in flight may take to end after a stop was asked for.
 const DRAIN: Duration = Duration::from_millis(4_500);
 
@@ -56,7 +49,6 @@ pub async fn serve(
 ) -> io::Result<()> {
     let refusals = wire.refusals.clone();
     let mut incoming = Incoming::new(listener, Wire { connections: settings.connections, ..wire });
-    let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
         let taken = tokio::select! {
@@ -67,17 +59,18 @@ pub async fn serve(
         let Some(taken) = taken else { break };
         let taken = taken?;
         let peer = taken.visitor().peer;
-        let connection = graceful.watch(connection(taken, router.clone(), settings.header_time));
         let refusals = refusals.clone();
-        connections.spawn(async move {
-            if let Err(error) = connection.await {
+        let attended = attend(taken, router.clone(), settings.header_time, shutdown.clone());
+        // Mapped, and not awaited in a block of its own, which would hold the connection twice: there can be very many.
+        connections.spawn(attended.map(move |ended| {
+            if let Err(error) = ended {
                 tracing::debug!(%error, %peer, "a connection ended early");
                 tell(refusals.as_ref(), peer, &error);
             }
-        });
+        }));
     }
     drop(incoming);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await.is_err() {
         tracing::warn!("requests still in flight were cut");
     }
     connections.shutdown().await;
@@ -95,24 +88,4 @@ fn tell(refusals: &dyn Refusals, peer: SocketAddr, error: &hyper::Error) {
         return;
     };
     refusals.refused(RequestRefusal { peer: Some(peer), rule, code, detail: &error.to_string() });
-}
-
-fn connection(
-    taken: Connection,
-    router: Router,
-    header_time: Duration,
-) -> impl GracefulConnection<Error = hyper::Error> + 'static {
-    let visitor = taken.visitor().clone();
-    let service = service_fn(move |mut request: hyper::Request<Body>| {
-        let extensions = request.extensions_mut();
-        extensions.extend(visitor.known.clone());
-        extensions.insert(ConnectInfo(visitor.peer));
-        extensions.insert(visitor.clone());
-        router.clone().call(request)
-    });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_time)
-        .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(taken), service)
 }

@@ -109,6 +109,12 @@ impl Shared {
         self.authorizer.refused(RequestRefusal { peer: Some(peer), rule, code, detail });
     }
 
+    /// Tells of a head that was refused before it became a request.
+    pub(super) fn tell_head(&self, peer: SocketAddr, detail: &str) {
+        let (rule, code) = (rules::HEAD_SIZE, FaultCode::TooLarge);
+        self.authorizer.refused(RequestRefusal { peer: Some(peer), rule, code, detail });
+    }
+
     /// A place among the requests in work.
     pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Refused> {
         let busy = |_| Refused::Busy { retry_after: RETRY_AFTER_SECONDS, reason: "too many requests at once".into() };
@@ -123,7 +129,19 @@ impl Shared {
 
     /// Refuses pages in browsers and names that were rebound to this address. A loopback listener is reached only by
     /// loopback or listed names; elsewhere the name is checked when names are listed. A foreign origin is always refused.
-    pub(super) fn check_names(&self, local: SocketAddr, host: Option<&str>, origin: Option<&str>) -> Result<(), Refused> {
+    /// What the request line names itself must be what the header does: two readers could take either.
+    pub(super) fn check_names(
+        &self,
+        local: SocketAddr,
+        (line, header): (Option<&str>, Option<&str>),
+        origin: Option<&str>,
+    ) -> Result<(), Refused> {
+        if let (Some(line), Some(header)) = (line, header)
+            && !line.eq_ignore_ascii_case(header)
+        {
+            return Err(Refused::Origin(format!("the Host header is not the host of the request line, {line}")));
+        }
+        let host = header.or(line);
         let loopback = local.ip().to_canonical().is_loopback();
         if loopback || !self.hosts.is_empty() {
             let known = host.and_then(host_of).is_some_and(|name| self.knows(&name, loopback));

@@ -27,6 +27,7 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::transport::server::Connected;
 use tonic::{Code, Request, Response, Status};
 
+use super::frames::{Outgoing, Refusal};
 use super::gate::{Caller, OtlpDoor, Shared, refused};
 use super::{IngestRefusal, Refused, partial, rpc_status};
 use crate::convert::OtlpSignal;
@@ -34,6 +35,9 @@ use crate::store::Encoding;
 
 /// Streams of one connection at once.
 const STREAMS: u32 = 64;
+
+/// Headers of one request, bytes as RFC 9113 counts them.
+const HEADERS: u32 = 16 << 10;
 
 /// One of the collector services.
 trait CollectorService: Clone + Send + Sync + 'static {
@@ -236,8 +240,8 @@ fn later_refusal(headers: &http::HeaderMap) -> Option<Refused> {
 /// The caller of a request whose names are in order.
 fn caller(shared: &Shared, address: SocketAddr, request: &http::Request<Body>) -> Result<Caller, Refused> {
     let text = |name: &str| request.headers().get(name).map(|v| v.to_str().unwrap_or("?"));
-    let host = request.uri().authority().map(http::uri::Authority::as_str).or_else(|| text("host"));
-    shared.check_names(address, host, text("origin"))?;
+    let line = request.uri().authority().map(http::uri::Authority::as_str);
+    shared.check_names(address, (line, text("host")), text("origin"))?;
     Caller::read(request.headers(), request.extensions())
 }
 
@@ -249,11 +253,13 @@ async fn admit(shared: &Shared, caller: &Caller) -> Result<(TenantId, OwnedSemap
 /// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A connection as tonic wants it: its requests carry the [`Visitor`]. Tells of one that does not speak HTTP/2.
+/// A connection as tonic wants it: its requests carry the [`Visitor`]. Tells of one that does not speak HTTP/2, and of heads
+/// that were refused before they became requests.
 struct Taken {
     connection: Connection,
     /// How much of the preface was seen; nothing once that is settled.
     preface: Option<usize>,
+    outgoing: Outgoing,
     shared: Arc<Shared>,
 }
 
@@ -267,6 +273,21 @@ impl Taken {
         } else {
             self.preface = None;
             self.shared.tell_garbage(self.connection.visitor().peer, "the connection does not begin as HTTP/2");
+        }
+    }
+}
+
+impl Taken {
+    /// Looks at the first `count` bytes of what was written.
+    fn look_out<'b>(&mut self, parts: impl Iterator<Item = &'b [u8]>, mut count: usize) {
+        let (shared, peer) = (&self.shared, self.connection.visitor().peer);
+        for part in parts {
+            let written = &part[..part.len().min(count)];
+            count -= written.len();
+            self.outgoing.look(written, |refusal| match refusal {
+                Refusal::Head => shared.tell_head(peer, "the headers of a request are larger than 16384 bytes"),
+                Refusal::Connection => shared.tell_head(peer, "the connection sent more headers than are taken"),
+            });
         }
     }
 }
@@ -294,7 +315,12 @@ impl AsyncRead for Taken {
 
 impl AsyncWrite for Taken {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().connection).poll_write(context, bytes)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.connection).poll_write(context, bytes);
+        if let Poll::Ready(Ok(count)) = polled {
+            this.look_out(std::iter::once(bytes), count);
+        }
+        polled
     }
 
     fn poll_write_vectored(
@@ -302,7 +328,12 @@ impl AsyncWrite for Taken {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().connection).poll_write_vectored(context, bytes)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.connection).poll_write_vectored(context, bytes);
+        if let Poll::Ready(Ok(count)) = polled {
+            this.look_out(bytes.iter().map(|part| &**part), count);
+        }
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -332,10 +363,12 @@ impl OtlpDoor {
         let traces = Collector { shared: Arc::clone(&shared), _service: PhantomData::<Traces> };
         let metrics = Collector { shared: Arc::clone(&shared), _service: PhantomData::<Metrics> };
         let taking = Arc::clone(&shared);
-        let taken = move |connection| Taken { connection, preface: Some(0), shared: Arc::clone(&taking) };
+        let taken =
+            move |connection| Taken { connection, preface: Some(0), outgoing: Outgoing::default(), shared: Arc::clone(&taking) };
         let admission = tower::layer::layer_fn(move |inner| Admission { inner, shared: Arc::clone(&shared), address });
         tonic::transport::Server::builder()
             .max_concurrent_streams(Some(STREAMS))
+            .http2_max_header_list_size(HEADERS)
             .http2_keepalive_interval(Some(Duration::from_mins(1)))
             .layer(admission)
             .add_service(logs)
@@ -350,6 +383,10 @@ fn status(refused: &Refused) -> Status {
     let (code, retry_after) = match refused {
         Refused::Credential(IngestRefusal::Unauthenticated(_)) => (Code::Unauthenticated, None),
         Refused::Credential(IngestRefusal::Forbidden(_)) | Refused::Origin(_) => (Code::PermissionDenied, None),
+        Refused::Credential(IngestRefusal::NotNow { retry_after, too_often: true, .. }) => {
+            (Code::ResourceExhausted, Some(*retry_after))
+        }
+        Refused::Credential(IngestRefusal::NotNow { retry_after, .. }) => (Code::Unavailable, Some(*retry_after)),
         Refused::TooLarge(_) | Refused::TwoCredentials | Refused::Malformed(_) | Refused::Unsupported(_) => {
             (Code::InvalidArgument, None)
         }

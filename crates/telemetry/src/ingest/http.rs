@@ -82,8 +82,8 @@ async fn take(local: &Local, request: Request<Body>, signal: OtlpSignal, encodin
     let shared = &local.door.shared;
     let headers = request.headers();
     let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?"));
-    let host = text(header::HOST).or_else(|| request.uri().host());
-    shared.check_names(local.address, host, text(header::ORIGIN))?;
+    let line = request.uri().authority().map(axum::http::uri::Authority::as_str);
+    shared.check_names(local.address, (line, text(header::HOST)), text(header::ORIGIN))?;
     let tenant = shared.admit(&Caller::read(headers, request.extensions())?).await?;
     let _place = shared.place()?;
     let gzip = match text(header::CONTENT_ENCODING).map(str::to_ascii_lowercase).as_deref() {
@@ -167,6 +167,12 @@ fn failure(encoding: Encoding, refused: &Refused) -> Response<Body> {
         Refused::Credential(IngestRefusal::Unauthenticated(_)) => (StatusCode::UNAUTHORIZED, tonic::Code::Unauthenticated, None),
         Refused::Credential(IngestRefusal::Forbidden(_)) | Refused::Origin(_) => {
             (StatusCode::FORBIDDEN, tonic::Code::PermissionDenied, None)
+        }
+        Refused::Credential(IngestRefusal::NotNow { retry_after, too_often: true, .. }) => {
+            (StatusCode::TOO_MANY_REQUESTS, tonic::Code::ResourceExhausted, Some(*retry_after))
+        }
+        Refused::Credential(IngestRefusal::NotNow { retry_after, .. }) => {
+            (StatusCode::SERVICE_UNAVAILABLE, tonic::Code::Unavailable, Some(*retry_after))
         }
         Refused::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, tonic::Code::InvalidArgument, None),
         Refused::Malformed(_) | Refused::TwoCredentials => (StatusCode::BAD_REQUEST, tonic::Code::InvalidArgument, None),

@@ -1,6 +1,7 @@
 //! The OTLP door: HTTP and gRPC. Decides who may send, how much and how fast, before anything is decoded; the tenant
 //! comes from the authorizer, never from the payload.
 
+mod frames;
 mod gate;
 mod grpc;
 mod http;
@@ -61,6 +62,16 @@ pub enum IngestRefusal {
     /// A credential that may not ingest: HTTP 403, gRPC PERMISSION_DENIED.
     #[error("{0}")]
     Forbidden(String),
+    /// Too often, or nobody can be verified now: HTTP 429 or 503, gRPC RESOURCE_EXHAUSTED or UNAVAILABLE, with the time.
+    #[error("{sentence}")]
+    NotNow {
+        /// For the sender.
+        sentence: String,
+        /// Seconds after which the sender may come again.
+        retry_after: u64,
+        /// Whether the sender came too often; otherwise it is the server that cannot verify.
+        too_often: bool,
+    },
 }
 
 /// Everybody on this machine writes to one tenant; everybody else is refused.

@@ -9,3 +9,4 @@ mod challenges;
 mod files;
 mod handshakes;
 mod paper;
+mod rest;
