@@ -52,6 +52,8 @@ pub(crate) struct Handler {
     /// Who the connection belongs to, where that is known before a request is read.
     owner: Option<Arc<Caller>>,
     session: OnceLock<Arc<Session>>,
+    /// Serves one request of an older era without a session: what only a session could keep is not offered.
+    alone: bool,
     /// Receivers made before a subscription is acknowledged, so that no change falls between the two.
     ahead: Mutex<VecDeque<channel::Receiver<u64>>>,
 }
@@ -76,7 +78,12 @@ struct Retry {
 
 impl Handler {
     pub(crate) fn new(face: Arc<Face>, owner: Option<Arc<Caller>>) -> Self {
-        Self { face, owner, session: OnceLock::new(), ahead: Mutex::default() }
+        Self { face, owner, session: OnceLock::new(), alone: false, ahead: Mutex::default() }
+    }
+
+    /// The same for a single request of an older era.
+    pub(crate) fn alone(self) -> Self {
+        Self { alone: true, ..self }
     }
 
     fn session(&self) -> &Arc<Session> {
@@ -180,10 +187,12 @@ impl Handler {
                 answers,
                 abilities: turn.abilities,
             };
-            gateway.call(caller, call, voice)
+            // On the heap: everything that waits for a call would be as large as it.
+            Box::pin(gateway.call(caller, call, voice))
         };
         let place = ("tools/call", name, &arguments);
-        let mut result = match self.settle(context, turn, place, retry, run, convert::outcome).await {
+        // In a box: it holds a whole call, and so would everything that waits for it.
+        let mut result = match Box::pin(self.settle(context, turn, place, retry, run, convert::outcome)).await {
             Ok(Settled::Done(result)) => result,
             Ok(Settled::Ask(questions)) => return Ok(questions.into()),
             Err(Trouble::Fault(fault)) => tool_fault(fault)?,
@@ -254,22 +263,23 @@ impl ServerHandler for Handler {
         let gateway = &self.face.gateway;
         let (tools, resources, prompts, completions) = gateway.offers();
         let mut capabilities = ServerCapabilities::default();
-        capabilities.logging = Some(JsonObject::new());
+        let listens = !self.alone;
+        capabilities.logging = listens.then(JsonObject::new);
         capabilities.completions = completions.then(JsonObject::new);
         if tools {
             let mut offered = ToolsCapability::default();
-            offered.list_changed = Some(true);
+            offered.list_changed = listens.then_some(true);
             capabilities.tools = Some(offered);
         }
         if prompts {
             let mut offered = PromptsCapability::default();
-            offered.list_changed = Some(true);
+            offered.list_changed = listens.then_some(true);
             capabilities.prompts = Some(offered);
         }
         if resources {
             let mut offered = ResourcesCapability::default();
-            offered.subscribe = gateway.offers_watching().then_some(true);
-            offered.list_changed = Some(true);
+            offered.subscribe = (listens && gateway.offers_watching()).then_some(true);
+            offered.list_changed = listens.then_some(true);
             capabilities.resources = Some(offered);
         }
         let info = ServerConfig::new(capabilities)
@@ -503,7 +513,12 @@ impl ServerHandler for Handler {
                 Fault::invalid("changes of this resource are not announced").with_hint("read it again when you need it"),
             );
         }
-        self.session().watch(request.uri).or_else(refuse)
+        if let Err(fault) = self.session().has_room(&request.uri) {
+            return refuse(fault);
+        }
+        let watch = self.face.gateway.watch(&turn.caller, &request.uri).await;
+        let watch = watch.map_err(|fault| rpc_error(fault, Asked::Resource))?;
+        self.session().watch(request.uri, watch).or_else(refuse)
     }
 
     async fn unsubscribe(&self, request: UnsubscribeRequestParams, context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
@@ -518,7 +533,9 @@ impl ServerHandler for Handler {
     }
 
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
-        if let Ok(caller) = turn::caller(&self.face.gateway, &context.extensions).await {
+        if let Ok(caller) = turn::caller(&self.face.gateway, &context.extensions).await
+            && !self.alone
+        {
             watch::follow(&self.face, caller, context.peer, self.session());
         }
     }

@@ -26,7 +26,8 @@ mod watch;
 
 pub use client::{ListedTool, McpClient, McpClientError, ToolAnswer};
 pub use http::{
-    ConnectionSettings, HostPolicy, HttpSettings, SessionCount, SessionLimits, host_checked, router, serve, serve_with,
+    ConnectionSettings, HostPolicy, HttpSettings, SessionCount, SessionLimits, SessionsFor, host_checked, router, serve,
+    serve_with,
 };
 pub use stdio::{StdioEnd, StdioError, serve_stdio, serve_stream};
 

@@ -13,7 +13,7 @@ use portcullis_ports::{Answers, ClientAbilities, InputRequest};
 use rmcp::RoleServer;
 use rmcp::model::{
     ClientCapabilities, CustomRequest, ElicitationCapability, ErrorData, InputRequests, InputResponses, RequestStateCodec,
-    RootsCapabilities, SamplingCapability, SealOptions, ServerRequest,
+    RootsCapabilities, SamplingCapability, SealOptions, ServerRequest, UrlElicitationCapability,
 };
 use rmcp::service::{Peer, PeerRequestOptions, ServiceError};
 use serde::{Deserialize, Serialize};
@@ -168,8 +168,15 @@ pub(crate) fn missing(requests: &[(String, InputRequest)], abilities: ClientAbil
     let asks = |method: &str| requests.iter().any(|(_, request)| request.method == method);
     let mut required = ClientCapabilities::default();
     let mut any = false;
-    if asks(ELICIT) && !abilities.elicitation {
+    let (links, forms): (Vec<_>, Vec<_>) =
+        requests.iter().filter(|(_, request)| request.method == ELICIT).partition(|r| is_link(&r.1));
+    if !forms.is_empty() && !abilities.elicitation {
         required.elicitation = Some(ElicitationCapability::default());
+        any = true;
+    }
+    if !links.is_empty() && !abilities.links {
+        let elicitation = required.elicitation.get_or_insert_default();
+        elicitation.url = Some(UrlElicitationCapability::default());
         any = true;
     }
     if asks(SAMPLE) && !abilities.sampling {
@@ -181,6 +188,11 @@ pub(crate) fn missing(requests: &[(String, InputRequest)], abilities: ClientAbil
         any = true;
     }
     any.then_some(required)
+}
+
+/// Whether a question wants a person to open a page, rather than to fill in a form.
+fn is_link(request: &InputRequest) -> bool {
+    request.params.get("mode").is_some_and(|mode| mode == "url")
 }
 
 /// The questions as the stateless revision carries them.
@@ -298,6 +310,13 @@ mod tests {
         let ask = |method: &str| vec![("q".to_owned(), InputRequest { method: method.into(), params: json!({}) })];
         let required = missing(&ask(SAMPLE), ClientAbilities { elicitation: true, ..Default::default() }).unwrap();
         assert_eq!(serde_json::to_value(required).unwrap(), json!({"sampling": {}}));
+        let link = |params: Value| vec![("q".to_owned(), InputRequest { method: ELICIT.into(), params })];
+        let forms = ClientAbilities { elicitation: true, ..Default::default() };
+        let required = missing(&link(json!({"mode": "url", "url": "https://a.example"})), forms).unwrap();
+        assert_eq!(serde_json::to_value(required).unwrap(), json!({"elicitation": {"url": {}}}));
+        let links = ClientAbilities { links: true, ..Default::default() };
+        assert!(missing(&link(json!({"mode": "url"})), links).is_none());
+        assert!(missing(&link(json!({"mode": "form"})), links).is_some());
         assert!(missing(&ask(ROOTS), ClientAbilities { roots: true, ..Default::default() }).is_none());
         assert_eq!(wire(ask("tools/list")).unwrap_err().code(), FaultCode::Internal);
         assert!(wire(ask(ROOTS)).is_ok());

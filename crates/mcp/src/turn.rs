@@ -75,6 +75,7 @@ pub(crate) fn abilities(declared: &ClientCapabilities) -> ClientAbilities {
     ClientAbilities {
         // `elicitation: {}` means forms; a client that names only `url` cannot show one.
         elicitation: declared.elicitation.as_ref().is_some_and(|e| e.form.is_some() || e.url.is_none()),
+        links: declared.elicitation.as_ref().is_some_and(|e| e.url.is_some()),
         sampling: declared.sampling.is_some(),
         roots: declared.roots.is_some(),
     }

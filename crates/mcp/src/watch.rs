@@ -2,20 +2,21 @@
 //! sessions of the older ones. A hint only: what changed is read through the gate like everything else.
 #![expect(deprecated, reason = "MCP logging is deprecated by SEP-2577 and still part of the session revisions")]
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use portcullis_gateway::Caller;
 use portcullis_model::{Fault, FaultCode};
+use portcullis_ports::Watch;
 use rmcp::RoleServer;
 use rmcp::model::{
     ErrorData, LoggingLevel, PromptListChangedNotification, ResourceListChangedNotification, ResourceUpdatedNotification,
     ResourceUpdatedNotificationParam, ServerNotification, SubscriptionFilter, ToolListChangedNotification,
 };
 use rmcp::service::{Peer, ServiceError, SubscriptionContext, SubscriptionSendError, SubscriptionSink};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::face::Face;
@@ -30,7 +31,7 @@ pub(crate) const STREAM_LIFETIME: Duration = Duration::from_hours(1);
 /// What a session of the older revisions remembers: its log level and the resources it watches.
 pub(crate) struct Session {
     level: Mutex<Option<LoggingLevel>>,
-    watched: Mutex<BTreeSet<String>>,
+    watched: Mutex<BTreeMap<String, Watch>>,
     followed: AtomicBool,
     ended: CancellationToken,
     _end: DropGuard,
@@ -52,13 +53,23 @@ impl Session {
         *self.level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level);
     }
 
-    pub(crate) fn watch(&self, uri: String) -> Result<(), Fault> {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        if watched.len() >= WATCHED && !watched.contains(&uri) {
+    /// Whether it may watch one more. What it watches already it may watch again.
+    pub(crate) fn has_room(&self, uri: &str) -> Result<(), Fault> {
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if watched.len() >= WATCHED && !watched.contains_key(uri) {
             return Err(Fault::new(FaultCode::RateLimited, format!("a session can watch {WATCHED} resources; unsubscribe one")));
         }
-        watched.insert(uri);
         Ok(())
+    }
+
+    pub(crate) fn watch(&self, uri: String, watch: Watch) -> Result<(), Fault> {
+        self.has_room(&uri)?;
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(uri, watch);
+        Ok(())
+    }
+
+    fn watches(&self, uri: &str) -> bool {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).contains_key(uri)
     }
 
     pub(crate) fn unwatch(&self, uri: &str) {
@@ -66,7 +77,7 @@ impl Session {
     }
 
     fn watched(&self) -> Vec<String> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 }
 
@@ -75,7 +86,7 @@ pub(crate) fn follow(face: &Arc<Face>, caller: Arc<Caller>, peer: Peer<RoleServe
     if session.followed.swap(true, Ordering::Relaxed) {
         return;
     }
-    let mut changes = face.gateway.changes();
+    let (mut changes, mut updates) = (face.gateway.changes(), face.gateway.updates());
     let (face, ended, session) = (face.clone(), session.ended.clone(), Arc::downgrade(session));
     tokio::spawn(async move {
         loop {
@@ -84,6 +95,13 @@ pub(crate) fn follow(face: &Arc<Face>, caller: Arc<Caller>, peer: Peer<RoleServe
                 () = face.closing.cancelled() => return,
                 changed = changes.changed() => {
                     if changed.is_err() || tell(&face, &caller, &peer, &session).await.is_err() {
+                        return;
+                    }
+                }
+                updated = updates.recv() => {
+                    let Some(of_these) = news(updated, || session.upgrade().map(|s| s.watched()).unwrap_or_default()) else { return };
+                    let watches = |uri: &String| session.upgrade().is_some_and(|session| session.watches(uri));
+                    if tell_updated(&face, &caller, &peer, of_these.into_iter().filter(watches)).await.is_err() {
                         return;
                     }
                 }
@@ -103,12 +121,34 @@ async fn tell(face: &Face, caller: &Caller, peer: &Peer<RoleServer>, session: &W
         peer.send_notification(ServerNotification::ResourceListChangedNotification(ResourceListChangedNotification::default()))
             .await?;
         let watched = session.upgrade().map(|s| s.watched()).unwrap_or_default();
-        for uri in watched.into_iter().filter(|uri| face.gateway.may_watch(caller, uri)) {
+        tell_updated(face, caller, peer, watched.into_iter()).await?;
+    }
+    Ok(())
+}
+
+async fn tell_updated(
+    face: &Face,
+    caller: &Caller,
+    peer: &Peer<RoleServer>,
+    uris: impl Iterator<Item = String> + Send,
+) -> Result<(), ServiceError> {
+    for uri in uris {
+        if face.gateway.may_watch(caller, &uri) {
             let update = ResourceUpdatedNotification::new(ResourceUpdatedNotificationParam::new(uri));
             peer.send_notification(ServerNotification::ResourceUpdatedNotification(update)).await?;
         }
     }
     Ok(())
+}
+
+/// Which resources are another one: the one that was named, or all that are watched where some announcements were missed.
+/// Nothing when there will be no more.
+fn news(updated: Result<Arc<str>, broadcast::error::RecvError>, watched: impl FnOnce() -> Vec<String>) -> Option<Vec<String>> {
+    match updated {
+        Ok(uri) => Some(vec![uri.to_string()]),
+        Err(broadcast::error::RecvError::Lagged(_)) => Some(watched()),
+        Err(broadcast::error::RecvError::Closed) => None,
+    }
 }
 
 /// What of a requested subscription is granted: every list, and those resources the caller may read whose changes are
@@ -134,20 +174,45 @@ pub(crate) async fn listen(
         rpc_error(released, Asked::Other)
     };
     let _stream = face.streams.open(&caller.principal().id).map_err(refused)?;
+    let mut updates = face.gateway.updates();
+    let watched = subscription.sink().accepted().resource_subscriptions.clone().unwrap_or_default();
+    let mut watches = Vec::new();
+    for uri in &watched {
+        watches.push(face.gateway.watch(&caller, uri).await.map_err(|fault| rpc_error(fault, Asked::Resource))?);
+    }
     let end = tokio::time::sleep(STREAM_LIFETIME);
-    tokio::pin!(end);
+    let refused = face.gateway.until_refused(&caller);
+    tokio::pin!(end, refused);
     loop {
         tokio::select! {
             () = subscription.cancelled() => return Ok(()),
             () = face.closing.cancelled() => return Ok(()),
             () = &mut end => return Ok(()),
+            () = &mut refused => {
+                ended(face, &caller);
+                return Ok(());
+            }
             changed = changes.changed() => {
                 if changed.is_err() || notify(face, &caller, subscription.sink()).await.is_err() {
                     return Ok(());
                 }
             }
+            updated = updates.recv() => {
+                let Some(of_these) = news(updated, || watched.clone()) else { return Ok(()) };
+                for uri in of_these.into_iter().filter(|uri| watched.contains(uri) && face.gateway.may_watch(&caller, uri)) {
+                    if subscription.sink().notify_resource_updated(uri).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
         }
     }
+}
+
+/// Records that a stream was ended because who held it would not be let in any more.
+pub(crate) fn ended(face: &Face, caller: &Caller) {
+    let fault = Fault::new(FaultCode::Unauthenticated, "the credential this stream was opened with has ended");
+    face.gateway.refuse_request(caller, "session", "credential-ended", fault);
 }
 
 async fn notify(face: &Face, caller: &Caller, sink: &SubscriptionSink) -> Result<(), SubscriptionSendError> {

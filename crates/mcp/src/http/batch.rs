@@ -22,9 +22,10 @@ use portcullis_gateway::Caller;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use sse_stream::SseStream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use super::door::Door;
+use super::places::Place;
 use crate::batch::AT_ONCE;
 
 /// Messages of running tools that wait for a slow client.
@@ -45,7 +46,7 @@ pub(super) struct Batch {
     pub(super) messages: Vec<Bytes>,
     pub(super) caller: Arc<Caller>,
     /// The batch's place in the house, kept until its last answer.
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) place: Place,
 }
 
 impl Batch {

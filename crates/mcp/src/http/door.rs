@@ -19,10 +19,11 @@ use portcullis_wire::{RequestRefusal, rules};
 use rmcp::model::{ErrorCode, ErrorData};
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{NO_SESSION, challenge, fault_refusal, mended, plain_refusal, request_id, rpc_refusal, with_rate};
 use super::batch::Batch;
+use super::opening::stands_alone;
+use super::places::{NoPlace, Place, Places};
 use super::sessions::{NotTaken, SERVING, Serving, Sessions};
 use super::{HttpSettings, oauth, quick};
 use crate::batch::{self, NO_BATCHES};
@@ -30,15 +31,15 @@ use crate::face::{Face, OpenStream, StreamLimits};
 use crate::handler::Handler;
 use crate::in_flight;
 use crate::turn::SESSION_HEADER;
-use crate::watch::STREAM_LIFETIME;
+use crate::watch::{self, STREAM_LIFETIME};
 
 /// Headers a proxy adds: then the near end of the connection is the proxy, and nearness grants nothing.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
 
 /// Header by which a client says which revision it speaks.
-const VERSION_HEADER: &str = "mcp-protocol-version";
+pub(super) const VERSION_HEADER: &str = "mcp-protocol-version";
 /// The one revision with batches.
-const BATCH_VERSION: &str = "2025-03-26";
+pub(super) const BATCH_VERSION: &str = "2025-03-26";
 /// Headers that MCP over HTTP reads; rmcp wants a `Host` as well. Nothing else is handed to rmcp: no credential, no cookie, nothing a proxy added.
 const PROTOCOL_HEADERS: [HeaderName; 9] = [
     ACCEPT,
@@ -64,8 +65,10 @@ type Refusal = Box<Response>;
 pub(super) struct Door {
     face: Arc<Face>,
     service: StreamableHttpService<Handler, Sessions>,
+    /// The same for messages of the older eras that need no session.
+    alone: StreamableHttpService<Handler, Sessions>,
     sessions: Arc<Sessions>,
-    places: Arc<Semaphore>,
+    places: Places,
     settings: HttpSettings,
 }
 
@@ -79,16 +82,19 @@ impl Door {
         let config = StreamableHttpServerConfig::default()
             .disable_allowed_hosts()
             .with_json_response(true)
-            .with_legacy_session_mode(settings.sessions)
             .with_max_request_body_bytes(settings.body_limit);
-        let made_by = face.clone();
-        let make = move || {
-            let owner = SERVING.try_with(|serving| serving.caller.clone()).ok();
-            Ok(Handler::new(made_by.clone(), owner))
+        let serving = |legacy: bool| {
+            let made_by = face.clone();
+            let make = move || {
+                let owner = SERVING.try_with(|serving| serving.caller.clone()).ok();
+                let handler = Handler::new(made_by.clone(), owner);
+                Ok(if legacy { handler } else { handler.alone() })
+            };
+            StreamableHttpService::new(make, sessions.clone(), config.clone().with_legacy_session_mode(legacy))
         };
-        let service = StreamableHttpService::new(make, sessions.clone(), config);
-        let places = Arc::new(Semaphore::new(settings.in_flight));
-        Self { face, service, sessions, places, settings }
+        let (service, alone) = (serving(true), serving(false));
+        let places = Places::new(settings.in_flight, settings.in_flight_per_principal);
+        Self { face, service, alone, sessions, places, settings }
     }
 
     fn gateway(&self) -> &Gateway {
@@ -113,7 +119,7 @@ impl Door {
             certificate: request.extensions().get::<Arc<ClientCertificate>>().map(AsRef::as_ref),
             query: request.uri().query(),
             peer: peer(request.extensions()),
-            forwarded: FORWARDED.iter().any(|name| headers.contains_key(*name)),
+            forwarded: forwarded(headers),
         };
         let identified = self.gateway().identify(&presented).await;
         let caller = identified.map_err(|fault| Box::new(challenge(fault, authorization.is_some())))?;
@@ -138,15 +144,19 @@ impl Door {
     }
 
     /// A place among the requests in the house, at once or after a short wait.
-    async fn place(&self, caller: &Caller) -> Result<OwnedSemaphorePermit, Refusal> {
-        if let Ok(place) = self.places.clone().try_acquire_owned() {
-            return Ok(place);
-        }
-        if let Ok(Ok(place)) = tokio::time::timeout(self.settings.admission_time, self.places.clone().acquire_owned()).await {
-            return Ok(place);
-        }
-        let fault = Fault::new(FaultCode::Unavailable, "the server is at its limit of requests").with_retry_after(1);
-        Err(Box::new(fault_refusal(self.gateway().refuse_request(caller, "admission", "in-flight", fault), None)))
+    async fn place(&self, caller: &Caller) -> Result<Place, Refusal> {
+        let taken = self.places.take(&caller.principal().id, self.settings.admission_time).await;
+        taken.map_err(|none| {
+            let (rule, fault) = match none {
+                NoPlace::Own(limit) => {
+                    let sentence = format!("{limit} of your requests are being served already; wait for one to end");
+                    ("in-flight-share", Fault::new(FaultCode::RateLimited, sentence))
+                }
+                NoPlace::All => ("in-flight", Fault::new(FaultCode::Unavailable, "the server is at its limit of requests")),
+            };
+            let released = self.gateway().refuse_request(caller, "admission", rule, fault.with_retry_after(1));
+            Box::new(fault_refusal(released, None))
+        })
     }
 
     /// The session a request names, when it exists for its caller.
@@ -271,21 +281,22 @@ impl Door {
         if let Some(quick) = quick::read(&self.face, &parts.headers, &body, &caller) {
             return Ok(quick.run(&self.face).await);
         }
-        let response = self.hand_over(parts, body, caller).await;
+        let response = self.hand_over(parts, body, caller.clone()).await;
         drop(place);
         Ok(match stream {
-            Some(stream) if response.status().is_success() => self.bounded(response, stream),
+            Some(stream) if response.status().is_success() => self.bounded(response, stream, caller),
             _ => response,
         })
     }
 
     /// Gives one message to rmcp, with the headers of the protocol and no other.
     pub(super) async fn hand_over(&self, mut parts: Parts, body: Bytes, caller: Arc<Caller>) -> Response {
+        let service = if stands_alone(self.settings.sessions, &parts, &body) { &self.alone } else { &self.service };
         parts.headers = protocol_headers(&parts.headers);
         parts.extensions.insert(caller.clone());
         let serving = Arc::new(Serving { caller, refused: OnceLock::new() });
         let request = axum::http::Request::from_parts(parts, Full::new(body.clone()));
-        let response = SERVING.scope(serving.clone(), self.service.handle(request)).await.map(Body::new);
+        let response = SERVING.scope(serving.clone(), service.handle(request)).await.map(Body::new);
         match serving.refused.get() {
             None => self.noted(&serving.caller, mended(response, &body)).await,
             Some(NotTaken::NoRoom(fault)) => {
@@ -319,13 +330,15 @@ impl Door {
         Response::from_parts(parts, Body::from(body))
     }
 
-    /// Ends a listening stream when the server stops or its time is over, and gives its place back.
-    fn bounded(&self, response: Response, stream: OpenStream) -> Response {
-        let closing = self.settings.closing.clone();
+    /// Ends a listening stream when the server stops, its time is over, or its holder would not be let in any more, and
+    /// gives its place back.
+    fn bounded(&self, response: Response, stream: OpenStream, caller: Arc<Caller>) -> Response {
+        let (face, closing) = (self.face.clone(), self.settings.closing.clone());
         let end = async move {
             tokio::select! {
                 () = closing.cancelled_owned() => {}
                 () = tokio::time::sleep(STREAM_LIFETIME) => {}
+                () = face.gateway.until_refused(&caller) => watch::ended(&face, &caller),
             }
         };
         response.map(|body| {
@@ -336,6 +349,10 @@ impl Door {
             Body::from_stream(held)
         })
     }
+}
+
+fn forwarded(headers: &HeaderMap) -> bool {
+    FORWARDED.iter().any(|name| headers.contains_key(*name))
 }
 
 fn peer(extensions: &Extensions) -> Option<SocketAddr> {
@@ -373,6 +390,15 @@ fn is_json(headers: &HeaderMap) -> bool {
         let essence = value.split_once(';').map_or(value, |(essence, _)| essence);
         essence.trim().eq_ignore_ascii_case("application/json")
     })
+}
+
+/// Whether the server lives: one word that depends on nothing, for whoever asks as often as an address may.
+pub(super) async fn alive(State(door): State<Arc<Door>>, request: Request) -> Response {
+    let presented = Presented { forwarded: forwarded(request.headers()), ..Presented::http(None, peer(request.extensions())) };
+    match door.gateway().admit_probe(&presented) {
+        Ok(()) => Response::new(Body::from("ok")),
+        Err(fault) => fault_refusal(fault, None),
+    }
 }
 
 /// The handler of the route.

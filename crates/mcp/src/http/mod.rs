@@ -9,6 +9,8 @@ mod answer;
 mod batch;
 mod door;
 mod oauth;
+mod opening;
+mod places;
 mod quick;
 mod sessions;
 
@@ -25,6 +27,7 @@ use portcullis_wire::{Pages, Refusals, Wire, guarded};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use opening::SessionsFor;
 pub use portcullis_wire::{ConnectionSettings, HostPolicy};
 pub use sessions::{SessionCount, SessionLimits};
 
@@ -42,11 +45,13 @@ pub struct HttpSettings {
     pub body_time: Duration,
     /// Requests in the house at once; more wait [`HttpSettings::admission_time`], then get 503.
     pub in_flight: usize,
+    /// Requests of one principal in the house at once, also while their bodies arrive; more wait as long, then get 429.
+    pub in_flight_per_principal: usize,
     /// How long a request waits for a place.
     pub admission_time: Duration,
-    /// Whether the session revisions get sessions. Without, they are served request by request, and what needs an
+    /// Which clients of the session revisions get sessions. Without, they are served request by request, and what needs an
     /// answer from the client is refused.
-    pub sessions: bool,
+    pub sessions: SessionsFor,
     /// Bounds of sessions.
     pub session_limits: SessionLimits,
     /// Where the number of open sessions can be asked.
@@ -87,8 +92,9 @@ impl Default for HttpSettings {
             body_limit: 1 << 20,
             body_time: Duration::from_secs(30),
             in_flight: (64 * workers).max(128),
+            in_flight_per_principal: (16 * workers).max(32),
             admission_time: Duration::from_secs(2),
-            sessions: true,
+            sessions: SessionsFor::All,
             session_limits: SessionLimits::default(),
             session_count: SessionCount::default(),
             streams_per_principal: 32,
@@ -109,8 +115,8 @@ pub fn router(gateway: Arc<Gateway>, settings: HttpSettings) -> Router {
     let routes = Router::new()
         .route("/mcp", any(door::enter))
         .route("/mcp/{product}", any(door::enter))
-        .with_state(door)
-        .route("/healthz", get(|| async { "ok" }));
+        .route("/healthz", get(door::alive))
+        .with_state(door);
     host_checked(oauth::with_metadata(routes, resource.as_ref()), hosts, refusals)
 }
 

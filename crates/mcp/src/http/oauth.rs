@@ -14,10 +14,11 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
-use portcullis_gateway::{Caller, Gateway};
+use portcullis_gateway::{CALL_TOOL, Caller, Gateway};
 use portcullis_identity::token::{ProtectedResource, WELL_KNOWN};
-use portcullis_model::{CredentialKind, Fault, FaultCode};
+use portcullis_model::{CredentialKind, Fault, FaultCode, Principal};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::answer::{fault_refusal, request_id};
 
@@ -68,10 +69,28 @@ struct Asked<'a> {
 struct Named<'a> {
     #[serde(borrow)]
     name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    arguments: Option<Standing<'a>>,
+}
+
+/// Arguments of a call that may stand for another tool's.
+#[derive(Deserialize)]
+struct Standing<'a> {
+    #[serde(borrow, default)]
+    name: Option<Value<'a>>,
+}
+
+/// A name, where it is one; anything else is an argument of a tool that happens to be called so.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Value<'a> {
+    Name(#[serde(borrow)] Cow<'a, str>),
+    Other(IgnoredAny),
 }
 
 /// The refusal of a call that the caller's token does not allow and a token with more scopes would. Nothing when the call
-/// is allowed, or when no scope would help: then the gate refuses it like every other.
+/// is allowed, or when no scope would help: then the gate refuses it like every other. It counts against the caller's rate
+/// like a call, and through a product only what the product offers is led to.
 pub(super) fn step_up(
     resource: Option<&Arc<ProtectedResource>>,
     gateway: &Gateway,
@@ -84,17 +103,31 @@ pub(super) fn step_up(
         return None;
     }
     let asked: Asked<'_> = serde_json::from_slice(body).ok()?;
-    let tool = asked.params.and_then(|params| params.name).filter(|_| asked.method == "tools/call")?;
-    if gateway.would_allow(principal, &tool) {
+    let params = asked.params.filter(|_| asked.method == "tools/call")?;
+    let (tool, inner) = (params.name?, params.arguments.and_then(|arguments| arguments.name));
+    // A call through `call_tool` is the other tool's own call as well, and needs what both of them need.
+    let inner = match inner {
+        Some(Value::Name(inner)) if tool == CALL_TOOL => Some(inner),
+        _ => None,
+    };
+    let allows = |principal: &Principal| {
+        let allows = |tool: &str| gateway.would_allow(caller, principal, tool);
+        allows(&tool) && inner.as_ref().is_none_or(|inner| allows(inner))
+    };
+    if allows(principal) {
         return None;
     }
-    let step = resource.step_ups(principal).into_iter().find(|step| gateway.would_allow(&step.principal, &tool))?;
+    let step = resource.step_ups(principal).into_iter().find(|step| allows(&step.principal))?;
+    let tool = inner.as_ref().unwrap_or(&tool);
     let scopes = step.scopes.join(" ");
     let fault =
         Fault::new(FaultCode::Forbidden, format!("the access token does not cover this call; it needs the scopes: {scopes}"))
             .with_internal(format!("tool {tool} needs the scopes {scopes}"));
-    let released = gateway.refuse_request(caller, "tools/call", "insufficient-scope", fault);
+    let (released, admitted) = gateway.refuse_call(caller, "tools/call", "insufficient-scope", fault);
     let mut response = fault_refusal(released, request_id(body));
+    if !admitted {
+        return Some(response);
+    }
     let challenge = HeaderValue::from_str(&resource.challenge(Some("insufficient_scope"), Some(&step.scopes))).ok()?;
     response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     Some(response)

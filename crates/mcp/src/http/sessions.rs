@@ -4,7 +4,7 @@
 //! To any other principal a session does not exist.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures::Stream;
@@ -74,11 +74,39 @@ impl Entry {
     }
 }
 
+/// Who has which session, and whose are being opened.
+#[derive(Default)]
+struct Book {
+    open: HashMap<SessionId, Entry>,
+    /// Sessions that were promised and have no name yet.
+    opening: HashMap<PrincipalId, usize>,
+}
+
 /// All sessions and who they belong to.
 pub(crate) struct Sessions {
     inner: LocalSessionManager,
-    book: Mutex<HashMap<SessionId, Entry>>,
+    book: Arc<Mutex<Book>>,
     limits: SessionLimits,
+}
+
+/// Room for one session, held until it is entered into the book or given up.
+struct Room {
+    book: Arc<Mutex<Book>>,
+    owner: PrincipalId,
+    /// A session of the owner's that was taken out of the book for it, to be ended.
+    instead: Option<SessionId>,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        match book.opening.get_mut(&self.owner) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => {
+                book.opening.remove(&self.owner);
+            }
+        }
+    }
 }
 
 /// How many sessions a face has open. Made before the face and given to it with its settings.
@@ -121,13 +149,16 @@ impl Sessions {
     pub(crate) fn new(limits: SessionLimits) -> Self {
         let mut inner = LocalSessionManager::default();
         inner.session_config.keep_alive = Some(limits.idle);
-        Self { inner, book: Mutex::default(), limits }
+        Self { inner, book: Arc::default(), limits }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the session exists for this principal through this product. Notes that it was used.
     pub(crate) fn admits(&self, id: &str, principal: &PrincipalId, product: Option<&Arc<str>>) -> bool {
-        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        match book.get_mut(id) {
+        match self.book().open.get_mut(id) {
             Some(entry) if entry.owner == *principal && entry.product.as_ref() == product => {
                 entry.seen = Instant::now();
                 true
@@ -138,47 +169,50 @@ impl Sessions {
 
     /// Sessions that are open now.
     fn open(&self) -> usize {
-        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        book.values().filter(|entry| entry.seen.elapsed() <= self.limits.idle).count()
+        self.book().open.values().filter(|entry| entry.seen.elapsed() <= self.limits.idle).count()
     }
 
     /// Whether batches were agreed upon in the session.
     pub(crate) fn takes_batches(&self, id: &str) -> bool {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner).get(id).is_some_and(|entry| entry.batches)
+        self.book().open.get(id).is_some_and(|entry| entry.batches)
     }
 
-    /// Makes sure there is room for one more session of `owner`; may name one of its idle sessions to end instead.
-    fn room(&self, owner: &PrincipalId) -> Result<Option<SessionId>, Fault> {
-        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Reserves room for one more session of `owner`: at the limit in the place of one of its idle sessions, which is taken
+    /// out of the book. Reserved is counted like open, or sessions opened at the same time would all find the last place.
+    fn room(&self, owner: &PrincipalId) -> Result<Room, Fault> {
+        let mut book = self.book();
         // rmcp ends a session that was idle for this long by itself and tells nobody; it must not keep its place.
-        book.retain(|_, entry| entry.seen.elapsed() <= self.limits.idle);
-        let own = book.values().filter(|entry| entry.owner == *owner).count();
-        if own < self.limits.per_principal && book.len() < self.limits.in_all {
-            return Ok(None);
+        book.open.retain(|_, entry| entry.seen.elapsed() <= self.limits.idle);
+        let own = book.open.values().filter(|entry| entry.owner == *owner).count();
+        let own = own + book.opening.get(owner).copied().unwrap_or(0);
+        let all = book.open.len() + book.opening.values().sum::<usize>();
+        let mut instead = None;
+        if own >= self.limits.per_principal || all >= self.limits.in_all {
+            instead = book
+                .open
+                .iter()
+                .filter(|(_, entry)| entry.owner == *owner && entry.seen.elapsed() >= self.limits.replaceable_after)
+                .min_by_key(|(_, entry)| entry.seen)
+                .map(|(id, _)| id.clone());
+            let Some(idle) = &instead else {
+                let sentence = format!("no room for another session: {own} of yours are open, {all} in all; end one with DELETE");
+                let fault = Fault::new(FaultCode::RateLimited, sentence);
+                return Err(fault.with_retry_after(self.limits.replaceable_after.as_secs().max(1)));
+            };
+            book.open.remove(idle);
         }
-        let idle = book
-            .iter()
-            .filter(|(_, entry)| entry.owner == *owner && entry.seen.elapsed() >= self.limits.replaceable_after)
-            .min_by_key(|(_, entry)| entry.seen)
-            .map(|(id, _)| id.clone());
-        match idle {
-            Some(id) => Ok(Some(id)),
-            None => Err(Fault::new(
-                FaultCode::RateLimited,
-                format!("no room for another session: {} of yours are open, {} in all; end one with DELETE", own, book.len()),
-            )
-            .with_retry_after(self.limits.replaceable_after.as_secs().max(1))),
-        }
+        *book.opening.entry(owner.clone()).or_default() += 1;
+        Ok(Room { book: self.book.clone(), owner: owner.clone(), instead })
     }
 
     fn ids(&self, id: &str) -> Option<InFlight> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner).get(id).map(|entry| entry.ids.clone())
+        self.book().open.get(id).map(|entry| entry.ids.clone())
     }
 
     #[cfg(test)]
     fn enter(&self, id: &str, owner: &PrincipalId, product: Option<&str>) {
         let entry = Entry::of(owner.clone(), product.map(Arc::from));
-        self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(id.into(), entry);
+        self.book().open.insert(id.into(), entry);
     }
 }
 
@@ -190,19 +224,23 @@ impl SessionManager for Sessions {
         // Only the door opens sessions, and it always says for whom.
         let serving = SERVING.try_with(Arc::clone).map_err(|_| SessionFault::Full)?;
         let owner = &serving.caller.principal().id;
-        match self.room(owner) {
-            Ok(None) => {}
-            Ok(Some(idle)) => self.close_session(&idle).await?,
+        let room = match self.room(owner) {
+            Ok(room) => room,
             Err(fault) => {
                 // Set once per request: a request opens at most one session.
                 let _ = serving.refused.set(NotTaken::NoRoom(fault));
                 return Err(SessionFault::Full);
             }
+        };
+        if let Some(idle) = &room.instead {
+            self.close_session(idle).await?;
         }
         let (id, transport) = self.inner.create_session().await?;
         let entry = Entry::of(owner.clone(), serving.caller.product().cloned());
         let transport = Noted::new(transport, entry.ids.clone());
-        self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), entry);
+        // First entered, then the reservation goes: in between it counts twice, never not at all.
+        self.book().open.insert(id.clone(), entry);
+        drop(room);
         Ok((id, transport))
     }
 
@@ -213,7 +251,7 @@ impl SessionManager for Sessions {
     ) -> Result<ServerJsonRpcMessage, SessionFault> {
         let answer = self.inner.initialize_session(id, message).await?;
         if speaks_batches(&answer)
-            && let Some(entry) = self.book.lock().unwrap_or_else(PoisonError::into_inner).get_mut(id)
+            && let Some(entry) = self.book().open.get_mut(id)
         {
             entry.batches = true;
         }
@@ -225,7 +263,7 @@ impl SessionManager for Sessions {
     }
 
     async fn close_session(&self, id: &SessionId) -> Result<(), SessionFault> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.book().open.remove(id);
         Ok(self.inner.close_session(id).await?)
     }
 
@@ -303,9 +341,9 @@ mod tests {
         let limits = SessionLimits { per_principal: 2, in_all: 3, ..SessionLimits::default() };
         let sessions = Sessions::new(limits);
         sessions.enter("a1", &who("key:a"), None);
-        assert!(matches!(sessions.room(&who("key:a")), Ok(None)));
+        assert!(sessions.room(&who("key:a")).ok().unwrap().instead.is_none());
         sessions.enter("a2", &who("key:a"), None);
-        assert_eq!(sessions.room(&who("key:a")).unwrap_err().code(), FaultCode::RateLimited);
+        assert_eq!(sessions.room(&who("key:a")).err().unwrap().code(), FaultCode::RateLimited);
         sessions.enter("b1", &who("key:b"), None);
         assert!(sessions.room(&who("key:c")).is_err(), "full in all, and nothing of another principal is ended");
         let short = Sessions::new(SessionLimits { idle: Duration::ZERO, ..limits });
@@ -313,10 +351,24 @@ mod tests {
             short.enter(id, &who("key:b"), None);
         }
         std::thread::yield_now();
-        assert!(matches!(short.room(&who("key:a")), Ok(None)), "sessions that have ended keep no place from others");
+        assert!(short.room(&who("key:a")).ok().unwrap().instead.is_none(), "sessions that have ended keep no place from others");
         let eager = Sessions::new(SessionLimits { replaceable_after: Duration::ZERO, ..limits });
         eager.enter("a1", &who("key:a"), None);
         eager.enter("a2", &who("key:a"), None);
-        assert!(eager.room(&who("key:a")).unwrap().is_some());
+        let first = eager.room(&who("key:a")).ok().unwrap();
+        let second = eager.room(&who("key:a")).ok().unwrap();
+        assert!(first.instead.is_some() && second.instead.is_some() && first.instead != second.instead);
+        assert!(eager.room(&who("key:a")).is_err(), "no session is given up twice");
+    }
+
+    #[test]
+    fn room_that_was_promised_is_counted_until_it_is_given_up() {
+        let sessions = Sessions::new(SessionLimits { per_principal: 2, in_all: 3, ..SessionLimits::default() });
+        let promised = [sessions.room(&who("key:a")).ok().unwrap(), sessions.room(&who("key:a")).ok().unwrap()];
+        assert!(sessions.room(&who("key:a")).is_err(), "of one principal");
+        let of_b = sessions.room(&who("key:b")).ok().unwrap();
+        assert!(sessions.room(&who("key:b")).is_err(), "in all");
+        drop((promised, of_b));
+        assert!(sessions.room(&who("key:a")).is_ok() && sessions.book().opening.is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! The way in: names, origins, credentials, sizes, strict JSON, admission.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use portcullis_mcp::HttpSettings;
@@ -188,4 +189,40 @@ async fn records_name_the_caller_and_never_more_than_they_should() {
     assert_eq!((record.method, record.target.as_str(), record.allowed), ("tools/call", "echo", true));
     assert_eq!(record.code, None::<FaultCode>);
     assert!(record.principal.unwrap().id.as_str().starts_with("key:"));
+}
+
+#[tokio::test]
+async fn one_principal_cannot_take_every_place_with_bodies_that_do_not_come() {
+    let settings = HttpSettings {
+        in_flight: 4,
+        in_flight_per_principal: 2,
+        admission_time: Duration::from_millis(200),
+        ..HttpSettings::default()
+    };
+    let served = served(settings).await;
+    let (one, two) = (format!("Bearer {}", served.house.one), format!("Bearer {}", served.house.two));
+    let mut slow = Vec::new();
+    for _ in 0..6 {
+        let mut connection = served.connect().await;
+        let mut head = format!("POST /mcp HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000\r\n", served.address);
+        for (name, value) in good(&one) {
+            write!(head, "{name}: {value}\r\n").unwrap();
+        }
+        connection.write(format!("{head}\r\n{{").as_bytes()).await;
+        slow.push(connection);
+    }
+    let share = || served.house.memory.all().iter().filter(|end| end.rule.as_ref() == "in-flight-share").count();
+    let until = Instant::now() + Duration::from_secs(10);
+    while share() < 4 {
+        assert!(Instant::now() < until, "{} of the six were refused", share());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(raw(&served, &good(&two), &list()).await.status(), 200, "somebody else is served");
+    let refused = raw(&served, &good(&one), &list()).await;
+    assert_eq!((refused.status(), refused.head.header("retry-after")), (429, Some("1")));
+    drop(slow);
+    let until = Instant::now() + Duration::from_secs(10);
+    while raw(&served, &good(&one), &list()).await.status() != 200 {
+        assert!(Instant::now() < until, "the places are not given back");
+    }
 }

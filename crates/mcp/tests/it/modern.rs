@@ -312,3 +312,22 @@ async fn the_trace_of_a_request_reaches_its_record() {
     assert_eq!(served.modern(&served.house.one, "tools/call", params).await.status(), 200);
     assert_eq!(served.house.memory.last().trace_id.as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
 }
+
+#[tokio::test]
+async fn a_subscription_ends_within_a_second_of_its_key() {
+    let served = served(HttpSettings::default()).await;
+    let mut stream = served.connect().await;
+    let filter = json!({"notifications": {"toolsListChanged": true}});
+    served.send_modern(&mut stream, &served.house.one, "subscriptions/listen", filter).await;
+    stream.head().await;
+    assert_eq!(stream.event().await.unwrap()["method"], "notifications/subscriptions/acknowledged");
+    let id = served.house.one.split('_').nth(1).unwrap();
+    served.house.keys.revoke(id).await.unwrap();
+    served.house.keys.refresh().await.unwrap();
+    let until = Instant::now() + Duration::from_secs(2);
+    // The end of a subscription is told; no change of the house is.
+    while let Some(event) = tokio::time::timeout_at(until.into(), stream.event()).await.expect("it is still open") {
+        assert!(event.get("method").is_none(), "{event}");
+    }
+    assert_eq!(served.house.memory.last().rule.as_ref(), "credential-ended");
+}

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis_mcp::HttpSettings;
+use portcullis_mcp::{HttpSettings, SessionsFor};
 use serde_json::{Value, json};
 
 use crate::house::{ACCEPT, JSON, Served, meta, request, served};
@@ -76,7 +76,7 @@ async fn in_a_session_the_question_is_a_request_of_its_own() {
 
 #[tokio::test]
 async fn without_a_session_the_question_is_refused_at_once() {
-    let served = served(HttpSettings { sessions: false, ..HttpSettings::default() }).await;
+    let served = served(HttpSettings { sessions: SessionsFor::Nobody, ..HttpSettings::default() }).await;
     let authorization = format!("Bearer {}", served.house.one);
     let started = Instant::now();
     let mut connection = served.connect().await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis_mcp::{HttpSettings, SessionLimits};
+use portcullis_mcp::{HttpSettings, SessionCount, SessionLimits, SessionsFor};
 use portcullis_model::FaultCode;
 use portcullis_policy::Products;
 use serde_json::{Value, json};
@@ -253,4 +253,65 @@ async fn an_id_whose_client_left_is_under_way_until_it_is_answered() {
     // What the cancelled call leaves must not pass for the answer of another one.
     assert_eq!(served.legacy(&one, Some(&session), &request(7, "ping", json!({}))).await.status(), 400);
     assert_eq!(served.legacy(&one, Some(&session), &request(8, "ping", json!({}))).await.messages()[0]["id"], 8);
+}
+
+#[tokio::test]
+async fn sessions_opened_at_the_same_time_stay_within_the_bounds() {
+    let limits = SessionLimits { per_principal: 3, in_all: 512, ..SessionLimits::default() };
+    let count = SessionCount::default();
+    let settings = HttpSettings { session_limits: limits, session_count: count.clone(), ..HttpSettings::default() };
+    let served = served(settings).await;
+    let one = served.house.one.clone();
+    let hello = initialize(json!({}));
+    let opened = futures::future::join_all((0..24).map(|_| served.legacy(&one, None, &hello))).await;
+    let with = |status: u16| opened.iter().filter(|reply| reply.status() == status).count();
+    assert_eq!((with(200), with(429), count.open()), (3, 21, 3));
+}
+
+#[tokio::test]
+async fn a_session_is_opened_for_who_needs_one_and_all_others_are_served_without() {
+    let count = SessionCount::default();
+    let settings = HttpSettings { sessions: SessionsFor::Needed, session_count: count.clone(), ..HttpSettings::default() };
+    let served = served(settings).await;
+    let one = served.house.one.clone();
+    let reply = served.legacy(&one, None, &initialize(json!({}))).await;
+    assert_eq!((reply.status(), reply.head.header("mcp-session-id")), (200, None));
+    let result = reply.messages()[0]["result"].clone();
+    assert_eq!(result["protocolVersion"], "2025-11-25");
+    // What only a session could keep is not promised.
+    let offered = &result["capabilities"];
+    assert!(offered["tools"].is_object() && offered["tools"].get("listChanged").is_none(), "{offered}");
+    assert!(offered.get("logging").is_none() && offered["resources"].get("subscribe").is_none(), "{offered}");
+    let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    assert_eq!(served.legacy(&one, None, &ready).await.status(), 202);
+    let listed = served.legacy(&one, None, &request(2, "tools/list", json!({}))).await;
+    assert!(listed.messages()[0]["result"]["tools"].as_array().is_some_and(|tools| !tools.is_empty()));
+    let call = request(3, "tools/call", json!({"name": "echo", "arguments": {"text": "x"}}));
+    assert_eq!(served.legacy(&one, None, &call).await.messages()[0]["result"]["isError"], false);
+    let asking = request(4, "tools/call", json!({"name": "ask", "arguments": {}}));
+    assert_eq!(served.legacy(&one, None, &asking).await.messages()[0]["result"]["isError"], true, "nobody to ask");
+    let authorization = format!("Bearer {one}");
+    let mut stream = served.connect().await;
+    stream.send("GET", "/mcp", &[ACCEPT, ("Authorization", authorization.as_str())], "").await;
+    assert_eq!(stream.reply().await.status(), 405, "there is nothing to listen to");
+    assert_eq!(count.open(), 0);
+    let session = served.session(&one, json!({"elicitation": {}})).await;
+    assert_eq!((list(&served, &one, &session).await, count.open()), (200, 1));
+    assert_eq!(served.call("echo", json!({})).await.status(), 200, "the stateless revision is what it was");
+}
+
+#[tokio::test]
+async fn a_listening_stream_ends_within_a_second_of_its_key() {
+    let served = served(HttpSettings::default()).await;
+    let one = served.house.one.clone();
+    let session = served.session(&one, json!({})).await;
+    let mut stream = bare(&served, "GET", &one, &session).await;
+    assert_eq!(stream.head().await.status, 200);
+    let id = one.split('_').nth(1).unwrap();
+    served.house.keys.revoke(id).await.unwrap();
+    served.house.keys.refresh().await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(2), stream.event()).await;
+    assert_eq!(ended.expect("it is still open"), None);
+    let end = served.house.memory.last();
+    assert_eq!((end.rule.as_ref(), end.allowed), ("credential-ended", false));
 }
