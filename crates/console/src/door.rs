@@ -1,12 +1,13 @@
 //! The routes and the way in. A request passes, in this order: Host and Origin, identification by a credential that opens the
-//! door, a place among the requests in work, size, and for what changes something the rules against requests that a page made;
-//! then the gate's road.
+//! door, a place among the requests in work, size, and for what changes something the rules against requests that a page made
+//! and the gate's decision; only then a body is read, and the gate's road is walked.
 //!
 //! Cookies are never read. Without a credential there is nothing but a bare status at `/livez` and `/readyz`.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,7 +22,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use portcullis_gateway::{Caller, Gateway, OperationRequest};
 use portcullis_guard::{StrictLimits, check_strict};
 use portcullis_identity::{ClientCertificate, Door, Presented};
-use portcullis_model::{Fault, FaultCode, Principal};
+use portcullis_model::{Fault, FaultCode, Principal, PrincipalId};
 use portcullis_policy::Operation;
 use portcullis_wire::{HostPolicy, Refusals, RequestRefusal, guarded, rules};
 use serde_json::{Map, Value, json};
@@ -61,6 +62,8 @@ pub struct ConsoleSettings {
     pub body_time: Duration,
     /// Requests in work at once; more wait [`ConsoleSettings::admission_time`], then get 503.
     pub in_flight: usize,
+    /// Of them, those of one principal; more get 503 at once.
+    pub in_flight_each: usize,
     /// How long a request waits for a place.
     pub admission_time: Duration,
     /// Who is told without a credential whether the server is alive and ready.
@@ -76,6 +79,7 @@ impl Default for ConsoleSettings {
             body_limit: 64 << 10,
             body_time: Duration::from_secs(10),
             in_flight: 32,
+            in_flight_each: 8,
             admission_time: Duration::from_secs(2),
             health: HealthFor::Anyone,
             closing: CancellationToken::new(),
@@ -106,12 +110,49 @@ struct Desk {
     metrics: Arc<Metrics>,
     refusals: Arc<dyn Refusals>,
     places: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
     settings: ConsoleSettings,
+}
+
+/// How many requests of each principal are in work, so that one cannot take every place.
+#[derive(Default)]
+struct Crowd(Mutex<HashMap<PrincipalId, usize>>);
+
+impl Crowd {
+    fn join(self: &Arc<Self>, id: PrincipalId, most: usize) -> Option<Share> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(id.clone()).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        drop(counts);
+        Some(Share { crowd: self.clone(), id })
+    }
+}
+
+/// One of a principal's requests, for as long as it is in work.
+struct Share {
+    crowd: Arc<Crowd>,
+    id: PrincipalId,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut counts = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.id) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&self.id);
+            }
+        }
+    }
 }
 
 /// Somebody who was let in, with a place while the request is in work.
 struct Admitted {
     caller: Caller,
+    _share: Share,
     _place: OwnedSemaphorePermit,
 }
 
@@ -121,7 +162,7 @@ pub fn router(parts: ConsoleParts) -> Router {
     let ConsoleParts { gateway, steward, metrics, refusals, settings } = parts;
     let places = Arc::new(Semaphore::new(settings.in_flight));
     let hosts = settings.hosts.clone();
-    let desk = Arc::new(Desk { gateway, steward, metrics, refusals: refusals.clone(), places, settings });
+    let desk = Arc::new(Desk { gateway, steward, metrics, refusals: refusals.clone(), places, crowd: Arc::default(), settings });
     let api = Router::new()
         .route(
             "/status",
@@ -211,6 +252,11 @@ impl Desk {
     /// Lets somebody in: identified, with a place, and with a body that is not announced as too large.
     async fn enter(&self, request: &mut Request, doors: &[Door]) -> Result<Admitted, Refusal> {
         let caller = self.identify(request, doors).await?;
+        let Some(share) = self.crowd.join(caller.principal().id.clone(), self.settings.in_flight_each) else {
+            let said = format!("this credential has {} requests in work already", self.settings.in_flight_each);
+            let fault = Fault::new(FaultCode::Unavailable, said).with_retry_after(1);
+            return Err(self.refuse(&caller, "admin/enter", "in-flight", fault));
+        };
         let waiting = self.places.clone().acquire_owned();
         let Ok(Ok(place)) = tokio::time::timeout(self.settings.admission_time, waiting).await else {
             let fault = Fault::new(FaultCode::Unavailable, "the admin listener is at its limit of requests").with_retry_after(1);
@@ -220,7 +266,7 @@ impl Desk {
         if announced.is_some_and(|bytes| bytes > self.settings.body_limit as u64) {
             return Err(self.too_large(&caller));
         }
-        Ok(Admitted { caller, _place: place })
+        Ok(Admitted { caller, _share: share, _place: place })
     }
 
     #[expect(clippy::unnecessary_box_returns, reason = "it is an error of others, and large")]
@@ -318,11 +364,15 @@ impl Desk {
         };
         let caller = &admitted.caller;
         let (parts, body) = request.into_parts();
-        let checked = match self.check_intent(caller, &parts.headers, in_header) {
-            Ok(()) => self.object(caller, body).await,
-            Err(refusal) => Err(refusal),
+        if let Err(refusal) = self.check_intent(caller, &parts.headers, in_header) {
+            return *refusal;
+        }
+        // Asked before a byte of the body is waited for: who may not do this holds no place with a body that never comes.
+        let asked = match self.gateway.may_operate(caller, OperationRequest::about(operation, id.clone())) {
+            Ok(asked) => asked,
+            Err(fault) => return answer::fault(fault, true),
         };
-        match checked {
+        match self.object(caller, body).await {
             Err(refusal) => return *refusal,
             Ok(members) => {
                 if let Some(name) = members.keys().next() {
@@ -336,7 +386,6 @@ impl Desk {
             let fault = Fault::new(FaultCode::NotFound, "there is nothing of that id");
             return *self.refuse(caller, operation.method(), "unknown-name", fault);
         }
-        let asked = OperationRequest::about(operation, id.clone());
         let who = caller.principal().clone();
         self.operate(caller, asked, |steward| work(steward, who, id)).await
     }

@@ -164,6 +164,10 @@ impl Metrics {
     /// A journey ended.
     fn ended(&self, end: &RoadEnd) {
         let outcome = outcome(end);
+        // The failure that began the wait was counted; the wait is no request.
+        if end.lockout.is_some() {
+            return;
+        }
         if end.method == "authenticate" {
             if !end.allowed {
                 self.refused_sender(end.transport.as_str(), &end.rule);

@@ -50,6 +50,7 @@ fn exposition() -> String {
         sources: Vec::new(),
         redactions: vec![("token", 1)],
         trace_id: None,
+        lockout: None,
     };
     recorder.record(&end).unwrap();
     let refused = RoadEnd { allowed: false, code: Some(FaultCode::RateLimited), rule: Arc::from("tool-rate"), ..end.clone() };
@@ -159,6 +160,7 @@ fn names_from_outside_do_not_become_series() {
             sources: Vec::new(),
             redactions: Vec::new(),
             trace_id: None,
+            lockout: None,
         };
         recorder.record(&end).unwrap();
     }

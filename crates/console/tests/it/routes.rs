@@ -131,19 +131,55 @@ async fn without_an_audit_log_nothing_is_done() {
 
 #[tokio::test]
 async fn rates_hold_and_a_body_that_does_not_come_is_not_waited_for() {
-    let limits = LimitSettings { principal: Rate::new(1, 2), ..LimitSettings::default() };
+    let limits = LimitSettings { principal: Rate::new(1, 3), ..LimitSettings::default() };
     let settings = ConsoleSettings { body_time: Duration::from_millis(50), ..ConsoleSettings::default() };
     let house = house(settings, limits).await;
+    let never = Body::from_stream(futures_pending());
+    let post = Request::post("/api/v1/keys/a/revoke").header("Content-Type", "application/json");
+    let post = post.header("Authorization", format!("Bearer {}", house.admin));
+    assert_eq!(house.send(post, NEAR, never).await.0, 504);
     assert_eq!(house.get("/api/v1/status", Some(&house.admin)).await.0, 200);
     assert_eq!(house.get("/api/v1/status", Some(&house.admin)).await.0, 200);
     let request = Request::get("/api/v1/status").header("Authorization", format!("Bearer {}", house.admin));
     let (status, _, response) = house.send(request, NEAR, Body::empty()).await;
     assert_eq!(status, 429);
     assert!(response.headers().contains_key("retry-after"));
-    let never = Body::from_stream(futures_pending());
-    let post = Request::post("/api/v1/keys/a/revoke").header("Content-Type", "application/json");
-    let post = post.header("Authorization", format!("Bearer {}", house.admin));
-    assert_eq!(house.send(post, NEAR, never).await.0, 504);
+}
+
+/// Who may not do what is asked is told so without a byte of the body, and nobody takes every place.
+#[tokio::test]
+async fn a_body_is_read_of_those_only_who_may_and_no_principal_takes_every_place() {
+    let settings = ConsoleSettings { in_flight: 8, in_flight_each: 2, ..ConsoleSettings::default() };
+    let house = std::sync::Arc::new(house(settings, LimitSettings::default()).await);
+    let post = |key: &str| {
+        let post = Request::post("/api/v1/keys/a/revoke").header("Content-Type", "application/json");
+        post.header("Authorization", format!("Bearer {key}"))
+    };
+    let began = std::time::Instant::now();
+    let (status, body, _) = house.send(post(&house.reader), NEAR, Body::from_stream(futures_pending())).await;
+    assert_eq!(status, 403, "{body}");
+    assert!(began.elapsed() < Duration::from_secs(5), "the body was waited for");
+    assert_eq!(house.refusals().len(), 1, "{:?}", house.refusals());
+    let holding: Vec<_> = (0..2)
+        .map(|_| {
+            let (house, post) = (house.clone(), post(&house.admin));
+            tokio::spawn(async move { house.send(post, NEAR, Body::from_stream(futures_pending())).await.0 })
+        })
+        .collect();
+    let mut status = 200;
+    while status == 200 {
+        status = house.get("/api/v1/status", Some(&house.admin)).await.0;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(status, 503, "the places of this principal are taken");
+    assert_eq!(house.get("/metrics", Some(&house.scraper)).await.0, 200, "those of others are not");
+    assert!(house.refusals().contains(&"in-flight".to_owned()), "{:?}", house.refusals());
+    for held in holding {
+        held.abort();
+        let _aborted = held.await;
+    }
+    assert_eq!(house.get("/api/v1/status", Some(&house.admin)).await.0, 200, "and are given back");
+    assert!(house.steward.changed.lock().unwrap().is_empty());
 }
 
 /// A body that never says anything.
