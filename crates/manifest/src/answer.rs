@@ -4,6 +4,7 @@
 //! Guards that nothing is left out unsaid: how many of how many, how many characters of a text, what a body that is no text
 //! was. Must not redact; that is done to the text of every answer on its way out.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use portcullis_ports::Output;
@@ -247,21 +248,25 @@ fn rows(items: &[Value]) -> String {
     if items.len() < 2 || !items.iter().all(Value::is_object) {
         return lines();
     }
-    let mut columns: Vec<String> = Vec::new();
-    let flat: Vec<Vec<(String, String)>> = items
-        .iter()
-        .map(|item| {
-            let mut cells = Vec::new();
-            flatten("", item, 0, &mut cells);
-            for (name, _) in &cells {
-                if !columns.contains(name) {
-                    columns.push(name.clone());
-                }
+    let (mut columns, mut known) = (Vec::<String>::new(), HashSet::<String>::new());
+    let mut flat: Vec<Vec<(String, String)>> = Vec::with_capacity(items.len());
+    for item in items {
+        let mut cells = Vec::new();
+        flatten("", item, 0, &mut cells);
+        for (name, _) in &cells {
+            if known.contains(name) {
+                continue;
             }
-            cells
-        })
-        .collect();
-    if columns.is_empty() || columns.len() > MOST_COLUMNS {
+            // What has too many is no table, however many more there are.
+            if columns.len() == MOST_COLUMNS {
+                return lines();
+            }
+            known.insert(name.clone());
+            columns.push(name.clone());
+        }
+        flat.push(cells);
+    }
+    if columns.is_empty() {
         return lines();
     }
     let mut table = Table::new(columns.iter().map(Column::new).collect());
@@ -357,6 +362,20 @@ mod tests {
         let output = shape(came, LIMITS, offset, |next| Some(format!("@{next}")));
         let Content::Text(text) = &output.content[0] else { panic!("no text") };
         (text.clone(), output.structured.unwrap(), output.failed)
+    }
+
+    #[test]
+    fn a_list_with_a_hundred_thousand_names_of_members_is_no_table_and_takes_no_time() {
+        let object = |n: usize| Value::Object((0..1_600).map(|m| (format!("k{n}x{m}"), Value::Null)).collect());
+        let items: Vec<Value> = (0..500).map(object).collect();
+        let began = std::time::Instant::now();
+        let text = rows(&items);
+        // Comparing each name with all the others took minutes.
+        assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
+        assert_eq!(text.lines().count(), 500);
+        let narrow: Vec<Value> =
+            (0..2).map(|n| Value::Object((0..MOST_COLUMNS).map(|m| (format!("k{m}"), json!(n))).collect())).collect();
+        assert!(!rows(&narrow).contains('{'), "as many as there may be are a table");
     }
 
     #[test]

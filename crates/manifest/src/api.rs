@@ -2,17 +2,19 @@
 //! who is confined to a part of the data does not get what cannot be confined.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use portcullis_egress::EgressClient;
+use portcullis_egress::{EgressClient, EgressRequest};
 use portcullis_model::{Fault, FaultCode, RiskClass, TenantId, ToolSpec};
 use portcullis_policy::Permit;
-use portcullis_ports::{Arguments, Exchange, Outcome, Tool};
+use portcullis_ports::{Arguments, Exchange, Outcome, Preview, Reading, Sight, Tool, wants_dry_run};
 use portcullis_shape::{Position, decode_cursor, encode_cursor};
 use serde_json::{Map, Value};
 
 use crate::answer::{Came, Limits, shape};
 use crate::plan::{CURSOR, Plan};
+use crate::preview::Reader;
 
 /// What the tools of one API share.
 #[derive(Debug)]
@@ -22,11 +24,17 @@ pub(crate) struct Api {
     pub(crate) tenant: TenantId,
     pub(crate) open_to_confined: bool,
     pub(crate) answer_tokens: usize,
+    /// Whether it is recorded that its description was let in. Until then nothing of it is called.
+    pub(crate) admitted: AtomicBool,
 }
 
 impl Api {
     /// Whether the caller of this permit may use it at all.
-    fn may_use(&self, permit: &Permit) -> Result<(), Fault> {
+    pub(crate) fn may_use(&self, permit: &Permit) -> Result<(), Fault> {
+        if !self.admitted.load(Ordering::SeqCst) {
+            let said = format!("'{}' is not in use: that it was let in is not recorded", self.name);
+            return Err(Fault::new(FaultCode::Unavailable, said).with_retry_after(5));
+        }
         let scope = permit.scope();
         if scope.tenant != self.tenant || !scope.sources.contains(&self.name) {
             return Err(Fault::new(FaultCode::Forbidden, format!("'{}' is not available to this credential", self.name)));
@@ -38,6 +46,7 @@ impl Api {
             return Err(Fault::new(FaultCode::Forbidden, said)
                 .with_hint("use a credential without that limit, or ask the operator about open_to_confined"));
         }
+        permit.trail().reached(&self.name);
         Ok(())
     }
 }
@@ -47,9 +56,16 @@ pub(crate) struct ApiTool {
     pub(crate) api: Arc<Api>,
     pub(crate) spec: Arc<ToolSpec>,
     pub(crate) plan: Plan,
+    /// What reads what this one changes, where it is offered.
+    pub(crate) reader: Option<Reader>,
 }
 
 impl ApiTool {
+    /// The request for these arguments: the only way one is made.
+    pub(crate) fn request(&self, arguments: &Map<String, Value>) -> Result<EgressRequest, Fault> {
+        Ok(self.plan.request(arguments)?.header("accept", "application/json, */*;q=0.5"))
+    }
+
     /// What a cursor belongs to: the tool and its arguments.
     fn question(&self, arguments: &Map<String, Value>) -> String {
         format!("{} {}", self.spec.name, Value::Object(arguments.clone()))
@@ -58,12 +74,20 @@ impl ApiTool {
 
 #[async_trait]
 impl Tool for ApiTool {
+    fn origin(&self) -> String {
+        format!("api:{}", self.api.name)
+    }
+
     fn spec(&self) -> &Arc<ToolSpec> {
         &self.spec
     }
 
     async fn run(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         self.api.may_use(permit)?;
+        if wants_dry_run(&arguments) {
+            // The gate shows what would be; nothing that asks for that may be sent.
+            return Err(Fault::new(FaultCode::Internal, "a dry run reached the work itself, so nothing was sent"));
+        }
         let mut arguments = arguments.0;
         let cursor = arguments.shift_remove(CURSOR);
         let question = self.question(&arguments);
@@ -74,8 +98,7 @@ impl Tool for ApiTool {
                 _ => return Err(Fault::invalid("the cursor belongs to another tool; leave it out to start again")),
             },
         };
-        let request = self.plan.request(&arguments)?.header("accept", "application/json, */*;q=0.5");
-        let response = self.api.client.send(permit, request).await.map_err(Fault::from)?;
+        let response = self.api.client.send(permit, self.request(&arguments)?).await.map_err(Fault::from)?;
         let media_type = response.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let status = response.status;
         let status_line = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("")).trim_end().to_owned();
@@ -91,5 +114,25 @@ impl Tool for ApiTool {
         let mut output = shape(came, limits, offset, next);
         output.sources = vec![self.api.name.clone()];
         Ok(Outcome::Complete(output))
+    }
+
+    fn previews(&self) -> bool {
+        self.spec.risk != RiskClass::Read
+    }
+
+    fn present_state(&self, arguments: &Arguments) -> Option<Reading> {
+        let reader = self.reader.as_ref().filter(|_| self.plan.changes_a_place())?;
+        Some(Reading { tool: reader.tool.clone(), arguments: Arguments(reader.arguments(self, arguments)?) })
+    }
+
+    async fn preview(
+        &self,
+        permit: &Permit,
+        sight: Sight<'_>,
+        arguments: Arguments,
+        _exchange: &dyn Exchange,
+    ) -> Result<Option<Preview>, Fault> {
+        self.api.may_use(permit)?;
+        self.foreseen(permit, sight, &arguments).await.map(Some)
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use tokio::task::JoinHandle;
 use crate::api::{Api, ApiTool};
 use crate::document::{Document, DocumentError};
 use crate::settings::ApiSettings;
-use crate::survey::{Survey, survey};
+use crate::survey::{Survey, Surveyed, survey};
 
 /// First pause after a description could not be fetched, and the longest.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -78,6 +79,8 @@ pub enum ApiError {
 #[derive(Default)]
 struct State {
     tools: Vec<Arc<dyn Tool>>,
+    /// What these tools share.
+    api: Option<Arc<Api>>,
     reports: Vec<Report>,
     /// What was read, for the record.
     digest: Option<String>,
@@ -185,13 +188,17 @@ impl Shared {
             tenant: self.settings.tenant.clone(),
             open_to_confined: self.settings.open_to_confined,
             answer_tokens: self.settings.answer_tokens,
+            admitted: AtomicBool::new(false),
         });
         let Survey { tools, mut reports } = survey(&document, &self.settings);
         let warning = |detail| Report { name: self.title.clone(), standing: Standing::Attention, detail };
         reports.extend(config.warnings().into_iter().map(warning));
-        let tools = tools.into_iter().map(|(spec, plan)| Arc::new(ApiTool { api: api.clone(), spec, plan }) as Arc<dyn Tool>);
+        let tools = tools
+            .into_iter()
+            .map(|Surveyed { spec, plan, reader }| Arc::new(ApiTool { api: api.clone(), spec, plan, reader }) as Arc<dyn Tool>);
         let mut state = self.state();
         state.tools = tools.collect();
+        state.api = Some(api);
         state.reports = reports;
         state.digest = Some(document.digest);
         Ok(())
@@ -199,11 +206,11 @@ impl Shared {
 
     /// Records what was read. Without a record nothing of it is offered.
     fn record(&self, witness: &dyn Witness) {
-        let (digest, count) = {
+        let (api, digest, count) = {
             let state = self.state();
-            (state.digest.clone(), state.tools.len())
+            (state.api.clone(), state.digest.clone(), state.tools.len())
         };
-        let Some(digest) = digest else { return };
+        let (Some(api), Some(digest)) = (api, digest) else { return };
         let happening = Happening {
             what: "api.loaded",
             subject: self.settings.name.clone(),
@@ -211,8 +218,11 @@ impl Shared {
             note: format!("{count} tools of a description with sha256 {digest}"),
         };
         if witness.record(&happening).is_err() {
+            // Whoever was shown its tools before cannot call them either.
             self.say(Standing::Broken, "what was read could not be recorded, so nothing of it is offered");
             self.revision.send_modify(|revision| *revision += 1);
+        } else {
+            api.admitted.store(true, Ordering::SeqCst);
         }
     }
 

@@ -9,6 +9,7 @@ mod document;
 mod extension;
 mod parameter;
 mod plan;
+mod preview;
 mod schema;
 mod select;
 mod settings;

@@ -9,6 +9,7 @@ use http::Method;
 use portcullis_egress::{EgressRequest, PathTemplate, RefusedValue};
 use portcullis_guard::ArgumentSchema;
 use portcullis_model::{Fault, RiskClass};
+use portcullis_ports::{DRY_RUN, dry_run_argument};
 use serde_json::{Map, Value, json};
 
 use crate::document::Document;
@@ -44,6 +45,8 @@ pub(crate) struct Plan {
     path: PathTemplate,
     parameters: Vec<Parameter>,
     body: Body,
+    /// Media type of a JSON body, where it is another than `application/json`.
+    json_type: Option<String>,
 }
 
 /// An operation made ready.
@@ -119,7 +122,7 @@ impl Operation {
         let mut gathered = Gathered {
             properties: Map::new(),
             required: Vec::new(),
-            taken: BTreeSet::from([CURSOR.to_owned()]),
+            taken: BTreeSet::from([CURSOR.to_owned(), DRY_RUN.to_owned()]),
             notes: Vec::new(),
         };
         let parameters = parameters(document, described, known, schemas, &mut gathered)?;
@@ -127,7 +130,7 @@ impl Operation {
         if inside != path.variables().collect::<BTreeSet<&str>>() {
             return Err("the arguments in its path and its path parameters are not the same".into());
         }
-        let body = body(document, described.members, schemas, &mut gathered)?;
+        let (body, json_type) = body(document, described.members, schemas, &mut gathered)?;
         let risk = known.settings.and_then(|s| s.risk).unwrap_or(match described.method {
             "GET" | "HEAD" | "OPTIONS" => RiskClass::Read,
             "DELETE" => RiskClass::Destructive,
@@ -137,6 +140,8 @@ impl Operation {
             gathered
                 .properties
                 .insert(CURSOR.into(), json!({"type": "string", "maxLength": 512, "description": "'next' of the last answer"}));
+        } else {
+            gathered.properties.insert(DRY_RUN.into(), dry_run_argument());
         }
         let (schema, note) =
             schemas.finish(&gathered.properties, &gathered.required, known.max_schema).map_err(|e| e.to_string())?;
@@ -154,7 +159,7 @@ impl Operation {
             .and_then(|s| s.description.clone())
             .unwrap_or_else(|| describe(said("summary"), said("description"), &own));
         Ok(Self {
-            plan: Plan { method, path, parameters, body },
+            plan: Plan { method, path, parameters, body, json_type },
             title,
             description,
             risk,
@@ -274,14 +279,29 @@ fn kind_of(schema: &Value) -> Option<String> {
 }
 
 /// The media type of a body this can write, and its description.
-fn media(content: &Map<String, Value>) -> Option<(bool, &Value)> {
+fn media(content: &Map<String, Value>) -> Option<(Written, &Value)> {
     let essence = |name: &str| name.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let json = content.iter().find(|(name, _)| {
-        let name = essence(name);
-        name == "application/json" || name.ends_with("+json") || name == "*/*"
-    });
-    let form = || content.iter().find(|(name, _)| essence(name) == "application/x-www-form-urlencoded");
-    json.map(|(_, media)| (false, media)).or_else(|| form().map(|(_, media)| (true, media)))
+    let named = |wanted: &str| content.iter().find(|(name, _)| essence(name) == wanted).map(|(_, media)| media);
+    // Plain JSON first, then the patch that says what it does, then whatever is JSON.
+    if let Some(media) = named("application/json").or_else(|| named("*/*")) {
+        return Some((Written::Json(None), media));
+    }
+    let merge = "application/merge-patch+json";
+    if let Some(media) = named(merge) {
+        return Some((Written::Json(Some(merge.into())), media));
+    }
+    if let Some((name, media)) = content.iter().find(|(name, _)| essence(name).ends_with("+json")) {
+        return Some((Written::Json(Some(essence(name))), media));
+    }
+    named("application/x-www-form-urlencoded").map(|media| (Written::Form, media))
+}
+
+/// How a body is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Written {
+    /// JSON, of the media type where it is no plain JSON.
+    Json(Option<String>),
+    Form,
 }
 
 fn body(
@@ -289,19 +309,23 @@ fn body(
     members: &Map<String, Value>,
     schemas: &mut Schemas<'_>,
     gathered: &mut Gathered,
-) -> Result<Body, String> {
-    let Some(described) = members.get("requestBody") else { return Ok(Body::None) };
+) -> Result<(Body, Option<String>), String> {
+    let Some(described) = members.get("requestBody") else { return Ok((Body::None, None)) };
     let described = document.object(described).map_err(|e| e.to_string())?;
     let needed = described.get("required") == Some(&Value::Bool(true));
     let content = described.get("content").and_then(Value::as_object);
-    let Some((is_form, media)) = content.and_then(media) else {
+    let Some((written, media)) = content.and_then(media) else {
         let kinds: Vec<String> = content.into_iter().flatten().map(|(name, _)| tidy(name, 60)).collect();
         let why = format!("its body is {}, which is not written", kinds.join(" or "));
         if needed {
             return Err(why);
         }
         gathered.notes.push(why);
-        return Ok(Body::None);
+        return Ok((Body::None, None));
+    };
+    let (is_form, json_type) = match written {
+        Written::Form => (true, None),
+        Written::Json(kind) => (false, kind),
     };
     let whole = json!({});
     let taken = schemas.take(media.get("schema").unwrap_or(&whole)).map_err(|e: SchemaError| e.to_string())?;
@@ -321,7 +345,7 @@ fn body(
         if needed {
             gathered.required.push(BODY.into());
         }
-        return Ok(Body::JsonWhole);
+        return Ok((Body::JsonWhole, json_type));
     };
     let wanted: BTreeSet<&str> =
         opened.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
@@ -336,7 +360,7 @@ fn body(
         }
         names.push((argument, wire.clone()));
     }
-    Ok(if is_form {
+    let body = if is_form {
         Body::Form(
             names
                 .into_iter()
@@ -348,7 +372,8 @@ fn body(
         )
     } else {
         Body::JsonMembers(names)
-    })
+    };
+    Ok((body, json_type))
 }
 
 /// The members of an object that says which it has and nothing else about them.
@@ -390,6 +415,33 @@ fn without_patterns(value: &mut Value) {
 }
 
 impl Plan {
+    fn json(&self, request: EgressRequest, value: Value) -> EgressRequest {
+        match &self.json_type {
+            None => request.json(value),
+            Some(kind) => request.bytes(kind, value.to_string().into_bytes().into()),
+        }
+    }
+
+    /// The parts of the path: name and argument.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parameters.iter().filter(|p| p.place == Place::Path).map(|p| (p.wire.as_str(), p.argument.as_str()))
+    }
+
+    /// Whether it changes what is at its own address.
+    pub(crate) fn changes_a_place(&self) -> bool {
+        [Method::PUT, Method::PATCH, Method::DELETE].contains(&self.method)
+    }
+
+    /// Whether a request can be made of the path alone.
+    pub(crate) fn needs_path_only(&self) -> bool {
+        self.body == Body::None && self.parameters.iter().all(|p| p.place == Place::Path || !p.required)
+    }
+
+    /// The argument that is this part of the path.
+    pub(crate) fn place_of(&self, wire: &str) -> Option<&str> {
+        self.parameters.iter().find(|p| p.place == Place::Path && p.wire == wire).map(|p| p.argument.as_str())
+    }
+
     /// The request for these arguments.
     ///
     /// # Errors
@@ -430,13 +482,13 @@ impl Plan {
         Ok(match &self.body {
             Body::None => request,
             Body::JsonWhole => match given(BODY) {
-                Some(value) => request.json(value.clone()),
+                Some(value) => self.json(request, value.clone()),
                 None => request,
             },
             Body::JsonMembers(names) => {
                 // A member that is null was given on purpose: it is sent.
                 let members = names.iter().filter_map(|(argument, wire)| Some((wire.clone(), arguments.get(argument)?.clone())));
-                request.json(Value::Object(members.collect()))
+                self.json(request, Value::Object(members.collect()))
             }
             Body::Form(names) => {
                 let mut pairs = Vec::new();

@@ -5,12 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use http::Method;
 use portcullis_model::{RiskClass, ToolName, ToolSpec, WriteCategory};
-use portcullis_ports::{Report, Standing};
+use portcullis_ports::{DRY_RUN, Report, Standing};
 use serde_json::{Map, Value, json};
 
 use crate::document::Document;
 use crate::plan::{Described, Known, Operation, Plan};
+use crate::preview::Reader;
 use crate::schema::Schemas;
 use crate::select::{Candidate, is_named, selected};
 use crate::settings::ApiSettings;
@@ -26,8 +28,17 @@ const SHOWN: usize = 5;
 /// What came of a description.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    pub(crate) tools: Vec<(Arc<ToolSpec>, Plan)>,
+    pub(crate) tools: Vec<Surveyed>,
     pub(crate) reports: Vec<Report>,
+}
+
+/// One operation as a tool.
+#[derive(Debug)]
+pub(crate) struct Surveyed {
+    pub(crate) spec: Arc<ToolSpec>,
+    pub(crate) plan: Plan,
+    /// What reads what it changes, where that is offered too.
+    pub(crate) reader: Option<Reader>,
 }
 
 /// One selected operation before it is made ready.
@@ -56,6 +67,7 @@ pub(crate) fn survey(document: &Document, settings: &ApiSettings) -> Survey {
     }
     let names = names(&chosen, settings);
     let mut schemas = Schemas::new(document);
+    let mut paths = Vec::new();
     let mut left_out: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (chosen, name) in chosen.iter().zip(&names) {
@@ -66,11 +78,13 @@ pub(crate) fn survey(document: &Document, settings: &ApiSettings) -> Survey {
                 for note in said {
                     notes.entry(note).or_default().push(chosen.called.clone());
                 }
-                survey.tools.push((spec, plan));
+                survey.tools.push(Surveyed { spec, plan, reader: None });
+                paths.push(chosen.described.path);
             }
             Err(why) => left_out.entry(why).or_default().push(chosen.called.clone()),
         }
     }
+    pair(&mut survey.tools, &paths);
     for (what, list) in [("left out", &left_out), ("to know", &notes)] {
         for (why, operations) in list {
             survey.reports.push(attention(format!("{what}: {}: {why}", some(operations))));
@@ -92,6 +106,19 @@ pub(crate) fn survey(document: &Document, settings: &ApiSettings) -> Survey {
         format!("{} tools of OpenAPI {} (sha256 {digest}…), {out} operations left out", survey.tools.len(), document.version);
     survey.reports.insert(0, Report { name: about.clone(), standing, detail });
     survey
+}
+
+/// Gives each tool that writes the one that reads at the same path, where one is offered.
+fn pair(tools: &mut [Surveyed], paths: &[&str]) {
+    let mut readers: BTreeMap<&str, Reader> = BTreeMap::new();
+    for (tool, path) in tools.iter().zip(paths) {
+        if tool.plan.method == Method::GET && tool.spec.risk == RiskClass::Read && tool.plan.needs_path_only() {
+            readers.insert(path, Reader { tool: tool.spec.name.to_string(), plan: tool.plan.clone() });
+        }
+    }
+    for (tool, path) in tools.iter_mut().zip(paths).filter(|(tool, _)| tool.spec.risk != RiskClass::Read) {
+        tool.reader = readers.get(path).cloned();
+    }
 }
 
 fn some(names: &[String]) -> String {
@@ -242,7 +269,13 @@ fn snake(text: &str) -> String {
 /// The tool's specification.
 fn finished(ready: Operation, name: &str, settings: &ApiSettings) -> Result<(Arc<ToolSpec>, Plan, Vec<String>), String> {
     let category = (ready.risk != RiskClass::Read).then(|| WriteCategory(Arc::from(format!("api:{}", settings.name))));
-    let output = json!({"type": "object", "properties": Map::from_iter([("status".to_owned(), json!({"type": "integer"}))]), "required": ["status"]});
+    let mut output = json!({"type": "object", "properties": Map::from_iter([("status".to_owned(), json!({"type": "integer"}))])});
+    if ready.risk == RiskClass::Read {
+        output["required"] = json!(["status"]);
+    } else {
+        output["properties"][DRY_RUN] = json!({"type": "object"});
+        output["anyOf"] = json!([{"required": ["status"]}, {"required": [DRY_RUN]}]);
+    }
     let spec = ToolSpec {
         name: ToolName::new(name).map_err(|e| e.to_string())?,
         title: Arc::from(ready.title.as_str()),

@@ -113,14 +113,22 @@ fn names_that_clash_are_told_apart() {
         "POST",
         "/x/{id}",
         json!({"parameters": [{"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}, {"name": "id", "in": "query", "schema": {"type": "string"}},
-            {"name": "answer_cursor", "in": "query", "schema": {"type": "string"}}, {"name": "日本", "in": "query", "schema": {"type": "string"}}],
+            {"name": "answer_cursor", "in": "query", "schema": {"type": "string"}}, {"name": "日本", "in": "query", "schema": {"type": "string"}},
+            {"name": "dry_run", "in": "query", "schema": {"type": "string"}}],
           "requestBody": {"required": true, "content": {"application/json": {"schema": {"type": "object", "properties": {"id": {"type": "string"}}}}}}}),
     )
     .unwrap();
     let names: Vec<&String> = clash.schema["properties"].as_object().unwrap().keys().collect();
-    assert_eq!(names, ["id", "id_query", "answer_cursor_query", "query", "id_body"]);
-    let request = clash.plan.request(&arguments(json!({"id": "1", "id_query": "2", "id_body": "3", "query": "4"}))).unwrap();
-    assert_eq!(request.address(BASE).unwrap(), "https://api.example/v2/x/1?id=2&%E6%97%A5%E6%9C%AC=4");
+    assert_eq!(names, ["id", "id_query", "answer_cursor_query", "query", "dry_run_query", "id_body", "dry_run"]);
+    let request = clash
+        .plan
+        .request(&arguments(json!({"id": "1", "id_query": "2", "id_body": "3", "query": "4", "dry_run": false})))
+        .unwrap();
+    assert_eq!(
+        request.address(BASE).unwrap(),
+        "https://api.example/v2/x/1?id=2&%E6%97%A5%E6%9C%AC=4",
+        "our own argument is not sent"
+    );
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn document(value: &Value) -> Document {
 }
 
 fn names_of(survey: &Survey) -> Vec<&str> {
-    survey.tools.iter().map(|(spec, _)| spec.name.as_str()).collect()
+    survey.tools.iter().map(|tool| tool.spec.name.as_str()).collect()
 }
 
 fn said(survey: &Survey) -> String {
@@ -56,11 +56,11 @@ fn by_default_what_reads_becomes_tools_and_the_rest_is_counted() {
     ] {
         assert!(said.contains(word), "{word}: {said}");
     }
-    for (spec, _) in &survey.tools {
+    for Surveyed { spec, .. } in &survey.tools {
         assert!(spec.risk == RiskClass::Read && spec.category.is_none());
         ArgumentSchema::compile(spec.name.as_str(), &spec.input_schema).unwrap();
     }
-    assert!(survey.tools[0].0.input_schema["properties"].get("X-Shop-Key").is_none(), "a credential is no argument");
+    assert!(survey.tools[0].spec.input_schema["properties"].get("X-Shop-Key").is_none(), "a credential is no argument");
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn writes_come_with_their_category_and_overrides_are_taken() {
         "operations": [{"operation": "createOrder", "name": "placeOrder", "risk": "destructive"}, {"operation": "none"}], "auth": {"bearer": "x"}}));
     let survey = survey(&shop(), &chosen);
     assert_eq!(names_of(&survey), ["shop_list_orders", "shop_place_order", "shop_get_orders_id"]);
-    let place = &survey.tools[1].0;
+    let place = &survey.tools[1].spec;
     assert_eq!((place.risk, place.category.as_ref().map(|c| &*c.0)), (RiskClass::Destructive, Some("api:shop")));
     assert!(said(&survey).contains("operations: there is no operation 'none'") && !said(&survey).contains("want a credential"));
 }
@@ -112,14 +112,14 @@ fn a_huge_and_recursive_description_is_read_in_bounds() {
     // Every schema leads to every other: that is too much for one tool, so the inside is left open, and it is said.
     let reads = survey(&document, &settings(json!({"max_tools": 2_000})));
     assert!(reads.tools.len() == 2_000 && said(&reads).contains("nested objects are left open"), "{}", said(&reads));
-    assert!(reads.tools.iter().all(|(spec, _)| spec.input_schema.to_string().len() < 16 << 10));
-    ArgumentSchema::compile("t", &reads.tools[7].0.input_schema)
+    assert!(reads.tools.iter().all(|tool| tool.spec.input_schema.to_string().len() < 16 << 10));
+    ArgumentSchema::compile("t", &reads.tools[7].spec.input_schema)
         .unwrap()
         .check(&json!({"id": "a", "filter": {"next": {"value": "x"}}}))
         .unwrap();
     let writes = survey(&document, &settings(json!({"max_tools": 2_000, "allow": [{"methods": ["POST"]}]})));
     assert_eq!(writes.tools.len(), 2_000);
-    let bytes: usize = writes.tools.iter().map(|(spec, _)| spec.input_schema.to_string().len()).sum();
+    let bytes: usize = writes.tools.iter().map(|tool| tool.spec.input_schema.to_string().len()).sum();
     println!("{:?}, {bytes} bytes of schemas", began.elapsed());
     assert!(bytes < 2_000 * 1_024, "{bytes}");
     assert!(matches!(Document::read(text.as_bytes(), 1 << 20, None), Err(crate::DocumentError::TooLarge { .. })));

@@ -82,12 +82,19 @@ fn settings(more: Value) -> ApiSettings {
     serde_json::from_value(all).unwrap()
 }
 
-fn open(shop: &Shop, directory: &Path, more: Value) -> ApiExtension {
+fn read(shop: &Shop, directory: &Path, more: Value) -> ApiExtension {
     let file = directory.join("shop.json");
     std::fs::write(&file, description("https://other.example").to_string()).unwrap();
     let mut all = json!({"spec": {"file": file}, "url": format!("{}/v1", shop.url)});
     all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     ApiExtension::open(&settings(all), &LiteralSecrets, directory).unwrap()
+}
+
+/// The same, in use.
+fn open(shop: &Shop, directory: &Path, more: Value) -> ApiExtension {
+    let extension = read(shop, directory, more);
+    extension.start(policies().charter(extension.charter()).unwrap(), Arc::new(Book::default()));
+    extension
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -272,11 +279,16 @@ async fn a_description_is_fetched_once_by_its_digest_and_another_one_is_refused(
 #[tokio::test]
 async fn what_cannot_be_recorded_is_not_offered() {
     let (shop, directory) = (shop().await, tempfile::tempdir().unwrap());
-    let api = open(&shop, directory.path(), json!({}));
+    let api = read(&shop, directory.path(), json!({}));
     assert_eq!(api.offer(&Taken::default()).tools.len(), 4);
+    let shown = tool(&api, "shop_list_orders");
     api.start(policies().charter(api.charter()).unwrap(), Arc::new(NoBook));
     assert_eq!(api.changed(0).await, 1);
     assert!(api.offer(&Taken::default()).tools.is_empty());
+    // Who was shown a tool of it before cannot call it either.
+    let fault = shown.run(&permit(&shop), Arguments::default(), &NoExchange).await.unwrap_err();
+    assert_eq!(fault.code(), FaultCode::Unavailable, "{fault}");
+    assert!(shop.seen.lock().unwrap().is_empty());
 }
 
 #[test]
