@@ -3,7 +3,7 @@
 
 use portcullis_model::Fault;
 use portcullis_ports::{Content, EmbeddedResource, InputRequest, Output, PromptMessage, PromptOutput, ResourceOutput, Role};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Blocks of one result.
 const BLOCKS: usize = 2_000;
@@ -26,6 +26,9 @@ fn not_mcp(what: &str) -> Fault {
 pub(crate) fn ending(result: Value) -> Result<Ending, Fault> {
     let Value::Object(mut members) = result else { return Err(not_mcp("a result that is no object")) };
     match members.get("resultType").and_then(Value::as_str) {
+        None if members.contains_key("task") && !members.contains_key("content") => {
+            Err(not_mcp("a task, which it was not asked for"))
+        }
         None | Some("complete") => Ok(Ending::Complete(members)),
         Some("input_required") => {
             let state = members.remove("requestState");
@@ -37,27 +40,15 @@ pub(crate) fn ending(result: Value) -> Result<Ending, Fault> {
             }
             let questions = asked.into_iter().map(|(key, mut question)| {
                 let method = question.get("method").and_then(Value::as_str).unwrap_or_default().to_owned();
-                if method != ELICIT {
-                    let fault = Fault::backend(
-                        format!(
-                            "the upstream asks for '{}', which is not passed on",
-                            method.chars().take(60).collect::<String>()
-                        ),
-                        "only elicitation is",
-                    );
-                    return Err(fault);
-                }
-                let params = question.get_mut("params").map(Value::take).unwrap_or_default();
-                Ok((key, InputRequest { method, params }))
+                let params = question.get_mut("params").map_or_else(|| json!({}), Value::take);
+                (key, InputRequest { method, params })
             });
-            Ok(Ending::Questions(questions.collect::<Result<_, _>>()?, state))
+            Ok(Ending::Questions(questions.collect(), state))
         }
+        Some("task") => Err(not_mcp("a task, which it was not asked for")),
         Some(other) => Err(not_mcp(&format!("a result of type '{}'", other.chars().take(60).collect::<String>()))),
     }
 }
-
-/// The one question that is passed on.
-pub(crate) const ELICIT: &str = "elicitation/create";
 
 /// The result of a tool.
 pub(crate) fn output(mut result: Map<String, Value>, source: std::sync::Arc<str>) -> Result<Output, Fault> {
@@ -159,7 +150,6 @@ pub(crate) fn messages(mut result: Map<String, Value>) -> Result<PromptOutput, F
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn read(value: Value) -> Output {
         let Ending::Complete(members) = ending(value).unwrap() else { panic!("not complete") };
@@ -203,8 +193,11 @@ mod tests {
             assert!(output(members, "up".into()).is_err(), "{bad}");
         }
         assert!(ending(json!({"resultType": "task"})).is_err());
-        let sampling =
-            json!({"resultType": "input_required", "inputRequests": {"a": {"method": "sampling/createMessage", "params": {}}}});
-        assert!(ending(sampling).is_err_and(|fault| fault.message().contains("sampling")));
+        let asks = json!({"resultType": "input_required", "requestState": "s",
+            "inputRequests": {"a": {"method": "sampling/createMessage", "params": {"maxTokens": 1}}, "b": {"method": "roots/list"}}});
+        let Ok(Ending::Questions(questions, Some(state))) = ending(asks) else { panic!("no questions") };
+        assert_eq!((state, questions.len()), (json!("s"), 2));
+        assert_eq!(questions[1].1, InputRequest { method: "roots/list".into(), params: json!({}) });
+        assert!(ending(json!({"task": {"taskId": "t"}, "content": []})).is_ok(), "content beside a task is content");
     }
 }

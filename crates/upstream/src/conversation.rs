@@ -1,9 +1,10 @@
 //! A conversation with an upstream in either era: the greeting, requests with what each era wants in them, lists in pages.
-//! Guards that no revision is spoken that this house does not know, and that an upstream's own wishes (sampling, roots) are
-//! refused clearly. Must not decide who may call.
+//! Guards that no revision is spoken that this house does not know, and that an upstream is told what its client can do and no
+//! more. Must not decide who may call.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,17 +13,17 @@ use portcullis_policy::Permit;
 use serde_json::{Map, Value, json};
 
 use crate::line::{Ask, Call, Line, Proof};
+use crate::questions::{May, NOT_PASSED_ON};
 use crate::wire::{self, Incoming, Trouble};
 
 /// The stateless revision.
 pub(crate) const STATELESS: &str = "2026-07-28";
 /// The session revisions, newest first.
 const SESSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
+/// The revision that knows tasks as a part of the protocol; later it is an extension nobody here offers.
+const TASKS: &str = SESSIONS[0];
 /// Most pages of one list.
 const PAGES: usize = 64;
-/// What an upstream is told when it wants what this house does not pass on.
-pub(crate) const NOT_PASSED_ON: (i64, &str) = (-32_601, "not passed on: this client offers neither sampling nor roots");
-
 /// Which era is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Era {
@@ -39,6 +40,8 @@ pub(crate) struct Conversation {
     pub(crate) version: &'static str,
     capabilities: Value,
     next: AtomicU64,
+    /// Resources whose changes it was asked to announce.
+    pub(crate) subscribed: Mutex<BTreeSet<String>>,
 }
 
 /// What kind of things are listed.
@@ -80,14 +83,11 @@ impl Conversation {
         line: Line,
         permit: &Permit,
         proof: &Arc<Proof>,
-        private: bool,
+        may: May,
         patience: Duration,
     ) -> Result<Self, Trouble> {
         let mut this = Self::new(line, Era::Session, SESSIONS[0]);
-        // A question over a line that several principals share could reach the wrong one, so none is invited.
-        let can_ask = private || !this.line.shares_one_stream();
-        let capabilities = if can_ask { json!({"elicitation": {}}) } else { json!({}) };
-        let params = json!({"protocolVersion": SESSIONS[0], "capabilities": capabilities, "clientInfo": client()});
+        let params = json!({"protocolVersion": SESSIONS[0], "capabilities": may.capabilities(), "clientInfo": client()});
         let greeted = within(patience, this.ask(permit, proof, "initialize", params)).await?;
         let chosen = greeted.get("protocolVersion").and_then(Value::as_str);
         this.version = SESSIONS
@@ -103,7 +103,7 @@ impl Conversation {
     }
 
     fn new(line: Line, era: Era, version: &'static str) -> Self {
-        Self { line, era, version, capabilities: Value::Null, next: AtomicU64::new(1) }
+        Self { line, era, version, capabilities: Value::Null, next: AtomicU64::new(1), subscribed: Mutex::default() }
     }
 
     /// Whether the upstream says that it has this.
@@ -111,18 +111,33 @@ impl Conversation {
         self.capabilities.get(capability).is_some_and(Value::is_object)
     }
 
-    /// Begins a request. `questions`: whether the caller can answer some.
+    /// Whether the upstream tells those who watch a resource when it changes.
+    pub(crate) fn announces_resources(&self) -> bool {
+        self.capabilities.pointer("/resources/subscribe").and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    /// Whether a call may be run as a task (2025-11-25).
+    pub(crate) fn runs_tasks(&self) -> bool {
+        self.version == TASKS && self.capabilities.pointer("/tasks/requests/tools/call").is_some_and(Value::is_object)
+    }
+
+    /// A number for a request whose answer nobody waits for.
+    pub(crate) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Begins a request. `may`: what the upstream may ask meanwhile.
     pub(crate) async fn call(
         &self,
         permit: &Permit,
         proof: &Arc<Proof>,
         method: &str,
         mut params: Value,
-        questions: bool,
+        may: May,
         mut headers: Vec<(String, String)>,
     ) -> Result<Call, Trouble> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let listens = matches!(method, "tools/call" | "prompts/get" | "resources/read");
+        let listens = matches!(method, "tools/call" | "prompts/get" | "resources/read" | "tasks/result");
         let mut meta = Map::new();
         if listens {
             meta.insert("progressToken".into(), json!(id));
@@ -131,9 +146,8 @@ impl Conversation {
             }
         }
         if self.era == Era::Stateless {
-            let capabilities = if questions { json!({"elicitation": {"form": {}}}) } else { json!({}) };
             meta.insert("io.modelcontextprotocol/protocolVersion".into(), json!(STATELESS));
-            meta.insert("io.modelcontextprotocol/clientCapabilities".into(), capabilities);
+            meta.insert("io.modelcontextprotocol/clientCapabilities".into(), may.capabilities());
             meta.insert("io.modelcontextprotocol/clientInfo".into(), client());
             if listens && self.offers("logging") {
                 meta.insert("io.modelcontextprotocol/logLevel".into(), json!("info"));
@@ -154,16 +168,27 @@ impl Conversation {
 
     /// A request whose answer alone matters. Questions on the way are refused.
     pub(crate) async fn ask(&self, permit: &Permit, proof: &Arc<Proof>, method: &str, params: Value) -> Result<Value, Trouble> {
-        let mut call = self.call(permit, proof, method, params, false, Vec::new()).await?;
+        self.ask_within(permit, proof, method, params, May::default()).await
+    }
+
+    /// The same where the request belongs to a call that may ask something later on.
+    pub(crate) async fn ask_within(
+        &self,
+        permit: &Permit,
+        proof: &Arc<Proof>,
+        method: &str,
+        params: Value,
+        may: May,
+    ) -> Result<Value, Trouble> {
+        let mut call = self.call(permit, proof, method, params, may, Vec::new()).await?;
         loop {
             match call.next().await? {
                 Incoming::Answer { result: Ok(mut result), .. } => {
                     proof.echoes.value(&mut result);
                     return Ok(result);
                 }
-                Incoming::Answer { result: Err(mut refusal), .. } => {
-                    refusal.message = proof.echoes.text(&refusal.message).into_owned();
-                    return Err(Trouble::Refused(refusal));
+                Incoming::Answer { result: Err(refusal), .. } => {
+                    return Err(Trouble::Refused(refusal).without(&proof.echoes));
                 }
                 Incoming::Request { id, .. } => {
                     self.line.say(permit, proof, wire::answer(&id, Err(NOT_PASSED_ON))).await?;

@@ -1,26 +1,28 @@
 //! One call of an upstream, from the permit to the answer: the definition must be the accepted one, the upstream must be
-//! well, a question goes to the caller and its answer back. Guards the order of these checks. Must not convert results.
+//! well. Guards the order of these checks. Must not convert results, nor judge questions; see `run` and `questions`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_model::{Fault, FaultCode};
 use portcullis_policy::Permit;
-use portcullis_ports::{Exchange, InputRequest, NoticeLevel};
+use portcullis_ports::{Exchange, InputRequest};
 use serde_json::{Map, Value, json};
 
-use crate::content::{ELICIT, Ending, ending};
-use crate::conversation::{Conversation, NOT_PASSED_ON};
+use crate::conversation::{Conversation, Era};
 use crate::definition::{Definition, Kind};
-use crate::line::{Call, Proof};
+use crate::health::Fitness;
+use crate::line::Proof;
 use crate::parking::Parked;
+use crate::questions::{self, May};
+use crate::run::{QUESTION, Run, Settled};
 use crate::server::{Owner, Server, Slot};
-use crate::wire::{self, Incoming, Trouble};
+use crate::tasks::{self, Task};
+use crate::wire::{self, Trouble};
 
 /// How long a call waits for its place.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Under which a question of a session goes to the caller.
-const QUESTION: &str = "question";
 
 /// What is asked of an upstream.
 pub(crate) struct Work<'w> {
@@ -36,6 +38,8 @@ pub(crate) struct Work<'w> {
     pub params: Value,
     /// Headers that mirror arguments.
     pub headers: Vec<(String, String)>,
+    /// Whether it only runs as a task.
+    pub task: bool,
 }
 
 /// What came of it.
@@ -46,16 +50,15 @@ pub(crate) enum Answered {
     Asks(Vec<(String, InputRequest)>, Value),
 }
 
-/// A call under way with everything that belongs to it.
-struct Run<'r> {
-    server: &'r Server,
-    permit: &'r Permit,
-    exchange: &'r dyn Exchange,
-    conversation: Arc<Conversation>,
-    proof: Arc<Proof>,
-    target: String,
-    notices: u32,
-    can_ask: bool,
+/// Whether a person agreed to open every page an upstream wants opened before the call.
+fn opened(links: &[Value], answers: &BTreeMap<String, Value>) -> Result<(), Fault> {
+    let agreed = |link: &Value| {
+        answers.get(link.as_str().unwrap_or_default()).and_then(|a| a.get("action")).is_some_and(|a| a == "accept")
+    };
+    if links.iter().all(agreed) {
+        return Ok(());
+    }
+    Err(Fault::new(FaultCode::Forbidden, "the upstream wants a page opened first, and its user did not agree"))
 }
 
 impl Server {
@@ -71,40 +74,69 @@ impl Server {
             let answer = answers.and_then(|answers| answers.responses.get(QUESTION).cloned());
             return self.go_on(permit, parked, answer, exchange).await;
         }
-        if let Some(answers) = answers.filter(|_| state.get("stateless").is_some())
-            && let Some(params) = work.params.as_object_mut()
-        {
-            params.insert("inputResponses".into(), Value::Object(answers.responses.into_iter().collect()));
-            if let Some(state) = state.get("state").filter(|state| !state.is_null()) {
-                params.insert("requestState".into(), state.clone());
+        let mut asked = 0;
+        if let Some(answers) = answers.filter(|_| state.get("asked").is_some()) {
+            asked = state.get("asked").and_then(Value::as_u64).and_then(|asked| u32::try_from(asked).ok()).unwrap_or(u32::MAX);
+            if let Some(links) = state.get("links").and_then(Value::as_array) {
+                opened(links, &answers.responses)?;
+            } else {
+                self.answer(&mut work, &answers.responses, &state, exchange);
             }
         }
         let pins = self.pins.get().ok_or_else(|| self.unready())?;
         if pins.digest_in_use(work.kind, work.name).as_deref() != Some(work.digest) {
             return Err(self.held(work.kind, work.name));
         }
-        self.health.may_ask(&self.name)?;
+        let private = self.settings.is_private();
+        if !private {
+            self.health.fitness.may_ask(&self.name)?;
+        }
         let _place = self.health.place(&self.name, PATIENCE).await?;
         let arrived = Instant::now();
         let (proof, owner) = self.present(permit, Some(exchange)).await?;
         let slot = self.slot(&owner)?;
-        let done = self.attempt(permit, &work, exchange, (&proof, &owner, &slot), arrived).await;
+        if private {
+            slot.fitness.may_ask(&self.name)?;
+        }
+        let done = self.attempt(permit, &mut work, exchange, (&proof, &owner, &slot), arrived, asked).await;
         match done {
             // A session that ended before the call was taken: once more in a new one.
             Err(Trouble::SessionOver) => {
-                let again = self.attempt(permit, &work, exchange, (&proof, &owner, &slot), arrived).await;
-                self.judged(again)
+                let again = self.attempt(permit, &mut work, exchange, (&proof, &owner, &slot), arrived, asked).await;
+                self.judged(&slot.fitness, again)
             }
-            other => self.judged(other),
+            other => self.judged(&slot.fitness, other),
         }
     }
 
-    /// Tells the health how a call ended.
-    fn judged<T>(&self, done: Result<T, Trouble>) -> Result<T, Fault> {
+    /// Puts answers into a retried call of the stateless revision: those of the caller, and roots.
+    fn answer(&self, work: &mut Work<'_>, given: &BTreeMap<String, Value>, state: &Value, exchange: &dyn Exchange) {
+        let mut responses = Map::new();
+        for (key, asked) in state.get("questions").and_then(Value::as_object).into_iter().flatten() {
+            let (method, link) = (asked[0].as_str().unwrap_or_default(), asked[1] == true);
+            // What the caller's client refused to answer is left out: the upstream asks again, or does without.
+            if let Ok(answer) = questions::answered(method, link, given.get(key)) {
+                let answer = if method == questions::SAMPLE { exchange.outgoing(answer) } else { answer };
+                responses.insert(key.clone(), answer);
+            }
+        }
+        for key in state.get("roots").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+            responses.insert(key.to_owned(), self.ear.roots().clone());
+        }
+        if let Some(params) = work.params.as_object_mut() {
+            params.insert("inputResponses".into(), Value::Object(responses));
+            if let Some(state) = state.get("state").filter(|state| !state.is_null()) {
+                params.insert("requestState".into(), state.clone());
+            }
+        }
+    }
+
+    /// Remembers how a call ended.
+    fn judged<T>(&self, fitness: &Fitness, done: Result<T, Trouble>) -> Result<T, Fault> {
         match &done {
-            Ok(_) | Err(Trouble::Refused(_)) => self.health.well(),
+            Ok(_) | Err(Trouble::Refused(_)) => fitness.well(),
             Err(trouble) if trouble.counts() => {
-                self.health.failed(&trouble.to_string());
+                fitness.failed(&trouble.to_string());
             }
             Err(_) => {}
         }
@@ -114,35 +146,83 @@ impl Server {
     async fn attempt(
         &self,
         permit: &Permit,
-        work: &Work<'_>,
+        work: &mut Work<'_>,
         exchange: &dyn Exchange,
         (proof, owner, slot): (&Arc<Proof>, &Owner, &Slot),
         arrived: Instant,
+        asked: u32,
     ) -> Result<Answered, Trouble> {
         let conversation = self.conversation(permit, proof, owner, slot).await?;
         let done = async {
             self.check_revision(&conversation).await.map_err(Trouble::House)?;
             self.check_definition(permit, work, (&conversation, proof, slot), arrived).await?;
-            let can_ask = exchange.abilities().elicitation && Self::can_ask(&conversation, owner);
-            let params = work.params.clone();
-            let call = conversation.call(permit, proof, work.method, params, can_ask, work.headers.clone()).await?;
-            let run = Run {
-                server: self,
-                permit,
-                exchange,
-                conversation: conversation.clone(),
-                proof: proof.clone(),
-                target: format!("{}/{}", work.kind, work.name),
-                notices: 0,
-                can_ask,
-            };
-            run.drive(call).await
+            let all = May::of(&self.settings).by(exchange.abilities());
+            let may = if Self::can_ask(&conversation, owner) { all } else { all.nobody() };
+            let (mut asked, mut taken) = (asked, false);
+            loop {
+                let run = Run {
+                    fitness: slot.fitness.clone(),
+                    server: self,
+                    permit,
+                    exchange,
+                    conversation: conversation.clone(),
+                    proof: proof.clone(),
+                    target: format!("{}/{}", work.kind, work.name),
+                    notices: 0,
+                    asked,
+                    may,
+                    task: None,
+                };
+                let settled = self.begin_call(permit, work, run).await;
+                match settled.map_err(|trouble| if taken { trouble.after_taken() } else { trouble })? {
+                    Settled::Answered(answered) => return Ok(answered),
+                    // Only this house was asked: the upstream gets its answer at once.
+                    Settled::Again { state, asked: now } => {
+                        (asked, taken) = (now, true);
+                        self.answer(work, &BTreeMap::new(), &state, exchange);
+                    }
+                }
+            }
         };
         let done = done.await;
         if matches!(done, Err(Trouble::SessionOver)) || !conversation.line.is_alive() {
             slot.give_up(&conversation).await;
         }
         done
+    }
+
+    /// Begins a call and follows it, as a task where it only runs as one.
+    async fn begin_call(&self, permit: &Permit, work: &Work<'_>, mut run: Run<'_>) -> Result<Settled, Trouble> {
+        let (conversation, proof) = (run.conversation.clone(), run.proof.clone());
+        let (mut params, may) = (work.params.clone(), run.may);
+        if !work.task {
+            return match conversation.call(permit, &proof, work.method, params, may, work.headers.clone()).await {
+                Ok(call) => run.drive(call).await,
+                // Over HTTP a refusal may come with its status, before there is anything to follow.
+                Err(Trouble::Refused(refusal)) => run.refused(refusal),
+                Err(trouble) => Err(trouble),
+            };
+        }
+        if conversation.era != Era::Session || !conversation.runs_tasks() {
+            let message = format!("'{}' only runs as a task, and upstream '{}' runs none", work.name, self.name);
+            return Err(Trouble::House(Fault::new(FaultCode::BackendFailed, message)));
+        }
+        let (charter, _) = self.standing.get().ok_or_else(|| Trouble::House(self.unready()))?;
+        if let Some(members) = params.as_object_mut() {
+            members.insert("task".into(), json!({"ttl": self.settings.limits.time.0.as_millis() as u64}));
+        }
+        let created = match conversation.ask_within(permit, &proof, work.method, params, may).await {
+            Ok(created) => created,
+            Err(Trouble::Refused(refusal)) => return run.refused(refusal),
+            Err(trouble) => return Err(trouble),
+        };
+        let id = match tasks::created(created)? {
+            tasks::Created::Task(id) => id,
+            tasks::Created::Result(result) => return run.finished(result),
+        };
+        run.task = Some(Task::new(&conversation, &proof, charter, id.clone()));
+        let call = conversation.call(permit, &proof, "tasks/result", json!({ "taskId": id }), may, Vec::new()).await;
+        run.drive(call.map_err(Trouble::after_taken)?).await
     }
 
     /// What is not in use, as the caller may know it.
@@ -202,7 +282,7 @@ impl Server {
         if there {
             return Ok(());
         }
-        self.changed.notify_one();
+        self.ear.look_again();
         let fault =
             Fault::new(FaultCode::NotFound, format!("upstream '{}' no longer has {} '{}'", self.name, work.kind, work.name));
         Err(Trouble::House(fault))
@@ -216,116 +296,24 @@ impl Server {
         answer: Option<Value>,
         exchange: &dyn Exchange,
     ) -> Result<Answered, Fault> {
-        let Parked { target, mut call, conversation, proof, question, notices, .. } = parked;
-        let run = Run { server: self, permit, exchange, conversation, proof, target, notices, can_ask: true };
-        let answer = answer.filter(Value::is_object).unwrap_or_else(|| json!({"action": "cancel"}));
+        let Parked { target, mut call, conversation, proof, fitness, question, notices, asked, may, task, .. } = parked;
+        let doing = fitness.clone();
+        let mut answer = questions::answered(question.method, question.link, answer.as_ref());
+        if let (Ok(given), true) = (&mut answer, question.method == questions::SAMPLE) {
+            *given = exchange.outgoing(given.take());
+        }
+        if let (Ok(Value::Object(members)), Some(task)) = (&mut answer, &task) {
+            members.insert("_meta".into(), task.meta());
+        }
+        let run = Run { server: self, permit, exchange, conversation, proof, fitness, target, notices, asked, may, task };
         let gone_on = async {
             call.renew(permit)?;
-            run.conversation.line.say(permit, &run.proof, wire::answer(&question, Ok(answer))).await?;
-            run.drive(call).await
+            run.conversation.line.say(permit, &run.proof, wire::answer(&question.id, answer)).await?;
+            match run.drive(call).await? {
+                Settled::Answered(answered) => Ok(answered),
+                Settled::Again { .. } => Err(Trouble::Garbage("an answer of another revision".into())),
+            }
         };
-        self.judged(gone_on.await)
-    }
-}
-
-impl Run<'_> {
-    /// Reads what belongs to the call until it ends, or asks something.
-    async fn drive(mut self, mut call: Call) -> Result<Answered, Trouble> {
-        let time = self.server.settings.limits.time.0;
-        let until = tokio::time::Instant::from_std(self.permit.deadline()).min(tokio::time::Instant::now() + time);
-        loop {
-            let next = tokio::time::timeout_at(until, call.next()).await;
-            let message = next.unwrap_or_else(|_| Err(Trouble::Slow(portcullis_model::format_duration(time))))?;
-            match message {
-                Incoming::Answer { result: Ok(mut result), .. } => {
-                    self.proof.echoes.value(&mut result);
-                    return match ending(result).map_err(Trouble::House)? {
-                        Ending::Complete(members) => Ok(Answered::Done(members)),
-                        Ending::Questions(questions, state) => {
-                            Ok(Answered::Asks(questions, json!({"stateless": true, "state": state})))
-                        }
-                    };
-                }
-                Incoming::Answer { result: Err(mut refusal), .. } => {
-                    refusal.message = self.proof.echoes.text(&refusal.message).into_owned();
-                    return Err(Trouble::Refused(refusal));
-                }
-                Incoming::Notification { method, params } => self.hear(&method, params)?,
-                Incoming::Request { id, method, params } if method == ELICIT && self.can_ask && is_form(&params) => {
-                    return self.ask(call, id, params);
-                }
-                Incoming::Request { id, method, .. } => {
-                    let refusal = match method.as_str() {
-                        ELICIT => (-32_601, "the client of this call cannot show this to a person"),
-                        _ => NOT_PASSED_ON,
-                    };
-                    self.count()?;
-                    self.conversation.line.say(self.permit, &self.proof, wire::answer(&id, Err(refusal))).await?;
-                }
-            }
-        }
-    }
-
-    /// Lets the call wait and hands its question to the caller.
-    fn ask(self, call: Call, id: Value, mut params: Value) -> Result<Answered, Trouble> {
-        self.proof.echoes.value(&mut params);
-        if let Some(members) = params.as_object_mut() {
-            members.remove("_meta");
-        }
-        let parked = Parked {
-            principal: self.permit.principal_id().clone(),
-            target: self.target,
-            call,
-            conversation: self.conversation,
-            proof: self.proof,
-            question: id,
-            notices: self.notices,
-        };
-        let handle = self.server.parking.park(parked).map_err(Trouble::House)?;
-        let question = InputRequest { method: ELICIT.to_owned(), params };
-        Ok(Answered::Asks(vec![(QUESTION.to_owned(), question)], json!({ "parked": handle })))
-    }
-
-    fn count(&mut self) -> Result<(), Trouble> {
-        self.notices += 1;
-        let most = self.server.settings.limits.notices;
-        if self.notices > most { Err(Trouble::TooLarge(format!("{most} notifications in one call"))) } else { Ok(()) }
-    }
-
-    fn hear(&mut self, method: &str, mut params: Value) -> Result<(), Trouble> {
-        self.count()?;
-        self.proof.echoes.value(&mut params);
-        match method {
-            "notifications/progress" => {
-                let number = |name: &str| params.get(name).and_then(Value::as_f64);
-                if let Some(done) = number("progress") {
-                    let message = params.get("message").and_then(Value::as_str).unwrap_or_default();
-                    self.exchange.progress(done, number("total"), message);
-                }
-            }
-            "notifications/message" => {
-                let level = level(params.get("level").and_then(Value::as_str).unwrap_or_default());
-                let logger = params.get("logger").and_then(Value::as_str).unwrap_or(&self.server.name).to_owned();
-                let data = params.get_mut("data").map(Value::take).unwrap_or_default();
-                self.exchange.notice(level, &logger, data);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-/// Whether a question is a form; a link to somewhere is not passed on.
-fn is_form(params: &Value) -> bool {
-    params.get("mode").is_none_or(|mode| mode == "form") && params.get("url").is_none()
-}
-
-fn level(name: &str) -> NoticeLevel {
-    match name {
-        "debug" => NoticeLevel::Debug,
-        "info" => NoticeLevel::Info,
-        "notice" => NoticeLevel::Notice,
-        "warning" => NoticeLevel::Warning,
-        _ => NoticeLevel::Error,
+        self.judged(&doing, gone_on.await)
     }
 }

@@ -1,4 +1,4 @@
-//! How often and how much an upstream is asked. Guards a failing upstream from being hammered and the house from waiting for
+//! How often and how much an upstream is asked, and how it is doing. Guards a failing upstream from being hammered and the house from waiting for
 //! it: after failures it is left alone, longer each time. Must not count what the upstream merely refused.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,21 +12,32 @@ use crate::settings::UpstreamLimits;
 /// First and longest rest after a failure.
 const REST: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
-/// The state of one upstream.
+/// How often an upstream may be asked, whoever asks.
 #[derive(Debug)]
 pub(crate) struct Health {
-    state: Mutex<State>,
+    rate: Mutex<Rate>,
     places: Arc<Semaphore>,
     per_second: f64,
     burst: f64,
+    /// As the standing work finds it, and everybody who shares its process or session.
+    pub(crate) fitness: Arc<Fitness>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
+struct Rate {
+    tokens: f64,
+    filled: Instant,
+}
+
+/// How whoever is asked is doing: the process or session all share, or the one a single principal has for itself. What one
+/// of them fails at says nothing of the others.
+#[derive(Debug, Default)]
+pub(crate) struct Fitness(Mutex<State>);
+
+#[derive(Debug, Clone, Default)]
 struct State {
     failures: u32,
     until: Option<Instant>,
-    tokens: f64,
-    filled: Instant,
     trouble: Option<String>,
     reached: bool,
 }
@@ -44,45 +55,40 @@ pub(crate) enum Condition {
 
 impl Health {
     pub(crate) fn new(limits: &UpstreamLimits) -> Self {
-        let state = State {
-            failures: 0,
-            until: None,
-            tokens: f64::from(limits.burst),
-            filled: Instant::now(),
-            trouble: None,
-            reached: false,
-        };
         Self {
-            state: Mutex::new(state),
+            rate: Mutex::new(Rate { tokens: f64::from(limits.burst), filled: Instant::now() }),
+            fitness: Arc::default(),
             places: Arc::new(Semaphore::new(limits.concurrent as usize)),
             per_second: f64::from(limits.per_second),
             burst: f64::from(limits.burst),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A place for one call: within the rate, at once or within `patience`.
     pub(crate) async fn place(&self, upstream: &str, patience: Duration) -> Result<OwnedSemaphorePermit, Fault> {
         {
-            let mut state = self.state();
+            let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
-            let since = now.duration_since(state.filled).as_secs_f64();
-            state.tokens = (state.tokens + since * self.per_second).min(self.burst);
-            state.filled = now;
-            if state.tokens < 1.0 {
+            let since = now.duration_since(rate.filled).as_secs_f64();
+            rate.tokens = (rate.tokens + since * self.per_second).min(self.burst);
+            rate.filled = now;
+            if rate.tokens < 1.0 {
                 let fault = Fault::new(FaultCode::RateLimited, format!("upstream '{upstream}' is asked too often"));
                 return Err(fault.with_retry_after(1));
             }
-            state.tokens -= 1.0;
+            rate.tokens -= 1.0;
         }
         match tokio::time::timeout(patience, self.places.clone().acquire_owned()).await {
             Ok(Ok(place)) => Ok(place),
             _ => Err(Fault::new(FaultCode::RateLimited, format!("upstream '{upstream}' has as many calls as it may have"))
                 .with_retry_after(1)),
         }
+    }
+}
+
+impl Fitness {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it may be asked now.
@@ -133,7 +139,7 @@ mod tests {
 
     #[tokio::test]
     async fn failures_lengthen_the_rest_and_an_answer_ends_it() {
-        let health = Health::new(&UpstreamLimits::default());
+        let health = Fitness::default();
         assert_eq!(health.condition(), Condition::Unknown);
         assert!(health.failed("down") && !health.failed("down"));
         assert!(health.may_ask("up").unwrap_err().internal().unwrap().contains("down"));

@@ -7,20 +7,24 @@ mod conversation;
 mod credentials;
 mod definition;
 mod drive;
-mod echo;
+mod ear;
 mod events;
 mod health;
 mod line;
 mod neighbours;
+mod notes;
 mod offer;
 mod parking;
 mod pins;
+mod questions;
 pub mod review;
 mod risk;
+mod run;
 mod scanner;
 mod schema;
 mod server;
 mod settings;
+mod tasks;
 mod unit;
 mod watch;
 mod wire;
@@ -31,8 +35,8 @@ pub use definition::Kind;
 pub use pins::{Accepted, Pin, PinBook, PinError, PinState, Seen};
 pub use scanner::{Finding, Scanner};
 pub use settings::{
-    AddressSettings, ConfinedCallers, Prefixing, ProgramSettings, ProtocolChoice, RiskRule, Trust, UpstreamLimits,
-    UpstreamSettings, UpstreamSettingsError,
+    AddressSettings, ConfinedCallers, DryRunRule, PassedOn, Prefixing, ProgramSettings, ProtocolChoice, QuestionSettings,
+    RiskRule, Root, Trust, UpstreamLimits, UpstreamSettings, UpstreamSettingsError,
 };
 pub use unit::{Upstream, open};
 

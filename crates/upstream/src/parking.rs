@@ -9,7 +9,10 @@ use portcullis_model::{Fault, FaultCode, PrincipalId};
 use serde_json::Value;
 
 use crate::conversation::Conversation;
+use crate::health::Fitness;
 use crate::line::{Call, Proof};
+use crate::questions::May;
+use crate::tasks::Task;
 
 /// How long a call may wait.
 const LIFETIME: Duration = Duration::from_mins(5);
@@ -30,10 +33,28 @@ pub(crate) struct Parked {
     pub conversation: Arc<Conversation>,
     /// What was presented.
     pub proof: Arc<Proof>,
-    /// Under which the upstream wants the answer.
-    pub question: Value,
+    /// How whoever is asked is doing.
+    pub fitness: Arc<Fitness>,
+    /// What it waits for.
+    pub question: Question,
     /// Words it has said so far.
     pub notices: u32,
+    /// Questions it has asked so far.
+    pub asked: u32,
+    /// What it may ask.
+    pub may: May,
+    /// The task it runs as.
+    pub task: Option<Task>,
+}
+
+/// A question of an upstream in a session.
+pub(crate) struct Question {
+    /// Under which it wants the answer.
+    pub id: Value,
+    /// What kind of question.
+    pub method: &'static str,
+    /// Whether it wants a page opened.
+    pub link: bool,
 }
 
 /// The waiting calls of one upstream.

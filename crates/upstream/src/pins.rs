@@ -39,6 +39,10 @@ pub struct Pin {
     /// Digest of what a person was shown last. Nothing else can be accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reviewed: Option<String>,
+    /// When it was accepted first. What is written about its name since then, rules, approvals, habits, is about it, so the
+    /// name stays its own whatever becomes of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 /// An accepted definition.
@@ -106,7 +110,26 @@ impl Pin {
     }
 
     fn new(upstream: &str, kind: Kind, name: &str) -> Self {
-        Self { upstream: upstream.into(), kind, name: name.into(), accepted: None, seen: None, rejected: None, reviewed: None }
+        Self {
+            upstream: upstream.into(),
+            kind,
+            name: name.into(),
+            accepted: None,
+            seen: None,
+            rejected: None,
+            reviewed: None,
+            since: None,
+        }
+    }
+
+    /// When it was accepted first.
+    fn since(&self) -> Option<Timestamp> {
+        self.since.or_else(|| self.accepted.as_ref().map(|accepted| accepted.at))
+    }
+
+    /// Whether no person ever decided anything about it.
+    fn is_undecided(&self) -> bool {
+        self.since().is_none() && self.rejected.is_none()
     }
 }
 
@@ -172,7 +195,7 @@ pub struct PinBook {
     upstream: Arc<str>,
     view: RwLock<Arc<View>>,
     counter: AtomicU64,
-    /// What was seen to be something else and could not be written down.
+    /// What was seen to be something else and could not be written down. Only what is accepted is ever in it.
     distrusted: Mutex<BTreeSet<(Kind, String)>>,
 }
 
@@ -261,6 +284,62 @@ impl PinBook {
         self.view().get(&(kind, name.to_owned())).and_then(|pin| pin.accepted.clone())
     }
 
+    /// What was ever accepted of a kind, whatever became of it, and since when.
+    pub(crate) fn ever_accepted(&self, kind: Kind) -> Vec<(String, Timestamp)> {
+        let view = self.view();
+        view.values().filter(|pin| pin.kind == kind).filter_map(|pin| Some((pin.name.clone(), pin.since()?))).collect()
+    }
+
+    /// Whether a definition would be the first of its name while `most` others wait that no person ever decided about.
+    pub(crate) fn is_one_too_many(&self, definition: &Definition, most: usize) -> bool {
+        let view = self.view();
+        let waits = |pin: &&Pin| pin.kind == definition.kind && pin.is_undecided();
+        !view.contains_key(&(definition.kind, definition.name.clone())) && view.values().filter(waits).count() >= most
+    }
+
+    /// Puts a definition out of use that is something else now and is not written down. Whether it was in use.
+    pub(crate) fn distrust(&self, definition: &Definition) -> bool {
+        let key = (definition.kind, definition.name.clone());
+        // What was never accepted is not in use anyway.
+        let other = self.accepted(definition.kind, &definition.name).is_some_and(|accepted| accepted.digest != definition.digest);
+        other && self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).insert(key)
+    }
+
+    /// Forgets what the upstream no longer lists and no person ever decided about, once it is older than `age`. `complete`
+    /// says of which kinds `listed` is all there is. Gives how many.
+    pub(crate) async fn forget(
+        &self,
+        listed: &BTreeSet<(Kind, String)>,
+        complete: impl Fn(Kind) -> bool,
+        age: std::time::Duration,
+    ) -> Result<usize, PinError> {
+        let now = self.clock.now();
+        let old = |pin: &Pin| pin.seen.as_ref().is_none_or(|seen| seen.at.plus(age) <= now);
+        let gone: Vec<(Kind, String)> = self
+            .view()
+            .iter()
+            .filter(|(key, pin)| complete(key.0) && !listed.contains(*key) && pin.is_undecided() && old(pin))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for (kind, name) in &gone {
+            let key = key_of(&self.upstream, *kind, name);
+            // A person may have decided a moment ago.
+            let entry = self.store.get(NAMESPACE, &key).await?;
+            let Some(entry) = entry else { continue };
+            if self.read(&entry.value)?.is_undecided() {
+                self.store.delete(NAMESPACE, &key).await?;
+            }
+        }
+        if !gone.is_empty() {
+            let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+            let view = Arc::make_mut(&mut view);
+            for key in &gone {
+                view.remove(key);
+            }
+        }
+        Ok(gone.len())
+    }
+
     /// Compares a definition with what is known, without writing.
     pub(crate) fn fits(&self, definition: &Definition) -> bool {
         self.digest_in_use(definition.kind, &definition.name).as_deref() == Some(definition.digest.as_str())
@@ -298,25 +377,16 @@ impl PinBook {
                 (look, true)
             })
             .await;
-        let mut distrusted = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
         match looked {
             Ok(look) => {
-                distrusted.remove(&key);
+                self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
                 Ok(look)
             }
             Err(error) => {
-                if !self.fits_view(definition) {
-                    distrusted.insert(key);
-                }
+                self.distrust(definition);
                 Err(error)
             }
         }
-    }
-
-    fn fits_view(&self, definition: &Definition) -> bool {
-        let view = self.view();
-        let pin = view.get(&(definition.kind, definition.name.clone()));
-        pin.and_then(|pin| pin.accepted.as_ref()).is_some_and(|accepted| accepted.digest == definition.digest)
     }
 
     /// Notes that a person was shown what waits.
@@ -337,7 +407,9 @@ impl PinBook {
             .change(kind, name, |pin| match pin.seen.take() {
                 Some(seen) if seen.digest == digest => {
                     let Seen { digest, definition, .. } = seen;
-                    pin.accepted = Some(Accepted { digest, definition, by: by.to_owned(), at: self.clock.now() });
+                    let now = self.clock.now();
+                    pin.since = pin.since().or(Some(now));
+                    pin.accepted = Some(Accepted { digest, definition, by: by.to_owned(), at: now });
                     pin.rejected = None;
                     pin.reviewed = None;
                     (true, true)
@@ -360,7 +432,8 @@ impl PinBook {
                     return (true, true);
                 }
                 match pin.accepted.take() {
-                    Some(Accepted { digest: found, definition, .. }) if found == digest && pin.seen.is_none() => {
+                    Some(Accepted { digest: found, definition, at, .. }) if found == digest && pin.seen.is_none() => {
+                        pin.since = pin.since.or(Some(at));
                         pin.seen = Some(Seen { digest: found, definition, at: self.clock.now(), findings: Vec::new() });
                         pin.rejected = Some(digest.to_owned());
                         (true, true)
@@ -448,6 +521,51 @@ mod tests {
         assert_eq!(server.all()[0].state(), PinState::Changed);
         assert_eq!(server.look(&one, Vec::new()).await.unwrap(), Look::Restored);
         assert!(server.fits(&one));
+    }
+
+    fn named(name: &str, description: &str) -> Definition {
+        Definition::read(Kind::Tool, json!({"name": name, "description": description})).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_and_nobody_decided_about_is_forgotten_and_the_rest_is_not() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = Arc::new(MemoryStore::new(clock));
+        let book = book(&store);
+        for name in ["accepted", "rejected", "waiting", "listed"] {
+            book.look(&named(name, "x"), Vec::new()).await.unwrap();
+        }
+        book.accept(Kind::Tool, "accepted", &named("accepted", "x").digest, "x").await.unwrap();
+        book.look(&named("accepted", "other"), Vec::new()).await.unwrap();
+        book.reject(Kind::Tool, "rejected", &named("rejected", "x").digest).await.unwrap();
+        let listed = BTreeSet::from([(Kind::Tool, "listed".to_owned())]);
+        let (none, hour) = (std::time::Duration::ZERO, std::time::Duration::from_hours(1));
+        assert_eq!(book.forget(&listed, |_| false, none).await.unwrap(), 0, "the list was cut");
+        assert_eq!(book.forget(&listed, |_| true, hour).await.unwrap(), 0, "not yet");
+        assert_eq!(book.forget(&listed, |_| true, none).await.unwrap(), 1);
+        book.refresh().await.unwrap();
+        let names: Vec<String> = book.all().into_iter().map(|pin| pin.name).collect();
+        assert_eq!(names, ["accepted", "listed", "rejected"]);
+        assert!(book.is_one_too_many(&named("new", "x"), 1) && !book.is_one_too_many(&named("new", "x"), 2));
+        assert!(!book.is_one_too_many(&named("listed", "y"), 1), "it is known already");
+    }
+
+    #[tokio::test]
+    async fn what_was_accepted_once_keeps_its_name_and_only_that_is_distrusted() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = Arc::new(MemoryStore::new(clock));
+        let book = book(&store);
+        book.look(&named("t", "x"), Vec::new()).await.unwrap();
+        assert!(book.ever_accepted(Kind::Tool).is_empty());
+        book.accept(Kind::Tool, "t", &named("t", "x").digest, "x").await.unwrap();
+        let since = book.ever_accepted(Kind::Tool)[0].1;
+        book.look(&named("t", "other"), Vec::new()).await.unwrap();
+        assert_eq!(book.ever_accepted(Kind::Tool), [("t".to_owned(), since)], "held");
+        book.accept(Kind::Tool, "t", &named("t", "other").digest, "x").await.unwrap();
+        book.reject(Kind::Tool, "t", &named("t", "other").digest).await.unwrap();
+        assert_eq!(book.ever_accepted(Kind::Tool), [("t".to_owned(), since)], "taken back");
+        book.distrust(&named("never", "x"));
+        assert!(book.distrusted.lock().unwrap().is_empty(), "what nobody accepted is not in use anyway");
     }
 
     #[tokio::test]

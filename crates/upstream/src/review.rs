@@ -102,6 +102,7 @@ mod tests {
             seen: Some(Seen { digest: "b".into(), definition: seen, at, findings: Vec::new() }),
             rejected: None,
             reviewed: None,
+            since: None,
         };
         let lines = difference(&pin);
         assert!(lines.contains(&Line::Same("    \"readOnlyHint\": true".into())), "{lines:#?}");

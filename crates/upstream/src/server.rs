@@ -3,31 +3,38 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use portcullis_egress::{AddressPolicy, EgressClient, EgressConfig, SecretResolver};
 use portcullis_model::{Fault, FaultCode, PrincipalId};
 use portcullis_policy::{Charter, Permit};
-use portcullis_ports::{Exchange, Happening, Witness};
+use portcullis_ports::{Exchange, Happening, Watch, Witness};
 use serde_json::Value;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::UpstreamError;
 use crate::conversation::{Conversation, Era};
 use crate::credentials::Credentials;
 use crate::definition::{Definition, Kind};
-use crate::health::Health;
+use crate::ear::Ear;
+use crate::health::{Fitness, Health};
 use crate::line::{Bounds, HttpLine, HttpParts, Line, Program, Proof, SseLine};
 use crate::neighbours::Neighbourhood;
+use crate::notes::Notes;
 use crate::parking::Parking;
 use crate::pins::PinBook;
+use crate::questions::May;
 use crate::scanner::Scanner;
 use crate::settings::{ConfinedCallers, ProtocolChoice, UpstreamSettings};
 use crate::wire::Trouble;
 
 /// How long a server may take to say that it does not know the stateless revision.
 const PROBE: Duration = Duration::from_secs(5);
+
+/// How long it may take until an upstream announces changes of a resource.
+const SUBSCRIBING: Duration = Duration::from_secs(5);
 
 /// One upstream.
 pub(crate) struct Server {
@@ -39,6 +46,8 @@ pub(crate) struct Server {
     pub(crate) scanner: Arc<Scanner>,
     pub(crate) neighbourhood: Arc<Neighbourhood>,
     pub(crate) pins: OnceLock<PinBook>,
+    /// What may still be written down about it.
+    pub(crate) notes: Notes,
     pub(crate) standing: OnceLock<(Charter, Arc<dyn Witness>)>,
     slots: Mutex<HashMap<String, Arc<Slot>>>,
     pub(crate) parking: Parking,
@@ -46,14 +55,18 @@ pub(crate) struct Server {
     pub(crate) listed: RwLock<Option<BTreeSet<(Kind, String)>>>,
     /// What is wrong with its lists.
     pub(crate) oddities: Mutex<Vec<String>>,
-    /// Told when it says that its definitions changed.
-    pub(crate) changed: Arc<Notify>,
+    /// Hears what it says and asks outside of any call.
+    pub(crate) ear: Arc<Ear>,
+    /// Whether it announces changes of resources somebody watches.
+    pub(crate) announces: AtomicBool,
     /// Counts what changes the offer.
     pub(crate) revision: watch::Sender<u64>,
 }
 
 /// A place for one conversation.
 pub(crate) struct Slot {
+    /// How what stands here is doing.
+    pub(crate) fitness: Arc<Fitness>,
     conversation: tokio::sync::Mutex<Option<Arc<Conversation>>>,
     used: Mutex<Instant>,
     /// The last look at the lists, so that many calls at once share one.
@@ -91,12 +104,14 @@ impl Server {
             scanner,
             neighbourhood,
             pins: OnceLock::new(),
+            notes: Notes::new(settings.limits.definitions.saturating_mul(2)),
             standing: OnceLock::new(),
             slots: Mutex::default(),
             parking: Parking::default(),
             listed: RwLock::default(),
             oddities: Mutex::default(),
-            changed: Arc::default(),
+            ear: Ear::new(&settings.questions),
+            announces: AtomicBool::new(false),
             revision,
             settings,
         })
@@ -136,18 +151,25 @@ impl Server {
         if scope.tenant != self.settings.tenant || !scope.sources.contains(&self.name) {
             return Err(refused(format!("source '{}' is not available to this credential", self.name)));
         }
-        if scope.restricts_records() && self.settings.confined_callers == ConfinedCallers::Refuse {
-            let fault =
-                refused(format!("upstream '{}' cannot be confined to the services or namespaces of this credential", self.name));
-            return Err(fault.with_hint("the operator can allow it with confined_callers: allow, if it shows nothing of them"));
+        let confined = scope.restricts_records() || scope.look_back.is_some();
+        if confined && self.settings.confined_callers == ConfinedCallers::Refuse {
+            let fault = refused(format!(
+                "upstream '{}' cannot be confined to the services, namespaces or look-back of this credential",
+                self.name
+            ));
+            return Err(fault.with_hint(
+                "the operator can allow it with confined_callers: allow, if it shows nothing of other services and namespaces, \
+                 and nothing older, that this credential must not see",
+            ));
         }
+        permit.trail().reached(&self.name);
         Ok(())
     }
 
     /// What is presented for the caller, and whose conversation is used.
     pub(crate) async fn present(&self, permit: &Permit, exchange: Option<&dyn Exchange>) -> Result<(Arc<Proof>, Owner), Fault> {
         let principal = permit.principal_id();
-        let (proof, told_apart) = self.credentials.proof(&self.name, principal, exchange.is_none(), exchange).await?;
+        let (proof, told_apart) = self.credentials.proof(&self.name, permit, exchange).await?;
         let private = self.settings.is_private();
         let key = if private { format!("{principal} {told_apart}") } else { String::new() };
         Ok((Arc::new(proof), Owner { key, principal: principal.clone(), private }))
@@ -174,6 +196,7 @@ impl Server {
             slots.remove(&key);
         }
         let slot = Arc::new(Slot {
+            fitness: if owner.private { Arc::default() } else { self.health.fitness.clone() },
             conversation: tokio::sync::Mutex::default(),
             used: Mutex::new(now),
             looks: tokio::sync::Mutex::default(),
@@ -239,13 +262,20 @@ impl Server {
                 Err(trouble @ Trouble::Gone(_)) if self.client.is_some() => return Err(trouble),
                 // It does not know the stateless revision.
                 Err(Trouble::Refused(_)) if matches!(line, Line::Program(_)) && line.is_alive() => {
-                    return Conversation::initialize(line, permit, proof, owner.private, patience).await;
+                    return Conversation::initialize(line, permit, proof, self.may(owner), patience).await;
                 }
                 Err(_) => line.close().await,
             }
         }
         let line = self.line(permit, proof, owner).await?;
-        Conversation::initialize(line, permit, proof, owner.private, patience).await
+        Conversation::initialize(line, permit, proof, self.may(owner), patience).await
+    }
+
+    /// What an owner's conversation may be asked, before it is known who calls. A question over a line that several
+    /// principals share could reach the wrong one, so none is invited there.
+    fn may(&self, owner: &Owner) -> May {
+        let may = May::of(&self.settings);
+        if owner.private || self.settings.http.is_some() { may } else { may.nobody() }
     }
 
     async fn line(&self, permit: &Permit, proof: &Arc<Proof>, owner: &Owner) -> Result<Line, Trouble> {
@@ -260,15 +290,16 @@ impl Server {
                 environment,
                 directory: program.directory.clone().unwrap_or_else(|| PathBuf::from("/")),
                 digests: program.digests.clone().into_iter().collect(),
+                echoes: proof.echoes.clone(),
                 private: owner.private,
                 bounds,
             };
-            return Ok(Line::Program(Arc::new(program.start(permit, self.changed.clone()).await?)));
+            return Ok(Line::Program(Arc::new(program.start(permit, self.ear.clone()).await?)));
         }
         let unready = || Trouble::Gone("the house has not begun its standing work".into());
         let client = self.client.clone().ok_or_else(unready)?;
         let (charter, _) = self.standing.get().ok_or_else(unready)?;
-        let parts = HttpParts { client, charter: charter.clone(), bounds, changed: self.changed.clone() };
+        let parts = HttpParts { client, charter: charter.clone(), bounds, ear: self.ear.clone() };
         if self.settings.sse.is_some() {
             return Ok(Line::Sse(SseLine::connect(parts, proof.clone(), owner.private).await?));
         }
@@ -303,6 +334,19 @@ impl Server {
             }
             _ if pins.fits(&now) => Ok(()),
             _ => pins.accept(Kind::Protocol, &now.name, &now.digest, "first sight").await.map_err(store),
+        }
+    }
+
+    /// Begins to watch a resource, for somebody who may read it: returns when the upstream announces its changes.
+    pub(crate) async fn watch(&self, permit: &Permit, uri: &str) -> Result<Watch, Fault> {
+        self.admits(permit)?;
+        let watch = self.ear.watch(uri);
+        match tokio::time::timeout(SUBSCRIBING, self.ear.is_subscribed(uri)).await {
+            Ok(()) => Ok(watch),
+            Err(_elapsed) => {
+                let message = format!("upstream '{}' does not announce changes of this resource at the moment", self.name);
+                Err(Fault::new(FaultCode::Unavailable, message).with_retry_after(5))
+            }
         }
     }
 

@@ -46,14 +46,21 @@ pub struct UpstreamSettings {
     /// at their most dangerous reading.
     #[serde(default)]
     pub risk: Vec<RiskRule>,
+    /// Which tools have a dry run of their own, and by which argument. Nothing is guessed: a tool that is not named here is
+    /// called only to do its work.
+    #[serde(default)]
+    pub dry_run: Vec<DryRunRule>,
     /// Tenant of Portcullis whose data this upstream holds. Principals of another tenant cannot use it.
     #[serde(default = "TenantId::default_tenant")]
     #[schemars(with = "String")]
     pub tenant: TenantId,
-    /// Whether callers confined to some services or namespaces may use it. An upstream cannot be told to confine itself, so
+    /// Whether callers confined to some services, namespaces or a look-back may use it. An upstream cannot be told to confine itself, so
     /// they are refused unless this says that it holds nothing they must not see.
     #[serde(default)]
     pub confined_callers: ConfinedCallers,
+    /// What it may ask while a call runs.
+    #[serde(default)]
+    pub questions: QuestionSettings,
     /// How much it may take and give.
     #[serde(default)]
     pub limits: UpstreamLimits,
@@ -186,6 +193,76 @@ pub struct RiskRule {
     pub class: RiskClass,
 }
 
+/// The dry run of tools with some names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DryRunRule {
+    /// Name of the tool as the upstream calls it; `*` stands for any text.
+    pub tools: String,
+    /// The argument of the tool that makes a call a dry run, such as `dryRun`.
+    pub argument: String,
+    /// The value that does; `true` when absent.
+    #[serde(default = "yes")]
+    pub value: serde_json::Value,
+}
+
+fn yes() -> serde_json::Value {
+    serde_json::Value::Bool(true)
+}
+
+/// Whether something is passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PassedOn {
+    /// It is refused; the upstream is told so.
+    Refuse,
+    /// It is passed on.
+    Allow,
+}
+
+/// What an upstream may ask of the caller while a call runs. Each question is recorded, and is asked only where the caller's
+/// client said that it can answer it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuestionSettings {
+    /// Forms for the caller's user.
+    pub forms: PassedOn,
+    /// Having the caller's model write something (sampling). It spends the caller's tokens on words of the upstream.
+    pub sampling: PassedOn,
+    /// Most tokens one such answer may have; what asks for more gets this.
+    pub sampling_tokens: u32,
+    /// Origins (`https://host`) whose pages the caller's user may be asked to open, beside the upstream's own.
+    pub links: Vec<String>,
+    /// What the upstream is told are the roots. The caller's own are never asked for.
+    pub roots: Vec<Root>,
+    /// Questions in one call; a call that asks more is ended.
+    pub most: u32,
+}
+
+/// A root an upstream is told of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Root {
+    /// Its address: `file:///srv/project`, a directory the upstream may see.
+    pub uri: String,
+    /// Its name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl Default for QuestionSettings {
+    fn default() -> Self {
+        Self {
+            forms: PassedOn::Allow,
+            sampling: PassedOn::Refuse,
+            sampling_tokens: 1_024,
+            links: Vec::new(),
+            roots: Vec::new(),
+            most: 8,
+        }
+    }
+}
+
 /// Limits of one upstream, for all callers together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -269,6 +346,11 @@ impl UpstreamSettings {
         if ways != 1 {
             return Err(self.wrong("exactly one of stdio, http and sse says how to reach it"));
         }
+        if let Some(rule) = self.dry_run.iter().find(|rule| rule.argument.is_empty() || rule.value.is_null()) {
+            return Err(
+                self.wrong(format!("dry_run for '{}' needs the name of an argument and a value that is not null", rule.tools))
+            );
+        }
         if self.sse.is_some() && self.protocol == ProtocolChoice::Stateless {
             return Err(self.wrong("HTTP+SSE has no stateless revision; use http, or protocol: session"));
         }
@@ -284,8 +366,30 @@ impl UpstreamSettings {
         if counts.contains(&0) || times.iter().any(|time| time.0.is_zero()) || limits.message.0 == 0 {
             return Err(self.wrong("limits and refresh must be above zero"));
         }
+        self.check_questions()?;
         if limits.message.0 > LARGEST_MESSAGE {
             return Err(self.wrong("limits.message may be at most 64MiB"));
+        }
+        Ok(())
+    }
+
+    fn check_questions(&self) -> Result<(), UpstreamSettingsError> {
+        let questions = &self.questions;
+        if questions.most == 0 || questions.sampling_tokens == 0 {
+            return Err(self.wrong("questions.most and questions.sampling_tokens must be above zero"));
+        }
+        for link in &questions.links {
+            if crate::questions::origin_of(link).as_deref() != Some(link.trim_end_matches('/')) {
+                return Err(
+                    self.wrong(format!("questions.links: '{link}' is no origin; write https://host or https://host:port"))
+                );
+            }
+        }
+        for Root { uri, .. } in &questions.roots {
+            let plain = uri.bytes().all(|b| b.is_ascii_graphic()) && !uri.split('/').any(|part| part == "..");
+            if !uri.starts_with("file:///") || !plain {
+                return Err(self.wrong(format!("questions.roots: '{uri}' is no directory; write file:///path, percent-encoded")));
+            }
         }
         Ok(())
     }
@@ -386,6 +490,11 @@ mod tests {
             (r#"{"name": "a", "sse": {"url": "https://a"}, "protocol": "2026-07-28"}"#, "no stateless revision"),
             (r#"{"name": "a", "sse": {"url": "https://a"}, "limits": {"concurrent": 0}}"#, "above zero"),
             (r#"{"name": "a", "sse": {"url": "https://a"}, "trust": "everything"}"#, "unknown variant"),
+            (r#"{"name": "a", "stdio": {"command": "/x"}, "dry_run": [{"tools": "*", "argument": ""}]}"#, "name of an argument"),
+            (r#"{"name": "a", "sse": {"url": "https://a"}, "questions": {"links": ["http://b.example"]}}"#, "is no origin"),
+            (r#"{"name": "a", "sse": {"url": "https://a"}, "questions": {"links": ["https://b.example/x"]}}"#, "is no origin"),
+            (r#"{"name": "a", "sse": {"url": "https://a"}, "questions": {"roots": [{"uri": "/srv"}]}}"#, "is no directory"),
+            (r#"{"name": "a", "sse": {"url": "https://a"}, "questions": {"most": 0}}"#, "above zero"),
         ] {
             let refused = read(text).unwrap_err();
             assert!(refused.contains(says), "{text}: {refused}");
@@ -399,6 +508,8 @@ mod tests {
         assert_eq!(settings.prefix, Prefixing::OnCollision);
         assert_eq!(settings.confined_callers, ConfinedCallers::Refuse);
         assert!(settings.recheck.is_none() && !settings.is_private());
+        assert_eq!(settings.questions.sampling, PassedOn::Refuse);
+        assert!(settings.questions.links.is_empty() && settings.questions.roots.is_empty());
         assert_eq!(settings.category(), "upstream:a");
     }
 

@@ -123,7 +123,7 @@ impl Upstream {
     /// Waits until every upstream has been reached, or could not be.
     pub async fn first_look(&self) {
         for server in &self.servers {
-            while server.health.condition() == Condition::Unknown {
+            while server.health.fitness.condition() == Condition::Unknown {
                 tokio::time::sleep(Duration::from_millis(25)).await;
             }
         }
@@ -196,6 +196,10 @@ impl Extension for Upstream {
         }
     }
 
+    async fn updated(&self) -> BTreeSet<String> {
+        futures::future::select_all(self.servers.iter().map(|server| Box::pin(server.ear.updated()))).await.0
+    }
+
     fn report(&self) -> Vec<Report> {
         let mut lines: Vec<Report> = self.servers.iter().map(|server| report(server)).collect();
         let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -239,7 +243,7 @@ fn report(server: &Server) -> Report {
         standing = Standing::Attention;
         parts.extend(oddities);
     }
-    match server.health.condition() {
+    match server.health.fitness.condition() {
         Condition::Unknown => parts.push("not reached yet".to_owned()),
         Condition::Well => {}
         Condition::Failing(why) => {

@@ -2,8 +2,9 @@
 //! idle. Guards that whatever is new or changed waits for a person before anybody sees it.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis_policy::Charter;
 use serde_json::json;
@@ -12,15 +13,21 @@ use tokio_util::sync::CancellationToken;
 use crate::conversation::{Conversation, Era};
 use crate::definition::{Definition, Kind};
 use crate::line::{Line, Proof};
-use crate::pins::Look;
+use crate::neighbours::Claim;
+use crate::pins::{Look, PinBook};
+use crate::questions::May;
+use crate::risk;
 use crate::server::Server;
-use crate::settings::Trust;
+use crate::settings::{Prefixing, Trust};
 use crate::wire::{Incoming, Trouble};
 
 /// How often the store is asked whether a person decided something.
 const DECISIONS: Duration = Duration::from_millis(500);
 /// Least time between two looks at everything.
 const BETWEEN: Duration = Duration::from_secs(1);
+
+/// Until what nobody decided about and the upstream no longer lists is forgotten.
+const FORGOTTEN: Duration = Duration::from_hours(1);
 
 /// What one look at everything found.
 struct Found {
@@ -37,11 +44,12 @@ pub(crate) async fn look_after(server: Arc<Server>, charter: Charter, stop: Canc
         };
         let found = match looked {
             Ok(found) => {
-                server.health.well();
+                server.health.fitness.well();
                 Some(found)
             }
             Err(trouble) => {
-                let news = server.health.failed(&trouble.to_string());
+                let news = server.health.fitness.failed(&trouble.to_string());
+                server.ear.subscribed_to(BTreeSet::new());
                 if news {
                     tracing::warn!(target: "portcullis::upstream", upstream = %server.name, %trouble, "it cannot be looked at");
                 }
@@ -50,14 +58,14 @@ pub(crate) async fn look_after(server: Arc<Server>, charter: Charter, stop: Canc
         };
         let rest = match &found {
             Some(_) => server.settings.refresh.0,
-            None => server.health.rest().unwrap_or(BETWEEN).max(BETWEEN),
+            None => server.health.fitness.rest().unwrap_or(BETWEEN).max(BETWEEN),
         };
         let begun = tokio::time::Instant::now();
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(rest) => {}
-            () = server.changed.notified() => {}
-            () = listen(&charter, found.as_ref()) => {}
+            () = server.ear.changed() => {}
+            () = listen(&server, &charter, found.as_ref()) => {}
         }
         // An upstream that announces changes all the time is looked at once a second all the same.
         tokio::select! {
@@ -88,27 +96,90 @@ pub(crate) async fn follow_decisions(server: Arc<Server>, stop: CancellationToke
 }
 
 /// Waits for the upstream to say that something changed, where it has a way to say so. Ends when that way ends.
-async fn listen(charter: &Charter, found: Option<&Found>) {
+async fn listen(server: &Server, charter: &Charter, found: Option<&Found>) {
     let Some(Found { conversation, proof }) = found else { return std::future::pending().await };
-    let Line::Http(http) = &conversation.line else { return std::future::pending().await };
-    let permit = charter.permit();
-    let ended: Result<(), Trouble> = match conversation.era {
-        Era::Session => http.listen(&permit, proof).await,
-        Era::Stateless => {
-            let wanted =
-                json!({"notifications": {"toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true}});
-            let subscribed = async {
-                let mut stream = conversation.call(&permit, proof, "subscriptions/listen", wanted, false, Vec::new()).await?;
-                while !matches!(stream.next().await?, Incoming::Answer { .. }) {}
-                Ok(())
-            };
-            subscribed.await
+    // Not every server has such a stream, and the regular look finds changes as well.
+    let lasting = |ended: Result<(), Trouble>| async move {
+        match ended {
+            Err(Trouble::Gone(_) | Trouble::Slow(_)) | Ok(()) => {}
+            Err(_) => std::future::pending().await,
         }
     };
-    // Not every server has such a stream, and the regular look finds changes as well.
-    match ended {
-        Err(Trouble::Gone(_) | Trouble::Slow(_)) | Ok(()) => {}
-        Err(_) => std::future::pending().await,
+    match (conversation.era, &conversation.line) {
+        (Era::Stateless, Line::Http(_)) => lasting(subscriptions(server, charter, conversation, proof).await).await,
+        (Era::Session, Line::Http(http)) => {
+            let permit = charter.permit();
+            tokio::select! {
+                () = async { lasting(http.listen(&permit, proof).await).await } => {}
+                () = subscribe(server, charter, conversation, proof) => {}
+            }
+        }
+        _ => subscribe(server, charter, conversation, proof).await,
+    }
+}
+
+/// One stream for everything an upstream of the stateless revision announces; another one whenever somebody watches
+/// something else.
+async fn subscriptions(
+    server: &Server,
+    charter: &Charter,
+    conversation: &Conversation,
+    proof: &Arc<Proof>,
+) -> Result<(), Trouble> {
+    loop {
+        let permit = charter.permit();
+        let watched = server.ear.watched();
+        let mut wanted = json!({"toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true});
+        if let (false, Some(members)) = (watched.is_empty(), wanted.as_object_mut()) {
+            members.insert("resourceSubscriptions".into(), json!(watched));
+        }
+        let params = json!({ "notifications": wanted });
+        let mut stream = conversation.call(&permit, proof, "subscriptions/listen", params, May::default(), Vec::new()).await?;
+        loop {
+            let message = tokio::select! {
+                () = server.ear.watching() => break,
+                message = stream.next() => message?,
+            };
+            match message {
+                Incoming::Answer { .. } => return Ok(()),
+                Incoming::Notification { method, .. } if method == "notifications/subscriptions/acknowledged" => {
+                    server.ear.subscribed_to(watched.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Keeps a session subscribed to what somebody watches. Never ends.
+async fn subscribe(server: &Server, charter: &Charter, conversation: &Conversation, proof: &Arc<Proof>) {
+    // What it was asked for stays asked for when this begins anew over the same session.
+    let known = || conversation.subscribed.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let subscribed = known().clone();
+        let wanted = if conversation.announces_resources() { server.ear.watched() } else { BTreeSet::new() };
+        let news: Vec<(&str, String)> = wanted
+            .difference(&subscribed)
+            .map(|uri| ("resources/subscribe", uri.clone()))
+            .chain(subscribed.difference(&wanted).map(|uri| ("resources/unsubscribe", uri.clone())))
+            .collect();
+        for (method, uri) in news {
+            let permit = charter.permit();
+            let asked = conversation.ask(&permit, proof, method, json!({ "uri": uri }));
+            let told = tokio::time::timeout(server.settings.limits.idle.0, asked).await;
+            match (method, told) {
+                ("resources/subscribe", Ok(Ok(_))) => {
+                    known().insert(uri);
+                }
+                ("resources/subscribe", _) => {}
+                // Whether it understood or not, what it still says of this is no news to anybody.
+                _ => {
+                    known().remove(&uri);
+                }
+            }
+        }
+        server.ear.subscribed_to(known().clone());
+        server.ear.watching().await;
     }
 }
 
@@ -140,13 +211,15 @@ impl Server {
         conversation: &Conversation,
     ) -> Result<(), Trouble> {
         self.check_revision(conversation).await.map_err(Trouble::House)?;
+        self.announces.store(conversation.announces_resources(), Ordering::Relaxed);
         let most = self.settings.limits.definitions as usize;
         let patience = self.settings.limits.time.0;
-        let (mut listed, mut oddities, mut all) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let (mut listed, mut oddities, mut all, mut cut) = (BTreeSet::new(), Vec::new(), Vec::new(), BTreeSet::new());
         for kind in Kind::LISTED.into_iter().filter(|kind| conversation.offers(kind.listed().capability)) {
             let listing = tokio::time::timeout(patience, conversation.list(permit, proof, kind.listed(), most)).await;
             let found = listing.unwrap_or_else(|_| Err(Trouble::Slow(portcullis_model::format_duration(patience))))?;
             if found.cut {
+                cut.insert(kind);
                 oddities.push(format!("it has more than {most} {kind}s; the rest stays out (limits.definitions)"));
             }
             for body in found.entries {
@@ -163,6 +236,13 @@ impl Server {
         }
         for definition in all {
             self.take_note(definition).await;
+        }
+        oddities.extend(self.sum_up());
+        if let Some(pins) = self.pins.get() {
+            let complete = |kind| Kind::LISTED.contains(&kind) && !cut.contains(&kind);
+            if let Err(error) = pins.forget(&listed, complete, FORGOTTEN).await {
+                tracing::error!(target: "portcullis::upstream", upstream = %self.name, %error, "old pins cannot be forgotten");
+            }
         }
         let news = {
             let mut known = self.listed.write().unwrap_or_else(PoisonError::into_inner);
@@ -182,6 +262,14 @@ impl Server {
     pub(crate) async fn take_note(&self, definition: Definition) {
         let Some(pins) = self.pins.get() else { return };
         if pins.knows(&definition) {
+            return;
+        }
+        // More than anybody could look at is not written down: it stays out, and so does what it changed.
+        if pins.is_one_too_many(&definition, self.notes.most()) || !self.notes.takes(definition.kind, Instant::now()) {
+            self.notes.leaves_out();
+            if pins.distrust(&definition) {
+                self.touch();
+            }
             return;
         }
         let neighbours = self.neighbourhood.of_others(self.group());
@@ -229,6 +317,20 @@ impl Server {
         self.touch();
     }
 
+    /// Says in one sentence, and now and then in one record, what was left out of the notes.
+    fn sum_up(&self) -> Option<String> {
+        let (count, news) = self.notes.left_out(Instant::now());
+        let most = self.notes.most();
+        let note = format!(
+            "{count} new or changed definitions are not kept: at most {most} of a kind wait, and as many are written in an hour"
+        );
+        if news {
+            tracing::warn!(target: "portcullis::upstream", upstream = %self.name, "{note}");
+            self.record("upstream.quarantined", self.name.to_string(), false, note.clone());
+        }
+        (count > 0).then_some(note)
+    }
+
     /// The name under which its tools are known to others.
     pub(crate) fn group(&self) -> &str {
         self.settings.kind.as_deref().unwrap_or(&self.name)
@@ -239,7 +341,36 @@ impl Server {
         if let Some(pins) = self.pins.get() {
             let names = pins.in_use(Kind::Tool).into_iter().map(|(name, _)| name).collect();
             self.neighbourhood.tell(self.group(), &self.name, names);
+            self.neighbourhood.claim(self.group(), &self.name, self.claims(pins));
         }
+    }
+}
+
+impl Server {
+    /// Every name that what was ever accepted of it may be offered under.
+    fn claims(&self, pins: &PinBook) -> Vec<Claim> {
+        let plain = self.settings.prefix != Prefixing::Always;
+        let prefixes = || std::iter::once(&*self.name).chain(self.settings.kind.as_deref());
+        let addresses = [Kind::Resource, Kind::Template].into_iter();
+        let mut claims: Vec<Claim> = addresses
+            .flat_map(|kind| pins.ever_accepted(kind).into_iter().map(move |(name, since)| Claim { kind, name, since }))
+            .collect();
+        for kind in [Kind::Tool, Kind::Prompt] {
+            for (name, since) in pins.ever_accepted(kind).into_iter().filter(|(name, _)| self.wants(kind, name)) {
+                let prefixed = prefixes().map(|prefix| format!("{prefix}_{name}"));
+                claims.extend(prefixed.map(|name| Claim { kind, name, since }));
+                if plain {
+                    claims.push(Claim { kind, name, since });
+                }
+            }
+        }
+        claims
+    }
+
+    /// Whether the operator wants this of it.
+    pub(crate) fn wants(&self, kind: Kind, name: &str) -> bool {
+        let patterns = &self.settings.tools;
+        kind != Kind::Tool || patterns.is_empty() || patterns.iter().any(|pattern| risk::matches(pattern, name))
     }
 }
 

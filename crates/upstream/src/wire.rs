@@ -1,6 +1,7 @@
 //! Messages of JSON-RPC as they come from an upstream and go to it. Guards that what is read is one object of a known form,
 //! small enough and not too deep. Must not interpret methods.
 
+use portcullis_egress::Echoes;
 use portcullis_model::{Fault, FaultCode};
 use serde_json::{Map, Value, json};
 
@@ -37,7 +38,7 @@ pub(crate) enum Incoming {
 pub(crate) struct Refusal {
     /// JSON-RPC code.
     pub code: i64,
-    /// In its words.
+    /// In its words, as many as they are: they are cut after what was presented was taken out of them.
     pub message: String,
     /// What else it said.
     pub data: Value,
@@ -59,7 +60,7 @@ pub(crate) enum Trouble {
     #[error("gave no answer within {0}")]
     Slow(String),
     /// It refused, in its own words.
-    #[error("refused: {} (code {})", .0.message, .0.code)]
+    #[error("refused: {} (code {})", cut(&.0.message), .0.code)]
     Refused(Refusal),
     /// The session is over; another one may be opened.
     #[error("ended the session")]
@@ -72,10 +73,37 @@ pub(crate) enum Trouble {
 /// Longest error text of an upstream that is repeated, in characters.
 const TEXT: usize = 600;
 
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT).collect()
+}
+
 impl Trouble {
     /// Whether it says that the upstream is not in service.
     pub(crate) fn counts(&self) -> bool {
         matches!(self, Self::Gone(_) | Self::Garbage(_) | Self::Slow(_))
+    }
+
+    /// The same without what must not come back, for logs, records and callers.
+    pub(crate) fn without(self, echoes: &Echoes) -> Self {
+        let clean = |text: String| echoes.text(&text).into_owned();
+        match self {
+            Self::Gone(text) => Self::Gone(clean(text)),
+            Self::Garbage(text) => Self::Garbage(clean(text)),
+            Self::TooLarge(text) => Self::TooLarge(clean(text)),
+            Self::Slow(text) => Self::Slow(clean(text)),
+            // What else it said is only read for questions, which are looked at as questions.
+            Self::Refused(refusal) => Self::Refused(Refusal { message: clean(refusal.message), ..refusal }),
+            Self::SessionOver => Self::SessionOver,
+            Self::House(fault) => Self::House(fault.with_texts(|text| echoes.text(text).into_owned())),
+        }
+    }
+
+    /// The same after the upstream took the call: what is over then is not asked once more.
+    pub(crate) fn after_taken(self) -> Self {
+        match self {
+            Self::SessionOver => Self::Gone("it ended the session before the answer".into()),
+            other => other,
+        }
     }
 
     /// As the caller is told.
@@ -93,7 +121,8 @@ impl Trouble {
             }
             Self::Refused(refusal) => {
                 let code = if refusal.code == -32_602 { FaultCode::InvalidArgument } else { FaultCode::BackendFailed };
-                Fault::new(code, format!("upstream '{upstream}' refused: {} (code {})", refusal.message, refusal.code))
+                Fault::new(code, format!("upstream '{upstream}' refused (code {})", refusal.code))
+                    .with_foreign(cut(&refusal.message))
             }
             Self::SessionOver => Fault::backend(format!("upstream '{upstream}' ended the session"), "session over"),
             Self::House(fault) => fault,
@@ -154,7 +183,7 @@ fn refusal(mut error: Map<String, Value>) -> Refusal {
     let message = error.get("message").and_then(Value::as_str).unwrap_or("it did not say why");
     Refusal {
         code: error.get("code").and_then(Value::as_i64).unwrap_or(0),
-        message: message.chars().filter(|c| !c.is_control()).take(TEXT).collect(),
+        message: message.chars().filter(|c| !c.is_control()).collect(),
         data: error.remove("data").unwrap_or(Value::Null),
     }
 }
@@ -165,6 +194,19 @@ pub(crate) fn depth_over(value: &Value, most: usize) -> bool {
         Value::Array(items) => most == 0 || items.iter().any(|item| depth_over(item, most - 1)),
         Value::Object(members) => most == 0 || members.values().any(|member| depth_over(member, most - 1)),
         _ => false,
+    }
+}
+
+/// Bytes a value takes in memory, about: what is short on the wire need not be small.
+pub(crate) fn weight(value: &Value) -> usize {
+    const EACH: usize = 32;
+    match value {
+        Value::String(text) => EACH + text.len(),
+        Value::Array(items) => EACH + items.iter().map(weight).sum::<usize>(),
+        Value::Object(members) => {
+            EACH + members.iter().map(|(name, member)| 2 * EACH + name.len() + weight(member)).sum::<usize>()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => EACH,
     }
 }
 
@@ -190,6 +232,22 @@ pub(crate) fn answer(id: &Value, result: Result<Value, (i64, &str)>) -> Vec<u8> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_presented_leaves_every_trouble_and_is_not_cut_in_half_before() {
+        let echoes = Echoes::of([&portcullis_model::Secret::new("quite-an-ordinary-word")]);
+        // It ends behind the place where the text is cut.
+        let words = format!("{} quite-an-ordinary-word", "x".repeat(TEXT - 10));
+        let error = json!({"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": words}});
+        let Ok(Incoming::Answer { result: Err(refusal), .. }) = read(error.to_string().as_bytes()) else { panic!("no refusal") };
+        let said = "got quite-an-ordinary-word".to_owned();
+        let fault = Fault::backend(said.clone(), said.clone()).with_foreign(said.clone()).with_hint(said.clone());
+        for trouble in [Trouble::Refused(refusal), Trouble::Gone(said.clone()), Trouble::Garbage(said), Trouble::House(fault)] {
+            let trouble = trouble.without(&echoes);
+            let told = format!("{trouble} {:?}", trouble.clone().fault("up"));
+            assert!(!told.contains("quite-an"), "{told}");
+        }
+    }
 
     #[test]
     fn every_form_is_read_and_everything_else_is_garbage() {

@@ -12,10 +12,9 @@ use portcullis_egress::{EgressClient, EgressRequest, EgressStream, StreamLimits}
 use portcullis_model::{Fault, FaultCode};
 use portcullis_policy::{Charter, Permit};
 use serde_json::json;
-use tokio::sync::Notify;
 
-use super::mux::is_change;
 use super::{Ask, Bounds, Proof};
+use crate::ear::Ear;
 use crate::events::{Event, EventReader};
 use crate::wire::{self, Incoming, Refusal, Trouble};
 
@@ -33,7 +32,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 const MESSAGES: u64 = 4;
 
 /// What a line is made of.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct HttpParts {
     /// Bound to the upstream's origin.
     pub client: EgressClient,
@@ -41,8 +40,8 @@ pub(crate) struct HttpParts {
     pub charter: Charter,
     /// Bounds of messages.
     pub bounds: Bounds,
-    /// Told when the upstream says that its definitions changed.
-    pub changed: Arc<Notify>,
+    /// Hears what belongs to no call.
+    pub ear: Arc<Ear>,
 }
 
 /// One conversation over HTTP.
@@ -104,11 +103,12 @@ impl HttpLine {
         if stream.status.is_success() {
             return Ok(());
         }
-        Err(self.refused(&mut stream).await)
+        // Whatever this belongs to was taken before.
+        Err(self.refused(&mut stream, proof).await.after_taken())
     }
 
-    /// What a status that is no success means.
-    async fn refused(&self, stream: &mut EgressStream) -> Trouble {
+    /// What a status that is no success means. Nothing of what was presented is in it.
+    async fn refused(&self, stream: &mut EgressStream, proof: &Proof) -> Trouble {
         let status = stream.status;
         if status == StatusCode::NOT_FOUND && self.agreed().session.is_some() {
             self.over.store(true, Ordering::SeqCst);
@@ -116,9 +116,11 @@ impl HttpLine {
         }
         let body = whole(stream, self.parts.bounds.message.min(64 << 10)).await.unwrap_or_default();
         if let Ok(Incoming::Answer { result: Err(refusal), .. }) = wire::read(&body) {
-            return Trouble::Refused(refusal);
+            return Trouble::Refused(refusal).without(&proof.echoes);
         }
-        refused_status(status, &body)
+        // Taken out of the whole before it is cut: half a credential is no longer known as one.
+        let text: String = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).collect();
+        refused_status(status, &proof.echoes.text(&text))
     }
 
     /// Listens for what the server says outside of any call, until that stream ends. Session era only.
@@ -126,7 +128,7 @@ impl HttpLine {
         let request = self.request(Method::GET, proof, None, EVENTS);
         let mut stream = self.parts.client.open(permit, request, self.limits()).await?;
         if !stream.status.is_success() {
-            return Err(self.refused(&mut stream).await);
+            return Err(self.refused(&mut stream, proof).await);
         }
         let (mut reader, mut events) = (EventReader::new(self.parts.bounds.message as usize), Vec::new());
         while let Some(chunk) = stream.next().await? {
@@ -134,16 +136,16 @@ impl HttpLine {
             read.map_err(|_| Trouble::TooLarge(format!("{} bytes in one event", self.parts.bounds.message)))?;
             for event in events.drain(..).filter(|event| !event.data.is_empty()) {
                 match wire::read(&event.data)? {
-                    Incoming::Notification { method, .. } if is_change(&method) => self.parts.changed.notify_one(),
-                    Incoming::Request { id, method, .. } => {
-                        let reply = if method == "ping" {
-                            Ok(json!({}))
-                        } else {
-                            Err((-32_600, "it cannot be told which call this question belongs to"))
-                        };
-                        self.say(permit, proof, wire::answer(&id, reply)).await?;
+                    Incoming::Notification { method, params } => {
+                        self.parts.ear.hear(&method, &params);
                     }
-                    _ => {}
+                    Incoming::Request { id, method, .. } => {
+                        let nobody =
+                            || wire::answer(&id, Err((-32_600, "it cannot be told which call this question belongs to")));
+                        let reply = self.parts.ear.answer(&id, &method).unwrap_or_else(nobody);
+                        self.say(permit, proof, reply).await?;
+                    }
+                    Incoming::Answer { .. } => {}
                 }
             }
         }
@@ -165,8 +167,8 @@ impl HttpLine {
     }
 }
 
-fn refused_status(status: StatusCode, body: &[u8]) -> Trouble {
-    let text: String = String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+fn refused_status(status: StatusCode, text: &str) -> Trouble {
+    let text: String = text.chars().take(SHOWN).collect();
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Trouble::House(
             Fault::new(FaultCode::BackendFailed, "the upstream does not accept the credential it was given")
@@ -239,7 +241,7 @@ pub(crate) async fn open(line: &Arc<HttpLine>, permit: &Permit, proof: &Arc<Proo
     }
     let mut stream = line.parts.client.open(permit, request, line.limits()).await?;
     if !stream.status.is_success() {
-        return Err(line.refused(&mut stream).await);
+        return Err(line.refused(&mut stream, proof).await);
     }
     if ask.method == "initialize" {
         let session = stream.headers.get(SESSION).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -268,13 +270,20 @@ pub(crate) async fn open(line: &Arc<HttpLine>, permit: &Permit, proof: &Arc<Proo
             let body = whole(&mut call.stream, line.parts.bounds.message).await?;
             call.ready.push_back(wire::read(&body)?);
         }
-        other => return Err(Trouble::Garbage(format!("a response of type '{}'", other.chars().take(60).collect::<String>()))),
+        other => {
+            let other: String = proof.echoes.text(other).chars().take(60).collect();
+            return Err(Trouble::Garbage(format!("a response of type '{other}'")));
+        }
     }
     Ok(call)
 }
 
 impl HttpCall {
     pub(crate) async fn next(&mut self) -> Result<Incoming, Trouble> {
+        self.read_on().await.map_err(|trouble| trouble.without(&self.proof.echoes))
+    }
+
+    async fn read_on(&mut self) -> Result<Incoming, Trouble> {
         loop {
             if let Some(message) = self.ready.pop_front() {
                 match &message {
@@ -285,12 +294,12 @@ impl HttpCall {
                     Incoming::Answer { .. } => {
                         return Err(Trouble::Garbage("an answer to a question nobody asked".into()));
                     }
-                    Incoming::Request { id, method, .. } if method == "ping" => {
-                        let reply = wire::answer(id, Ok(json!({})));
-                        self.line.say(&self.permit, &self.proof, reply).await?;
-                    }
-                    Incoming::Notification { method, .. } if is_change(method) => self.line.parts.changed.notify_one(),
-                    _ => return Ok(message),
+                    Incoming::Request { id, method, .. } => match self.line.parts.ear.answer(id, method) {
+                        Some(reply) => self.line.say(&self.permit, &self.proof, reply).await?,
+                        None => return Ok(message),
+                    },
+                    Incoming::Notification { method, params } if self.line.parts.ear.hear(method, params) => {}
+                    Incoming::Notification { .. } => return Ok(message),
                 }
                 continue;
             }
@@ -337,7 +346,7 @@ impl HttpCall {
         let request = self.line.request(Method::GET, &self.proof, None, EVENTS).header("last-event-id", last);
         let mut stream = self.line.parts.client.open(&self.permit, request, self.line.limits()).await?;
         if !stream.status.is_success() {
-            return Err(self.line.refused(&mut stream).await);
+            return Err(self.line.refused(&mut stream, &self.proof).await.after_taken());
         }
         self.stream = stream;
         self.reader = EventReader::new(self.line.parts.bounds.message as usize);

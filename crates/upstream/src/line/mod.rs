@@ -9,7 +9,7 @@ mod sse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_egress::Authentication;
+use portcullis_egress::{Authentication, Echoes};
 use portcullis_model::Secret;
 use portcullis_policy::Permit;
 use serde_json::Value;
@@ -18,7 +18,6 @@ pub(crate) use http::{HttpLine, HttpParts};
 pub(crate) use program::{Program, ProgramLine};
 pub(crate) use sse::SseLine;
 
-use crate::echo::Echoes;
 use crate::wire::{Incoming, Trouble};
 
 /// What a request presents to its upstream, and what must not come back.
@@ -76,20 +75,22 @@ pub(crate) enum Call {
 impl Line {
     /// Makes a request.
     pub(crate) async fn open(&self, permit: &Permit, proof: &Arc<Proof>, ask: Ask<'_>) -> Result<Call, Trouble> {
-        match self {
+        let opened = match self {
             Self::Program(line) => line.open(permit, ask).await.map(Call::Mux),
             Self::Http(line) => http::open(line, permit, proof, ask).await.map(|call| Call::Http(Box::new(call))),
             Self::Sse(line) => sse::open(line, permit, proof, ask).await.map(Call::Mux),
-        }
+        };
+        opened.map_err(|trouble| trouble.without(&proof.echoes))
     }
 
     /// Sends what has no answer: a notification, or our answer to a request of the upstream.
     pub(crate) async fn say(&self, permit: &Permit, proof: &Arc<Proof>, message: Vec<u8>) -> Result<(), Trouble> {
-        match self {
+        let said = match self {
             Self::Program(line) => line.say(permit, message).await,
             Self::Http(line) => line.say(permit, proof, message).await,
             Self::Sse(line) => line.say(permit, proof, message).await,
-        }
+        };
+        said.map_err(|trouble| trouble.without(&proof.echoes))
     }
 
     /// Whether it can still be used.
@@ -133,10 +134,22 @@ impl Call {
         }
     }
 
+    /// Nobody reads it until it is renewed: what it says meanwhile is not kept.
+    pub(crate) fn rest(&mut self) {
+        match self {
+            Self::Mux(call) => call.rest(true),
+            // Nothing is read from its connection.
+            Self::Http(_) => {}
+        }
+    }
+
     /// Goes on under another permit: after a person answered a question.
     pub(crate) fn renew(&mut self, permit: &Permit) -> Result<(), Trouble> {
         match self {
-            Self::Mux(_) => Ok(()),
+            Self::Mux(call) => {
+                call.rest(false);
+                Ok(())
+            }
             Self::Http(call) => call.renew(permit),
         }
     }

@@ -1,6 +1,7 @@
 //! A program of the operator's choice on its standard streams. Guards that it gets the environment it is given and nothing
-//! of ours, runs in a group of its own that ends with it, and cannot fill memory or the log. Only what the configuration
-//! names is ever started, by its absolute path and without a shell.
+//! of ours, runs in a group of its own that ends with it, and cannot fill memory or the log, nor write into it what it was
+//! given. Only what the configuration names is ever started, by its absolute path and without a shell. A process that leaves
+//! the group (`setsid`) is out of reach.
 
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt;
@@ -12,16 +13,18 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use portcullis_egress::Echoes;
 use portcullis_model::Secret;
 use portcullis_policy::Permit;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::mux::{Mux, MuxCall};
 use super::{Ask, Bounds};
+use crate::ear::Ear;
 use crate::wire::{self, Trouble};
 
 /// Messages that wait for the program to read them.
@@ -30,6 +33,8 @@ const OUTGOING: usize = 64;
 const STRAY_LINES: u32 = 100;
 /// Bytes of one line of its log that are kept.
 const LOG_LINE: usize = 2_000;
+/// Bytes of one line that are looked at before it is cut: half a credential is no longer known as one.
+const LOOKED_AT: usize = 64 << 10;
 /// Lines of its log per minute.
 const LOG_LINES: u32 = 60;
 /// How long it may take to end by itself, and then after being told.
@@ -50,6 +55,8 @@ pub(crate) struct Program {
     pub directory: PathBuf,
     /// Files that must be unchanged, with their SHA-256.
     pub digests: Vec<(PathBuf, String)>,
+    /// What is not to stand in our log, should it stand in its own.
+    pub echoes: Echoes,
     /// Whether it serves one principal only.
     pub private: bool,
     /// Bounds of its messages.
@@ -65,7 +72,7 @@ pub(crate) struct ProgramLine {
     bounds: Bounds,
 }
 
-/// The processes of one program. All of them end with it.
+/// The processes of one program that stayed in its group. All of them end with it.
 struct Group {
     leader: Pid,
     over: AtomicBool,
@@ -111,7 +118,7 @@ impl Program {
     }
 
     /// Starts it.
-    pub(crate) async fn start(self, permit: &Permit, changed: Arc<Notify>) -> Result<ProgramLine, Trouble> {
+    pub(crate) async fn start(self, permit: &Permit, ear: Arc<Ear>) -> Result<ProgramLine, Trouble> {
         tracing::debug!(target: "portcullis::upstream", upstream = %self.name, by = %permit.principal_id(), "starting");
         let this = tokio::task::spawn_blocking(move || self.check().map(|()| self))
             .await
@@ -135,12 +142,12 @@ impl Program {
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
             return Err(Trouble::Gone("its standard streams are not there".into()));
         };
-        let mux = Mux::new(this.private, changed);
+        let mux = Mux::new(this.private, ear, this.bounds.message);
         let (outgoing, messages) = mpsc::channel(OUTGOING);
         let (ending, ended) = watch::channel(false);
         tokio::spawn(write(stdin, messages, mux.clone()));
         tokio::spawn(read(stdout, outgoing.downgrade(), mux.clone(), this.bounds.message));
-        tokio::spawn(log(stderr, this.name.clone()));
+        tokio::spawn(log(stderr, this.name.clone(), this.echoes));
         tokio::spawn(await_end(child, group.clone(), mux.clone(), ending));
         Ok(ProgramLine { mux, outgoing: Mutex::new(Some(outgoing)), group, ended, bounds: this.bounds })
     }
@@ -280,7 +287,7 @@ async fn bounded_line<R: AsyncRead + Unpin>(reader: &mut BufReader<R>, line: &mu
 }
 
 /// Its own log goes to ours, a bounded part of it.
-async fn log(stderr: impl AsyncRead + Unpin, name: Arc<str>) {
+async fn log(stderr: impl AsyncRead + Unpin, name: Arc<str>, echoes: Echoes) {
     let mut reader = BufReader::new(stderr);
     let (mut line, mut since, mut lines, mut dropped) = (Vec::new(), Instant::now(), 0_u32, 0_u64);
     loop {
@@ -291,7 +298,7 @@ async fn log(stderr: impl AsyncRead + Unpin, name: Arc<str>) {
                 break true;
             }
             let (taken, complete) = read.iter().position(|b| *b == b'\n').map_or((read.len(), false), |at| (at + 1, true));
-            let room = LOG_LINE.saturating_sub(line.len());
+            let room = LOOKED_AT.saturating_sub(line.len());
             line.extend_from_slice(&read[..taken.min(room)]);
             reader.consume(taken);
             if complete {
@@ -307,7 +314,7 @@ async fn log(stderr: impl AsyncRead + Unpin, name: Arc<str>) {
         if !line.is_empty() {
             lines += 1;
             if lines <= LOG_LINES {
-                let text: String = String::from_utf8_lossy(&line).chars().filter(|c| !c.is_control()).collect();
+                let text = shown(&line, &echoes);
                 tracing::info!(target: "portcullis::upstream", upstream = %name, "it says: {text}");
             } else {
                 dropped += 1;
@@ -317,6 +324,12 @@ async fn log(stderr: impl AsyncRead + Unpin, name: Arc<str>) {
             return;
         }
     }
+}
+
+/// A line of its log as it stands in ours.
+fn shown(line: &[u8], echoes: &Echoes) -> String {
+    let text: String = String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect();
+    echoes.text(&text).chars().take(LOG_LINE).collect()
 }
 
 async fn await_end(mut child: Child, group: Arc<Group>, mux: Arc<Mux>, ending: watch::Sender<bool>) {
@@ -332,5 +345,19 @@ async fn await_end(mut child: Child, group: Arc<Group>, mux: Arc<Mux>, ending: w
 impl Drop for ProgramLine {
     fn drop(&mut self) {
         self.group.signal(Signal::SIGKILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_in_a_programs_log_is_taken_out_before_the_line_is_cut() {
+        let echoes = Echoes::of([&Secret::new("quite-an-ordinary-word")]);
+        assert_eq!(shown(b"got quite-an-\x1bordinary-word", &echoes), "got [redacted:credential]");
+        let long = format!("{}quite-an-ordinary-word", "x".repeat(LOG_LINE - 10));
+        let text = shown(long.as_bytes(), &echoes);
+        assert!(text.len() == LOG_LINE && !text.contains("quite"), "{text}");
     }
 }
