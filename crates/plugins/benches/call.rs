@@ -1,6 +1,8 @@
 //! What a call into a plugin costs over a call of a tool that is compiled in: the same permit, the same arguments, the same
 //! result. Run after `cargo xtask plugins`: `cargo bench -p portcullis-plugins`.
 
+#![allow(clippy::panic, reason = "a bench that cannot be set up has no figures")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -49,13 +49,13 @@ pub(crate) fn code_of(code: types::FaultCode) -> FaultCode {
     }
 }
 
-/// What a plugin gives as the reason, as a fault of the house. Its words are cut here and released like every other text.
-pub(crate) fn fault(plugin: &PluginName, fault: types::Fault) -> Fault {
+/// What a plugin gives as the reason, as a fault of the house. Its words are cut here, and stay its words: they are released
+/// as untrusted text.
+pub(crate) fn fault(plugin: &PluginName, fault: &types::Fault) -> Fault {
     let cut = |text: &str| clean(text).chars().take(500).collect::<String>();
-    let mut out = Fault::new(code_of(fault.code), format!("plugin '{plugin}': {}", cut(&fault.message)));
-    if let Some(hint) = &fault.hint {
-        out = out.with_hint(cut(hint));
-    }
+    let hint = fault.hint.as_deref().map_or_else(String::new, |hint| format!(" (hint: {})", cut(hint)));
+    let mut out = Fault::new(code_of(fault.code), format!("plugin '{plugin}' refused"))
+        .with_foreign(format!("{}{hint}", cut(&fault.message)));
     if let Some(detail) = &fault.detail {
         out = out.with_internal(format!("plugin {plugin}: {}", cut(detail)));
     }

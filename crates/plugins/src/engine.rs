@@ -13,6 +13,7 @@ use crate::Digest;
 use crate::bindings::{Plugin as World, PluginPre};
 use crate::compiled::CompiledStore;
 use crate::limits::MOST_MEMORY;
+use crate::outside::MOST_BODY;
 use crate::state::{CallState, Home};
 use crate::stdio::{LogStream, Speech};
 
@@ -22,8 +23,13 @@ pub(crate) const TICK: Duration = Duration::from_millis(5);
 const GRAIN: Duration = Duration::from_millis(1);
 /// Largest random text of one request.
 const MOST_RANDOM: u64 = 64 << 10;
-/// What an answer may take of the host's memory while it is read, besides its limit.
+/// What an answer or a request may take of the host's memory while it is read, besides its limit.
 const READING: u64 = 1 << 20;
+
+/// What one component may be made of.
+const MOST_MODULES: u32 = 100;
+const MOST_MEMORIES: u32 = 4;
+const MOST_TABLES: u32 = 20;
 
 /// Interfaces a component may import, by the part before the `/`.
 const IMPORTS: [&str; 7] =
@@ -107,7 +113,7 @@ impl PluginEngine {
         store.set_fuel(limits.fuel)?;
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(CallState::tick);
-        let reading = limits.result.saturating_mul(4).saturating_add(READING);
+        let reading = limits.result.saturating_mul(4).max(MOST_BODY as u64).saturating_add(READING);
         store.set_hostcall_fuel(usize::try_from(reading).unwrap_or(usize::MAX));
         Ok(store)
     }
@@ -127,12 +133,15 @@ impl Drop for PluginEngine {
 
 fn pool(concurrent: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    // A component that a compiler made of many modules (an interpreter with its libraries) has many of each.
+    // A component that a compiler made of many modules (an interpreter with its libraries) has many of each. There is room for
+    // as much as all calls at once may take, so that none takes another's.
     pool.total_component_instances(concurrent)
-        .total_core_instances(concurrent.saturating_mul(40))
-        .max_core_instances_per_component(100)
-        .total_memories(concurrent.saturating_mul(2))
-        .total_tables(concurrent.saturating_mul(8))
+        .total_core_instances(concurrent.saturating_mul(MOST_MODULES))
+        .max_core_instances_per_component(MOST_MODULES)
+        .total_memories(concurrent.saturating_mul(MOST_MEMORIES))
+        .max_memories_per_component(MOST_MEMORIES)
+        .total_tables(concurrent.saturating_mul(MOST_TABLES))
+        .max_tables_per_component(MOST_TABLES)
         .total_stacks(concurrent)
         .max_core_instance_size(4 << 20)
         .max_component_instance_size(4 << 20)
@@ -262,6 +271,35 @@ pub(crate) fn describing(home: Arc<Home>) -> CallState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A component with nothing in it but an import of this instance, if any (Component Model, Binary.md).
+    fn component(import: Option<&str>) -> Vec<u8> {
+        let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+        if let Some(name) = import {
+            let length = u8::try_from(name.len()).unwrap();
+            bytes.extend([7, 3, 1, 0x42, 0]);
+            bytes.extend([10, length + 5, 1, 0, length]);
+            bytes.extend(name.as_bytes());
+            bytes.extend([5, 0]);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_component_that_asks_for_more_or_is_none_is_not_loaded() {
+        let engine = PluginEngine::new(1, None).unwrap();
+        let refused = |bytes: &[u8]| engine.compile(bytes).map(|_| ()).unwrap_err().to_string();
+        for more in
+            ["wasi:http/outgoing-handler@0.2.0", "wasi:keyvalue/store@0.2.0", "portcullis:pluginx/http@1.0.0", "evil:cli/x"]
+        {
+            let said = refused(&component(Some(more)));
+            assert!(said.contains(&format!("it imports {more}, which no plugin gets")), "{said}");
+        }
+        // Of the right package, and not of this world.
+        assert!(refused(&component(Some("portcullis:plugin/shell@1.0.0"))).contains("no exported instance"));
+        assert!(refused(&component(None)).contains("no exported instance"));
+        assert!(refused(b"\0asm\x0d\0\x01\0\x07\xff").contains("cannot be loaded"));
+    }
 
     #[test]
     fn clocks_are_no_finer_than_a_millisecond() {

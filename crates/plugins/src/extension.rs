@@ -2,6 +2,7 @@
 //! quarantine while the server runs stops being offered, and that every such change is witnessed.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -301,7 +302,7 @@ fn loaded(plugin: &Plugin) -> Happening {
 
 #[async_trait]
 impl Extension for Plugins {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "plugins"
     }
 
@@ -329,7 +330,10 @@ impl Extension for Plugins {
                 let mut slots = inner.slots.write().unwrap_or_else(PoisonError::into_inner);
                 for slot in slots.iter_mut().filter(|slot| slot.installed.name.as_str() == subject) {
                     let reason = "that it was loaded could not be recorded".to_owned();
-                    slot.place = Place::Refused { reason, revoked: false };
+                    let before = std::mem::replace(&mut slot.place, Place::Refused { reason, revoked: false });
+                    if let Place::Loaded(plugin) = before {
+                        plugin.withdraw();
+                    }
                 }
                 drop(slots);
                 inner.revision.send_modify(|revision| *revision += 1);
@@ -431,17 +435,19 @@ fn slot_line(slot: &Slot) -> Report {
             let (calls, failures) = plugin.counts();
             let mut detail = format!("{version}, {} tools, {} signals", plugin.tools.len(), plugin.signals.len());
             match &plugin.by {
-                Some((key, owner)) => detail.push_str(&format!(", signed by key {key} of {owner}")),
+                Some((key, owner)) => {
+                    let _ = write!(detail, ", signed by key {key} of {owner}");
+                }
                 None => detail.push_str(", NOT SIGNED: nobody vouches for it"),
             }
-            detail.push_str(&format!(", {calls} calls, {failures} failed"));
+            let _ = write!(detail, ", {calls} calls, {failures} failed");
             let dropped = plugin.dropped.load(Ordering::Relaxed);
             if dropped > 0 {
-                detail.push_str(&format!(", {dropped} records outside of scope or window dropped"));
+                let _ = write!(detail, ", {dropped} records outside of scope or window dropped");
             }
             let missing = plugin.home.outside.not_granted();
             if !missing.is_empty() {
-                detail.push_str(&format!("; not granted: {}", missing.join(", ")));
+                let _ = write!(detail, "; not granted: {}", missing.join(", "));
             }
             let well = plugin.by.is_some() && dropped == 0 && missing.is_empty();
             line(&name, if well { Standing::On } else { Standing::Attention }, detail)

@@ -32,9 +32,7 @@ impl http::Host for CallState {
             return Ok(Err(http::Failure::Refused("nothing is reached while a plugin describes itself".to_owned())));
         };
         let home = self.home.clone();
-        let sent = home.outside.send(&permit, request).await;
-        self.waited = true;
-        Ok(sent)
+        Ok(self.wait(home.outside.send(&permit, request)).await)
     }
 }
 
@@ -57,13 +55,17 @@ impl cache::Host for CallState {
 
 impl secrets::Host for CallState {
     async fn read(&mut self, name: String) -> wasmtime::Result<Result<String, secrets::Failure>> {
-        let Some(call) = &self.call else { return Ok(Err(secrets::Failure::Refused)) };
-        let (home, trail) = (self.home.clone(), call.permit.trail().clone());
-        let read = home.outside.read_secret(&name).await;
-        self.waited = true;
-        if read.is_ok() {
-            // Of a declared name, so it is short and plain.
-            trail.reached(&format!("secret:{}/{name}", home.name));
+        let Some(trail) = self.call.as_ref().map(|call| call.permit.trail().clone()) else {
+            return Ok(Err(secrets::Failure::Refused));
+        };
+        if !self.count_secret() {
+            return Ok(Err(secrets::Failure::Unavailable));
+        }
+        let home = self.home.clone();
+        let read = self.wait(home.outside.read_secret(&name)).await;
+        // Of a declared name, so it is short and plain. What the record has no room for is not handed out.
+        if read.is_ok() && !trail.reached(&format!("secret:{}/{name}", home.name)) {
+            return Ok(Err(secrets::Failure::Unavailable));
         }
         Ok(read.map_err(|withheld| match withheld {
             Withheld::Undeclared => secrets::Failure::Undeclared,

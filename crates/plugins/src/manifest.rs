@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use portcullis_egress::FORBIDDEN_HEADERS;
 use portcullis_model::{RiskClass, Signal, ToolName};
 use schemars::JsonSchema;
 use semver::{Version, VersionReq};
@@ -189,6 +190,26 @@ pub enum SecretPlace {
     Header(String),
 }
 
+impl SecretPlace {
+    /// That the host could put `secret` there.
+    fn check(&self, secret: &str) -> Result<(), ManifestError> {
+        let reason = match self {
+            Self::Basic(user) if user.chars().any(|c| c.is_control() || c == ':') || user.len() > 200 => {
+                "a user name has no colon and no control characters".to_owned()
+            }
+            Self::Bearer | Self::Basic(_) => return Ok(()),
+            Self::Header(name) => match http::HeaderName::from_bytes(name.as_bytes()) {
+                Ok(known) if FORBIDDEN_HEADERS.contains(&known.as_str()) => {
+                    format!("the header {known} is not a plugin's to set; use bearer, basic or a header of the backend's own")
+                }
+                Ok(_) => return Ok(()),
+                Err(_) => "its header is no name of a header".to_owned(),
+            },
+        };
+        Err(ManifestError::Invalid(format!("secret '{secret}' cannot be placed: {reason}")))
+    }
+}
+
 impl Manifest {
     /// Reads the manifest of a package.
     ///
@@ -272,6 +293,9 @@ impl Manifest {
             if secret.place.is_none() && !secret.read {
                 return invalid(format!("secret '{name}' is neither placed nor read; say where the host puts it"));
             }
+            if let Some(place) = &secret.place {
+                place.check(name)?;
+            }
             if secret.place.is_some() && secret.origins.is_empty() {
                 return invalid(format!("secret '{name}' names no origin it may be sent to"));
             }
@@ -327,6 +351,9 @@ limits: {memory: 32MiB, http_calls: 3}
             ("['https://*.datadoghq.eu']", "['https://*.eu']", "top-level"),
             ("['https://*.datadoghq.eu']", "['https://api.example.com']", "does not declare"),
             ("place: bearer, ", "", "neither placed nor read"),
+            ("{header: DD-API-KEY}", "{header: Host}", "not a plugin's to set"),
+            ("{header: DD-API-KEY}", "{header: 'a b'}", "no name of a header"),
+            ("{header: DD-API-KEY}", "{basic: 'a:b'}", "no colon"),
             ("https://example.org/datadog", "javascript:alert(1)", "https://"),
         ] {
             assert!(GOOD.contains(from), "{from}");

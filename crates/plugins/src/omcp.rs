@@ -81,6 +81,20 @@ type Files = BTreeMap<String, Vec<u8>>;
 pub fn verify_omcp(path: &Path, trust_root: &str) -> Result<OmcpVerified, OmcpError> {
     let keys = keys(trust_root)?;
     let files = if path.is_dir() { read_directory(path)? } else { read_archive(path)? };
+    verify_files(&files, &keys)
+}
+
+/// The same of a `.tgz` that is in memory.
+///
+/// # Errors
+/// See [`OmcpError`].
+pub fn verify_omcp_archive(packed: &[u8], trust_root: &str) -> Result<OmcpVerified, OmcpError> {
+    let keys = keys(trust_root)?;
+    let unpacked = unpack(packed).map_err(|reason| OmcpError::Read { path: "the archive".to_owned(), reason })?;
+    verify_files(&files_of(&unpacked)?, &keys)
+}
+
+fn verify_files(files: &Files, keys: &[VerifyingKey]) -> Result<OmcpVerified, OmcpError> {
     let get = |name: &str| files.get(name).ok_or_else(|| OmcpError::Form(format!("there is no {name}")));
     let manifest_bytes = get("manifest.json")?;
     let signature = files.get("manifest.json.sig").ok_or(OmcpError::Unsigned)?;
@@ -131,7 +145,7 @@ fn signature_of(bytes: &[u8]) -> Option<[u8; 64]> {
     if let Ok(raw) = bytes.try_into() {
         return Some(raw);
     }
-    let text: String = std::str::from_utf8(bytes).ok()?.split_whitespace().collect();
+    let text: String = std::str::from_utf8(bytes).ok()?.split_ascii_whitespace().collect();
     STANDARD.decode(text).ok()?.try_into().ok()
 }
 
@@ -173,9 +187,16 @@ fn read_archive(path: &Path) -> Result<Files, OmcpError> {
     let failed = |reason: String| OmcpError::Read { path: path.display().to_string(), reason };
     let file = fs::File::open(path).map_err(|error| failed(error.to_string()))?;
     let packed = bounded(file, MOST_ARCHIVE).map_err(failed)?;
-    let content = bounded(flate2::read::GzDecoder::new(packed.as_slice()), MOST_CONTENT).map_err(failed)?;
+    files_of(&unpack(&packed).map_err(failed)?)
+}
+
+fn unpack(packed: &[u8]) -> Result<Vec<u8>, String> {
+    bounded(flate2::read::GzDecoder::new(packed), MOST_CONTENT)
+}
+
+fn files_of(content: &[u8]) -> Result<Files, OmcpError> {
     let mut files = Files::new();
-    let mut rest = content.as_slice();
+    let mut rest = content;
     let form = |reason: &str| OmcpError::Form(reason.to_owned());
     while let Some((head, after)) = rest.split_at_checked(BLOCK) {
         if head.iter().all(|byte| *byte == 0) {
@@ -276,6 +297,15 @@ mod tests {
         // With another key before it.
         let two = format!("{}{}", pem(&SigningKey::from_bytes(&[8; 32])), pem(&key));
         assert!(verify_omcp(&folder, &two).is_ok());
+    }
+
+    #[test]
+    fn a_plugin_made_with_the_tools_of_that_system_verifies() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/omcp");
+        let root = fs::read_to_string(folder.join("plugin-signing.pub.pem")).unwrap();
+        let verified = verify_omcp(&folder.join("demo"), &root).unwrap();
+        assert_eq!((verified.name.as_str(), verified.version.as_str(), verified.entry.as_str()), ("demo", "1.0.0", "index.mjs"));
+        assert_eq!(verified.unsigned_files, ["helper.mjs", "package.json"]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::Method;
 use percent_encoding::percent_decode_str;
 use portcullis_egress::{
-    AddressPolicy, Authentication, Credential, EgressClient, EgressConfig, EgressErrorKind, EgressRequest, SecretFault,
+    AddressPolicy, Authentication, Credential, Echoes, EgressClient, EgressConfig, EgressErrorKind, EgressRequest, SecretFault,
     SecretResolver, TlsOptions, origin_of,
 };
 use portcullis_policy::Permit;
@@ -17,16 +17,16 @@ use url::Url;
 
 use crate::bindings::portcullis::plugin::http::{Failure, Request, Response};
 use crate::bindings::portcullis::plugin::types::Pair;
-use crate::{Manifest, OriginPattern, PluginGrant, SecretPlace, SecretRequest};
+use crate::{Limits, Manifest, OriginPattern, PluginGrant, SecretPlace, SecretRequest};
 
 /// Connections to different origins kept at once, for patterns with a wildcard.
 const MOST_CLIENTS: usize = 16;
 /// Largest request body.
-const MOST_BODY: usize = 4 << 20;
+pub(crate) const MOST_BODY: usize = 4 << 20;
+/// Largest answer, where a plugin's memory holds more.
+const MOST_ANSWER: u64 = 32 << 20;
 /// Most headers of a request.
 const MOST_HEADERS: usize = 64;
-/// A shorter secret is not looked for in answers; too much would look like it.
-const SHORTEST_SECRET: usize = 8;
 
 /// A secret the operator granted.
 #[derive(Debug, Clone)]
@@ -45,6 +45,7 @@ pub(crate) struct Outside {
     secrets: BTreeMap<String, GrantedSecret>,
     addresses: AddressPolicy,
     tls: TlsOptions,
+    largest: u64,
     clients: Mutex<Vec<(String, EgressClient)>>,
 }
 
@@ -61,7 +62,12 @@ impl Outside {
     ///
     /// # Errors
     /// When a secret's reference names a store or an entry that is not configured.
-    pub(crate) fn new(manifest: &Manifest, grant: &PluginGrant, secrets: &dyn SecretResolver) -> Result<Self, SecretFault> {
+    pub(crate) fn new(
+        manifest: &Manifest,
+        grant: &PluginGrant,
+        limits: &Limits,
+        secrets: &dyn SecretResolver,
+    ) -> Result<Self, SecretFault> {
         let mut given = BTreeMap::new();
         for request in &manifest.permissions.secrets {
             let Some(grant) = grant.secrets.get(&request.name) else { continue };
@@ -78,6 +84,7 @@ impl Outside {
             secrets: given,
             addresses: AddressPolicy::new(grant.allow_addresses.iter().copied()),
             tls,
+            largest: (limits.memory / 2).clamp(1, MOST_ANSWER),
             clients: Mutex::default(),
         })
     }
@@ -111,6 +118,7 @@ impl Outside {
         }
         let mut config = EgressConfig::new(&*self.plugin, origin);
         config.addresses = self.addresses.clone();
+        config.max_response_bytes = self.largest;
         if origin.starts_with("https://") {
             config.tls = self.tls.clone();
         }
@@ -136,7 +144,9 @@ impl Outside {
             shown.push(secret.credential.clone());
         }
         let client = self.client(&origin)?;
-        permit.trail().reached(&format!("host:{origin}"));
+        if !permit.trail().reached(&format!("host:{origin}")) {
+            return Err(Failure::Refused("this call has reached as many origins as its record can name".to_owned()));
+        }
         let work = client.send(permit, outgoing);
         let sent = match request.timeout_ms {
             None => work.await,
@@ -155,17 +165,16 @@ impl Outside {
             .filter(|(name, _)| *name != http::header::SET_COOKIE)
             .map(|(name, value)| Pair { name: name.to_string(), value: String::from_utf8_lossy(value.as_bytes()).into_owned() })
             .collect();
-        let mut body = Vec::from(answer.body);
+        let mut known = Vec::new();
         for credential in shown {
             // What was good enough to be sent is known; when it cannot be had now, nothing can be told apart.
-            if let Ok(secret) = credential.current().await {
-                let secret = secret.expose().trim_end();
-                if secret.len() >= SHORTEST_SECRET {
-                    headers.iter_mut().for_each(|pair| pair.value = pair.value.replace(secret, "***"));
-                    body = without(body, secret.as_bytes());
-                }
-            }
+            known.extend(credential.current().await.ok());
         }
+        let echoes = Echoes::of(&known);
+        for pair in &mut headers {
+            pair.value = echoes.text(&pair.value).into_owned();
+        }
+        let body = echoes.bytes(Vec::from(answer.body));
         Ok(Response { status: answer.status.as_u16(), headers, body })
     }
 
@@ -282,28 +291,6 @@ fn failure(kind: &EgressErrorKind) -> Failure {
     }
 }
 
-/// Every occurrence of `secret` replaced.
-fn without(body: Vec<u8>, secret: &[u8]) -> Vec<u8> {
-    let Some(mut at) = find(&body, secret) else { return body };
-    let mut out = Vec::with_capacity(body.len());
-    let mut rest = body.as_slice();
-    loop {
-        out.extend_from_slice(&rest[..at]);
-        out.extend_from_slice(b"***");
-        rest = &rest[at + secret.len()..];
-        match find(rest, secret) {
-            Some(next) => at = next,
-            None => break,
-        }
-    }
-    out.extend_from_slice(rest);
-    out
-}
-
-fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
-    memchr::memmem::find(hay, needle)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,11 +331,5 @@ mod tests {
             assert!(matches!(prepare(&request(url)), Err(Failure::Invalid(_))), "{url}");
         }
         assert!(prepare(&Request { method: "CONNECT".into(), ..request("https://e.org/") }).is_err());
-    }
-
-    #[test]
-    fn a_secret_that_comes_back_is_taken_out() {
-        assert_eq!(without(b"a hunter22 b hunter22".to_vec(), b"hunter22"), b"a *** b ***");
-        assert_eq!(without(b"nothing".to_vec(), b"hunter22"), b"nothing");
     }
 }

@@ -106,6 +106,11 @@ pub(crate) struct Plugin {
 }
 
 impl Plugin {
+    /// How records name it: `plugin:<name>@<digest>`.
+    pub(crate) fn mark(&self) -> &str {
+        &self.mark
+    }
+
     /// Compiles and describes a verified package. Nothing is reached while doing so.
     pub(crate) async fn load(
         engine: &Arc<PluginEngine>,
@@ -121,7 +126,7 @@ impl Plugin {
         let home = Arc::new(Home {
             name: Arc::from(manifest.name.as_str()),
             limits,
-            outside: Outside::new(&manifest, &grant, secrets)?,
+            outside: Outside::new(&manifest, &grant, &limits, secrets)?,
             cache: PluginCache::new(limits.cache),
             settings: Value::Object(grant.settings.clone()).to_string(),
         });
@@ -207,13 +212,14 @@ impl Plugin {
             }
             Ok(Err(fault)) => {
                 self.went_well();
-                (format!("fault {}", convert::code_of(fault.code).as_str()), Err(convert::fault(&self.name, fault)))
+                (format!("fault {}", convert::code_of(fault.code).as_str()), Err(convert::fault(&self.name, &fault)))
             }
             Err(Broken::Busy(limit)) => (format!("refused, limit {limit}"), Err(self.busy(limit))),
-            Err(Broken::Limit(limit)) => {
-                let fault = self.over(limit);
-                self.crashed(&format!("limit {limit}"));
-                (format!("stopped, limit {limit}"), Err(fault))
+            Err(Broken::Limit { limit, own }) => {
+                if own {
+                    self.crashed(&format!("limit {limit}"));
+                }
+                (format!("stopped, limit {limit}"), Err(self.over(limit)))
             }
             Err(Broken::Late) => {
                 let fault = Fault::new(FaultCode::DeadlineExceeded, format!("plugin '{}' did not answer in time", self.name));
@@ -277,21 +283,29 @@ impl Plugin {
             };
             tokio::time::timeout_at(deadline.into(), timed).await
         };
+        // What was said on the way to an answer belongs before it.
+        while let (Some(exchange), Ok(message)) = (exchange, said.try_recv()) {
+            exchange.progress(message.done, message.total, &message.message);
+        }
         match ended {
             Ok(Ok(answered)) => Ok(answered),
             Ok(Err(error)) => Err(self.broken(&store, &error)),
             Err(_elapsed) if deadline < wall => Err(Broken::Late),
-            Err(_elapsed) => Err(Broken::Limit(Exceeded::Wall(limits.wall_ms))),
+            // Somebody else's slowness is not the plugin's fault.
+            Err(_elapsed) => {
+                let own = store.data().waited_for().as_millis() < u128::from(limits.wall_ms / 2);
+                Err(Broken::Limit { limit: Exceeded::Wall(limits.wall_ms), own })
+            }
         }
     }
 
     fn broken(&self, store: &Store<CallState>, error: &wasmtime::Error) -> Broken {
         let limits = self.home.limits;
         if let Some(limit) = store.data().exceeded {
-            return Broken::Limit(limit);
+            return Broken::of(limit);
         }
         if error.downcast_ref::<Trap>() == Some(&Trap::OutOfFuel) {
-            return Broken::Limit(Exceeded::Fuel(limits.fuel));
+            return Broken::of(Exceeded::Fuel(limits.fuel));
         }
         if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
             return Broken::Busy(Exceeded::Concurrent(limits.concurrent));
@@ -299,7 +313,7 @@ impl Plugin {
         let reason = reason_of(error);
         // The engine has no type for this end.
         if reason.contains("fuel allocated for hostcalls") {
-            return Broken::Limit(Exceeded::Result(limits.result));
+            return Broken::of(Exceeded::Result(limits.result));
         }
         Broken::Crash(reason)
     }
@@ -397,14 +411,26 @@ impl Work<'_> {
 enum Broken {
     /// It never began.
     Busy(Exceeded),
-    Limit(Exceeded),
+    /// `own`: by computing, which counts as a crash. What a large question or a slow backend brings about does not.
+    Limit {
+        limit: Exceeded,
+        own: bool,
+    },
     /// The caller's own time was over.
     Late,
     Crash(String),
 }
 
+impl Broken {
+    fn of(limit: Exceeded) -> Self {
+        Self::Limit { limit, own: matches!(limit, Exceeded::Memory(_) | Exceeded::Cpu(_) | Exceeded::Fuel(_)) }
+    }
+}
+
+/// Why a call ended, in one line. The frames it ended in are for the author of the plugin, in the log.
 fn reason_of(error: &wasmtime::Error) -> String {
-    clean(&format!("{error:#}")).chars().take(600).collect()
+    tracing::debug!(target: "portcullis::plugin", "{}", clean(&format!("{error:#}")));
+    clean(&error.root_cause().to_string()).chars().take(300).collect()
 }
 
 /// The note about one call, also when the call is given up half-way.
@@ -418,7 +444,7 @@ struct Note<'a> {
 
 impl<'a> Note<'a> {
     fn begin(plugin: &'a Plugin, permit: &'a Permit, what: &'a str) -> Self {
-        permit.trail().reached(&plugin.mark);
+        permit.trail().reached(plugin.mark());
         Self { plugin, permit, what, began: Instant::now(), ended: false }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use portcullis_egress::AllowedRange;
+use portcullis_egress::{AllowedRange, AuthSettings};
 use portcullis_model::{SecretReference, SourceName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,10 @@ pub struct PluginSettings {
     pub concurrent: u32,
     /// What single plugins may use. A plugin that is not named here runs without network and secrets.
     pub grants: Vec<PluginGrant>,
+    /// Servers, registries and hubs that packages come from, where they need more than a public address: a credential, an
+    /// authority of their own, a private address. Asked by `portcullis plugin` only, never by a running server.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<PackageSource>,
 }
 
 impl Default for PluginSettings {
@@ -40,6 +44,43 @@ impl Default for PluginSettings {
             limits: LimitSettings::default(),
             concurrent: 32,
             grants: Vec::new(),
+            sources: Vec::new(),
+        }
+    }
+}
+
+/// A server, registry or hub that packages come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PackageSource {
+    /// Its origin, such as `https://registry.example.com:443`. One with `http://` may be asked without encryption.
+    pub origin: OriginPattern,
+    /// Address ranges it may live in besides public ones: `loopback`, `private`, `shared`, or networks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_addresses: Vec<AllowedRange>,
+    /// PEM file of the certificate authorities to trust for it instead of the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// How to prove oneself there. A registry that names a token realm gets user and password sent to that realm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthSettings>,
+}
+
+impl PackageSource {
+    /// What is wrong with it, in words.
+    ///
+    /// # Errors
+    /// When a credential is bound to more than one origin, or in the name of a caller.
+    pub fn check(&self) -> Result<(), String> {
+        let origin = &self.origin;
+        match &self.auth {
+            Some(_) if origin.literal().is_none() => {
+                Err(format!("plugins.sources: the credential for {origin} is bound to no single origin; write the whole host"))
+            }
+            Some(AuthSettings::Exchange(_)) => {
+                Err(format!("plugins.sources: {origin} is asked by nobody's call, so there is no token to exchange"))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -73,10 +114,14 @@ pub struct PluginGrant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub source: Option<SourceName>,
-    /// Tenant whose data it serves as a source; principals of other tenants cannot ask it.
+    /// Tenant whose data it serves; principals of other tenants cannot ask it or call its tools.
     #[serde(default = "portcullis_model::TenantId::default_tenant")]
     #[schemars(with = "String")]
     pub tenant: portcullis_model::TenantId,
+    /// Whether credentials that are confined to services, namespaces or a look-back may call its tools, whose answers cannot
+    /// be confined. What it answers as a source always is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open_to_confined: bool,
 }
 
 impl PluginGrant {
@@ -92,6 +137,7 @@ impl PluginGrant {
             limits: None,
             source: None,
             tenant: portcullis_model::TenantId::default_tenant(),
+            open_to_confined: false,
         }
     }
 }
@@ -123,6 +169,12 @@ impl PluginSettings {
         for (at, grant) in self.grants.iter().enumerate() {
             if self.grants[..at].iter().any(|earlier| earlier.name == grant.name) {
                 return Err(format!("plugins.grants names '{}' twice", grant.name));
+            }
+        }
+        for (at, source) in self.sources.iter().enumerate() {
+            source.check()?;
+            if self.sources[..at].iter().any(|earlier| earlier.origin == source.origin) {
+                return Err(format!("plugins.sources names {} twice", source.origin));
             }
         }
         Ok(())

@@ -82,6 +82,12 @@ impl PublicKey {
         digest.hex().chars().take(16).collect()
     }
 
+    /// Whether the base64 `signature` over `message` was made by it.
+    pub(crate) fn verifies_text(&self, message: &str, signature: &str) -> bool {
+        let bytes = STANDARD.decode(signature).ok().and_then(|bytes| <[u8; 64]>::try_from(bytes).ok());
+        bytes.is_some_and(|bytes| self.verifies(message.as_bytes(), &Signature::from_bytes(&bytes)))
+    }
+
     fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
         self.0.verify_strict(message, signature).is_ok()
     }
@@ -168,8 +174,14 @@ impl PrivateKey {
             key: self.public().id(),
             signature: String::new(),
         };
-        signature.signature = STANDARD.encode(self.0.sign(signature.message().as_bytes()).to_bytes());
+        signature.signature = self.sign_text(&signature.message());
         signature
+    }
+
+    /// The base64 of a signature over `message`. Whoever calls it begins the message with what it is, so that no signature
+    /// can be taken for one over something else.
+    pub(crate) fn sign_text(&self, message: &str) -> String {
+        STANDARD.encode(self.0.sign(message.as_bytes()).to_bytes())
     }
 }
 
@@ -227,8 +239,7 @@ impl PackageSignature {
 
     /// Whether `key` made it.
     pub(crate) fn made_by(&self, key: &PublicKey) -> bool {
-        let bytes = STANDARD.decode(&self.signature).ok().and_then(|bytes| <[u8; 64]>::try_from(bytes).ok());
-        self.key == key.id() && bytes.is_some_and(|bytes| key.verifies(self.message().as_bytes(), &Signature::from_bytes(&bytes)))
+        self.key == key.id() && key.verifies_text(&self.message(), &self.signature)
     }
 }
 

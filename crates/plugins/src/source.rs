@@ -239,7 +239,14 @@ impl Source for PluginSource {
 
     async fn label_values(&self, permit: &Permit, request: &LabelValuesRequest) -> Result<Vec<String>, Fault> {
         let (service, namespace) = (request.label == SERVICE, request.label == NAMESPACE);
-        if permit.scope().restricts_records() && !service && !namespace {
+        let scope = permit.scope();
+        // A service does not say its namespace, and the other way round: names are told only where the restriction is of them.
+        let told = match (service, namespace) {
+            (true, _) => scope.namespaces.is_all() || !scope.services.is_all(),
+            (_, true) => scope.services.is_all() || !scope.namespaces.is_all(),
+            _ => !scope.restricts_records(),
+        };
+        if !told {
             return Err(self.not_confinable("values of this label"));
         }
         let signal = convert::signal_out(request.signal)

@@ -2,7 +2,7 @@
 //! long as the call: nothing of it is seen by the next one.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portcullis_policy::Permit;
 use tokio::sync::mpsc::UnboundedSender;
@@ -18,6 +18,8 @@ use crate::stdio::Speech;
 
 /// Most elements of all tables of a call together.
 const MOST_TABLE_ELEMENTS: usize = 200_000;
+/// Most secrets a call may read, the same one again included.
+const MOST_SECRETS: u32 = 64;
 /// Most resources (streams, pollables) a call may hold.
 pub(crate) const MOST_RESOURCES: usize = 1_000;
 
@@ -87,8 +89,12 @@ pub(crate) struct CallState {
     elements: usize,
     http_calls: u32,
     ticks: u32,
-    /// The call waited for something outside, so the tick that ended meanwhile is not its own.
-    pub(crate) waited: bool,
+    /// Since when the call waits for something outside, and how long it did before.
+    waiting_since: Option<Instant>,
+    waited_for: Duration,
+    /// It waited for at least a tick, so the one that ended meanwhile is not its own.
+    waited: bool,
+    secrets_read: u32,
 }
 
 impl CallState {
@@ -108,7 +114,10 @@ impl CallState {
             elements: 0,
             http_calls: 0,
             ticks: 0,
+            waiting_since: None,
+            waited_for: Duration::ZERO,
             waited: false,
+            secrets_read: 0,
         }
     }
 
@@ -126,6 +135,29 @@ impl CallState {
         }
         self.http_calls += 1;
         Ok(())
+    }
+
+    /// Waits for something outside. What that takes is not the call's own processor time, and only that.
+    pub(crate) async fn wait<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let began = Instant::now();
+        self.waiting_since = Some(began);
+        let done = work.await;
+        self.waiting_since = None;
+        let took = began.elapsed();
+        self.waited_for += took;
+        self.waited |= took >= TICK;
+        done
+    }
+
+    /// How long the call waited for others.
+    pub(crate) fn waited_for(&self) -> Duration {
+        self.waited_for + self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Counts a secret that is read. `false`: it were too many.
+    pub(crate) fn count_secret(&mut self) -> bool {
+        self.secrets_read += 1;
+        self.secrets_read <= MOST_SECRETS
     }
 
     /// Counts a line or message.

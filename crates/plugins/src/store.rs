@@ -250,9 +250,9 @@ impl PluginStore {
                     return Err(StoreError::Downgrade { name: name.clone(), version: version.clone(), reason });
                 }
             }
-            self.keep(&self.package_path(digest), bytes)?;
+            Self::keep(&self.package_path(digest), bytes)?;
             match signature {
-                Some(signature) => self.keep(&self.signature_path(digest), signature)?,
+                Some(signature) => Self::keep(&self.signature_path(digest), signature)?,
                 None => drop(fs::remove_file(self.signature_path(digest))),
             }
             let before = list.plugins.iter().position(|plugin| plugin.name == name).map(|at| list.plugins.remove(at));
@@ -296,7 +296,7 @@ impl PluginStore {
         let insecure = installed.insecure && allow_unsigned;
         let verified =
             verify(&bytes, signature.as_deref(), trust, Occasion::Start, insecure, now).map_err(|error| match error {
-                StoreError::Trust(error) if installed.insecure && !error.is_revocation() => {
+                StoreError::Trust(error) if installed.insecure && !error.is_final() => {
                     StoreError::UnsignedNotAllowed { name: installed.name.clone() }
                 }
                 other => other,
@@ -403,11 +403,11 @@ impl PluginStore {
         let done = change(&mut list)?;
         let text = serde_json::to_vec_pretty(&list)
             .map_err(|error| StoreError::Damaged { path: self.list_path(), reason: error.to_string() })?;
-        self.keep(&self.list_path(), &text)?;
+        Self::keep(&self.list_path(), &text)?;
         Ok(done)
     }
 
-    fn keep(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    fn keep(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         write_whole(path, bytes, 0o600).map_err(|source| StoreError::File { path: path.to_owned(), action: "written", source })
     }
 
@@ -432,7 +432,8 @@ fn position(list: &List, name: &str) -> Result<usize, StoreError> {
 /// Verifies bytes that are in memory.
 ///
 /// # Errors
-/// See [`StoreError`]. With `insecure`, a missing or unknown signature is none; a revocation always is one.
+/// See [`StoreError`]. With `insecure`, a missing or unknown signature is none; a revocation always is one, and so is a trust
+/// root that cannot be read, for it may hold one.
 pub fn verify(
     bytes: &[u8],
     signature: Option<&[u8]>,
@@ -443,14 +444,16 @@ pub fn verify(
 ) -> Result<Verified, StoreError> {
     let package = Package::read(bytes)?;
     let vouched = || -> Result<(String, String), StoreError> {
-        let signature = signature.map(PackageSignature::read).transpose()?;
         let trust = trust?;
+        // Before the signature is read: what is revoked stays so, whatever lies beside it.
+        trust.not_revoked(package.digest)?;
+        let signature = signature.map(PackageSignature::read).transpose()?;
         let key = trust.verify(&package.manifest, package.digest, signature.as_ref(), occasion, now)?;
         Ok((key.id.clone(), key.owner.clone()))
     };
     let by = match vouched() {
         Ok(by) => Some(by),
-        Err(StoreError::Trust(error)) if insecure && !error.is_revocation() => None,
+        Err(StoreError::Trust(error)) if insecure && !error.is_final() => None,
         Err(StoreError::Signature(_)) if insecure => None,
         Err(error) => return Err(error),
     };
@@ -496,7 +499,7 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> std::io::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{PrivateKey, TrustedKey};
+    use crate::{KeyRole, PrivateKey, TrustedKey};
     use portcullis_model::parse_instant;
 
     struct Shop {
@@ -515,7 +518,9 @@ mod tests {
                 id: key.public().id(),
                 public: key.public(),
                 owner: "Acme".into(),
+                roles: vec![KeyRole::Package],
                 plugins: Vec::new(),
+                hubs: Vec::new(),
                 not_before: "2026-01-01T00:00:00Z".into(),
                 not_after: "2027-01-01T00:00:00Z".into(),
                 revoked: None,
@@ -620,6 +625,17 @@ mod tests {
         shop.root.keys[0].revoked = Some(crate::Revocation { at: "2026-06-01T00:00:00Z".into(), reason: "stolen".into() });
         let root = || Ok(shop.root.clone());
         assert!(shop.store.install(&bytes, Some(&signature), root(), insecure, shop.now).is_err());
+        // A revoked package stays revoked when what lies beside it is no signature at all.
+        let reason = "it lies".to_owned();
+        let revoked = crate::RevokedPackage { digest: Digest::of(&bytes), at: "2026-06-01T00:00:00Z".into(), reason };
+        let root = || Ok(TrustRoot { revoked_packages: vec![revoked.clone()], ..TrustRoot::default() });
+        for signature in [None, Some(signature.as_slice()), Some(b"{".as_slice())] {
+            let refused = shop.store.install(&bytes, signature, root(), insecure, shop.now).unwrap_err().to_string();
+            assert!(refused.contains("it lies"), "{refused}");
+        }
+        // And where nobody can say what was revoked, nothing is let in.
+        let unusable = Err(TrustError::Unusable { path: "trust.json".into(), reason: "it is damaged".into() });
+        assert!(shop.store.install(&bytes, None, unusable, insecure, shop.now).unwrap_err().to_string().contains("damaged"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use portcullis_model::{Fault, InvalidName, RiskClass, ToolName, ToolSpec, WriteCategory};
+use portcullis_model::{Fault, FaultCode, InvalidName, RiskClass, ToolName, ToolSpec, WriteCategory};
 use portcullis_policy::Permit;
 use portcullis_ports::{Arguments, Content, Exchange, Outcome, Output, Tool};
 use serde_json::Value;
@@ -41,6 +41,23 @@ impl PluginTool {
         Ok(Self { plugin: plugin.clone(), own_name: tool.name.clone(), spec: Arc::new(spec) })
     }
 
+    /// Whether the caller's scope leaves room for an answer that nobody confines.
+    fn may_use(&self, permit: &Permit) -> Result<(), Fault> {
+        let (scope, grant) = (permit.scope(), &self.plugin.grant);
+        let source = grant.source.as_ref().map_or(self.plugin.name.as_str(), |name| name.as_str());
+        let refused = |message: String| Fault::new(FaultCode::Forbidden, message);
+        if scope.tenant != grant.tenant || !scope.sources.contains(source) {
+            return Err(refused(format!("'{source}' is not available to this credential")));
+        }
+        if (scope.restricts_records() || scope.look_back.is_some()) && !grant.open_to_confined {
+            let said = format!("this credential is confined to a part of the data, and tools of '{source}' cannot be confined");
+            return Err(
+                refused(said).with_hint("use a credential without that limit, or ask the operator about open_to_confined")
+            );
+        }
+        Ok(())
+    }
+
     fn output(&self, result: types::ToolResult) -> Result<Output, Fault> {
         let not_json = |error: serde_json::Error| {
             let text = format!("plugin {} tool {}: the structured result is no JSON: {error}", self.plugin.name, self.own_name);
@@ -68,11 +85,16 @@ impl PluginTool {
 
 #[async_trait]
 impl Tool for PluginTool {
+    fn origin(&self) -> String {
+        self.plugin.mark().to_owned()
+    }
+
     fn spec(&self) -> &Arc<ToolSpec> {
         &self.spec
     }
 
     async fn run(&self, permit: &Permit, arguments: Arguments, exchange: &dyn Exchange) -> Result<Outcome, Fault> {
+        self.may_use(permit)?;
         let arguments = Value::Object(arguments.0).to_string();
         let result = self.plugin.call_tool(permit, exchange, &self.own_name, &arguments).await?;
         Ok(self.output(result)?.into())

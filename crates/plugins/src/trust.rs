@@ -3,13 +3,13 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use portcullis_model::{Timestamp, format_timestamp, parse_instant};
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Manifest, PackageSignature, PluginName, PublicKey};
+use crate::{Digest, HubName, IndexSignature, Manifest, PackageSignature, PluginName, PublicKey};
 
 const FORMAT: &str = "portcullis-plugin-trust/1";
 const MOST_BYTES: u64 = 1 << 20;
@@ -36,6 +36,14 @@ pub enum TrustError {
     /// There is no signature.
     #[error("the package is not signed; ask its author for the .sig file that belongs to it")]
     Unsigned,
+    /// The signature of a hub does not fit its index.
+    #[error("the index of the hub and its signature do not belong together: signed is {signed}, and this is {found}")]
+    OtherIndex {
+        /// What was signed.
+        signed: String,
+        /// What is there.
+        found: String,
+    },
     /// The signature is over another package.
     #[error("the signature is over {signed}, and this package is {found}")]
     OtherPackage {
@@ -51,13 +59,13 @@ pub enum TrustError {
         key: String,
     },
     /// The signature does not fit the key.
-    #[error("the signature was not made by key {key}, or the package or the signature was changed since")]
+    #[error("the signature was not made by key {key}, or what was signed or the signature was changed since")]
     Forged {
         /// The id of the key.
         key: String,
     },
     /// The key may not sign this, or not at that time.
-    #[error("key {key} of {owner} does not vouch for this package: {reason}")]
+    #[error("key {key} of {owner} does not vouch for this: {reason}")]
     NotEntitled {
         /// Its id.
         key: String,
@@ -76,10 +84,20 @@ pub enum TrustError {
     },
 }
 
+/// The text of a trust root that says something unclear.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this is no trust root: {0}")]
+pub struct InvalidTrustRoot(String);
+
 impl TrustError {
     /// Whether trust was taken back, as against never given.
     pub fn is_revocation(&self) -> bool {
         matches!(self, Self::Revoked { .. })
+    }
+
+    /// Whether not even an operator's `--insecure` helps: trust was taken back, or what says so cannot be read.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Revoked { .. } | Self::Unusable { .. })
     }
 }
 
@@ -93,6 +111,24 @@ pub struct Revocation {
     pub reason: String,
 }
 
+/// What a key may sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyRole {
+    /// Packages: it says who made a plugin.
+    Package,
+    /// Indexes of hubs: it says what there is to install, and vouches for no package.
+    Hub,
+}
+
+fn packages_only() -> Vec<KeyRole> {
+    vec![KeyRole::Package]
+}
+
+fn is_packages_only(roles: &[KeyRole]) -> bool {
+    roles == packages_only()
+}
+
 /// A key in the trust root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,9 +139,15 @@ pub struct TrustedKey {
     pub public: PublicKey,
     /// Whose it is.
     pub owner: String,
+    /// What it may sign; packages when absent.
+    #[serde(default = "packages_only", skip_serializing_if = "is_packages_only")]
+    pub roles: Vec<KeyRole>,
     /// Plugins it may sign: names, or a beginning and `*`. Empty for all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plugins: Vec<String>,
+    /// Hubs it may sign for, by name. Empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hubs: Vec<String>,
     /// Signs from then on (RFC 3339).
     pub not_before: String,
     /// Signs until then.
@@ -182,9 +224,27 @@ impl TrustRoot {
         if bytes.len() as u64 > MOST_BYTES {
             return Err(unusable(format!("it is larger than {MOST_BYTES} bytes")));
         }
-        let root: Self = serde_json::from_slice(&bytes).map_err(|error| unusable(error.to_string()))?;
-        root.check().map_err(unusable)?;
+        Self::from_json(&bytes).map_err(|error| unusable(error.0))
+    }
+
+    /// Reads the text of such a file.
+    ///
+    /// # Errors
+    /// When anything in it is not clear.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, InvalidTrustRoot> {
+        let root: Self = serde_json::from_slice(bytes).map_err(|error| InvalidTrustRoot(error.to_string()))?;
+        root.check().map_err(InvalidTrustRoot)?;
         Ok(root)
+    }
+
+    /// Whether and why the package of this digest was revoked.
+    ///
+    /// # Errors
+    /// [`TrustError::Revoked`] when it was.
+    pub(crate) fn not_revoked(&self, digest: Digest) -> Result<(), TrustError> {
+        let revoked = self.revoked_packages.iter().find(|revoked| revoked.digest == digest);
+        let taken = |by: &RevokedPackage| TrustError::Revoked { what: format!("package {digest}"), reason: by.reason.clone() };
+        revoked.map_or(Ok(()), |by| Err(taken(by)))
     }
 
     fn check(&self) -> Result<(), String> {
@@ -194,6 +254,9 @@ impl TrustRoot {
         for key in &self.keys {
             if key.id != key.public.id() {
                 return Err(format!("the key called {} has the id {}", key.id, key.public.id()));
+            }
+            if key.roles.is_empty() {
+                return Err(format!("key {} has no role; write \"package\", \"hub\" or both", key.id));
             }
             match (instant(&key.not_before), instant(&key.not_after)) {
                 (Some(from), Some(until)) if from < until => {}
@@ -206,6 +269,23 @@ impl TrustRoot {
             return Err("it holds a key twice".to_owned());
         }
         Ok(())
+    }
+
+    /// Waits until no other command changes the trust root at `path`, and keeps others from it while the file is held: two
+    /// at once could undo each other's revocations.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn lock(path: &Path) -> Result<fs::File, TrustError> {
+        let unusable = |error: std::io::Error| TrustError::Unusable { path: path.to_owned(), reason: error.to_string() };
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(unusable)?;
+        }
+        let lock = path.with_extension("lock");
+        let open = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock);
+        let file = open.map_err(unusable)?;
+        file.lock().map_err(unusable)?;
+        Ok(file)
     }
 
     /// Writes it in place of the old one, at once or not at all.
@@ -231,9 +311,7 @@ impl TrustRoot {
         occasion: Occasion,
         now: Timestamp,
     ) -> Result<&TrustedKey, TrustError> {
-        if let Some(revoked) = self.revoked_packages.iter().find(|revoked| revoked.digest == digest) {
-            return Err(TrustError::Revoked { what: format!("package {digest}"), reason: revoked.reason.clone() });
-        }
+        self.not_revoked(digest)?;
         let signature = signature.ok_or(TrustError::Unsigned)?;
         let name = |plugin: &PluginName, version: &semver::Version, digest: Digest| format!("{plugin} {version} {digest}");
         let signed = name(&signature.plugin, &signature.version, signature.digest);
@@ -241,32 +319,74 @@ impl TrustRoot {
         if signed != found {
             return Err(TrustError::OtherPackage { signed, found });
         }
-        let id = &signature.key;
-        let key = self.keys.iter().find(|key| key.id == *id).ok_or_else(|| TrustError::UnknownKey { key: id.clone() })?;
-        if !signature.made_by(&key.public) {
-            return Err(TrustError::Forged { key: id.clone() });
+        let key = self.vouching(&signature.key, |public| signature.made_by(public), signature.signed_at(), occasion, now)?;
+        if !key.roles.contains(&KeyRole::Package) {
+            return Err(key.refuses("it signs indexes of hubs, and no packages".to_owned()));
+        }
+        if !key.may_sign(&manifest.name) {
+            return Err(key.refuses(format!("it may sign {} only", key.plugins.join(", "))));
+        }
+        Ok(key)
+    }
+
+    /// Whether this root vouches for the index of a hub; says which key did. What such a key vouches for is the list, never
+    /// a package on it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn verify_index(
+        &self,
+        hub: &HubName,
+        serial: u64,
+        digest: Digest,
+        signature: &IndexSignature,
+        now: Timestamp,
+    ) -> Result<&TrustedKey, TrustError> {
+        let name = |hub: &HubName, serial: u64, digest: Digest| format!("{hub} {serial} {digest}");
+        let signed = name(&signature.hub, signature.serial, signature.digest);
+        let found = name(hub, serial, digest);
+        if signed != found {
+            return Err(TrustError::OtherIndex { signed, found });
+        }
+        let made_by = |public: &PublicKey| signature.made_by(public);
+        let key = self.vouching(&signature.key, made_by, signature.signed_at(), Occasion::Install, now)?;
+        if !key.roles.contains(&KeyRole::Hub) {
+            return Err(key.refuses("it signs packages, and no indexes of hubs".to_owned()));
+        }
+        if !key.hubs.is_empty() && !key.hubs.iter().any(|name| name == hub.as_str()) {
+            return Err(key.refuses(format!("it may sign for the hubs {} only", key.hubs.join(", "))));
+        }
+        Ok(key)
+    }
+
+    /// The key of that id, if it made the signature in its time and was not revoked.
+    fn vouching(
+        &self,
+        id: &str,
+        made_by: impl Fn(&PublicKey) -> bool,
+        signed_at: Option<Timestamp>,
+        occasion: Occasion,
+        now: Timestamp,
+    ) -> Result<&TrustedKey, TrustError> {
+        let key = self.keys.iter().find(|key| key.id == *id).ok_or_else(|| TrustError::UnknownKey { key: id.to_owned() })?;
+        if !made_by(&key.public) {
+            return Err(TrustError::Forged { key: id.to_owned() });
         }
         if let Some(revocation) = &key.revoked {
             return Err(TrustError::Revoked { what: format!("key {id} of {}", key.owner), reason: revocation.reason.clone() });
         }
-        let refuse = |reason: String| TrustError::NotEntitled { key: key.id.clone(), owner: key.owner.clone(), reason };
-        if !key.may_sign(&manifest.name) {
-            return Err(refuse(format!("it may sign {} only", key.plugins.join(", "))));
-        }
-        let (Some(from), Some(until), Some(signed_at)) =
-            (instant(&key.not_before), instant(&key.not_after), signature.signed_at())
-        else {
-            return Err(refuse("its time or that of the signature is not readable".into()));
+        let (Some(from), Some(until), Some(signed_at)) = (instant(&key.not_before), instant(&key.not_after), signed_at) else {
+            return Err(key.refuses("its time or that of the signature is not readable".into()));
         };
         if signed_at > now.plus(CLOCK_SKEW) {
-            return Err(refuse(format!("it signed at {}, which is yet to come", format_timestamp(signed_at))));
+            return Err(key.refuses(format!("it signed at {}, which is yet to come", format_timestamp(signed_at))));
         }
         if signed_at < from || signed_at > until {
             let time = format_timestamp(signed_at);
-            return Err(refuse(format!("it signed at {time}, and its time is {} to {}", key.not_before, key.not_after)));
+            return Err(key.refuses(format!("it signed at {time}, and its time is {} to {}", key.not_before, key.not_after)));
         }
         if occasion == Occasion::Install && (now < from || now > until) {
-            return Err(refuse(format!(
+            return Err(key.refuses(format!(
                 "its time is {} to {}; ask for a signature by a key that is in its time",
                 key.not_before, key.not_after
             )));
@@ -276,6 +396,10 @@ impl TrustRoot {
 }
 
 impl TrustedKey {
+    fn refuses(&self, reason: String) -> TrustError {
+        TrustError::NotEntitled { key: self.id.clone(), owner: self.owner.clone(), reason }
+    }
+
     fn may_sign(&self, plugin: &PluginName) -> bool {
         self.plugins.is_empty()
             || self.plugins.iter().any(|pattern| match pattern.strip_suffix('*') {
@@ -305,7 +429,9 @@ mod tests {
             id: key.public().id(),
             public: key.public(),
             owner: "Acme".into(),
+            roles: packages_only(),
             plugins: Vec::new(),
+            hubs: Vec::new(),
             not_before: "2026-01-01T00:00:00Z".into(),
             not_after: "2027-01-01T00:00:00Z".into(),
             revoked: None,

@@ -20,7 +20,9 @@ async fn stopped(shop: &Shop, arguments: Value, limit: &str) -> Fault {
 
 #[tokio::test]
 async fn an_infinite_loop_is_stopped_and_others_go_on_meanwhile() {
-    let Some(shop) = Shop::open("") else { return };
+    // On a machine that is busy with other things, computing for 300 ms takes longer than waiting usually may.
+    let manifest = MANIFEST.replace("wall_ms: 2000", "wall_ms: 20000");
+    let Some(shop) = Shop::open_with(&manifest, "") else { return };
     let began = Instant::now();
     let looping = shop.probed("loop");
     let mut beside = 0;
@@ -34,7 +36,7 @@ async fn an_infinite_loop_is_stopped_and_others_go_on_meanwhile() {
     let fault = ended.unwrap_err();
     assert!(fault.message().contains("its limit cpu_ms") || fault.message().contains("its limit fuel"), "{fault:?}");
     assert_eq!(fault.code(), FaultCode::DeadlineExceeded);
-    assert!(beside > 0 && began.elapsed() < Duration::from_secs(10), "{beside} in {:?}", began.elapsed());
+    assert!(beside > 0 && began.elapsed() < Duration::from_secs(20), "{beside} in {:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -56,9 +58,32 @@ async fn a_giant_result_is_refused_and_so_is_one_that_only_grows_where_it_is_cop
     let Some(shop) = Shop::open("") else { return };
     let fault = stopped(&shop, json!({"what": "giant", "count": 300_000}), "result").await;
     assert_eq!(fault.code(), FaultCode::TooLarge);
-    stopped(&shop, json!({"what": "giant", "count": 10_000_000}), "result").await;
+    stopped(&shop, json!({"what": "giant", "count": 3_000_000}), "result").await;
     // A thousand texts of one MiB that are one place in the plugin's memory.
     stopped(&shop, json!({"what": "alias", "count": 1_000}), "result").await;
+}
+
+#[tokio::test]
+async fn large_questions_and_slow_backends_put_no_plugin_into_quarantine() {
+    // Takes connections and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    let manifest = MANIFEST.replace("wall_ms: 2000", "wall_ms: 300").replace("18080", &port);
+    let grant = format!("http: ['http://127.0.0.1:{port}'], allow_addresses: [loopback]");
+    let Some(shop) = Shop::open_with(&manifest, &grant) else { return };
+    for _ in 0..6 {
+        let large = shop.probe(json!({"what": "giant", "count": 300_000})).await.unwrap_err();
+        assert!(large.message().contains("its limit result"), "{large:?}");
+        let slow = shop.probe(json!({"what": "http", "url": format!("http://127.0.0.1:{port}/")})).await.unwrap_err();
+        assert!(slow.message().contains("its limit wall_ms"), "{slow:?}");
+    }
+    assert!(!shop.line().detail.contains("quarantine"), "{:?}", shop.line());
+    // Its own computing is another matter.
+    for _ in 0..5 {
+        let memory = shop.probed("memory").await.unwrap_err();
+        assert!(memory.message().contains("its limit memory"), "{memory:?}");
+    }
+    assert!(shop.line().detail.contains("quarantine"), "{:?}", shop.line());
 }
 
 #[tokio::test]
@@ -94,6 +119,9 @@ impl Exchange for Listener {
     fn answers(&self) -> Option<&Answers> {
         None
     }
+    fn outgoing(&self, value: Value) -> Value {
+        value
+    }
     fn abilities(&self) -> ClientAbilities {
         ClientAbilities::default()
     }
@@ -106,6 +134,7 @@ async fn progress_reaches_the_client() {
     let arguments = json!({"what": "progress", "text": "half\u{1b}way", "count": 3});
     shop.probe_with(&shop.permit(), &listener, arguments).await.unwrap();
     let said = listener.0.lock().unwrap();
+    assert_eq!(said.iter().map(|(done, _)| *done).collect::<Vec<_>>(), [0.0, 1.0, 2.0]);
     assert!(said.iter().all(|(_, message)| message == "half way"), "{said:?}");
 }
 

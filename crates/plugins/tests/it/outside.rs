@@ -183,7 +183,10 @@ async fn secrets_go_where_the_manifest_says_and_never_through_the_plugin() {
     assert!(head.contains("authorization: bearer hunter2-token") && head.contains("x-probe-key: hunter3-key"), "{head}");
     // The server gives back what it was sent; the plugin does not see it.
     let text = answer.to_string();
-    assert!(text.contains("***") && !text.contains("hunter") && !text.to_lowercase().contains("set-cookie"), "{text}");
+    assert!(
+        text.contains("[redacted:credential]") && !text.contains("hunter") && !text.to_lowercase().contains("set-cookie"),
+        "{text}"
+    );
     // Undeclared, and declared for another origin.
     for (url, name, says) in [
         (web.url("/"), "password", "Undeclared"),
@@ -216,4 +219,17 @@ async fn requests_of_one_call_are_counted() {
     let fault = shop.probe(json!({"what": "http", "url": web.url("/"), "count": 4})).await.unwrap_err();
     assert!(fault.message().contains("its limit http_calls (3 requests)"), "{fault:?}");
     assert_eq!(web.seen().len(), 6);
+}
+
+#[tokio::test]
+async fn no_host_is_reached_that_the_record_has_no_room_for() {
+    let web = Web::start();
+    let Some(shop) = web.shop(OPEN) else { return };
+    let permit = shop.permit();
+    let full = (0..64).map(|at| permit.trail().reached(&format!("host:https://{at}.example.com:443"))).any(|room| !room);
+    assert!(full);
+    let arguments = json!({"what": "http", "url": web.url("/")});
+    let answer = shop.probe_with(&permit, &NoExchange, arguments).await.unwrap();
+    assert!(answer["failure"].as_str().is_some_and(|failure| failure.contains("its record can name")), "{answer}");
+    assert!(web.seen().is_empty());
 }

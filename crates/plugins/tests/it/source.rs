@@ -1,10 +1,12 @@
 //! A plugin as a source: its answers are confined after the fact.
 
-use portcullis_model::{FaultCode, NameSet, Signal, TimeWindow, Timestamp};
+use portcullis_model::{FaultCode, NameSet, Scope, Signal, TenantId, TimeWindow, Timestamp};
 use portcullis_ports::{
-    AlertRequest, LabelValuesRequest, LogCountRequest, LogFilter, LogRequest, MetricRequest, MetricSelector, SpanFilter, Total,
-    TraceOrder, TraceRequest,
+    AlertRequest, LabelValuesRequest, LogCountRequest, LogFilter, LogRequest, MetricRequest, MetricSelector, NoExchange,
+    SpanFilter, Total, TraceOrder, TraceRequest,
 };
+
+use serde_json::json;
 
 use crate::shop::{Shop, only};
 
@@ -118,4 +120,34 @@ async fn series_alerts_traces_and_names_are_confined() {
     assert_eq!(source.label_values(&carol, &values("pod")).await.unwrap_err().code(), FaultCode::Forbidden);
     assert_eq!(source.label_values(&shop.permit(), &values("pod")).await.unwrap().len(), 2);
     assert!(source.health(&shop.permit()).await.up);
+    // Names of the one say nothing of the other: whoever is confined to namespaces is not told the services of all.
+    let erin = shop.permit_of("key:erin", |scope| scope.namespaces = NameSet::only(["shop"]));
+    assert_eq!(source.label_values(&erin, &values("service")).await.unwrap_err().code(), FaultCode::Forbidden);
+    assert!(source.label_values(&erin, &values("namespace")).await.is_ok());
+    assert_eq!(source.label_values(&carol, &values("namespace")).await.unwrap_err().code(), FaultCode::Forbidden);
+}
+
+/// What a tool answers nobody can confine.
+#[tokio::test]
+async fn tools_are_for_the_tenant_and_the_sources_of_the_grant_and_refuse_who_is_confined() {
+    type Confine = Box<dyn FnOnce(&mut Scope)>;
+    let Some(shop) = Shop::open("") else { return };
+    let echo = || json!({"what": "echo", "text": "x"});
+    let confined: [(&str, Confine); 5] = [
+        ("another tenant", Box::new(|scope| scope.tenant = TenantId::new("other").unwrap())),
+        ("other sources", Box::new(|scope| scope.sources = NameSet::only(["prometheus"]))),
+        ("one service", Box::new(|scope| scope.services = NameSet::only(["cart"]))),
+        ("one namespace", Box::new(|scope| scope.namespaces = NameSet::only(["shop"]))),
+        ("a look-back", Box::new(|scope| scope.look_back = Some(std::time::Duration::from_hours(1)))),
+    ];
+    for (who, confine) in confined {
+        let refused = shop.probe_with(&shop.permit_of("key:carol", confine), &NoExchange, echo()).await.unwrap_err();
+        assert_eq!(refused.code(), FaultCode::Forbidden, "{who}: {refused:?}");
+    }
+    assert!(shop.probe(echo()).await.is_ok());
+    let named = shop.permit_of("key:carol", |scope| scope.sources = NameSet::only(["probe"]));
+    assert!(shop.probe_with(&named, &NoExchange, echo()).await.is_ok());
+
+    let Some(open) = Shop::open("open_to_confined: true") else { return };
+    assert!(open.probe_with(&open.permit_of("key:carol", only("cart")), &NoExchange, echo()).await.is_ok());
 }

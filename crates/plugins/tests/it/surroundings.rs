@@ -25,13 +25,14 @@ async fn a_panic_and_an_exit_are_faults_of_the_plugin_and_nothing_else() {
         assert!(shop.probe(json!({"what": "echo"})).await.is_ok());
     }
     let told = shop.probe(json!({"what": "fault", "text": "no such\u{1b}thing"})).await.unwrap_err();
-    assert_eq!((told.code(), told.message()), (FaultCode::NotFound, "plugin 'probe': no such thing"));
+    assert_eq!((told.code(), told.message()), (FaultCode::NotFound, "plugin 'probe' refused"));
+    assert!(told.foreign().unwrap().starts_with("no such thing"), "its words stay its words: {told:?}");
     assert!(told.internal().unwrap().contains("for the operator"));
 }
 
 #[tokio::test]
 async fn memory_does_not_outlive_a_call_and_the_cache_keeps_principals_and_scopes_apart() {
-    let Some(shop) = Shop::open("settings: {site: eu}") else { return };
+    let Some(shop) = Shop::open("settings: {site: eu}, open_to_confined: true") else { return };
     let (alice, bob) = (shop.permit(), shop.permit_of("key:bob", |_| {}));
     let as_ = async |permit, arguments| shop.probe_with(permit, &NoExchange, arguments).await.unwrap();
     as_(&alice, json!({"what": "remember", "text": "of alice"})).await;

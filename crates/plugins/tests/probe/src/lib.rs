@@ -70,6 +70,7 @@ impl Guest for Probe {
                 Ok(ToolResult { structured: None, content, failed: false })
             }
             "panic" => panic!("as told"),
+            "deep" => Ok(said(json!({"depth": deeper(std::hint::black_box(1))}))),
             "exit" => {
                 wasip2::cli::exit::exit(Err(()));
                 Ok(said(json!({})))
@@ -145,6 +146,12 @@ fn said(value: Value) -> ToolResult {
 
 fn fault(code: FaultCode, message: &str) -> Fault {
     Fault { code, message: message.into(), hint: None, detail: Some("for the operator".into()), retry_after_seconds: None }
+}
+
+/// Calls itself for ever.
+#[allow(unconditional_recursion)]
+fn deeper(depth: u64) -> u64 {
+    std::hint::black_box(deeper(std::hint::black_box(depth) + 1)) + depth
 }
 
 /// A text over memory that others share. It is never dropped: lowering hands it over and forgets it.

@@ -1,0 +1,2 @@
+// Loaded with the plugin, and reached by no signature.
+export const nothing = () => [];

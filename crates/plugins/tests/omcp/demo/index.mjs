@@ -1,0 +1,3 @@
+import { nothing } from './helper.mjs';
+
+export default () => ({ queryMetrics: async () => nothing() });

@@ -1,0 +1,1 @@
+c9deOY35nSfZO+RUbo/4UppAVR0ianbz8cxaHYw8d8YwYjeVfRlitgpLR9FXXkoUwXUcK1X1aY3R/4PBmvedBA==
