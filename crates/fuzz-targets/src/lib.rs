@@ -7,6 +7,8 @@
 mod confinement;
 mod confining;
 pub mod drive;
+mod packages;
+mod parcels;
 mod readers;
 mod rewriting;
 pub mod side_by_side;
@@ -63,6 +65,13 @@ pub const TARGETS: &[Target] = &[
     confining::LOGQL,
     confining::TRACEQL,
     confining::ELASTICSEARCH,
+    packages::PACKAGE,
+    packages::MANIFEST,
+    packages::SIGNATURE,
+    packages::OMCP,
+    parcels::OCI_MANIFEST,
+    parcels::HUB_INDEX,
+    parcels::PACKAGE_PLACE,
 ];
 
 /// The reader of this name.

@@ -73,7 +73,7 @@ fn ended(name: &'static str, output: &Output) -> Ended {
         // A promise that was broken was said already; whatever else ends a process says nothing of its own.
         if status.code() != Some(1) || said.is_empty() {
             let broken = format!("BROKEN  {name:<10} ended with {status}; --keep FILE shows the input\n  {more}");
-            said = format!("{said}\n{broken}").trim().to_owned();
+            format!("{said}\n{broken}").trim().clone_into(&mut said);
         }
     }
     Ended { name, held: output.status.success(), said }
