@@ -2,6 +2,7 @@
 
 mod gate;
 mod plugin;
+mod plugin_source;
 mod policy;
 mod secret;
 mod upstream;
@@ -12,8 +13,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use gate::{ApprovalAction, ProfileAction};
 pub use plugin::{
-    InstallArgs, KeyAddArgs, PackArgs, PluginAction, PluginFormat, PluginKeyAction, PluginLanguage, VerifyPluginArgs,
+    InfoArgs, InstallArgs, KeyAddArgs, PackArgs, PluginAction, PluginFormat, PluginKeyAction, PluginLanguage, VerifyPluginArgs,
 };
+pub use plugin_source::{FetchArgs, HubBuildArgs, KeyRoleArg, PluginHubAction, PushArgs, ReachArgs};
 pub use policy::{AccessAction, DryRunArgs, ExplainArgs, PolicyAction, WhoArgs};
 pub use secret::{SecretAction, SecretKind};
 pub use upstream::{UpstreamAction, UpstreamChoice};
@@ -309,6 +311,13 @@ pub enum AuditAction {
     Erase(EraseArgs),
     /// Print the public key that checks the log's signatures; keep a copy on another machine.
     PublicKey,
+    /// Sign chains from before there were signatures, as they are. Recorded. Look at them first: whoever can write in the
+    /// directory can also remove signatures, and this makes what is there now count.
+    Adopt {
+        /// Names of the chains, as 'audit verify' shows them.
+        #[arg(required = true, value_name = "CHAIN")]
+        chains: Vec<String>,
+    },
 }
 
 /// Options of `audit verify`.

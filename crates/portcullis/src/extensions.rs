@@ -16,7 +16,7 @@ use portcullis_manifest::ApiExtension;
 use portcullis_model::{Clock, SystemClock};
 use portcullis_plugins::Plugins;
 use portcullis_policy::Policies;
-use portcullis_ports::{Extension, Happening, Report, Source, Standing, Taken, Witness};
+use portcullis_ports::{Extension, Happening, Names, Report, Source, Standing, Taken, Witness};
 use portcullis_secrets::SecretManager;
 use portcullis_state::Store;
 use portcullis_upstream::Upstream;
@@ -35,7 +35,7 @@ impl Extensions {
     /// What the configuration names. Nothing is started and no connection is opened.
     pub fn open(config: &Config, secrets: &SecretManager) -> anyhow::Result<Self> {
         let mut this = Self { upstreams: portcullis_upstream::open(&config.upstreams, secrets)?, ..Self::default() };
-        this.parts.extend(this.upstreams.iter().map(|upstream| -> Arc<dyn Extension> { upstream.clone() }));
+        this.parts.extend(this.upstreams.iter().cloned().map(|upstream| -> Arc<dyn Extension> { upstream }));
         this.parts.extend(apis(config, secrets)?);
         let plugins = Plugins::open(&config.data, &config.plugins, Arc::new(secrets.clone()), Arc::new(SystemClock));
         this.parts.push(Arc::new(plugins.context("plugins")?));
@@ -71,24 +71,34 @@ impl Extensions {
 
     /// Registers what they offer now.
     pub fn furnish(&self, builder: &mut CatalogueBuilder) {
-        let mut left_out = Vec::new();
+        let (mut left_out, mut kept) = (Vec::new(), Names::default());
         for part in &self.parts {
-            let offer = part.offer(&builder.taken());
+            let mut taken = builder.taken();
+            taken.tools.extend(kept.tools.iter().cloned());
+            taken.prompts.extend(kept.prompts.iter().cloned());
+            let offer = part.offer(&taken);
             for tool in offer.tools {
                 let name = tool.spec().name.to_string();
-                if let Err(error) = builder.add_tool(tool) {
+                // What is written about a name, rules, approvals, habits, was written about what had it before.
+                if kept.tools.contains(&name) {
+                    left_out.push(left(part.name(), &name, KEPT));
+                } else if let Err(error) = builder.add_tool(tool) {
                     left_out.push(left(part.name(), &name, &error.to_string()));
                 }
             }
             for prompt in offer.prompts {
                 let name = prompt.spec().name.to_string();
-                if let Err(error) = builder.add_prompt(prompt) {
+                if kept.prompts.contains(&name) {
+                    left_out.push(left(part.name(), &name, KEPT));
+                } else if let Err(error) = builder.add_prompt(prompt) {
                     left_out.push(left(part.name(), &name, &error.to_string()));
                 }
             }
             for reader in offer.resources {
                 builder.add_resources(reader);
             }
+            kept.tools.extend(offer.kept.tools);
+            kept.prompts.extend(offer.kept.prompts);
         }
         for report in &left_out {
             tracing::warn!(target: "portcullis", name = report.name, "{}", report.detail);
@@ -115,6 +125,14 @@ impl Extensions {
         select_all(waits).await;
     }
 
+    /// Waits for resources of them that changed while somebody watched them.
+    pub async fn updated(&self) -> BTreeSet<String> {
+        if self.parts.is_empty() {
+            return std::future::pending().await;
+        }
+        select_all(self.parts.iter().map(|part| part.updated())).await.0
+    }
+
     /// How they stand.
     pub fn report(&self) -> Vec<Report> {
         let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -126,6 +144,9 @@ impl Extensions {
         join_all(self.parts.iter().map(|part| part.stop())).await;
     }
 }
+
+/// Why a name is not given to somebody else.
+const KEPT: &str = "the name is kept for a tool or prompt of another server, which was accepted under it";
 
 /// The described APIs.
 fn apis(config: &Config, secrets: &SecretManager) -> anyhow::Result<Vec<Arc<dyn Extension>>> {
@@ -219,7 +240,7 @@ mod tests {
 
     #[async_trait]
     impl Extension for Part {
-        fn name(&self) -> &str {
+        fn name(&self) -> &'static str {
             "part"
         }
         fn charter(&self) -> CharterGrant {

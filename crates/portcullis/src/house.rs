@@ -15,11 +15,11 @@ use portcullis_connectors::prometheus::PrometheusSource;
 use portcullis_console::{MeasuredRecorder, Metrics};
 use portcullis_gateway::{
     Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Exposure, Gateway, GatewayParts, LimitSettings,
-    ProfileMode, Profiles, Rate, Recorder, TokenLedger,
+    ProfileMode, Profiles, Rate, Recorder, SharedRates, TokenLedger,
 };
 use portcullis_guard::{Redactor, Releaser, Sanitizer};
 use portcullis_identity::token::Verifier;
-use portcullis_identity::{Identity, KeyRing, Pepper, local_principal, local_user};
+use portcullis_identity::{KeyRing, Pepper, local_principal, local_user};
 use portcullis_model::{Clock, KeyId, Principal, Scope, SourceName, SystemClock, TenantId, ToolSpec, WriteCategory};
 use portcullis_opa::OpaPolicy;
 use portcullis_policy::{
@@ -36,6 +36,7 @@ use crate::callers::Callers;
 use crate::extensions::Extensions;
 use crate::record::AuditRecorder;
 use crate::refusals::Tally;
+use crate::rules::{self, Rules};
 use crate::scrub::AnswerScrubber;
 use crate::settings::{Config, SourceKind};
 use crate::unavailable::Unavailable;
@@ -142,10 +143,10 @@ pub struct House {
     pub foundations: Foundations,
     /// The gate and what it guards.
     pub gateway: Arc<Gateway>,
-    /// Who is who; also asked by the OTLP door.
-    pub identity: Arc<Identity>,
     /// The daily token accounts.
     pub ledger: Arc<TokenLedger>,
+    /// The rates this replica shares with the others of its store.
+    pub rates: Arc<SharedRates>,
     /// Behaviour profiles.
     pub profiles: Arc<Profiles>,
     /// The verifier of access tokens, where issuers are configured.
@@ -176,7 +177,8 @@ pub struct House {
     sink_view: OnceLock<SinkView>,
     in_force: ArcSwap<Config>,
     file_in_force: AtomicBool,
-    furnishing: Mutex<()>,
+    /// Digest of the rules in force; held while they are replaced.
+    furnishing: Mutex<String>,
     clock: Arc<dyn Clock>,
     version: AtomicU64,
 }
@@ -195,21 +197,21 @@ impl House {
         let offered = extensions.revisions();
         let sources = Arc::new(Sources::new(all_sources(config, embedded, &secrets, &extensions)?)?);
         let catalogue = catalogue(config, &sources, &extensions, &clock)?;
-        let (policies, products) = load_policies(config, &catalogue, &extensions, 1)?;
+        let Rules { policies, products, digest } = load_policies(config, &catalogue, &extensions, 1)?;
         secrets.allow(&mut |grant| policies.charter(grant)).context("secret_stores")?;
         if let Some(callers) = &callers {
             callers.introduce(config, &secrets, &policies, &clock, &foundations.audit)?;
         }
         extensions.start(&policies, &foundations.audit, &scrubber.0)?;
         let (identity, tokens) = crate::identify::identity(config, foundations.keys.clone(), &policies, &clock)?;
-        let identity = Arc::new(identity);
         let health = health_charter(config, &policies)?;
         let external = crate::outside::policy(config, &policies, &secrets)?;
         let acme = crate::acme::keeper(config, &policies, &secrets)?;
-        let sinks = Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant)).context("audit")?;
+        let sinks = Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant), &secrets).context("audit")?;
         let metrics = Arc::new(Metrics::new());
         let tally = Arc::new(Tally::new(foundations.audit.clone(), scrubber.0.clone(), metrics.clone()));
         let ledger = Arc::new(TokenLedger::shared(foundations.state.clone(), clock.clone()));
+        let rates = crate::replicas::rates(config, foundations.store(), clock.clone(), &foundations.pseudonyms[..]);
         let profiles = Arc::new(foundations.profiles(config).await?);
         let recorder: Arc<dyn Recorder> =
             Arc::new(AuditRecorder { audit: foundations.audit.clone(), redactor: scrubber.0.clone(), tally: tally.clone() });
@@ -217,8 +219,8 @@ impl House {
             catalogue,
             policies,
             products,
-            identity: identity.clone(),
-            admission: Admission::new(limits(config)?, ledger.clone()),
+            identity: Arc::new(identity),
+            admission: Admission::new(limits(config)?, ledger.clone()).sharing(rates.clone()),
             approvals: foundations.approvals(config),
             profiles: profiles.clone(),
             external: external.clone().map(|policy| -> Arc<dyn ExternalPolicy> { policy }),
@@ -234,9 +236,9 @@ impl House {
         Ok(Self {
             foundations,
             gateway,
-            identity,
             tokens,
             ledger,
+            rates,
             profiles,
             store,
             sources,
@@ -253,7 +255,7 @@ impl House {
             sink_view: OnceLock::new(),
             in_force: ArcSwap::from_pointee(config.clone()),
             file_in_force: AtomicBool::new(true),
-            furnishing: Mutex::new(()),
+            furnishing: Mutex::new(digest),
             clock,
             version: AtomicU64::new(1),
         })
@@ -278,18 +280,36 @@ impl House {
         }
     }
 
+    /// Tells those who watch resources of extensions when they change, for as long as this is awaited. However often a
+    /// resource changes, it is told a few times a second.
+    pub async fn follow_resources(&self) -> Infallible {
+        loop {
+            for uri in self.extensions.updated().await {
+                self.gateway.resource_updated(&uri);
+            }
+            tokio::time::sleep(crate::replicas::BETWEEN_UPDATES).await;
+        }
+    }
+
     /// Puts catalogue, policies and sources in place, together.
     fn furnish(&self, config: &Config) -> anyhow::Result<()> {
-        let _one_at_a_time = self.furnishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_force = self.furnishing.lock().unwrap_or_else(PoisonError::into_inner);
         let embedded: Option<Arc<dyn Source>> = self.sources.all().iter().find(|s| s.name().as_str() == EMBEDDED).cloned();
         let secrets = crate::outside::secrets(config, self.callers.as_ref())?;
         let replacement = all_sources(config, embedded, &secrets, &self.extensions)?;
         let version = self.version.fetch_add(1, Ordering::SeqCst) + 1;
         let catalogue = catalogue(config, &self.sources, &self.extensions, &self.clock)?;
-        let (policies, products) = load_policies(config, &catalogue, &self.extensions, version)?;
+        let Rules { policies, products, digest } = load_policies(config, &catalogue, &self.extensions, version)?;
         secrets.allow(&mut |grant| policies.charter(grant)).context("secret_stores")?;
+        if *in_force != digest {
+            // What follows cannot fail any more once the names are known to be sound.
+            Sources::new(replacement.clone())?;
+            let record = rules::changed(config, &in_force, &digest);
+            self.foundations.audit.append(record).context("the change of the rules cannot be recorded, so it is not made")?;
+        }
         self.sources.replace(replacement)?;
         self.gateway.install(catalogue, policies, products);
+        *in_force = digest;
         *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets;
         if let Some(external) = &self.external {
             external.rules_changed();
@@ -324,8 +344,12 @@ impl House {
 
     /// Writes a record of the server's own life.
     pub fn audit_life(&self, kind: EventKind, note: impl Into<String>) {
-        if let Err(error) = self.foundations.audit.append(AuditEvent::new(kind).note(note.into())) {
-            tracing::error!(%error, "the audit log could not be written");
+        let rules = || rules::loaded(&self.in_force(), &self.furnishing.lock().unwrap_or_else(PoisonError::into_inner));
+        let more = (kind == EventKind::Start).then(rules);
+        for event in [AuditEvent::new(kind).note(note.into())].into_iter().chain(more) {
+            if let Err(error) = self.foundations.audit.append(event) {
+                tracing::error!(%error, "the audit log could not be written");
+            }
         }
     }
 
@@ -353,6 +377,9 @@ impl House {
     /// Closes in good order: what was counted is written, the store is flushed, the audit chain closed.
     pub async fn close(self) {
         self.extensions.stop().await;
+        if let Err(error) = self.rates.leave().await {
+            tracing::warn!(%error, "this replica could not say that it leaves; the others find out in half a minute");
+        }
         self.settle().await;
         self.tally.flush(true);
         if let Some(store) = &self.store
@@ -377,6 +404,7 @@ fn taken_over(old: &Config, new: &Config) -> Config {
         external_policy,
         upstreams,
         apis,
+        plugins,
         redaction,
         release,
         approvals,
@@ -394,9 +422,10 @@ fn taken_over(old: &Config, new: &Config) -> Config {
         identity,
         ingest,
         store,
-        external_policy,
         upstreams,
         apis,
+        external_policy,
+        plugins,
         redaction,
         release,
         approvals,
@@ -415,10 +444,10 @@ pub fn check(config: &Config) -> anyhow::Result<String> {
     let extensions = Extensions::open(config, &secrets)?;
     let sources = Arc::new(Sources::new(all_sources(config, None, &secrets, &extensions)?)?);
     let catalogue = catalogue(config, &sources, &extensions, &clock)?;
-    let (policies, _products) = load_policies(config, &catalogue, &extensions, 1)?;
+    let Rules { policies, .. } = load_policies(config, &catalogue, &extensions, 1)?;
     releaser(config, &[])?;
     config.audit.options().context("audit")?;
-    Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant)).context("audit")?;
+    Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant), &secrets).context("audit")?;
     config.identity.check().context("identity")?;
     crate::identify::verifier(config, &policies, &clock)?;
     limits(config)?;
@@ -595,12 +624,7 @@ fn exposure(config: &Config) -> Exposure {
     }
 }
 
-fn load_policies(
-    config: &Config,
-    catalogue: &Catalogue,
-    extensions: &Extensions,
-    version: u64,
-) -> anyhow::Result<(Policies, Products)> {
+fn load_policies(config: &Config, catalogue: &Catalogue, extensions: &Extensions, version: u64) -> anyhow::Result<Rules> {
     let mut texts = Vec::new();
     for path in &config.policies {
         let text = std::fs::read_to_string(path).with_context(|| format!("reading the policy file {}", path.display()))?;
@@ -610,7 +634,9 @@ fn load_policies(
     let products = Products::load(&config.products, &vocabulary).context("products")?;
     vocabulary.products = products.tools();
     let offset = config.policy_utc_offset.as_deref().map_or(Ok(0), utc_offset).context("policy_utc_offset")?;
-    Ok((Policies::load(&texts, &vocabulary, version)?.with_clock(Arc::new(SystemClock), offset), products))
+    let digest = rules::digest(&texts, config)?;
+    let policies = Policies::load(&texts, &vocabulary, version)?.with_clock(Arc::new(SystemClock), offset);
+    Ok(Rules { policies, products, digest })
 }
 
 /// Seconds east of UTC of an offset such as `+02:00` (RFC 3339, `time-numoffset`).
@@ -646,7 +672,7 @@ impl Rulebook {
         let sources = Arc::new(Sources::new(all_sources(config, None, &secrets, &extensions)?)?);
         let catalogue = catalogue(config, &sources, &extensions, &clock)?;
         let config = Config { policies: files.to_vec(), ..config.clone() };
-        let (policies, _products) = load_policies(&config, &catalogue, &extensions, 1)?;
+        let Rules { policies, .. } = load_policies(&config, &catalogue, &extensions, 1)?;
         Ok(Self { tools: catalogue.tool_specs().cloned().collect(), policies })
     }
 

@@ -15,6 +15,8 @@ mod operations;
 mod outside;
 mod record;
 mod refusals;
+mod replicas;
+mod rules;
 mod scrub;
 mod settings;
 mod shutdown;

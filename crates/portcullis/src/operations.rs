@@ -8,16 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use portcullis_audit::{AuditEvent, AuditFilter, Decision, EventKind, Outcome, Record, Unreadable, query};
-use portcullis_gateway::{ApprovalRecord, Approvals};
+use portcullis_gateway::{ApprovalError, ApprovalRecord, Approvals};
 use portcullis_identity::{KeyRecord, KeyRing};
-use portcullis_model::{Clock, Principal, SystemClock, Timestamp, parse_instant};
+use portcullis_model::{Clock, FaultCode, Principal, SystemClock, Timestamp, parse_instant};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cli::{FilterArgs, OutcomeArg};
 use crate::house::{Foundations, House};
 
-/// Says yes or no to a request for approval. Recorded before it takes effect.
+/// Says yes or no to a request for approval. That it is about to be said is recorded before, and how it ended after: what
+/// was refused leaves no record of a yes.
 pub async fn decide_approval(
     foundations: &Foundations,
     book: &Approvals,
@@ -26,10 +27,34 @@ pub async fn decide_approval(
     granted: bool,
 ) -> anyhow::Result<ApprovalRecord> {
     let (decision, method) = if granted { (Decision::Allow, "approval.grant") } else { (Decision::Deny, "approval.deny") };
-    let event =
-        AuditEvent::new(EventKind::Approval).principal(who).method(method).decided(decision, "operator").note(id.to_owned());
-    foundations.audit.append(event).context("the decision cannot be recorded, so it is not made")?;
-    Ok(if granted { book.grant(id, &who.id).await? } else { book.deny(id, &who.id).await? })
+    let event = |method: &'static str| AuditEvent::new(EventKind::Approval).principal(who).method(method);
+    let intent = event("approval.intent").note(format!("{id}: {method}"));
+    foundations.audit.append(intent).context("the decision cannot be recorded, so it is not made")?;
+    match if granted { book.grant(id, &who.id).await } else { book.deny(id, &who.id).await } {
+        Ok(record) => {
+            let made = event(method).about(record.principal.clone()).decided(decision, "operator").note(id.to_owned());
+            foundations.audit.append(made).context("the decision is made, and its record could not be written")?;
+            Ok(record)
+        }
+        Err(error) => {
+            let (rule, code) = why_not(&error);
+            let refused = event(method).decided(Decision::Deny, rule).code(Some(code)).note(format!("{id}: {error}"));
+            foundations.audit.append(refused).context("the decision was refused, and its record could not be written")?;
+            Err(error.into())
+        }
+    }
+}
+
+/// The rule and the code under which a decision that was not made is recorded.
+fn why_not(error: &ApprovalError) -> (&'static str, FaultCode) {
+    match error {
+        ApprovalError::OwnRequest(_) => ("four-eyes", FaultCode::Forbidden),
+        ApprovalError::NotFound(_) => ("approval-unknown", FaultCode::NotFound),
+        ApprovalError::Decided { .. } => ("approval-decided", FaultCode::InvalidArgument),
+        ApprovalError::Store(_) | ApprovalError::Unreadable(_) | ApprovalError::Contended(_) => {
+            ("approval-book", FaultCode::Unavailable)
+        }
+    }
 }
 
 /// Takes a key back; nothing when its record could not be read and was removed.
@@ -37,6 +62,10 @@ pub async fn revoke_key(foundations: &Foundations, who: &Principal, id: &str) ->
     let revoked = foundations.keys.revoke(id).await?;
     if let Some(record) = &revoked {
         foundations.audit_key_by(who, "key.revoke", &record.id)?;
+    } else {
+        // What it was called is all that is known of it.
+        let event = AuditEvent::new(EventKind::Key).principal(who).method("key.remove").target(id.to_owned());
+        foundations.audit.append(event.note("its record could not be read"))?;
     }
     Ok(revoked)
 }

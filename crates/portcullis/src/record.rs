@@ -29,10 +29,16 @@ pub struct AuditRecorder {
 /// What can be refused as often as somebody sends it, without work being done: it is summed up when it becomes a flood.
 const CHEAP: [&str; 5] = ["authenticate", "unreadable", "session", "product", "admin/enter"];
 
+/// Calls beyond a rate, which cost nothing to send either.
+const RATES: [&str; 3] = ["rate-limit", "tenant-rate", "global-rate"];
+
 impl Recorder for AuditRecorder {
     fn record(&self, end: &RoadEnd) -> Result<(), String> {
+        if let Some(pause) = end.lockout {
+            return self.tally.lockout(end.transport.as_str(), end.peer, pause).map_err(|e| e.to_string());
+        }
         let event = self.event(end);
-        if !end.allowed && CHEAP.contains(&end.method) {
+        if !end.allowed && (CHEAP.contains(&end.method) || RATES.contains(&&*end.rule)) {
             let who = end.principal.as_ref().map(|principal| principal.id.to_string());
             let kind = Kind { transport: end.transport.as_str(), method: end.method, rule: end.rule.to_string(), who };
             return self.tally.note(kind, end.peer, event).map_err(|e| e.to_string());

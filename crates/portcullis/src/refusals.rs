@@ -83,6 +83,15 @@ impl Tally {
         self.note_at(kind, peer, event, Instant::now())
     }
 
+    /// Records that whoever failed to prove who it is has to wait from now on.
+    ///
+    /// # Errors
+    /// As [`Tally::note`].
+    pub fn lockout(&self, transport: &'static str, peer: Option<SocketAddr>, wait: Duration) -> Result<(), AuditError> {
+        let kind = Kind { transport, method: "lockout", rule: "lockout".to_owned(), who: None };
+        self.note(kind, peer, AuditEvent::lockout(None, wait).transport(transport))
+    }
+
     fn note_at(&self, kind: Kind, peer: Option<SocketAddr>, event: AuditEvent, now: Instant) -> Result<(), AuditError> {
         let event = event.client(peer);
         let key = {
@@ -240,6 +249,7 @@ mod tests {
         AuditEvent::new(EventKind::Refused).decided(Decision::Deny, rule.to_owned()).code(Some(FaultCode::Forbidden))
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "as it is taken")]
     fn peer(text: &str) -> Option<SocketAddr> {
         Some(text.parse().unwrap())
     }

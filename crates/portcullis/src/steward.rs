@@ -81,6 +81,7 @@ fn fault(error: &anyhow::Error) -> Fault {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "so that it can be given to map_err")]
 fn unavailable(reason: impl ToString) -> Fault {
     Fault::new(FaultCode::Unavailable, "this cannot be done now; the operator finds the reason in the server's log")
         .with_internal(reason.to_string())

@@ -9,6 +9,13 @@ use super::OutputArgs;
 pub enum ApprovalAction {
     /// List requests that have not ended.
     List(OutputArgs),
+    /// Show one request: who wants what, and what would change.
+    Show {
+        /// The request's id, as `list` shows it.
+        id: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Say yes: the same call with the same arguments may be made once.
     Grant {
         /// The request's id, as `list` shows it.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::OutputArgs;
+use super::{FetchArgs, KeyRoleArg, OutputArgs, PluginHubAction, PushArgs};
 
 /// The language of a new plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -62,20 +62,16 @@ pub enum PluginAction {
         #[arg(long)]
         json: bool,
     },
-    /// Check a package against the trust root. Reaches nothing.
+    /// Check a package against the trust root. Changes nothing.
     Verify(VerifyPluginArgs),
+    /// Publish a signed package in an OCI registry.
+    Push(PushArgs),
     /// Verify a package and install it. What it may reach is granted in the configuration.
     Install(InstallArgs),
     /// List installed plugins.
     List(OutputArgs),
     /// Show what an installed plugin, or a package, is and wants.
-    Info {
-        /// Name of an installed plugin, or a package file.
-        plugin: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Info(InfoArgs),
     /// Use an installed plugin; also ends its quarantine. Running servers follow within seconds.
     Enable {
         /// Its name.
@@ -90,6 +86,12 @@ pub enum PluginAction {
     Remove {
         /// Its name.
         name: String,
+    },
+    /// Hubs: signed lists of plugins that are installed by name.
+    Hub {
+        /// What to do with hubs.
+        #[command(subcommand)]
+        action: PluginHubAction,
     },
     /// Keys for signing, and those that are trusted.
     Keys {
@@ -122,17 +124,33 @@ pub struct PackArgs {
 /// Options of `plugin verify`.
 #[derive(Debug, Args)]
 pub struct VerifyPluginArgs {
-    /// The package; for --format omcp a folder or .tgz.
-    pub package: PathBuf,
-    /// The signature; FILE.sig when absent.
+    /// The package: a file, https://…, oci://…, or a name in a hub; for --format omcp a folder or .tgz.
+    pub package: String,
+    /// The signature, a file or https://…; beside the package when absent.
     #[arg(long, value_name = "FILE")]
-    pub signature: Option<PathBuf>,
+    pub signature: Option<String>,
     /// The trust root; that of the configuration when absent. For --format omcp a PEM file.
     #[arg(long, value_name = "FILE", env = "PLUGIN_TRUST_ROOT")]
     pub trust_root: Option<PathBuf>,
     /// How it is signed.
     #[arg(long, value_enum, default_value = "portcullis")]
     pub format: PluginFormat,
+    /// Which package, and from where.
+    #[command(flatten)]
+    pub fetch: FetchArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `plugin info`.
+#[derive(Debug, Args)]
+pub struct InfoArgs {
+    /// Name of an installed plugin, or a package: a file, https://…, oci://…, or [HUB/]NAME[@VERSION] of a hub.
+    pub plugin: String,
+    /// Which package, and from where.
+    #[command(flatten)]
+    pub fetch: FetchArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -141,11 +159,14 @@ pub struct VerifyPluginArgs {
 /// Options of `plugin install`.
 #[derive(Debug, Args)]
 pub struct InstallArgs {
-    /// The package file.
+    /// The package: a file, https://…, oci://REGISTRY/REPOSITORY:TAG or @sha256:…, or [HUB/]NAME[@VERSION] of a hub.
     pub source: String,
-    /// The signature; FILE.sig when absent.
+    /// The signature, a file or https://…; beside the package when absent.
     #[arg(long, value_name = "FILE")]
-    pub signature: Option<PathBuf>,
+    pub signature: Option<String>,
+    /// Which package, and from where.
+    #[command(flatten)]
+    pub fetch: FetchArgs,
     /// Also an older version than was installed before, or another package of the same version.
     #[arg(long)]
     pub allow_downgrade: bool,
@@ -194,13 +215,19 @@ pub struct KeyAddArgs {
     /// Whose it is.
     #[arg(long)]
     pub owner: String,
+    /// What it may sign (repeat): package, hub. A key for hubs vouches for the list and for no package on it.
+    #[arg(long = "role", value_enum, default_value = "package", value_name = "ROLE")]
+    pub roles: Vec<KeyRoleArg>,
+    /// Hubs it may sign for (repeat), by name. All when absent.
+    #[arg(long = "hub", value_name = "NAME")]
+    pub hubs: Vec<String>,
     /// Plugins it may sign (repeat): a name, or a beginning and `*`. All when absent.
     #[arg(long = "plugin", value_name = "NAME")]
     pub plugins: Vec<String>,
-    /// How long it may sign from now on, such as 52w.
+    /// How long it may sign from now on, or from --not-before on when that is later, such as 52w.
     #[arg(long, default_value = "52w", value_name = "TIME")]
     pub valid_for: String,
-    /// It signs from this time (RFC 3339); now when absent.
+    /// What it signed before this time (RFC 3339) does not count; all counts when absent.
     #[arg(long, value_name = "TIME")]
     pub not_before: Option<String>,
 }

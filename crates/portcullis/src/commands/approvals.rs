@@ -2,7 +2,7 @@
 
 use portcullis_gateway::{ApprovalRecord, ApprovalState};
 use portcullis_identity::{local_principal, local_user};
-use portcullis_model::{Clock, SystemClock};
+use portcullis_model::{Clock, SystemClock, Timestamp};
 
 use crate::cli::{ApprovalAction, OutputArgs};
 use crate::house::Foundations;
@@ -22,6 +22,7 @@ async fn act(foundations: &Foundations, config: &Config, action: ApprovalAction)
     let book = foundations.approvals(config);
     let (id, granted) = match action {
         ApprovalAction::List(output) => return list(&book.list().await?, &output),
+        ApprovalAction::Show { id, output } => return show(&book.get(&id).await?, &output),
         ApprovalAction::Grant { id } => (id, true),
         ApprovalAction::Deny { id } => (id, false),
     };
@@ -36,6 +37,46 @@ async fn act(foundations: &Foundations, config: &Config, action: ApprovalAction)
     Ok(())
 }
 
+fn show(record: &ApprovalRecord, output: &OutputArgs) -> anyhow::Result<()> {
+    if output.json {
+        say_json(&serde_json::to_value(record)?);
+        return Ok(());
+    }
+    let now = SystemClock.now();
+    say(format!("Request {}: {}, ends in {}s", record.id, state(record), left(record, now)));
+    say(format!("{} wants to call {} ({})", asker(record), record.tool, record.risk.as_str()));
+    say(format!("the tool is that of {}, definition {}", record.origin, record.definition));
+    if record.unredacted {
+        say(paint::warn("the answer is wanted without redaction"));
+    }
+    say(format!("arguments: {}", record.summary));
+    match &record.preview {
+        Some(preview) => say(format!("what would change, as it was when it was asked:\n{preview}")),
+        None => say("what would change: the tool cannot tell before it is called"),
+    }
+    Ok(())
+}
+
+/// Who asks, for whose data, and through what.
+fn asker(record: &ApprovalRecord) -> String {
+    let through = record.product.as_deref().map(|product| format!(", product {product}")).unwrap_or_default();
+    format!("{} (tenant {}{through})", record.principal, record.tenant)
+}
+
+fn state(record: &ApprovalRecord) -> String {
+    match &record.state {
+        ApprovalState::Pending => paint::warn("pending"),
+        ApprovalState::Granted { by, .. } => paint::good(&format!("granted by {by}")),
+        ApprovalState::Denied { by, .. } => paint::bad(&format!("denied by {by}")),
+        ApprovalState::Used { by, .. } => paint::faint(&format!("used (yes of {by})")),
+    }
+}
+
+/// Seconds that are left.
+fn left(record: &ApprovalRecord, now: Timestamp) -> i64 {
+    record.expires_at.as_nanos().saturating_sub(now.as_nanos()) / 1_000_000_000
+}
+
 fn list(records: &[ApprovalRecord], output: &OutputArgs) -> anyhow::Result<()> {
     if output.json {
         say_json(&serde_json::to_value(records)?);
@@ -47,20 +88,13 @@ fn list(records: &[ApprovalRecord], output: &OutputArgs) -> anyhow::Result<()> {
     }
     let now = SystemClock.now();
     let rows = records.iter().map(|r| {
-        let state = match &r.state {
-            ApprovalState::Pending => paint::warn("pending"),
-            ApprovalState::Granted { by, .. } => paint::good(&format!("granted by {by}")),
-            ApprovalState::Denied { by, .. } => paint::bad(&format!("denied by {by}")),
-            ApprovalState::Used { by, .. } => paint::faint(&format!("used (yes of {by})")),
-        };
-        let left = r.expires_at.as_nanos().saturating_sub(now.as_nanos()) / 1_000_000_000;
         [
             r.id.clone(),
-            state,
-            r.principal.to_string(),
-            format!("{} ({})", r.tool, r.risk.as_str()),
+            state(r),
+            asker(r),
+            format!("{} ({}){}", r.tool, r.risk.as_str(), if r.unredacted { ", unredacted" } else { "" }),
             r.summary.clone(),
-            format!("{left}s"),
+            format!("{}s", left(r, now)),
         ]
     });
     say(table(["id", "state", "who", "tool", "arguments", "ends in"], rows));

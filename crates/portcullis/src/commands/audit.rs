@@ -1,4 +1,4 @@
-//! `portcullis audit`: check the chain, search, count, export, and erase a subject. Only `erase` writes.
+//! `portcullis audit`: check the chain, search, count, export, and erase a subject. Only `erase` and `adopt` write.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
 use portcullis_audit::{
-    AuditFilter, AuditOptions, CsvExport, Outcome, Outcomes, PublicKey, Record, Statistics, Unreadable, VerifyOptions, erase,
-    public_key, query, tail, to_ocsf, verify_with,
+    AuditFilter, AuditLog, AuditOptions, CsvExport, Outcome, Outcomes, PublicKey, Record, Statistics, Unreadable, VerifyOptions,
+    adopt, erase, public_key, query, tail, to_ocsf, unsigned_chains, verify_with,
 };
 use portcullis_identity::{local_principal, local_user};
 use portcullis_model::{PrincipalId, SystemClock};
@@ -37,6 +37,7 @@ pub fn run(config: &Config, action: &AuditAction) -> anyhow::Result<()> {
         AuditAction::Stats { filter, output } => count(&directory, filter, output.json),
         AuditAction::Export(args) => export(&directory, args),
         AuditAction::Erase(args) => forget(&directory, args, &AuditOptions { key_file, ..AuditOptions::default() }),
+        AuditAction::Adopt { chains } => sign_as_it_is(&directory, chains, AuditOptions { key_file, ..AuditOptions::default() }),
         AuditAction::PublicKey => {
             let key = public_key(&directory, key_file.as_deref())?;
             let key = key.context("this audit log was never signed; it gets its key when Portcullis starts")?;
@@ -252,6 +253,31 @@ fn export(directory: &Path, args: &ExportArgs) -> anyhow::Result<()> {
     warn(&unreadable);
     if !unreadable.is_empty() {
         bail!("{} lines could not be read and are not in the export; run 'portcullis audit verify'", unreadable.len());
+    }
+    Ok(())
+}
+
+/// Every chain that can be is signed, whatever becomes of the others.
+fn sign_as_it_is(directory: &Path, names: &[String], options: AuditOptions) -> anyhow::Result<()> {
+    let by = local_principal(&local_user(), "admin")?;
+    let log = AuditLog::open_with(directory, Arc::new(SystemClock), options)?;
+    let mut refused = 0;
+    for name in names {
+        match adopt(&log, name, &by, &SystemClock) {
+            Ok(adopted) => {
+                say(format!("{}: signed as it is, up to record {} ({})", adopted.chain, adopted.sequence, adopted.hash));
+            }
+            Err(error) => {
+                refused += 1;
+                anstream::eprintln!("{} {error}", paint::bad("refused"));
+            }
+        }
+    }
+    log.close()?;
+    let unsigned = unsigned_chains(directory)?;
+    if refused > 0 {
+        let left = if unsigned.is_empty() { "none".to_owned() } else { unsigned.join(", ") };
+        bail!("{refused} of {} chains were not signed; without signatures are: {left}", names.len());
     }
     Ok(())
 }

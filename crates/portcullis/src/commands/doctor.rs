@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use portcullis_audit::{SinkState, VerifyOptions, VerifyReport, sink_states, verify_with};
 use portcullis_config::{ClientCertificates, HealthFor};
+use portcullis_gateway::SharedRates;
 use portcullis_guard::Redactions;
 use portcullis_identity::KeyStatus;
 use portcullis_model::{Clock, SystemClock, format_duration, format_timestamp};
@@ -95,7 +96,7 @@ pub async fn lines(config: &Config, house: &House) -> Vec<Line> {
     let mut lines = controls(config, house).await;
     lines.extend(guards::lines(config, house).await);
     let outside = crate::outside::report(house).await;
-    let outside = crate::acme::line(config).into_iter().chain(outside);
+    let outside = crate::acme::line(config).into_iter().chain(outside).chain(super::plugin::hub::report(config));
     lines.extend(outside.map(|(name, state, detail)| Line { kind: "control", name, state, detail }));
     lines.extend(house.extensions.report().into_iter().map(|report| Line {
         kind: "extension",
@@ -173,6 +174,16 @@ async fn controls(config: &Config, house: &House) -> Vec<Line> {
             limits.concurrent,
             format_duration(limits.deadline.0)
         ),
+    );
+    let others = SharedRates::replicas(&*house.foundations.store()).await;
+    add(
+        "shared limits",
+        State::On,
+        match others {
+            Ok(0) => "no replica uses this store at the moment; as soon as there are two, rates hold over all".to_owned(),
+            Ok(some) => format!("{some} replicas use this store; rates hold over all of them together"),
+            Err(error) => format!("the store cannot be read: {error}"),
+        },
     );
     add("argument schemas", State::On, "unknown and malformed arguments are refused".into());
     match house.foundations.audit.health() {

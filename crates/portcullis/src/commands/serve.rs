@@ -1,7 +1,7 @@
 //! `portcullis serve`: the listeners, standing work, hot reload, and a clean end.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +10,12 @@ use async_trait::async_trait;
 use http::HeaderName;
 use portcullis_acme::Answers;
 use portcullis_audit::{AuditEvent, Decision, EventKind};
-use portcullis_config::FileStamp;
+use portcullis_config::{FileStamp, Sessions};
 use portcullis_console::{ConsoleParts, Metrics};
-use portcullis_identity::{ClientCertificate, Identity, KeyStatus, Presented};
-use portcullis_mcp::{HostPolicy, HttpSettings, SessionCount, SessionLimits};
-use portcullis_model::{Clock, SystemClock, TenantId};
+use portcullis_gateway::{Gateway, RefusedSender};
+use portcullis_identity::{ClientCertificate, KeyStatus, Presented};
+use portcullis_mcp::{HostPolicy, HttpSettings, SessionCount, SessionLimits, SessionsFor};
+use portcullis_model::{Clock, FaultCode, SystemClock, TenantId};
 use portcullis_telemetry::{IngestAuthorizer, IngestLimits, IngestRefusal, OtlpDoor, Sender};
 use portcullis_wire::{ConnectionSettings, Refusals as _, RequestRefusal};
 use tokio::net::TcpListener;
@@ -98,6 +99,8 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
     refuse_open_doors(config)?;
     Doors::load(config)?;
     let listeners = Listeners::bind(config).await?;
+    // Before they are read: what changes later has another stamp.
+    let rules = stamps(&config.policies);
     let house = Arc::new(House::open(config).await?);
     refuse_public_without_keys(config, &house).await?;
     admin::refuse_public_without_ways_in(config, &house).await?;
@@ -117,6 +120,7 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
     let watched = loaded.path.clone().map(|path| Watched {
         path,
         seen: loaded.stamp,
+        rules,
         in_force: loaded.settings.clone(),
         data,
         listen: args.listen,
@@ -143,6 +147,8 @@ pub async fn run_house(
     let settings = HttpSettings { session_count: sessions.clone(), ..http_settings(config, &house, &stop)? };
     let router = portcullis_mcp::router(house.gateway.clone(), settings);
     let (mcp, closing) = (listeners.mcp, stop.clone());
+    let connections =
+        ConnectionSettings { header_time: config.listen.header_time.0, connections: config.listen.max_connections.max(1) };
     let answers = crate::acme::settings(config).map(Answers::new);
     let (doors, audit) = (Doors::answering(config, answers.as_ref())?, house.foundations.audit.clone());
     let mut administration =
@@ -155,8 +161,10 @@ pub async fn run_house(
             Ok(())
         }
     });
+    let rates = house.rates.clone();
     tasks.spawn(async move {
-        let connections = ConnectionSettings::default();
+        // Nobody is let in before it is known what other replicas let in; telemetry comes in meanwhile.
+        rates.join().await;
         portcullis_wire::serve(mcp, router, closing, connections, wire).await.context("serving MCP over HTTP")
     });
     if let (Some(keeper), Some(answers)) = (&house.acme, answers) {
@@ -171,7 +179,7 @@ pub async fn run_house(
     if let (Some((http, grpc)), Some(store)) = (listeners.otlp, &house.store) {
         let limits = IngestLimits { body_bytes: usize::try_from(config.ingest.max_body.0)?, ..IngestLimits::default() };
         let authorizer = Arc::new(IngestDoor {
-            identity: house.identity.clone(),
+            gateway: house.gateway.clone(),
             tally: house.tally.clone(),
             refusals: house.tally.at("otlp"),
             metrics: house.metrics.clone(),
@@ -223,6 +231,16 @@ pub async fn run_house(
     let (furnished, ending) = (house.clone(), stop.clone());
     tasks.spawn(async move {
         ending.run_until_cancelled(furnished.follow_extensions()).await;
+        Ok(())
+    });
+    let (shared, ending) = (house.clone(), stop.clone());
+    tasks.spawn(async move {
+        ending.run_until_cancelled(shared.follow_rates()).await;
+        Ok(())
+    });
+    let (announcing, ending) = (house.clone(), stop.clone());
+    tasks.spawn(async move {
+        ending.run_until_cancelled(announcing.follow_resources()).await;
         Ok(())
     });
     if let Some(watched) = watched {
@@ -304,6 +322,11 @@ fn http_settings(config: &Config, house: &House, stop: &CancellationToken) -> an
     Ok(HttpSettings {
         hosts,
         body_limit: usize::try_from(config.listen.max_body.0)?,
+        sessions: match config.listen.sessions {
+            Sessions::Needed => SessionsFor::Needed,
+            Sessions::All => SessionsFor::All,
+            Sessions::None => SessionsFor::Nobody,
+        },
         session_limits: SessionLimits {
             per_principal: config.listen.max_sessions_per_principal,
             in_all: config.listen.max_sessions,
@@ -341,9 +364,9 @@ async fn refuse_public_without_keys(config: &Config, house: &House) -> anyhow::R
     Ok(())
 }
 
-/// The OTLP door asks the same identity, and refusals are audited.
+/// The OTLP door asks the same identity behind the same admission of addresses, and refusals are audited.
 struct IngestDoor {
-    identity: Arc<Identity>,
+    gateway: Arc<Gateway>,
     tally: Arc<Tally>,
     refusals: Arc<refusals::Listener>,
     metrics: Arc<Metrics>,
@@ -357,23 +380,28 @@ impl IngestAuthorizer for IngestDoor {
             forwarded: sender.forwarded,
             ..Presented::http(sender.authorization, Some(sender.peer))
         };
-        self.identity.identify_ingest(presented).await.map_err(|refusal| {
-            self.metrics.refused_sender("otlp", refusal.rule());
+        self.gateway.identify_sender(presented).await.map_err(|RefusedSender { rule, fault, lockout }| {
+            self.metrics.refused_sender("otlp", rule);
             let event = AuditEvent::new(EventKind::Ingest)
                 .transport("otlp")
                 .method("authenticate")
-                .decided(Decision::Deny, refusal.rule())
-                .code(Some(refusal.code()));
-            let rule = refusal.rule().to_owned();
-            let kind = Kind { transport: "otlp", method: "authenticate", rule, who: None };
-            if let Err(error) = self.tally.note(kind, presented.peer, event) {
+                .decided(Decision::Deny, rule)
+                .code(Some(fault.code()));
+            let kind = Kind { transport: "otlp", method: "authenticate", rule: rule.to_owned(), who: None };
+            let noted = self.tally.note(kind, presented.peer, event);
+            let wait = lockout.map_or(Ok(()), |wait| self.tally.lockout("otlp", presented.peer, wait));
+            if let Err(error) = noted.and(wait) {
                 tracing::error!(%error, "the audit record of a refused sender could not be written");
             }
-            let sentence = refusal.message().to_owned();
-            if refusal.http_status() == 403 {
-                IngestRefusal::Forbidden(sentence)
-            } else {
-                IngestRefusal::Unauthenticated(sentence)
+            let sentence = fault.message().to_owned();
+            match fault.code() {
+                FaultCode::Forbidden => IngestRefusal::Forbidden(sentence),
+                code @ (FaultCode::RateLimited | FaultCode::Unavailable) => IngestRefusal::NotNow {
+                    sentence,
+                    retry_after: fault.retry_after_seconds().unwrap_or(1),
+                    too_often: code == FaultCode::RateLimited,
+                },
+                _ => IngestRefusal::Unauthenticated(sentence),
             }
         })
     }
@@ -383,25 +411,40 @@ impl IngestAuthorizer for IngestDoor {
     }
 }
 
-/// The file that is watched, and what the command line put above it.
+/// The files that are watched, and what the command line put above them.
 pub struct Watched {
     path: PathBuf,
     seen: Option<FileStamp>,
+    /// The files with rules it names.
+    rules: Stamps,
     in_force: Config,
     data: Option<PathBuf>,
     listen: Option<SocketAddr>,
 }
 
-/// Looks at the file's time and size every second; a file that does not load leaves the last good one in force.
+/// Files, each with its stamp; none where there is no such file.
+type Stamps = Vec<(PathBuf, Option<FileStamp>)>;
+
+fn stamps<P: AsRef<Path>>(files: &[P]) -> Stamps {
+    files.iter().map(|file| (file.as_ref().to_owned(), FileStamp::of(file.as_ref()))).collect()
+}
+
+/// Looks at the time and size of the file, and of the files with rules it names, every second; what does not load leaves
+/// the last good configuration in force.
 async fn watch(house: Arc<House>, watched: Watched) {
-    let mut seen = watched.seen;
+    let (mut seen, mut rules) = (watched.seen, watched.rules.clone());
     loop {
         tokio::time::sleep(RELOAD_CHECK).await;
         let now = FileStamp::of(&watched.path);
-        if now == seen {
+        if now == seen && rules.iter().all(|(file, stamp)| FileStamp::of(file) == *stamp) {
             continue;
         }
         seen = now;
+        // Before they are read, and also when they cannot be used: then mending one of them is seen.
+        match settings::read(Some(&watched.path), watched.data.clone()) {
+            Ok(next) => rules = stamps(&next.settings.policies),
+            Err(_) => rules = rules.into_iter().map(|(file, _)| (file.clone(), FileStamp::of(&file))).collect(),
+        }
         match reload(&house, &watched) {
             Ok(next) => {
                 tracing::info!(file = %watched.path.display(), "configuration reloaded");
@@ -433,12 +476,13 @@ fn reload(house: &House, watched: &Watched) -> anyhow::Result<Config> {
 
 /// Sections whose changes are not taken over while running.
 fn needs_restart(in_force: &Config, next: &Config) -> Vec<&'static str> {
-    const SECTIONS: [&str; 17] = [
+    const SECTIONS: [&str; 18] = [
         "admin",
         "redaction",
         "release",
         "upstreams",
         "apis",
+        "plugins",
         "external_policy",
         "data",
         "listen",

@@ -13,11 +13,14 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     shutdown::on_signal(stop.clone());
     let house = House::open(config).await?;
+    house.rates.join().await;
     house.audit_life(EventKind::Start, "stdio");
     let sinks = house.feed_sinks().await;
     let ended = tokio::select! {
         ended = portcullis_mcp::serve_stdio(house.gateway.clone(), stop) => ended,
         never = house.follow_extensions() => match never {},
+        never = house.follow_resources() => match never {},
+        never = house.follow_rates() => match never {},
     };
     house.audit_life(EventKind::Stop, "stdio");
     sinks.stop().await;

@@ -60,7 +60,7 @@ impl Pebble {
     /// Nothing runs yet. `more` goes into its configuration.
     fn new(more: Value) -> Option<Self> {
         if !Path::new(PEBBLE).exists() || !Path::new(DNS).exists() {
-            println!("skipped: {PEBBLE} is not installed");
+            crate::server::skipped(&format!("{PEBBLE} is not installed"));
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -194,7 +194,7 @@ fn shown(stream: &Tls) -> Vec<u8> {
 fn said(server: &Server, words: &str) {
     let began = Instant::now();
     while !server.log().contains(words) {
-        assert!(began.elapsed() < Duration::from_secs(60), "no '{words}' in {}", server.log());
+        assert!(began.elapsed() < Duration::from_mins(1), "no '{words}' in {}", server.log());
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -359,7 +359,7 @@ fn a_renewal_drops_no_connection_and_a_failed_one_leaves_the_last_in_force() {
     }
     assert!(server.log().contains("does not know the account"), "{}", server.log());
     drop(last);
-    assert_eq!(call(&mut standing, &key).map(|reply| reply.status).unwrap_or(200), 200);
+    assert_eq!(call(&mut standing, &key).map_or(200, |reply| reply.status), 200);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The admin listener: who comes in, what each may do there, and that every refusal and every change is remembered.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -16,13 +17,13 @@ pub(crate) fn ask(address: SocketAddr, method: &str, path: &str, headers: &[Head
     let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     let given = |name: &str| headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
     if !given("host") {
-        head.push_str(&format!("Host: {address}\r\n"));
+        let _ = write!(head, "Host: {address}\r\n");
     }
     if !given("content-length") && method != "GET" {
-        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        let _ = write!(head, "Content-Length: {}\r\n", body.len());
     }
     for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     head.push_str("\r\n");
     let mut stream = TcpStream::connect(address).unwrap();
@@ -198,12 +199,29 @@ fn an_approval_is_decided_over_http_by_somebody_else() {
     refused(&change(&server, &admin, &format!("/api/v1/approvals/{own}/approve")), 403, "forbidden");
     let failed = home.audited(|r| r["method"] == "admin/approvals.decide" && r["code"] == "forbidden");
     assert_eq!((&failed["principal"], &failed["target"]), (&by, &json!(own)), "{failed}");
+    let of_own = |records: Vec<Value>| -> Vec<Value> {
+        records
+            .into_iter()
+            .filter(|r| r["kind"] == "approval" && r["method"] == "approval.grant" && r.to_string().contains(&own))
+            .collect()
+    };
+    let grants = of_own(home.audit());
+    assert_eq!(grants.len(), 1, "{grants:?}");
+    assert_eq!(
+        (&grants[0]["decision"], &grants[0]["rule"]),
+        (&json!("deny"), &json!("four-eyes")),
+        "no yes is recorded: {grants:?}"
+    );
     assert!(server.call(Some(&admin), "sql", &query).json().to_string().contains("pending approval"));
 
     let reply =
         change(&server, &admin, &format!("/api/v1/approvals/{}/deny", approvals::pending(&one.call("sql", &query).json())));
     assert_eq!(reply.json()["state"]["is"], "denied", "{}", reply.body);
     refused(&change(&server, &admin, "/api/v1/approvals/aaaaaaaaaaaa/approve"), 404, "not_found");
+    let unknown = home.audited(|r| r["method"] == "approval.grant" && r["rule"] == "approval-unknown");
+    assert_eq!(unknown["decision"], "deny", "{unknown}");
+    let yes = |r: &Value| r["kind"] == "approval" && r["method"] == "approval.grant" && r["decision"] == "allow";
+    assert_eq!(home.audit().iter().filter(|r| yes(r)).count(), 1, "only the one that was said");
     assert!(intact(home));
 }
 
@@ -261,7 +279,7 @@ fn malformed_and_oversized_requests_are_refused_and_recorded() {
     let raw = |body: &[u8]| {
         let mut head = format!("POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", server.admin);
         for (name, value) in &chunked {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         let mut stream = TcpStream::connect(server.admin).unwrap();
         stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
@@ -501,4 +519,45 @@ fn what_administrators_are_told_is_redacted_as_every_answer() {
     let (first, second) = (page["cursor"].as_str().unwrap(), page["records"][2].clone());
     let next = get(&server, &admin, &format!("/api/v1/audit?limit=3&cursor={first}"));
     assert!(next.status == 200 && next.json()["records"][0]["seq"] != second["seq"], "a cursor can be used: {}", next.body);
+}
+
+#[test]
+fn who_may_not_change_anything_holds_no_place_with_a_body_that_never_comes() {
+    let Bench { server, admin, reader, caller, .. } = bench("");
+    let path = format!("/api/v1/keys/{}/revoke", id_of(&caller));
+    let open = |key: &str| {
+        let mut stream = TcpStream::connect(server.admin).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\
+             Content-Type: application/json\r\nContent-Length: 2\r\n\r\n",
+            server.admin
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    let began = Instant::now();
+    refused(&read_reply(open(&reader)), 403, "forbidden");
+    assert!(began.elapsed() < Duration::from_secs(5), "the body was waited for: {:?}", began.elapsed());
+    let record = server.home.audited(|r| r["transport"] == "admin" && r["method"] == "admin/keys.revoke");
+    assert_eq!(record["decision"], "deny", "{record}");
+
+    // Who may, may wait for a while, and not in every place.
+    let waiting: Vec<TcpStream> = (0..12).map(|_| open(&admin)).collect();
+    let began = Instant::now();
+    while server.home.audit().iter().filter(|r| r["rule"] == "in-flight" && r["transport"] == "admin").count() < 4 {
+        assert!(began.elapsed() < Duration::from_secs(8), "one credential has every place");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(get(&server, &reader, "/metrics").status, 200, "others are answered");
+    drop(waiting);
+    assert_eq!(server.call(Some(&caller), "list_sources", &json!({})).status, 200, "nothing was revoked");
+}
+
+#[test]
+fn what_the_door_says_is_not_taken_for_a_secret() {
+    let server = Server::start("");
+    let reply = ask(server.admin, "GET", "/api/v1/status", &[], b"");
+    assert!(reply.status == 401 && reply.body.contains("send 'Authorization: Bearer"), "{}", reply.body);
+    assert!(!reply.body.contains("[redacted"), "{}", reply.body);
 }

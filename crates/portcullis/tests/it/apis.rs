@@ -226,7 +226,7 @@ impl Pets {
         let python = root.join(".venv/bin/python");
         let has = Command::new(&python).args(["-c", "import fastapi, uvicorn"]).stderr(Stdio::null()).status();
         if !has.is_ok_and(|status| status.success()) {
-            println!("skipped: .ci/install has not brought FastAPI");
+            crate::server::skipped(".ci/install has not brought FastAPI");
             return None;
         }
         let address = free_port();
@@ -235,7 +235,7 @@ impl Pets {
         let pets = Self { child, url: format!("http://{address}") };
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(60), "the API does not listen");
+            assert!(began.elapsed() < Duration::from_mins(1), "the API does not listen");
             std::thread::sleep(Duration::from_millis(50));
         }
         Some(pets)

@@ -159,3 +159,18 @@ fn where_forms_do_not_count_only_an_operator_can_say_yes() {
     let reply = with_form(&one, &json!({"query": "SELECT 1 AS x"}), &json!({}));
     assert!(!pending(&reply).is_empty());
 }
+
+#[test]
+fn nobody_is_asked_in_a_form_about_what_does_not_fit_it() {
+    let (server, one, _) = bench("");
+    let home = &server.home;
+    let long = format!("SELECT 1 AS x -- {} and the end of it", "y".repeat(3_000));
+    let reply = with_form(&one, &json!({"query": long}), &json!({}));
+    let id = pending(&reply);
+    home.audited(|r| r["tool"] == "sql" && r["rule"] == "approval" && r["decision"] == "deny");
+    let listed: Value = serde_json::from_str(&home.run_ok(&["approvals", "list", "--json"])).unwrap();
+    let request = listed.as_array().unwrap().iter().find(|r| r["id"] == id.as_str()).unwrap();
+    assert!(request["summary"].as_str().unwrap().contains("and the end of it"), "an operator sees all of it: {request}");
+    assert_eq!((&request["tenant"], &request["origin"]), (&json!("default"), &json!("portcullis")), "{request}");
+    assert_eq!((&request["unredacted"], request["definition"].as_str().unwrap().len()), (&json!(false), 64), "{request}");
+}

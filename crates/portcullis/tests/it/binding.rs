@@ -91,7 +91,7 @@ fn a_key_counts_only_together_with_a_certificate_a_rule_accepts() {
 #[test]
 fn a_sender_of_others_speaks_tls_over_grpc_and_http_and_is_refused_without_its_certificate() {
     if !Path::new(PYTHON).exists() {
-        println!("skipped: {PYTHON} is not there; .ci/install makes it");
+        crate::server::skipped(&format!("{PYTHON} is not there; .ci/install makes it"));
         return;
     }
     let bench = Bench::new("required", "require_certificate_binding: true");

@@ -79,7 +79,7 @@ fn the_demo_keeps_serving_and_the_printed_request_works() {
         let refused: Value = serde_json::from_slice(&refused.stdout).unwrap();
         assert!(refused["error"]["message"].is_string(), "{refused:#}");
     } else {
-        println!("skipped: the printed request, for there is no curl");
+        crate::server::skipped("the printed request, for there is no curl");
     }
     assert!(Command::new("kill").args(["-TERM", &running.0.id().to_string()]).status().unwrap().success());
     let ended = running.0.wait().unwrap();

@@ -236,10 +236,29 @@ fn a_reload_keeps_the_last_good_configuration() {
     let refused = server.call(Some(&key), "sql", &json!({"query": "SELECT 1"})).json();
     assert_eq!(refused["error"]["code"], -32602, "{refused}");
     assert_eq!(server.home.audited(|r| r["tool"] == "sql")["rule"], "no-sql");
+    let of_policy = |method: &str| server.home.audited(|r| r["kind"] == "policy" && r["method"] == method);
+    let loaded = of_policy("policy.loaded")["note"].as_str().unwrap().split(": ").nth(1).unwrap().to_owned();
+    let changed = of_policy("policy.changed");
+    let note = changed["note"].as_str().unwrap();
+    assert_eq!(loaded.len(), 64);
+    assert!(note.contains(&format!("before: {loaded}; after: ")) && !note.ends_with(&loaded), "{changed}");
+    assert!(changed["target"].as_str().unwrap().contains("own.cedar"), "{changed}");
+    let in_force = note.rsplit(' ').next().unwrap().to_owned();
     std::fs::write(&server.home.config, format!("{good}polices: []\n")).unwrap();
     wait("did you mean 'policies'");
     let still = server.call(Some(&key), "sql", &json!({"query": "SELECT 1"})).json();
     assert_eq!(still["error"]["code"], -32602, "the last good rules stay in force: {still}");
     std::fs::write(&server.home.config, &good).unwrap();
+    let began = Instant::now();
+    let changes = || {
+        let records = server.home.audit().into_iter();
+        records.filter(|r| r["method"] == "policy.changed").collect::<Vec<_>>()
+    };
+    while changes().len() < 2 {
+        assert!(began.elapsed() < Duration::from_secs(10), "the way back is a change as well: {:?}", changes());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let back = changes().pop().unwrap();
+    assert!(back["note"].as_str().unwrap().contains(&format!("before: {in_force}; after: {loaded}")), "{back}");
     server.home.audited(|r| r["kind"] == "config" && r["note"].as_str().is_some_and(|n| n.contains("polices")));
 }

@@ -27,7 +27,7 @@ fn destinations(trace: &str) -> BTreeSet<String> {
 #[test]
 fn every_connection_of_the_server_goes_to_the_configured_source() {
     if Command::new("strace").arg("-V").output().is_err() {
-        println!("skipped: strace is not installed");
+        crate::server::skipped("strace is not installed");
         return;
     }
     let (url, seen) = empty_prometheus();

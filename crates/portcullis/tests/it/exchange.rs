@@ -49,6 +49,10 @@ fn exchanged(body: &str) -> (u16, String) {
 
 impl Bench {
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    fn start_with(more: &str) -> Self {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let point = key.public_key_raw().to_vec();
         let keys = json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "k", "x": b64(&point[1..33]), "y": b64(&point[33..])}]});
@@ -71,7 +75,7 @@ impl Bench {
             "identity:\n  tokens:\n    issuers:\n      - name: test\n        issuer: '{url}'\n        default_roles: [reader]\n        \
              exchange: {{token_endpoint: '{url}/token', client_id: portcullis, client_secret: hunter2-client}}\n\
              sources: [{{name: prom, kind: prometheus, url: '{prometheus}', allow_addresses: [loopback], \
-             auth: {{exchange: {{audience: prometheus, scopes: ['metrics:read']}}}}}}]\n",
+             auth: {{exchange: {{audience: prometheus, scopes: ['metrics:read']}}}}}}]\n{more}",
             url = issuer.url
         ));
         let api_key = home.key(&["--role", "reader"]);
@@ -120,6 +124,49 @@ fn a_backend_is_asked_in_each_callers_own_name_and_never_sees_its_token() {
         assert!(!written.contains(secret), "{secret} was written down");
     }
     assert!(intact(&bench.server.home));
+}
+
+#[test]
+fn what_was_exchanged_for_a_caller_does_not_come_back_from_an_upstream() {
+    let answer = |body: &str, result: Value| {
+        let id = serde_json::from_str::<Value>(body).unwrap_or_default()["id"].clone();
+        (200, json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string())
+    };
+    let upstream = Backend::start(move |_, body| {
+        let tool = json!({"name": "look", "description": "Looks.", "annotations": {"readOnlyHint": true}, "inputSchema": {"type": "object"}});
+        let leak =
+            ["exchanged-for-ada", "ZXhjaGFuZ2VkLWZvci1hZGE=", "exchanged-for-bob"].map(|t| json!({"type": "text", "text": t}));
+        match serde_json::from_str::<Value>(body).unwrap_or_default()["method"].as_str() {
+            Some("server/discover") => answer(
+                body,
+                json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "private"}),
+            ),
+            Some("tools/list") => {
+                answer(body, json!({"resultType": "complete", "tools": [tool], "ttlMs": 0, "cacheScope": "private"}))
+            }
+            Some("tools/call") => answer(body, json!({"resultType": "complete", "content": leak})),
+            _ => (404, String::new()),
+        }
+    });
+    let bench = Bench::start_with(&format!(
+        "upstreams: [{{name: up, protocol: '2026-07-28', refresh: 1s, http: {{url: '{}/mcp', allow_addresses: [loopback], \
+         auth: {{exchange: {{audience: prometheus, scopes: ['metrics:read'], standing: own-standing-token}}}}}}}}]\ntools: {{expose: all}}\n",
+        upstream.url
+    ));
+    let home = &bench.server.home;
+    crate::upstreams::stands(home, "look", "new");
+    crate::upstreams::accept_all(home, "up");
+    let ada = bench.token("ada");
+    let reply = crate::upstreams::until("it answers", || {
+        let reply = bench.server.call(Some(&ada), "look", &json!({}));
+        if reply.json()["result"]["isError"] == false { Ok(reply) } else { Err(reply.body) }
+    });
+    assert!(!reply.body.contains("exchanged-for-ada") && !reply.body.contains("ZXhjaGFuZ2Vk"), "{}", reply.body);
+    assert!(reply.body.contains("[redacted:credential]"), "{}", reply.body);
+    assert!(reply.body.contains("exchanged-for-bob"), "what was not presented is an ordinary word: {}", reply.body);
+    let calls: Vec<String> = upstream.seen().into_iter().filter(|r| r.contains("tools/call")).collect();
+    assert!(calls.iter().all(|r| r.contains("Bearer exchanged-for-ada")), "{calls:?}");
+    home.audited(|r| r["method"] == "token.exchange" && r["principal"] == "token:test/ada" && r["decision"] == "allow");
 }
 
 #[test]

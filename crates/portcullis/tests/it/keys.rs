@@ -240,3 +240,25 @@ fn a_password_is_hashed_for_the_configuration() {
     assert!(!weak.status.success() && String::from_utf8_lossy(&weak.stderr).contains("at least 16"));
     assert!(!home.data().exists(), "hashing opens no state");
 }
+
+#[test]
+fn a_key_whose_record_cannot_be_read_is_removed_and_recorded() {
+    use portcullis_state::Store as _;
+    let home = Home::new("");
+    home.key(&[]);
+    let broken = "aaaaaaaaaaaaaaaa";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let clock = std::sync::Arc::new(portcullis_model::SystemClock);
+        let store = portcullis_state::SqliteStore::open(&home.data().join("state.sqlite"), clock).await.unwrap();
+        store.put("identity.api_keys", broken, b"not a record", None).await.unwrap();
+        store.close().await;
+    });
+    let output = home.run(&["key", "revoke", broken]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("was removed"), "{said} {}", String::from_utf8_lossy(&output.stderr));
+    let record = home.audited(|r| r["kind"] == "key" && r["method"] == "key.remove");
+    assert_eq!(record["target"], broken, "{record}");
+    assert!(record["principal"].as_str().unwrap().starts_with("local:"), "{record}");
+    assert!(!home.run(&["key", "revoke", broken]).status.success(), "it is gone");
+}

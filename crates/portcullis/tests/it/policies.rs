@@ -43,6 +43,13 @@ fn write(home: &Home, name: &str, text: &str) -> PathBuf {
     path
 }
 
+/// Puts a file in the place of another in one step: the server may look at any time.
+fn replace(path: &std::path::Path, text: &str) {
+    let next = path.with_extension("next");
+    std::fs::write(&next, text).unwrap();
+    std::fs::rename(&next, path).unwrap();
+}
+
 /// A home whose configuration names a file with these rules.
 fn home_with(rules: &str) -> Home {
     let home = Home::new("roles: [intern]\n");
@@ -104,6 +111,38 @@ fn a_listing_hides_what_may_not_be_called() {
         let reply = server.call(Some(&intern), tool, &json!({})).body;
         assert!(!reply.contains("unknown tool"), "{tool}: {reply}");
     }
+}
+
+#[test]
+fn a_new_rule_in_a_policy_file_alone_is_taken_over_and_a_broken_one_is_not() {
+    let home = home_with(RULES);
+    let rules = home.directory.path().join("own.cedar");
+    let reader = home.key(&["--role", "reader"]);
+    let server = Server::start_in(home);
+    let ask = || server.call(Some(&reader), "list_sources", &json!({})).body;
+    assert!(!ask().contains("unknown tool"));
+    let forbid = "@id(\"no-sources\") forbid (principal, action == Portcullis::Action::\"call\", \
+                  resource == Portcullis::Tool::\"list_sources\");";
+    let config = |method: &str| {
+        server
+            .home
+            .audit()
+            .into_iter()
+            .filter(|r| {
+                r["kind"] == "config" && {
+                    let note = r.to_string();
+                    note.contains(method)
+                }
+            })
+            .count()
+    };
+    replace(&rules, &format!("{RULES}\n@id(\"broken\") forbid ("));
+    crate::wire::eventually("the broken file is named", || config("refused:") == 1);
+    assert!(!ask().contains("unknown tool"), "the last good rules stay in force");
+    replace(&rules, &format!("{RULES}\n{forbid}"));
+    crate::wire::eventually("the rule is in force", || ask().contains("unknown tool"));
+    server.home.audited(|r| r["tool"] == "list_sources" && r["rule"] == "no-sources" && r["decision"] == "deny");
+    assert_eq!(config("reloaded"), 1);
 }
 
 #[test]

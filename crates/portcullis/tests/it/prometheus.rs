@@ -106,6 +106,25 @@ pub(crate) fn start(program: &str, folder: &Path, arguments: &[String]) -> Proce
     Process(child.unwrap())
 }
 
+/// A Prometheus that scrapes nothing but itself, and its address; `None` where there is no Prometheus.
+pub(crate) fn prometheus_of_itself(folder: &Path) -> Option<(Process, String)> {
+    if !Path::new(PROMETHEUS).exists() {
+        println!("skipped: {PROMETHEUS} is not installed (package prometheus)");
+        return None;
+    }
+    let port = free_port();
+    let file = folder.join("prometheus.yml");
+    let targets = format!("static_configs: [{{targets: ['127.0.0.1:{port}']}}]");
+    let config = format!("global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: prometheus\n  {targets}\n");
+    std::fs::write(&file, config).unwrap();
+    let options = [
+        format!("--config.file={}", file.display()),
+        format!("--storage.tsdb.path={}", folder.join("data").display()),
+        format!("--web.listen-address=127.0.0.1:{port}"),
+    ];
+    Some((start(PROMETHEUS, folder, &options), format!("http://127.0.0.1:{port}")))
+}
+
 /// Everything that runs during the test, and the server that is asked.
 struct Stage {
     server: Server,
@@ -120,7 +139,7 @@ struct Stage {
 
 fn stage() -> Option<Stage> {
     if let Some(missing) = [PROMETHEUS, NODE_EXPORTER].into_iter().find(|binary| !Path::new(binary).exists()) {
-        println!("skipped: {missing} is not installed (packages prometheus and prometheus-node-exporter)");
+        crate::server::skipped(&format!("{missing} is not installed (packages prometheus and prometheus-node-exporter)"));
         return None;
     }
     let (healthy, troubled) = (instance(0.0, 10), instance(FAILING, 92));

@@ -96,6 +96,47 @@ fn what_a_known_caller_sends_and_cannot_be_read_is_recorded_with_its_name() {
 }
 
 #[test]
+fn what_breaks_the_rules_for_text_is_refused_on_every_road_and_recorded() {
+    let home = Home::new("");
+    let key = home.key(&["--role", "reader"]);
+    let server = Server::start_in(home);
+    let visitor = crate::visitor::Visitor::new(&server, &key);
+    let hidden = "ca\u{202e}rt";
+    let complete = |value: &str| json!({"ref": {"type": "ref/resource", "uri": "portcullis://service/{name}"}, "argument": {"name": "name", "value": value}});
+    for (method, params, target) in [
+        ("tools/call", json!({"name": "query_logs", "arguments": {"service": hidden}}), "query_logs"),
+        ("prompts/get", json!({"name": "investigate_incident", "arguments": {"service": hidden}}), "investigate_incident"),
+        ("resources/read", json!({"uri": format!("portcullis://service/{hidden}")}), "portcullis://service/"),
+        ("completion/complete", complete(hidden), "portcullis://service/{name}"),
+    ] {
+        let reply = visitor.ask(method, &params).json();
+        assert!(reply.to_string().contains("U+202E"), "{method}: {reply}");
+        let record = server.home.audited(|r| r["method"] == method && r["decision"] == "deny");
+        assert_eq!((&record["rule"], &record["code"]), (&json!("argument-schema"), &json!("invalid_argument")), "{record}");
+        assert!(record["tool"].as_str().unwrap().starts_with(target), "{record}");
+    }
+    assert!(visitor.ask("completion/complete", &complete("ca")).json()["result"].is_object());
+}
+
+#[test]
+fn whoever_has_to_wait_after_failures_is_recorded_once() {
+    let home = Home::new("");
+    let key = home.key(&[]);
+    let server = Server::start_in(home);
+    let wrong = format!("{}{}", &key[..key.len() - 1], if key.ends_with('a') { 'b' } else { 'a' });
+    let mut locked = 0;
+    for _ in 0..40 {
+        locked += usize::from(server.call(Some(&wrong), "list_sources", &json!({})).status == 429);
+    }
+    assert!(locked > 0, "nobody has to wait");
+    let record = server.home.audited(|r| r["kind"] == "lockout");
+    assert_eq!((&record["decision"], &record["rule"]), (&json!("deny"), &json!("lockout")), "{record}");
+    assert!(record["client"].as_str().is_some_and(|client| client.starts_with("127.0.0.1:")), "{record}");
+    assert!(record["note"].as_str().unwrap().starts_with("for "), "{record}");
+    assert_eq!(server.home.audit().iter().filter(|r| r["kind"] == "lockout").count(), 1);
+}
+
+#[test]
 fn every_kind_of_refusal_at_the_otlp_doors_is_recorded() {
     let home = Home::new("");
     let config = std::fs::read_to_string(&home.config).unwrap();
@@ -216,4 +257,98 @@ fn a_tenant_is_bounded_whoever_of_it_asks_and_the_record_says_so() {
         (&record["decision"], &record["tenant"], &record["code"]),
         (&json!("deny"), &json!("shop"), &json!("rate_limited"))
     );
+}
+
+#[test]
+fn a_request_line_that_names_another_host_is_refused_on_every_listener() {
+    let server = Server::start("");
+    for (address, transport, status) in [(server.mcp, "http", 400), (server.admin, "admin", 400), (server.otlp, "otlp", 403)] {
+        let send = |line: &str| {
+            let head = "Connection: close\r\nContent-Type: application/json\r\nContent-Length: 2\r\n";
+            raw(address, format!("POST {line} HTTP/1.1\r\nHost: {address}\r\n{head}\r\n{{}}").as_bytes())
+        };
+        let refused_here = send("http://evil.example/v1/logs");
+        assert_eq!(refused_here.status, status, "{transport}: {} {}", refused_here.head, refused_here.body);
+        let record = refused(&server.home, transport, "host");
+        assert!(record["note"].as_str().unwrap().contains("evil.example"), "{record}");
+        let own = send(&format!("http://{address}/v1/logs"));
+        assert!(![400, 403].contains(&own.status), "{transport}: the same host twice is one host: {}", own.body);
+    }
+    assert!(intact(&server.home));
+}
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A header field that is not indexed (RFC 7541, section 6.2.2).
+fn field(name: &str, value: &str) -> Vec<u8> {
+    let mut bytes = vec![0, u8::try_from(name.len()).unwrap()];
+    bytes.extend_from_slice(name.as_bytes());
+    let mut length = value.len();
+    if length < 127 {
+        bytes.push(u8::try_from(length).unwrap());
+    } else {
+        bytes.push(127);
+        length -= 127;
+        while length >= 128 {
+            bytes.push(u8::try_from(length % 128).unwrap() | 0x80);
+            length /= 128;
+        }
+        bytes.push(u8::try_from(length).unwrap());
+    }
+    bytes.extend_from_slice(value.as_bytes());
+    bytes
+}
+
+#[test]
+fn a_head_beyond_its_bound_over_grpc_is_refused_and_recorded() {
+    let server = Server::start("");
+    let config = std::fs::read_to_string(&server.home.config).unwrap();
+    let grpc = config.lines().find_map(|l| l.split_once("grpc: '")).map(|(_, rest)| rest.split('\'').next().unwrap());
+    let grpc: SocketAddr = grpc.unwrap().parse().unwrap();
+    // The log begins with its first record.
+    let sizes = || {
+        let written = server.home.run(&["audit", "tail", "-n", "1000", "--json"]).stdout;
+        String::from_utf8_lossy(&written).matches("\"head-size\"").count()
+    };
+    let send = |stream: &mut TcpStream, id: u32, fields: usize| {
+        let path = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+        let start = [
+            field(":method", "POST"),
+            field(":scheme", "http"),
+            field(":path", path),
+            field(":authority", &grpc.to_string()),
+            field("content-type", "application/grpc"),
+            field("te", "trailers"),
+        ];
+        let mut rest = Vec::new();
+        for _ in 0..fields {
+            rest.extend(field("x-filler", &"x".repeat(4_000)));
+        }
+        let mut bytes = frame(1, u8::from(fields == 0) * 4 + 1, id, &start.concat());
+        let parts: Vec<&[u8]> = rest.chunks(16_000).collect();
+        for (index, part) in parts.iter().enumerate() {
+            bytes.extend(frame(9, u8::from(index + 1 == parts.len()) * 4, id, part));
+        }
+        stream.write_all(&bytes).unwrap();
+    };
+    let mut stream = TcpStream::connect(grpc).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[])].concat()).unwrap();
+    // A request that is answered by us, for better or worse, is not one of them.
+    send(&mut stream, 1, 0);
+    for (id, count) in [(3, 1), (5, 2)] {
+        send(&mut stream, id, 8);
+        let began = Instant::now();
+        while sizes() < count {
+            assert!(began.elapsed() < Duration::from_secs(10), "an oversized head leaves no record");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    assert_eq!(sizes(), 2);
+    let record = refused(&server.home, "otlp", "head-size");
+    assert_eq!(record["code"], "too_large", "{record}");
 }

@@ -19,7 +19,7 @@ const PROMTOOL: &str = "/usr/bin/promtool";
 fn installed() -> bool {
     let missing = [PROMETHEUS, PROMTOOL].into_iter().find(|binary| !Path::new(binary).exists());
     if let Some(missing) = missing {
-        println!("skipped: {missing} is not installed (package prometheus)");
+        crate::server::skipped(&format!("{missing} is not installed (package prometheus)"));
     }
     missing.is_none()
 }

@@ -113,8 +113,13 @@ impl Server {
     }
 
     pub(crate) fn start_in(home: Home) -> Self {
+        Self::start_by(Command::new(BINARY), home)
+    }
+
+    /// Starts it with a command to which its own arguments are added.
+    pub(crate) fn start_by(mut command: Command, home: Home) -> Self {
         let log = std::fs::File::create(home.directory.path().join("log")).unwrap();
-        let mut child = Command::new(BINARY)
+        let mut child = command
             .arg("--config")
             .arg(&home.config)
             .arg("serve")
@@ -251,6 +256,12 @@ fn dechunk(mut text: &str) -> String {
         text = rest[size..].trim_start_matches("\r\n");
     }
     out
+}
+
+/// Says that something is not tried because a program is not there; fails where everything was installed.
+pub(crate) fn skipped(why: &str) {
+    assert!(std::env::var_os("PORTCULLIS_TESTS_MUST_RUN").is_none(), "{why}, and PORTCULLIS_TESTS_MUST_RUN is set");
+    println!("skipped: {why}");
 }
 
 /// Whether the audit log of `home` is intact.

@@ -99,6 +99,30 @@ fn a_webhook_and_standard_error_get_every_record_also_when_the_server_is_killed(
     assert!(intact(&home), "files of sinks are nothing the chain minds");
 }
 
+#[test]
+fn a_secret_of_a_sink_may_be_a_file() {
+    let receiver = Receiver::new(|_, _| ok());
+    let home = home_with(
+        "audit: {sinks: [{name: siem, to: {webhook: {url: 'http://RECEIVER/in', secret: 'file:PATH_OF_IT'}}}]}\n",
+        receiver.address,
+    );
+    let file = home.directory.path().join("siem.secret");
+    std::fs::write(&file, SECRET).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let text = std::fs::read_to_string(&home.config).unwrap().replace("PATH_OF_IT", file.to_str().unwrap());
+    std::fs::write(&home.config, text).unwrap();
+    let server = Server::start_in(home);
+    until("the file is refused", || {
+        let line = diagnosis(&server.home, "siem");
+        line["detail"].as_str().is_some_and(|detail| detail.contains("is refused: every user"))
+    });
+    assert!(receiver.requests().is_empty(), "nothing is sent without the secret");
+    server.home.audited(|r| r["kind"] == "sink" && r["method"] == "sink.failing");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    until("it arrives", || !receiver.requests().is_empty());
+    assert!(receiver.requests().iter().all(|request| request.is_signed(SECRET)), "signed with what the file holds");
+}
+
 const OWN_DOOR: &str = "audit:
   sinks:
     - {name: otel, to: {otlp: {url: 'http://OTLP/v1/logs'}}}

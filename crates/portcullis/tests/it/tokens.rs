@@ -12,6 +12,7 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
 
 use crate::server::{Home, Reply, Server, intact, modern, modern_headers, post, read_reply};
+use crate::visitor::Visitor;
 
 /// A web server on loopback that answers by path and remembers whole requests.
 struct Web {
@@ -247,6 +248,50 @@ fn a_call_beyond_the_scope_asks_for_the_scope_it_needs() {
     assert!(challenge(&nothing).contains("error=\"insufficient_scope\"") && challenge(&nothing).contains("scope=\"look\""));
     bench.server.home.audited(|r| r["rule"] == "token_grants_nothing");
     assert_eq!(bench.call(&bench.token("look act")).status, 200);
+}
+
+#[test]
+fn a_call_through_call_tool_asks_for_the_scope_the_other_tool_needs() {
+    let rules = tempfile::NamedTempFile::new().unwrap();
+    let names = ["find_tools", "call_tool", "list_sources", "list_services"];
+    let permits = names.map(|tool| {
+        format!(
+            "@id(\"newcomers-{tool}\") permit (principal in Portcullis::Role::\"newcomer\", \
+             action == Portcullis::Action::\"call\", resource == Portcullis::Tool::\"{tool}\");\n"
+        )
+    });
+    std::fs::write(rules.path(), permits.concat()).unwrap();
+    let bench = Bench::start(&format!("tools: {{expose: [list_sources]}}\npolicies: ['{}']\n", rules.path().display()));
+    let little = bench.token("look");
+    let through = |token: &str, tool: &str| bench.server.call(Some(token), "call_tool", &json!({"name": tool, "arguments": {}}));
+    assert_eq!(through(&little, "list_services").status, 200, "it may call this one");
+    let reply = through(&little, "list_alerts");
+    assert_eq!(reply.status, 403, "{}", reply.body);
+    let said = challenge(&reply);
+    assert!(said.contains("error=\"insufficient_scope\"") && said.contains("scope=\"look act\""), "{said}");
+    let record = bench.server.home.audited(|r| r["rule"] == "insufficient-scope");
+    assert_eq!((&record["principal"], &record["decision"]), (&json!("token:test/ada"), &json!("deny")));
+    assert_eq!(through(&bench.token("look act"), "list_alerts").status, 200);
+    // What no scope would allow stays unknown, and so does what is no name.
+    let absent = through(&little, "delete_everything");
+    assert!(absent.body.contains("unknown tool"), "{}", absent.body);
+    let odd = bench.server.call(Some(&little), "call_tool", &json!({"name": ["list_alerts"]}));
+    assert_ne!(odd.status, 403, "{}", odd.body);
+}
+
+#[test]
+fn calls_beyond_the_scope_count_like_calls_and_stay_within_the_product() {
+    let more = "limits: {calls_per_second: 1, burst: 3}\nproducts: [{name: other, tools: [list_services]}]\n";
+    let bench = Bench::start(more);
+    let little = bench.token("look");
+    let through = Visitor { path: "/mcp/other".into(), ..Visitor::new(&bench.server, &little) };
+    let absent = through.call("list_sources", &json!({}));
+    assert!(absent.status != 403 && absent.body.contains("unknown tool"), "no scope opens it here: {}", absent.body);
+    let replies: Vec<Reply> = (0..8).map(|_| bench.call(&little)).collect();
+    let with = |status: u16| replies.iter().filter(|reply| reply.status == status).count();
+    assert!(with(403) >= 1 && with(429) >= 4 && with(403) + with(429) == 8, "{} and {}", with(403), with(429));
+    assert!(replies.last().unwrap().header("retry-after").is_some());
+    bench.server.home.audited(|r| r["rule"] == "rate-limit" && r["principal"] == "token:test/ada" && r["decision"] == "deny");
 }
 
 #[test]

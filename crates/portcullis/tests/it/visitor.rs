@@ -1,5 +1,6 @@
 //! What an MCP client says, in both eras, and a backend on loopback that answers what it is told to.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -92,8 +93,10 @@ impl Visitor {
         post(self.mcp, &self.path, &headers, body)
     }
 
-    /// Opens a session of the older revisions.
+    /// Opens a session of the older revisions: as a client that could be asked for its roots at least, or it would get none.
     pub(crate) fn session(&self, capabilities: &Value) -> Session {
+        let mut capabilities = capabilities.clone();
+        capabilities.as_object_mut().unwrap().entry("roots").or_insert_with(|| json!({}));
         let open = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
             "protocolVersion": LEGACY, "capabilities": capabilities, "clientInfo": {"name": "it", "version": "1"}}});
         let reply = self.send(session_headers(None), open.to_string().as_bytes());
@@ -153,7 +156,7 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    /// `answer` gets the path and the body, and gives a status and a body.
+    /// `answer` gets the path and the body, and gives a status and a body; of a redirect the body is where it leads.
     pub(crate) fn start(answer: impl Fn(&str, &str) -> (u16, String) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -180,11 +183,16 @@ impl Backend {
                     let (head, body) = request.split_once("\r\n\r\n").unwrap_or((&request, ""));
                     let path = head.split(' ').nth(1).unwrap_or_default();
                     let (status, body) = answer(path, body);
-                    let head =
+                    let mut head =
                         format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-                    // Who hung up does not want the answer.
-                    let _ = stream.write_all(format!("{head}Connection: close\r\n\r\n{body}").as_bytes());
+                    if (300..400).contains(&status) {
+                        let _ = write!(head, "Location: {body}\r\n");
+                    }
+                    let reply = format!("{head}Connection: close\r\n\r\n{body}");
+                    // Before the answer, so that whoever got one finds its request remembered.
                     remembered.lock().unwrap().push(request);
+                    // Who hung up does not want the answer.
+                    let _ = stream.write_all(reply.as_bytes());
                 });
             }
         });

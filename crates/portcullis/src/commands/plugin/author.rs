@@ -39,11 +39,9 @@ pub async fn pack(args: PackArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     say(format!("{} ({} bytes)\n{digest}", output.display(), bytes.len()));
-    say(format!(
-        "It loads, with {} tools and {} signals. Sign it with: portcullis plugin sign",
-        tried.tools.len(),
-        tried.signals.len()
-    ));
+    let gives = tried.tools.iter().map(|tool| format!("the tool {tool}"));
+    let gives: Vec<String> = gives.chain(tried.signals.iter().map(|signal| format!("the signal {signal}"))).collect();
+    say(format!("It loads, and gives {}. Next: portcullis plugin sign {} --key KEY_FILE", gives.join(", "), output.display()));
     Ok(())
 }
 

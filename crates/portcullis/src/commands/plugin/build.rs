@@ -1,33 +1,16 @@
 //! `portcullis plugin build`: the tools of the language make a component. Guards that what is missing is named with the way to
 //! get it. Runs programs of this machine in the author's folder; it is for authors, and no server does it.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+use portcullis_plugins::WIT;
 use serde_json::Value;
 use wit_component::ComponentEncoder;
 
 use super::author;
 use crate::terminal::say;
-
-/// What builds JavaScript: read from standard input, so that no path becomes code.
-const COMPONENTIZE_JS: &str = r"
-import { readFile, writeFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
-import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
-const [folder, output] = process.argv.slice(2);
-const found = createRequire(join(folder, 'app.js')).resolve('@bytecodealliance/componentize-js');
-const { componentize } = await import(pathToFileURL(found));
-const { component } = await componentize(await readFile(join(folder, 'app.js'), 'utf8'), {
-  witPath: join(folder, 'wit'),
-  worldName: 'plugin',
-  disableFeatures: ['random', 'stdio', 'clocks', 'http'],
-});
-await writeFile(output, component);
-";
 
 /// Runs `portcullis plugin build`.
 pub fn run(directory: &Path, output: Option<PathBuf>) -> anyhow::Result<()> {
@@ -108,6 +91,8 @@ fn rust(directory: &Path) -> anyhow::Result<Vec<u8>> {
                 .env("RUSTC_BOOTSTRAP", "1")
                 .env("RUSTC", "/usr/bin/rustc")
                 .env_remove("RUSTC_WRAPPER")
+                .env_remove("RUSTC_WORKSPACE_WRAPPER")
+                .env_remove("CARGO_ENCODED_RUSTFLAGS")
                 .env("RUSTFLAGS", format!("-C linker={linker}"));
         }
         command
@@ -150,34 +135,59 @@ fn artifact(described: &Value, target: &str) -> Option<PathBuf> {
 /// Makes a module with the types of a world in it a component.
 fn component(module: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut encoder = ComponentEncoder::default();
-    let made = encoder.validate(true).module(module).and_then(|encoder| encoder.encode());
+    let made = encoder.validate(true).module(module).and_then(ComponentEncoder::encode);
     made.context("the compiled module cannot be made a component")
 }
 
+/// A program of the author's own tools: in the folder of the plugin, or wherever else this machine finds it.
+fn own_tool(directory: &Path, own: &str, name: &str) -> (PathBuf, bool) {
+    let own = directory.join(own).join(name);
+    if own.is_file() { (own, true) } else { (PathBuf::from(name), false) }
+}
+
+/// The world a plugin is built for: its own copy, or that of this program, in a folder that lasts as long as the value.
+fn world(directory: &Path) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
+    let own = directory.join("wit");
+    if own.is_dir() {
+        return Ok((own, None));
+    }
+    let written = tempfile::tempdir().context("creating a temporary folder")?;
+    std::fs::write(written.path().join("plugin.wit"), WIT).context("writing a temporary file")?;
+    Ok((written.path().to_path_buf(), Some(written)))
+}
+
 fn python(directory: &Path, output: &Path) -> anyhow::Result<()> {
-    let own = directory.join(".venv/bin/componentize-py");
-    let program: &OsStr = if own.is_file() { own.as_os_str() } else { OsStr::new("componentize-py") };
-    if answer(Command::new(program).arg("--version")).is_none() {
+    let (program, own) = own_tool(directory, ".venv/bin", "componentize-py");
+    if answer(Command::new(&program).arg("--version")).is_none() {
         bail!(
             "componentize-py is not installed; in {}: python3 -m venv .venv && .venv/bin/pip install -r requirements.txt",
             directory.display()
         );
     }
+    let (wit, _kept) = world(directory)?;
     let mut build = Command::new(program);
-    build.current_dir(directory).args(["-d", "wit", "-w", "plugin", "componentize", "app", "-o"]).arg(output);
+    if own {
+        // Where it finds what the plugin imports.
+        build.env("VIRTUAL_ENV", directory.join(".venv"));
+    }
+    build.current_dir(directory).arg("-d").arg(wit).args(["-w", "plugin", "componentize", "app", "-o"]).arg(output);
     succeed(&mut build)
 }
 
 fn javascript(directory: &Path, output: &Path) -> anyhow::Result<()> {
     if answer(Command::new("node").arg("--version")).is_none() {
-        bail!("Node is not installed; componentize-js needs Node 22 or newer");
+        bail!("Node is not installed; componentize-js needs Node 20 or newer");
     }
-    if !directory.join("node_modules/@bytecodealliance/componentize-js").is_dir() {
+    let (program, _) = own_tool(directory, "node_modules/.bin", "componentize-js");
+    if answer(Command::new(&program).arg("--version")).is_none() {
         bail!("componentize-js is not installed; in {}: npm install", directory.display());
     }
-    let script = tempfile::Builder::new().suffix(".mjs").tempfile().context("creating a temporary file")?;
-    std::fs::write(script.path(), COMPONENTIZE_JS).context("writing a temporary file")?;
-    succeed(Command::new("node").arg(script.path()).arg(directory).arg(output))
+    let (wit, _kept) = world(directory)?;
+    let mut build = Command::new(program);
+    build.current_dir(directory).arg("app.js").arg("--wit").arg(wit).args(["--world-name", "plugin", "--out"]).arg(output);
+    // What is not built in is not asked for: a plugin has the host functions of its world.
+    build.args(["random", "stdio", "clocks", "http", "fetch-event"].iter().flat_map(|feature| ["--disable", *feature]));
+    succeed(&mut build)
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@
 use anyhow::{Context, bail};
 use portcullis_audit::Decision;
 use portcullis_model::{Clock, SystemClock, Timestamp, format_timestamp, parse_duration, parse_instant};
-use portcullis_plugins::{Digest, PrivateKey, PublicKey, Revocation, RevokedPackage, TrustError, TrustRoot, TrustedKey};
+use portcullis_plugins::{
+    Digest, HubName, KeyRole, PrivateKey, PublicKey, Revocation, RevokedPackage, TrustError, TrustRoot, TrustedKey,
+};
 use serde_json::json;
 
 use super::trust_root;
-use crate::cli::{KeyAddArgs, PluginKeyAction};
+use crate::cli::{KeyAddArgs, KeyRoleArg, PluginKeyAction};
 use crate::house::Foundations;
 use crate::settings::Config;
 use crate::terminal::{paint, say, say_json, table};
@@ -55,6 +57,7 @@ async fn change(config: &Config, method: &'static str, subject: &str, note: &str
 async fn add(config: &Config, args: KeyAddArgs) -> anyhow::Result<()> {
     let public = PublicKey::parse(&args.public_key)?;
     let id = public.id();
+    let _alone = TrustRoot::lock(&trust_root(config))?;
     let mut root = current(config)?;
     if let Some(known) = root.keys.iter().find(|key| key.id == id) {
         match &known.revoked {
@@ -65,23 +68,57 @@ async fn add(config: &Config, args: KeyAddArgs) -> anyhow::Result<()> {
     if args.owner.trim().is_empty() || args.owner.chars().any(char::is_control) {
         bail!("--owner must be one line: whose key it is");
     }
+    let roles = roles(&args)?;
     let now = SystemClock.now();
-    let from = args.not_before.as_deref().map_or(Ok(now), |text| parse_instant(text, now)).context("--not-before")?;
-    let until = from.plus(parse_duration(&args.valid_for).context("--valid-for")?);
+    // Who is trusted now is trusted with what was signed before: packages are signed before their keys are handed over.
+    let ever = Timestamp::from_seconds(0);
+    let from = args.not_before.as_deref().map_or(Ok(ever), |text| parse_instant(text, now)).context("--not-before")?;
+    let until = from.max(now).plus(parse_duration(&args.valid_for).context("--valid-for")?);
     root.keys.push(TrustedKey {
         id: id.clone(),
         public,
         owner: args.owner.clone(),
+        roles: roles.clone(),
         plugins: args.plugins.clone(),
+        hubs: args.hubs.clone(),
         not_before: whole_seconds(from),
         not_after: whole_seconds(until),
         revoked: None,
     });
-    let which = if args.plugins.is_empty() { "all plugins".to_owned() } else { args.plugins.join(", ") };
+    let some = |all: &str, names: &[String]| if names.is_empty() { all.to_owned() } else { names.join(", ") };
+    let which = roles.iter().map(|role| match role {
+        KeyRole::Package => some("all plugins", &args.plugins),
+        KeyRole::Hub => format!("the index of {}", some("all hubs", &args.hubs)),
+    });
+    let which = which.collect::<Vec<_>>().join(" and ");
     let note = format!("key of {} for {which} until {}", args.owner, whole_seconds(until));
     change(config, "plugin.trust", &id, &note, &root).await?;
     say(format!("Key {id} of {} is trusted for {which}; it may sign until {}.", args.owner, whole_seconds(until)));
     Ok(())
+}
+
+/// What the key may sign, each once.
+fn roles(args: &KeyAddArgs) -> anyhow::Result<Vec<KeyRole>> {
+    let mut roles: Vec<KeyRole> = args
+        .roles
+        .iter()
+        .map(|role| match role {
+            KeyRoleArg::Package => KeyRole::Package,
+            KeyRoleArg::Hub => KeyRole::Hub,
+        })
+        .collect();
+    roles.sort_unstable();
+    roles.dedup();
+    if !args.hubs.is_empty() && !roles.contains(&KeyRole::Hub) {
+        bail!("--hub says for which hubs a key signs; add --role hub");
+    }
+    if !args.plugins.is_empty() && !roles.contains(&KeyRole::Package) {
+        bail!("--plugin says which packages a key signs; add --role package");
+    }
+    for hub in &args.hubs {
+        HubName::new(hub).context("--hub")?;
+    }
+    Ok(roles)
 }
 
 fn whole_seconds(at: Timestamp) -> String {
@@ -92,6 +129,7 @@ async fn revoke(config: &Config, what: &str, reason: &str) -> anyhow::Result<()>
     if reason.trim().is_empty() || reason.chars().any(char::is_control) {
         bail!("--reason must be one line: why it is revoked");
     }
+    let _alone = TrustRoot::lock(&trust_root(config))?;
     let mut root = current(config)?;
     let at = whole_seconds(SystemClock.now());
     if let Ok(digest) = Digest::parse(what) {
@@ -125,8 +163,13 @@ fn list(config: &Config, as_json: bool) -> anyhow::Result<()> {
             None if ended => paint::warn("ended"),
             None => paint::good("trusted"),
         };
-        let plugins = if key.plugins.is_empty() { "all".to_owned() } else { key.plugins.join(", ") };
-        [key.id.clone(), key.owner.clone(), plugins, state, key.not_before.clone(), key.not_after.clone()]
+        let all = |names: &[String]| if names.is_empty() { "all".to_owned() } else { names.join(", ") };
+        let signs = key.roles.iter().map(|role| match role {
+            KeyRole::Package => all(&key.plugins),
+            KeyRole::Hub => format!("hubs: {}", all(&key.hubs)),
+        });
+        let signs = signs.collect::<Vec<_>>().join("; ");
+        [key.id.clone(), key.owner.clone(), signs, state, key.not_before.clone(), key.not_after.clone()]
     });
     say(table(["key", "owner", "plugins", "state", "from", "until"], rows));
     for package in &root.revoked_packages {

@@ -4,7 +4,9 @@
 mod author;
 mod build;
 mod fetch;
+pub mod hub;
 mod keys;
+mod push;
 mod sbom;
 mod scaffold;
 mod show;
@@ -12,7 +14,7 @@ mod show;
 use anyhow::{Context, bail};
 use portcullis_audit::Decision;
 use portcullis_model::{Clock, SystemClock};
-use portcullis_plugins::{InstallOptions, Installed, Occasion, PluginStore, StoreError, TrustRoot};
+use portcullis_plugins::{InstallOptions, Installed, Occasion, PackagePlace, PluginStore, StoreError, TrustRoot};
 use serde_json::json;
 
 use crate::cli::{InstallArgs, PluginAction, PluginFormat, VerifyPluginArgs};
@@ -37,10 +39,12 @@ pub async fn run(config: &Config, action: PluginAction) -> anyhow::Result<()> {
         PluginAction::Build { directory, output } => build::run(&directory, output),
         PluginAction::Pack(args) => author::pack(args).await,
         PluginAction::Sign { package, key, json } => author::sign(&package, &key, json),
-        PluginAction::Verify(args) => verify(config, &args),
+        PluginAction::Verify(args) => verify(config, &args).await,
+        PluginAction::Push(args) => push::run(config, &args).await,
+        PluginAction::Hub { action } => hub::run(config, action).await,
         PluginAction::Install(args) => install(config, args).await,
         PluginAction::List(output) => show::list(config, output.json),
-        PluginAction::Info { plugin, json } => show::info(config, &plugin, json),
+        PluginAction::Info(args) => show::info(config, &args).await,
         PluginAction::Enable { name } => {
             change(config, "plugin.enable", &name, |store| store.enable(&name, true)).await?;
             say(format!(
@@ -78,20 +82,21 @@ async fn change(
     done
 }
 
-fn verify(config: &Config, args: &VerifyPluginArgs) -> anyhow::Result<()> {
+async fn verify(config: &Config, args: &VerifyPluginArgs) -> anyhow::Result<()> {
     if args.format == PluginFormat::Omcp {
         return verify_omcp(args);
     }
-    let bytes = portcullis_plugins::read_bounded(&args.package, portcullis_plugins::MOST_PACKED)?;
-    let signature = fetch::signature(&args.package, args.signature.as_deref())?;
+    let place = PackagePlace::parse(&args.package)?;
+    let fetch::Fetched { package, signature, from } =
+        fetch::package(config, &place, args.signature.as_deref(), &args.fetch).await?;
     let root = TrustRoot::load(&args.trust_root.clone().unwrap_or_else(|| trust_root(config)));
     let now = SystemClock.now();
-    let verified = portcullis_plugins::verify(&bytes, signature.as_deref(), root, Occasion::Install, false, now)?;
+    let verified = portcullis_plugins::verify(&package, signature.as_deref(), root, Occasion::Install, false, now)?;
     let manifest = &verified.package.manifest;
     let (key, owner) = verified.by.context("nobody vouches for it")?;
     if args.json {
         say_json(&json!({"verified": true, "plugin": manifest.name, "version": manifest.version,
-            "digest": verified.package.digest, "key": key, "owner": owner}));
+            "digest": verified.package.digest, "key": key, "owner": owner, "from": from}));
     } else {
         say(format!("{} {} {}", manifest.name, manifest.version, verified.package.digest));
         say(paint::good(&format!("Signed by key {key} of {owner}, which the trust root trusts for it.")));
@@ -104,7 +109,7 @@ fn verify_omcp(args: &VerifyPluginArgs) -> anyhow::Result<()> {
         bail!("no trust root: name its PEM file with --trust-root or PLUGIN_TRUST_ROOT");
     };
     let pem = std::fs::read_to_string(path).with_context(|| format!("reading the trust root {}", path.display()))?;
-    let verified = portcullis_plugins::verify_omcp(&args.package, &pem)?;
+    let verified = portcullis_plugins::verify_omcp(std::path::Path::new(&args.package), &pem)?;
     if args.json {
         say_json(&json!({"verified": true, "plugin": verified.name, "version": verified.version, "entry": verified.entry,
             "key": verified.key, "unsigned_files": verified.unsigned_files}));
@@ -121,16 +126,19 @@ fn verify_omcp(args: &VerifyPluginArgs) -> anyhow::Result<()> {
 }
 
 async fn install(config: &Config, args: InstallArgs) -> anyhow::Result<()> {
-    let fetched = fetch::package(&args.source, args.signature.as_deref())?;
+    let place = PackagePlace::parse(&args.source)?;
     let options = InstallOptions { allow_downgrade: args.allow_downgrade, insecure: args.insecure, enable: args.enable };
     let foundations = Foundations::open(config).await?;
-    let outcome = record_and_install(config, &foundations, &args.source, &fetched, options);
+    let outcome = fetch_and_install(config, &foundations, &place, &args, options).await;
     foundations.close().await;
-    let installed = outcome?;
+    let (fetched, installed) = outcome?;
     if args.json {
         say_json(&serde_json::to_value(&installed)?);
     } else {
         say(format!("Installed {} {} {}.", installed.name, installed.version, installed.digest));
+        if !fetched.from.is_empty() {
+            say(paint::faint(&fetched.from));
+        }
         show::wants(config, &fetched.package)?;
     }
     if installed.insecure {
@@ -144,6 +152,26 @@ async fn install(config: &Config, args: InstallArgs) -> anyhow::Result<()> {
         say(format!("It is not in use yet: portcullis plugin enable {}", installed.name));
     }
     Ok(())
+}
+
+/// What is refused on the way here is recorded like what is refused here.
+async fn fetch_and_install(
+    config: &Config,
+    foundations: &Foundations,
+    place: &PackagePlace,
+    args: &InstallArgs,
+    options: InstallOptions,
+) -> anyhow::Result<(fetch::Fetched, Installed)> {
+    match fetch::package(config, place, args.signature.as_deref(), &args.fetch).await {
+        Ok(fetched) => {
+            let installed = record_and_install(config, foundations, &place.to_string(), &fetched, options)?;
+            Ok((fetched, installed))
+        }
+        Err(error) => {
+            foundations.audit_plugin("plugin.install", &place.to_string(), Decision::Deny, &format!("{error:#}"))?;
+            Err(error)
+        }
+    }
 }
 
 fn record_and_install(
@@ -160,7 +188,8 @@ fn record_and_install(
         Ok(installed) => {
             let signed = installed.key.as_ref().map_or("NOT SIGNED".to_owned(), |key| format!("signed by key {key}"));
             let enabled = if installed.enabled { ", enabled" } else { "" };
-            let note = format!("{} {}, {signed}{enabled}", installed.version, installed.digest);
+            let from = if fetched.from.is_empty() { String::new() } else { format!(", {}", fetched.from) };
+            let note = format!("{} {}, {signed}{enabled}{from}", installed.version, installed.digest);
             let method = if installed.insecure { "plugin.install-insecure" } else { "plugin.install" };
             if let Err(error) = foundations.audit_plugin(method, installed.name.as_str(), Decision::Allow, &note) {
                 // What could not be recorded does not stay.
@@ -170,7 +199,8 @@ fn record_and_install(
             Ok(installed)
         }
         Err(error) => {
-            foundations.audit_plugin("plugin.install", source, Decision::Deny, &error.to_string())?;
+            let from = if fetched.from.is_empty() { String::new() } else { format!(" ({})", fetched.from) };
+            foundations.audit_plugin("plugin.install", source, Decision::Deny, &format!("{error}{from}"))?;
             Err(error.into())
         }
     }

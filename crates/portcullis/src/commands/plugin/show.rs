@@ -1,9 +1,10 @@
 //! What a person reads about plugins: what is installed, and what one is and wants.
 
-use portcullis_plugins::{Limits, MOST_PACKED, Manifest, Package, PluginSettings, read_bounded};
+use portcullis_plugins::{Limits, Manifest, Package, PackagePlace, PluginSettings, StoreError};
 use serde_json::{Value, json};
 
-use super::store;
+use super::{fetch, hub, store};
+use crate::cli::InfoArgs;
 use crate::settings::Config;
 use crate::terminal::{paint, say, say_json, table};
 
@@ -15,7 +16,7 @@ pub fn list(config: &Config, as_json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     if plugins.is_empty() {
-        say("No plugin is installed. Install one with: portcullis plugin install FILE");
+        say("No plugin is installed. Install one with: portcullis plugin install FILE_ADDRESS_OR_NAME");
         return Ok(());
     }
     let rows = plugins.iter().map(|plugin| {
@@ -38,14 +39,25 @@ pub fn list(config: &Config, as_json: bool) -> anyhow::Result<()> {
 }
 
 /// Runs `portcullis plugin info`.
-pub fn info(config: &Config, plugin: &str, as_json: bool) -> anyhow::Result<()> {
-    let path = std::path::Path::new(plugin);
-    let (package, installed) = if path.is_file() {
-        (Package::read(&read_bounded(path, MOST_PACKED)?)?, None)
-    } else {
-        let installed = store(config).find(plugin)?;
-        let bytes = store(config).package(&installed)?;
-        (Package::read(&bytes)?, Some(installed))
+pub async fn info(config: &Config, args: &InfoArgs) -> anyhow::Result<()> {
+    let as_json = args.json;
+    let place = PackagePlace::parse(&args.plugin)?;
+    let (package, installed) = match store(config).find(&args.plugin) {
+        Ok(installed) if matches!(place, PackagePlace::Hub(_)) => {
+            let bytes = store(config).package(&installed)?;
+            (Package::read(&bytes)?, Some(installed))
+        }
+        // A plain name that nobody could look up anywhere else.
+        Err(error @ StoreError::Unknown { .. })
+            if matches!(place, PackagePlace::Hub(_)) && hub::hubs(config).list()?.is_empty() =>
+        {
+            return Err(error.into());
+        }
+        Err(error) if !matches!(error, StoreError::Unknown { .. }) => return Err(error.into()),
+        _ => {
+            let fetched = fetch::package(config, &place, None, &args.fetch).await?;
+            (Package::read(&fetched.package)?, None)
+        }
     };
     let manifest = &package.manifest;
     let limits = limits(&config.plugins, manifest);

@@ -126,9 +126,13 @@ fn several_upstreams_of_a_kind_are_one_tool_where_they_agree() {
     for name in ["search", "eu_odd", "us_odd"] {
         sees(&visitor, name, true);
     }
-    let reply = visitor.ask("tools/list", &json!({})).json();
-    let search = reply["result"]["tools"].as_array().unwrap().iter().find(|t| t["name"] == "search").unwrap().clone();
-    assert_eq!(search["inputSchema"]["properties"]["instance"]["enum"], json!(["eu", "us"]), "{search}");
+    // What was accepted may be taken over one after the other.
+    until("both are behind it", || {
+        let reply = visitor.ask("tools/list", &json!({})).json();
+        let search = reply["result"]["tools"].as_array().unwrap().iter().find(|t| t["name"] == "search").unwrap().clone();
+        let instances = &search["inputSchema"]["properties"]["instance"]["enum"];
+        if *instances == json!(["eu", "us"]) { Ok(()) } else { Err(search.to_string()) }
+    });
     let answer = visitor.call("search", &json!({"q": "x", "instance": "us"})).json();
     assert!(text(&answer).contains(r#""arguments": {"q": "x"}"#), "{answer}");
     let record = server.home.audited(|r| r["tool"] == "search" && r["kind"] == "call");
@@ -152,6 +156,10 @@ fn callers_confined_to_services_do_not_reach_what_cannot_be_confined() {
     let refused = confined.call("look", &json!({}));
     assert!(refused.body.contains("cannot be confined"), "{}", refused.body);
     server.home.audited(|r| r["tool"] == "look" && r["code"] == "forbidden");
+    // How far back an upstream looks is its own affair, so a limit on that is one as well.
+    let recent = super::visitor(&server, &["--role", "operator", "--look-back", "1h"]);
+    let refused = recent.call("look", &json!({}));
+    assert!(refused.body.contains("look-back of this credential"), "{}", refused.body);
     let foreign = super::visitor(&server, &["--role", "operator", "--tenant", "other"]);
     assert!(foreign.call("look", &json!({})).body.contains("is not available"));
 }
@@ -179,8 +187,11 @@ fn prompts_and_resources_wait_and_pass_through_as_well() {
     let missing = visitor.ask("prompts/get", &json!({"name": "greet", "arguments": {}}));
     assert!(missing.body.contains("'who' is required"), "{}", missing.body);
     for uri in ["note://one", "note://by-id/7"] {
-        let read = visitor.ask("resources/read", &json!({ "uri": uri })).json();
-        assert!(read["result"]["contents"][0]["text"].as_str().unwrap().contains(&format!("read {uri}")), "{read}");
+        until("it is read", || {
+            let read = visitor.ask("resources/read", &json!({ "uri": uri })).json();
+            let text = read["result"]["contents"][0]["text"].as_str().unwrap_or_default();
+            if text.contains(&format!("read {uri}")) { Ok(()) } else { Err(read.to_string()) }
+        });
     }
     let own = visitor.ask("resources/read", &json!({"uri": "portcullis://services"})).body;
     assert!(!own.contains("read portcullis"), "the address of the house stays with the house: {own}");

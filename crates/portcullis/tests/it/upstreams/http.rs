@@ -156,6 +156,145 @@ fn a_credential_comes_back_in_no_form() {
 }
 
 #[test]
+fn a_credential_does_not_come_back_in_a_refusal_with_a_status_of_its_own() {
+    let secret = "opaque+upstream/credential==2";
+    let backend = Backend::start(move |_, body| {
+        if body.contains("tools/call") {
+            let error = json!({"code": -32000, "message": format!("{secret} is not enough")});
+            return (400, json!({"jsonrpc": "2.0", "id": 1, "error": error}).to_string());
+        }
+        stateless(body, |_| json!({}))
+    });
+    let server = start(entry(&backend.url, &format!("auth: {{bearer: '{secret}'}}"), ""));
+    let visitor = super::visitor(&server, &["--role", "operator"]);
+    sees(&visitor, "look", true);
+    let reply = visitor.call("look", &json!({})).body;
+    assert!(!reply.contains(secret) && reply.contains("[redacted:credential] is not enough"), "{reply}");
+    server.home.audited(|r| r["tool"] == "look" && r["kind"] == "failed");
+}
+
+#[test]
+fn a_credential_comes_back_in_no_error_and_in_nothing_that_is_written_down() {
+    let secret = "opaque+upstream/credential==1";
+    let now = std::sync::Arc::new(std::sync::Mutex::new((200, String::new())));
+    let orders = now.clone();
+    let backend = Backend::start(move |_, body| {
+        if body.contains("\"tools/call\"") { orders.lock().unwrap().clone() } else { stateless(body, |_| Value::Null) }
+    });
+    let server =
+        start(entry(&backend.url, &format!("auth: {{bearer: '{secret}'}}"), "refresh: 1h,").replace("refresh: 1s, ", ""));
+    let visitor = super::visitor(&server, &["--role", "operator"]);
+    sees(&visitor, "look", true);
+    let error =
+        |message: String| json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32_000, "message": message}}).to_string();
+    let page = format!("<h1>bad token {secret}</h1>");
+    // Where the text is cut, half of it would be left.
+    let long = format!("{}{secret}", "x".repeat(190));
+    for (status, body) in [
+        (400, error(format!("bad token {secret}"))),
+        (400, error(format!("{}{secret}", "x".repeat(590)))),
+        (400, page.clone()),
+        (401, page.clone()),
+        (403, long.clone()),
+        (500, page),
+        (502, long),
+    ] {
+        *now.lock().unwrap() = (status, body.clone());
+        let reply = until("it was asked", || {
+            let reply = visitor.call("look", &json!({}));
+            if reply.body.contains("left alone for a moment") { Err(reply.body) } else { Ok(reply) }
+        });
+        assert_eq!(reply.json()["result"]["isError"], true, "{status}: {}", reply.body);
+        assert!(!reply.body.contains("opaque+up"), "{status}: {}", reply.body);
+    }
+    let doctor = server.home.run(&["doctor"]);
+    let written = format!("{}{:?}{doctor:?}", server.log(), server.home.audit());
+    assert!(!written.contains("opaque+up"), "{written}");
+    let record = server.home.audited(|r| r["tool"] == "look" && r["note"].as_str().is_some_and(|n| n.contains("HTTP 401")));
+    assert!(record["note"].as_str().unwrap().contains("bad token [redacted:credential]"), "{record}");
+}
+
+#[test]
+fn what_an_upstream_was_told_by_one_it_tells_no_other() {
+    let backend = Backend::start(|_, body| {
+        stateless(body, |request| {
+            said(&format!("{}: secret-of-somebody-else, token-of-a-client", request["params"]["arguments"]["q"]))
+        })
+    });
+    let own = "auth: {bearer: for-looking-only}, client_headers: [X-Grafana-Token], auth_of: {'key:somebody': {bearer: secret-of-somebody-else}}";
+    let server = start(entry(&backend.url, own, ""));
+    let visitors: Vec<Visitor> = (0..2).map(|_| super::visitor(&server, &["--role", "operator"])).collect();
+    sees(&visitors[0], "look", true);
+    let (mut headers, body) = crate::visitor::modern_request("tools/call", &json!({"name": "look", "arguments": {}}), &json!({}));
+    headers.push(("X-Grafana-Token".into(), "token-of-a-client".into()));
+    assert_eq!(visitors[0].send(headers, body.as_bytes()).json()["result"]["isError"], false);
+    let other = text(&visitors[1].call("look", &json!({"q": "x"})).json());
+    assert_eq!(other, "\"x\": [redacted:credential], [redacted:credential]");
+}
+
+#[test]
+fn a_completion_presents_what_its_client_sent() {
+    let backend = Backend::start(|_, body| {
+        let Ok(request) = serde_json::from_str::<Value>(body) else { return (405, String::new()) };
+        let result = match request["method"].as_str().unwrap_or_default() {
+            "server/discover" => json!({"supportedVersions": ["2026-07-28"], "capabilities": {"prompts": {}, "completions": {}}}),
+            "prompts/list" => json!({"prompts": [{"name": "greet", "description": "Greets.", "arguments": [{"name": "who"}]}]}),
+            "completion/complete" => json!({"completion": {"values": ["Ada", "Ann"]}}),
+            _ => return (404, String::new()),
+        };
+        let mut result = result;
+        result["resultType"] = json!("complete");
+        (200, json!({"jsonrpc": "2.0", "id": request["id"], "result": result}).to_string())
+    });
+    let http = "auth: {bearer: for-looking-only}, client_headers: [X-Grafana-Token], own_credential_only: true";
+    let server = Server::start_in(home(&[entry(&backend.url, http, "")], ""));
+    stands(&server.home, "greet", "new");
+    accept_all(&server.home, "up");
+    let visitor = super::visitor(&server, &["--role", "operator"]);
+    until("the prompt is listed", || {
+        let body = visitor.ask("prompts/list", &json!({})).body;
+        if body.contains("Greets") { Ok(()) } else { Err(body) }
+    });
+    let wanted = json!({"ref": {"type": "ref/prompt", "name": "greet"}, "argument": {"name": "who", "value": "A"}});
+    let refused = visitor.ask("completion/complete", &wanted);
+    assert!(refused.body.contains("wants a credential of your own"), "{}", refused.body);
+    let (mut headers, body) = crate::visitor::modern_request("completion/complete", &wanted, &json!({}));
+    headers.push(("X-Grafana-Token".into(), "token-of-the-client".into()));
+    let reply = visitor.send(headers, body.as_bytes());
+    assert_eq!(reply.json()["result"]["completion"]["values"], json!(["Ada", "Ann"]), "{}", reply.body);
+    let asked: Vec<String> = backend.seen().into_iter().filter(|r| r.contains("\"completion/complete\"")).collect();
+    assert_eq!(asked.len(), 1);
+    assert_eq!(header(&asked[0], "x-grafana-token").as_deref(), Some("token-of-the-client"));
+}
+
+#[test]
+fn a_page_a_stateless_upstream_wants_opened_is_judged_like_every_other() {
+    let backend = Backend::start(|_, body| {
+        stateless(body, |request| {
+            let url = request["params"]["arguments"]["q"].clone();
+            let params = json!({"mode": "url", "message": "Sign in", "url": url, "elicitationId": "e"});
+            json!({"resultType": "input_required", "requestState": "s", "inputRequests": {"in": {"method": "elicitation/create", "params": params}}})
+        })
+    });
+    let server = start(entry(&backend.url, "", "questions: {links: ['https://login.example']}"));
+    let visitor = super::visitor(&server, &["--role", "operator"]);
+    sees(&visitor, "look", true);
+    let ask =
+        |url: &str, able: Value| visitor.ask_able("tools/call", &json!({"name": "look", "arguments": {"q": url}}), &able).json();
+    for bad in ["https://evil.example/", "javascript:alert(1)", "http://login.example/"] {
+        let refused = ask(bad, json!({"elicitation": {"form": {}, "url": {}}}));
+        assert_eq!(refused["result"]["isError"], true, "{bad}: {refused}");
+        assert!(!refused.to_string().contains("inputRequests"), "{bad}: {refused}");
+    }
+    server.home.audited(|r| r["method"] == "upstream.question" && r["decision"] == "deny" && r["tool"] == "up/tool/look");
+    // A client that shows forms alone gets no page either.
+    let unable = ask("https://login.example/", json!({"elicitation": {"form": {}}}));
+    assert_eq!(unable["result"]["isError"], true, "{unable}");
+    let asked = ask("https://login.example/", json!({"elicitation": {"url": {}}}));
+    assert_eq!(asked["result"]["inputRequests"]["in"]["params"]["url"], "https://login.example/", "{asked}");
+}
+
+#[test]
 fn questions_of_a_stateless_upstream_pass_with_its_state_sealed() {
     let backend = Backend::start(|_, body| {
         stateless(body, |request| {
@@ -188,30 +327,36 @@ fn questions_of_a_stateless_upstream_pass_with_its_state_sealed() {
 
 /// A web server that answers `tools/call` with whatever `misbehave` writes.
 fn misbehaving(misbehave: impl Fn(&mut std::net::TcpStream) + Send + Sync + Clone + 'static) -> String {
+    served(move |_, body, stream| {
+        if body.contains("\"tools/call\"") {
+            return misbehave(stream);
+        }
+        let (status, answer) = stateless(body, |_| Value::Null);
+        let head = format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", answer.len());
+        let _ = stream.write_all(format!("{head}Connection: close\r\n\r\n{answer}").as_bytes());
+    })
+}
+
+/// A web server that gets head and body of each request and writes whatever it wants.
+pub(super) fn served(serve: impl Fn(&str, &str, &mut std::net::TcpStream) + Send + Sync + Clone + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let (Ok(mut stream), misbehave) = (stream, misbehave.clone()) else { return };
+            let (Ok(mut stream), serve) = (stream, serve.clone()) else { return };
             std::thread::spawn(move || {
                 let (mut request, mut chunk) = (Vec::new(), [0; 8192]);
-                let body = loop {
+                let (head, body) = loop {
                     let Ok(read @ 1..) = stream.read(&mut chunk) else { return };
                     request.extend_from_slice(&chunk[..read]);
                     let text = String::from_utf8_lossy(&request).into_owned();
                     let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
                     let length = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
                     if body.len() >= length.unwrap_or(0) {
-                        break body.to_owned();
+                        break (head.to_owned(), body.to_owned());
                     }
                 };
-                if body.contains("\"tools/call\"") {
-                    return misbehave(&mut stream);
-                }
-                let (status, answer) = stateless(&body, |_| Value::Null);
-                let head =
-                    format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", answer.len());
-                let _ = stream.write_all(format!("{head}Connection: close\r\n\r\n{answer}").as_bytes());
+                serve(&head, &body, &mut stream);
             });
         }
     });
@@ -222,8 +367,8 @@ const EVENTS: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConn
 
 #[test]
 fn endless_answers_over_http_end_within_their_limits() {
-    let limits = "limits: {message: 1MiB, idle: 2s, time: 6s, notices: 200}";
     type Misbehaviour = fn(&mut std::net::TcpStream);
+    let limits = "limits: {message: 1MiB, idle: 2s, time: 6s, notices: 200}";
     let cases: [(&str, Misbehaviour, &str); 5] = [
         (
             "a gigabyte in one body",
@@ -333,7 +478,7 @@ fn dropping_a_call_closes_its_connection() {
     let (mut headers, body) = crate::visitor::modern_request("tools/call", &json!({"name": "look", "arguments": {}}), &json!({}));
     headers.push(("Authorization".into(), format!("Bearer {}", visitor.key)));
     let mut stream = std::net::TcpStream::connect(server.mcp).unwrap();
-    let head: String = headers.iter().map(|(k, v)| format!("{k}: {v}\r\n")).collect();
+    let head = headers.iter().map(|(k, v)| format!("{k}: {v}\r\n")).collect::<Vec<_>>().concat();
     write!(stream, "POST /mcp HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{head}\r\n{body}", server.mcp, body.len()).unwrap();
     std::thread::sleep(Duration::from_millis(500));
     drop(stream);

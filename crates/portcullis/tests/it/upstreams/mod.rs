@@ -3,7 +3,11 @@
 mod calls;
 mod hostile;
 mod http;
+mod lines;
+mod names;
+mod questions;
 mod real;
+mod watching;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -50,7 +54,7 @@ impl Puppet {
         puppet
     }
 
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.directory.path().join("orders.json")
     }
 

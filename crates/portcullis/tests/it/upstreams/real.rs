@@ -23,7 +23,7 @@ fn brought(path: &str) -> Option<String> {
     if file.is_file() {
         return Some(file.to_str().unwrap().to_owned());
     }
-    println!("skipped: {path} is not there; run .ci/install");
+    crate::server::skipped(&format!("{path} is not there; run .ci/install"));
     None
 }
 
@@ -41,6 +41,8 @@ struct Direct {
     output: BufReader<ChildStdout>,
     next: u64,
     heard: Vec<Value>,
+    /// Questions it was asked.
+    asked: Vec<Value>,
 }
 
 impl Direct {
@@ -55,10 +57,11 @@ impl Direct {
             .spawn()
             .unwrap();
         let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut this = Self { child, input, output, next: 1, heard: Vec::new() };
-        let client = json!({"protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}},
-            "clientInfo": {"name": "direct", "version": "1"}});
-        this.ask("initialize", client);
+        let mut this = Self { child, input, output, next: 1, heard: Vec::new(), asked: Vec::new() };
+        let able = json!({"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}});
+        let client =
+            json!({"protocolVersion": "2025-11-25", "capabilities": able, "clientInfo": {"name": "direct", "version": "1"}});
+        this.ask("initialize", &client);
         this.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
         this
     }
@@ -67,7 +70,7 @@ impl Direct {
         writeln!(self.input, "{message}").unwrap();
     }
 
-    fn ask(&mut self, method: &str, params: Value) -> Value {
+    fn ask(&mut self, method: &str, params: &Value) -> Value {
         let id = self.next;
         self.next += 1;
         self.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
@@ -77,9 +80,10 @@ impl Direct {
             let Ok(message) = serde_json::from_str::<Value>(&line) else { continue };
             match (message["method"].as_str(), &message["id"]) {
                 (None, given) if *given == json!(id) => return message,
-                (Some("elicitation/create"), given) => {
-                    let answer = json!({"jsonrpc": "2.0", "id": given, "result": {"action": "decline"}});
+                (Some(method @ ("elicitation/create" | "sampling/createMessage" | "roots/list")), given) => {
+                    let answer = json!({"jsonrpc": "2.0", "id": given, "result": answer_to(method)});
                     self.send(&answer);
+                    self.asked.push(message);
                 }
                 (Some(_), given) if !given.is_null() => {
                     let refusal = json!({"jsonrpc": "2.0", "id": given, "error": {"code": -32601, "message": "no"}});
@@ -88,6 +92,17 @@ impl Direct {
                 _ => self.heard.push(message),
             }
         }
+    }
+}
+
+/// What a client answers on both ways.
+fn answer_to(method: &str) -> Value {
+    match method {
+        "sampling/createMessage" => {
+            json!({"role": "assistant", "content": {"type": "text", "text": "Four."}, "model": "m", "stopReason": "endTurn"})
+        }
+        "roots/list" => json!({"roots": [{"uri": "file:///srv/project", "name": "project"}]}),
+        _ => json!({"action": "decline"}),
     }
 }
 
@@ -160,23 +175,21 @@ fn gate(entry: &str, waits_for: &str) -> (Server, Visitor) {
 fn everything_passes_through_unchanged() {
     let Some(script) = brought(EVERYTHING) else { return };
     let node = node();
-    let entry = format!("- {{name: everything, stdio: {{command: {node}, args: [{script}, stdio], per_principal: true}}}}\n");
-    let (server, visitor) = gate(&entry, "get-tiny-image");
+    let (server, visitor) = gate(&asking(&node, &script), "get-tiny-image");
     let mut direct = Direct::start(&node, &[&script, "stdio"], &[]);
     // Lists.
-    let mut beside = by("name", &direct.ask("tools/list", json!({}))["result"]["tools"]);
-    // The tool that compresses what it fetches, and one that only runs as a task, are named here and compared nowhere else.
-    beside.remove("simulate-research-query");
+    let beside = by("name", &direct.ask("tools/list", &json!({}))["result"]["tools"]);
+    assert!(beside.contains_key("trigger-sampling-request") && beside.contains_key("simulate-research-query"), "{beside:?}");
     let behind = by("name", &visitor.ask("tools/list", &json!({})).json()["result"]["tools"]);
     for (name, definition) in &beside {
         assert_eq!(behind.get(name), Some(definition), "{name}");
     }
-    let prompts = by("name", &direct.ask("prompts/list", json!({}))["result"]["prompts"]);
+    let prompts = by("name", &direct.ask("prompts/list", &json!({}))["result"]["prompts"]);
     let behind = by("name", &visitor.ask("prompts/list", &json!({})).json()["result"]["prompts"]);
     for (name, definition) in &prompts {
         assert_eq!(behind.get(name), Some(definition), "{name}");
     }
-    let resources = by("uri", &direct.ask("resources/list", json!({}))["result"]["resources"]);
+    let resources = by("uri", &direct.ask("resources/list", &json!({}))["result"]["resources"]);
     let behind = by("uri", &visitor.ask("resources/list", &json!({})).json()["result"]["resources"]);
     for (uri, definition) in &resources {
         assert_eq!(behind.get(uri), Some(definition), "{uri}");
@@ -193,7 +206,7 @@ fn everything_passes_through_unchanged() {
         ("get-env", json!({})),
     ] {
         let call = json!({"name": name, "arguments": arguments});
-        let beside = timeless(&plain(&direct.ask("tools/call", call.clone())["result"]));
+        let beside = timeless(&plain(&direct.ask("tools/call", &call)["result"]));
         let behind = timeless(&plain(&visitor.ask("tools/call", &call).json()["result"]));
         assert_eq!(behind, beside, "{name}");
     }
@@ -204,18 +217,18 @@ fn everything_passes_through_unchanged() {
         ("resource-prompt", json!({"resourceType": "Text", "resourceId": "1"})),
     ] {
         let get = json!({"name": name, "arguments": arguments});
-        let beside = timeless(&plain(&direct.ask("prompts/get", get.clone())["result"]));
+        let beside = timeless(&plain(&direct.ask("prompts/get", &get)["result"]));
         let behind = timeless(&plain(&visitor.ask("prompts/get", &get).json()["result"]));
         assert_eq!(behind, beside, "{name}");
     }
     for uri in ["demo://resource/dynamic/text/1", "demo://resource/dynamic/blob/2"] {
-        let beside = timeless(&plain(&direct.ask("resources/read", json!({ "uri": uri }))["result"]));
+        let beside = timeless(&plain(&direct.ask("resources/read", &json!({ "uri": uri }))["result"]));
         let behind = timeless(&plain(&visitor.ask("resources/read", &json!({ "uri": uri })).json()["result"]));
         assert_eq!(behind, beside, "{uri}");
     }
     let complete =
         json!({"ref": {"type": "ref/prompt", "name": "completable-prompt"}, "argument": {"name": "department", "value": "S"}});
-    let beside = direct.ask("completion/complete", complete.clone())["result"]["completion"]["values"].clone();
+    let beside = direct.ask("completion/complete", &complete)["result"]["completion"]["values"].clone();
     let behind = visitor.ask("completion/complete", &complete).json()["result"]["completion"]["values"].clone();
     assert_eq!(behind, beside);
     assert!(beside.as_array().is_some_and(|values| !values.is_empty()), "{beside}");
@@ -233,9 +246,96 @@ fn everything_passes_through_unchanged() {
         let again = json!({"name": "trigger-elicitation-request", "arguments": {},
             "requestState": asked["result"]["requestState"], "inputResponses": responses});
         let behind = plain(&visitor.ask_able("tools/call", &again, &able).json()["result"]);
-        assert_eq!(behind, plain(&direct.ask("tools/call", call)["result"]));
+        assert_eq!(behind, plain(&direct.ask("tools/call", &call)["result"]));
     }
     server.home.audited(|r| r["tool"] == "echo" && r["kind"] == "call" && r["sources"] == json!(["everything"]));
+}
+
+/// The everything server with all it may ask, a process for each caller.
+fn asking(node: &str, script: &str) -> String {
+    format!(
+        "- {{name: everything, stdio: {{command: {node}, args: [{script}, stdio], per_principal: true}}, \
+         questions: {{sampling: allow, links: ['https://modelcontextprotocol.io', 'https://example.com'], \
+         roots: [{{uri: 'file:///srv/project', name: project}}]}}}}\n"
+    )
+}
+
+#[test]
+fn questions_and_tasks_of_everything_pass_through_as_beside() {
+    let Some(script) = brought(EVERYTHING) else { return };
+    let node = node();
+    let (server, visitor) = gate(&asking(&node, &script), "trigger-sampling-request");
+    let mut direct = Direct::start(&node, &[&script, "stdio"], &[]);
+    let able = json!({"elicitation": {"form": {}, "url": {}}, "sampling": {}});
+    // The caller's model, and a page.
+    for (name, arguments) in [
+        ("trigger-sampling-request", json!({"prompt": "two and two?", "maxTokens": 50})),
+        ("trigger-url-elicitation", json!({"url": "https://example.com/x", "message": "Please", "elicitationId": "e"})),
+        // A page that has to be opened before the call.
+        ("trigger-url-elicitation", json!({"url": "https://example.com/y", "errorPath": true})),
+    ] {
+        let call = json!({"name": name, "arguments": arguments});
+        let beside = direct.ask("tools/call", &call);
+        let mut asked = visitor.ask_able("tools/call", &call, &able).json();
+        let (key, question) =
+            asked["result"]["inputRequests"].as_object().and_then(|all| all.iter().next()).unwrap_or_else(|| panic!("{asked}"));
+        if beside["error"]["code"] == -32042 {
+            assert_eq!(question["params"]["url"], "https://modelcontextprotocol.io/", "{asked}");
+            let declined = json!({(key.clone()): {"action": "decline"}});
+            asked = again(&visitor, &call, &asked, &declined, &able);
+            assert!(asked.to_string().contains("did not agree"), "{asked}");
+            continue;
+        }
+        let direct_question = direct.asked.last().unwrap();
+        assert_eq!(question["method"], direct_question["method"]);
+        for member in ["messages", "systemPrompt", "maxTokens", "url", "elicitationId"] {
+            assert_eq!(question["params"].get(member), direct_question["params"].get(member), "{name}: {member}");
+        }
+        let responses = json!({(key.clone()): answer_to(question["method"].as_str().unwrap())});
+        let behind = again(&visitor, &call, &asked, &responses, &able);
+        assert_eq!(plain(&behind["result"]), plain(&beside["result"]), "{name}");
+    }
+    // Roots are the operator's.
+    let call = json!({"name": "get-roots-list", "arguments": {}});
+    let beside = plain(&direct.ask("tools/call", &call)["result"]);
+    assert!(beside.to_string().contains("file:///srv/project"), "{beside}");
+    assert_eq!(plain(&visitor.ask_able("tools/call", &call, &able).json()["result"]), beside);
+    // A tool that only runs as a task.
+    let arguments = json!({"topic": "bridges", "ambiguous": false});
+    let created =
+        direct.ask("tools/call", &json!({"name": "simulate-research-query", "arguments": arguments, "task": {"ttl": 60_000}}));
+    let task = created["result"]["task"]["taskId"].clone();
+    let behind = visitor.ask("tools/call", &json!({"name": "simulate-research-query", "arguments": arguments})).json();
+    let beside = direct.ask("tasks/result", &json!({ "taskId": task }));
+    let report = |reply: &Value| text(&json!({"result": reply["result"]}));
+    assert_eq!(report(&behind), report(&beside));
+    server.home.audited(|r| r["method"] == "upstream.question" && r["tool"] == "everything/tool/trigger-sampling-request");
+}
+
+/// Goes on with a call that asked something.
+fn again(visitor: &Visitor, call: &Value, asked: &Value, responses: &Value, able: &Value) -> Value {
+    let mut again = call.clone();
+    again["requestState"] = asked["result"]["requestState"].clone();
+    again["inputResponses"] = responses.clone();
+    visitor.ask_able("tools/call", &again, able).json()
+}
+
+#[test]
+fn resources_of_everything_announce_their_changes() {
+    let Some(script) = brought(EVERYTHING) else { return };
+    let node = node();
+    let entry = format!("- {{name: everything, stdio: {{command: {node}, args: [{script}, stdio]}}}}\n");
+    let (server, visitor) = gate(&entry, "toggle-subscriber-updates");
+    let uri = "demo://resource/dynamic/text/1";
+    let said = super::watching::watch(&server, &visitor, uri);
+    super::watching::wait_for(&said, "notifications/subscriptions/acknowledged");
+    until("it is watched", || {
+        let watched = server.home.audit().iter().any(|r| r["method"] == "resources/subscribe" && r["decision"] == "allow");
+        if watched { Ok(()) } else { Err(server.log()) }
+    });
+    visitor.call("toggle-subscriber-updates", &json!({}));
+    let told = super::watching::wait_for(&said, "notifications/resources/updated");
+    assert_eq!(told["params"]["uri"], uri);
 }
 
 fn behind_has(visitor: &Visitor, name: &str) -> bool {
@@ -290,7 +390,7 @@ fn everything_over_http_in_sessions_and_over_the_old_events() {
     let preload = format!("{}/tests/it/upstreams/loopback.cjs", env!("CARGO_MANIFEST_DIR"));
     for (mode, way, path) in [("streamableHttp", "http", "mcp"), ("sse", "sse", "sse")] {
         let port = free_port().port();
-        let _server = listen(&node(), &["--require", &preload, &script, mode], port);
+        let listening = listen(&node(), &["--require", &preload, &script, mode], port);
         let entry = format!(
             "- {{name: everything, {way}: {{url: 'http://127.0.0.1:{port}/{path}', allow_addresses: [loopback]}}, refresh: 2s}}\n"
         );
@@ -303,7 +403,7 @@ fn everything_over_http_in_sessions_and_over_the_old_events() {
         let read = visitor.ask("resources/read", &json!({"uri": "demo://resource/dynamic/text/1"})).json();
         assert!(read["result"]["contents"][0]["text"].is_string(), "{read}");
         // The upstream restarts: what it kept of the session is gone, and nobody notices.
-        drop(_server);
+        drop(listening);
         let _again = listen(&node(), &["--require", &preload, &script, mode], port);
         until("it answers again", || {
             let reply = visitor.call("echo", &json!({"message": "again"})).json();
@@ -350,7 +450,7 @@ fn published_servers_for_grafana_and_kubernetes_are_classed_and_held_like_any_ot
     let packaged = std::fs::read_dir(repository().join(".venv/lib")).into_iter().flatten().filter_map(Result::ok);
     let grafana = packaged.map(|lib| lib.path().join("site-packages/mcp_grafana/bin/mcp-grafana")).find(|path| path.is_file());
     let Some(grafana) = grafana else {
-        println!("skipped: mcp-grafana is not there; run .ci/install");
+        crate::server::skipped("mcp-grafana is not there; run .ci/install");
         return;
     };
     let directory = tempfile::tempdir().unwrap();

@@ -1,0 +1,258 @@
+//! Packages in an OCI registry, over the real binary and the packaged `docker-registry`: pushed, installed by tag and by
+//! digest, and refused when the registry's disk, its answers or the credentials are not right.
+
+use std::sync::{Arc, Mutex};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use rcgen::ExtendedKeyUsagePurpose;
+use serde_json::{Value, json};
+
+use crate::parcels::{Author, Page, Registry, Web, installed, json_of, recorded_refusal, refusal, text};
+use crate::server::{Home, intact};
+use crate::wire::{authority, private};
+
+/// `hunter2-registry`, as bcrypt.
+const HTPASSWD: &str = "robot:$2y$05$abcdefghijklmnopqrstuulZu.ILEXqeNBq7QTUS3kx8ZZIO3trhO\n";
+const LOOPBACK: [&str; 2] = ["--allow-address", "loopback"];
+
+fn with<'a>(command: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [&["plugin"], command, &LOOPBACK, more].concat()
+}
+
+/// An operator who trusts the author of a package.
+fn people(extra: &str) -> (Home, Author, String, String) {
+    let home = Home::new(extra);
+    let author = Author::new(&home, "stranger");
+    author.trusted(&home, &[]);
+    let (package, digest) = author.release(&home, "sample", "1.0.0");
+    (home, author, text(&package), digest)
+}
+
+#[test]
+fn a_package_is_pushed_and_installed_by_tag_and_by_digest() {
+    let Some(registry) = Registry::start(false, "", &[]) else { return };
+    let (home, author, package, digest) = people("");
+    let plain = ["--plain-http"];
+    let tag = registry.reference("acme/sample:1.0.0");
+    recorded_refusal(&home, &with(&["push", &package, &tag], &[]), "plugin.push", "cannot be fetched");
+    let pushed = json_of(&home, &with(&["push", &package, &tag, "--json"], &plain));
+    let pinned = pushed["pinned"].as_str().unwrap().to_owned();
+    assert_eq!(pushed["digest"], digest.as_str());
+    home.audited(|r| r["method"] == "plugin.push" && r["decision"] == "allow" && r["note"].to_string().contains(&digest));
+    // Once more changes nothing; another package under the same tag has to be meant.
+    home.run_ok(&with(&["push", &package, &tag], &plain));
+    let (other, other_digest) = author.release(&home, "sample", "1.1.0");
+    let other = text(&other);
+    recorded_refusal(&home, &with(&["push", &other, &tag], &plain), "plugin.push", "is there already");
+
+    let verified = json_of(&home, &with(&["verify", &tag, "--json"], &plain));
+    assert_eq!(verified["digest"], digest.as_str());
+    assert!(home.run_ok(&with(&["info", &tag], &plain)).contains("sample_do"));
+    let got = json_of(&home, &with(&["install", &tag, "--json"], &plain));
+    assert_eq!(got["digest"], digest.as_str());
+    let record = home.audited(|r| r["method"] == "plugin.install" && r["decision"] == "allow");
+    assert!(record["note"].to_string().contains(&pinned), "the tag is resolved, and the record says to what: {record}");
+
+    // A tag that moved is another package; the digest is not.
+    home.run_ok(&with(&["push", &other, &tag, "--replace"], &plain));
+    assert_eq!(json_of(&home, &with(&["info", &tag, "--json"], &plain))["digest"], other_digest.as_str());
+    home.run_ok(&["plugin", "remove", "sample"]);
+    assert_eq!(json_of(&home, &with(&["install", &pinned, "--json"], &plain))["digest"], digest.as_str());
+    recorded_refusal(
+        &home,
+        &with(&["install", &tag, "--digest", &digest], &plain),
+        "plugin.install",
+        "is not the package of --digest",
+    );
+    for wrong in ["acme/none:1.0.0", "acme/sample:9.9.9"] {
+        let reference = registry.reference(wrong);
+        recorded_refusal(&home, &with(&["install", &reference], &plain), "plugin.install", "answers 404");
+    }
+    let said = refusal(&home, &with(&["install", &registry.reference("acme/sample")], &plain));
+    assert!(said.contains("neither a tag nor a digest"), "{said}");
+    assert!(intact(&home));
+}
+
+#[test]
+fn what_was_changed_in_the_registry_is_refused() {
+    let Some(registry) = Registry::start(false, "", &[]) else { return };
+    let (home, _, package, digest) = people("");
+    let tag = registry.reference("acme/sample:1.0.0");
+    let plain = ["--plain-http"];
+    let pushed = json_of(&home, &with(&["push", &package, &tag, "--json"], &plain));
+    let manifest = registry.blob(pushed["manifest"].as_str().unwrap());
+    let blob = registry.blob(&digest);
+    let good = std::fs::read(&blob).unwrap();
+    let install = with(&["install", &tag], &plain);
+    let mut altered = good.clone();
+    altered[100] ^= 1;
+    std::fs::write(&blob, &altered).unwrap();
+    recorded_refusal(&home, &install, "plugin.install", "is not what was named");
+    std::fs::write(&blob, &good[..good.len() - 1]).unwrap();
+    recorded_refusal(&home, &install, "plugin.install", "is not what was named: it has");
+    std::fs::write(&blob, [good.as_slice(), b"more"].concat()).unwrap();
+    recorded_refusal(&home, &install, "plugin.install", "has more than");
+    std::fs::write(&blob, &good).unwrap();
+    // The manifest, by tag and by digest.
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace("Answers sample", "Answers simple")).unwrap();
+    recorded_refusal(&home, &install, "plugin.install", "is not what was named");
+    let pinned = pushed["pinned"].as_str().unwrap();
+    recorded_refusal(&home, &with(&["install", pinned], &plain), "plugin.install", "is not what was named");
+    std::fs::write(&manifest, text).unwrap();
+    assert!(installed(&home).is_empty());
+    // Everything fits, and nobody trusts who signed it.
+    let stranger = Home::new("");
+    stranger.key(&["--role", "reader"]);
+    recorded_refusal(&stranger, &install, "plugin.install", "there is no trust root");
+    home.run_ok(&install);
+    assert_eq!(installed(&home), ["sample 1.0.0"]);
+}
+
+#[test]
+fn a_registry_behind_a_password_is_read_with_it_and_not_without() {
+    let auth = "auth: {htpasswd: {realm: it, path: 'HERE/htpasswd'}}";
+    let Some(registry) = Registry::start(true, auth, &[("htpasswd", HTPASSWD)]) else { return };
+    let (home, _, package, digest) = people("");
+    let password = home.directory.path().join("password");
+    private(&password, "hunter2-registry\n");
+    let password = format!("file:{}", text(&password));
+    let (ca, tag) = (registry.ca(), registry.reference("acme/sample:1.0.0"));
+    let reach = ["--ca-file", ca.as_str()];
+    let known = ["--ca-file", &ca, "--username", "robot", "--password", &password];
+    recorded_refusal(&home, &with(&["push", &package, &tag], &reach), "plugin.push", "does not let us in");
+    home.run_ok(&with(&["push", &package, &tag], &known));
+    recorded_refusal(&home, &with(&["install", &tag], &reach), "plugin.install", "does not let us in");
+    let other = ["--ca-file", &ca, "--username", "eve", "--password", &password];
+    recorded_refusal(&home, &with(&["install", &tag], &other), "plugin.install", "does not let us in");
+    assert!(installed(&home).is_empty());
+    let got = json_of(&home, &with(&["install", &tag, "--json"], &known));
+    assert_eq!(got["digest"], digest.as_str());
+    // The same from the settings, where it stays.
+    let config = std::fs::read_to_string(&home.config).unwrap();
+    let source = format!(
+        "plugins:\n  sources:\n    - origin: 'https://{}'\n      allow_addresses: [loopback]\n      ca_file: '{ca}'\n      auth: {{basic: {{user: robot, password: '{password}'}}}}\n",
+        registry.authority
+    );
+    std::fs::write(&home.config, format!("{config}{source}")).unwrap();
+    home.run_ok(&["plugin", "remove", "sample"]);
+    home.run_ok(&["plugin", "install", &tag]);
+    let audit = home.run_ok(&["audit", "tail", "-n", "1000", "--json"]);
+    assert!(!audit.contains("hunter2"), "{audit}");
+}
+
+#[test]
+fn tokens_are_asked_of_the_realm_the_registry_names_for_one_repository() {
+    let own = authority("realm");
+    let signer = authority("signer");
+    let paper = signer.issue("signer", ExtendedKeyUsagePurpose::ServerAuth);
+    let certificate: String = paper.certificate.lines().filter(|line| !line.starts_with("-----")).collect();
+    let key = EncodingKey::from_ec_pem(paper.key.as_bytes()).unwrap();
+    // A token server as the distribution project describes it: it gives what is asked to whoever has the password.
+    let realm = Web::answering(Some(&own), move |head| {
+        let query = head.split(' ').nth(1)?.split_once('?')?.1;
+        let scope = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("scope="))?
+            .replace("%3A", ":")
+            .replace("%2F", "/")
+            .replace("%2C", ",");
+        let known = head.to_lowercase().contains("authorization: basic cm9ib3q6ahvudgvymi1yzwfsbq==");
+        let mut parts = scope.splitn(3, ':');
+        let (kind, name, actions) = (parts.next()?, parts.next()?, parts.next()?);
+        let actions: Vec<&str> = if known { actions.split(',').collect() } else { Vec::new() };
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let claims = json!({"iss": "issuer", "sub": "robot", "aud": "service", "exp": now + 300, "nbf": now - 10, "iat": now - 10,
+            "jti": "1", "access": [{"type": kind, "name": name, "actions": actions}]});
+        let header = Header { x5c: Some(vec![certificate.clone()]), ..Header::new(Algorithm::ES256) };
+        Some(Page::new(json!({"token": encode(&header, &claims, &key).unwrap()}).to_string()))
+    });
+    let auth = format!(
+        "auth: {{token: {{realm: '{}/token', service: service, issuer: issuer, rootcertbundle: 'HERE/signer.pem'}}}}",
+        realm.url
+    );
+    let Some(registry) = Registry::start(true, &auth, &[("signer.pem", &signer.pem)]) else { return };
+    let (home, _, package, digest) = people("");
+    let place = home.directory.path();
+    private(&place.join("password"), "hunter2-realm");
+    private(&place.join("realm-ca.pem"), &own.pem);
+    let (here, ca, tag) = (place.display().to_string(), registry.ca(), registry.reference("acme/sample:1.0.0"));
+    let source = |origin: &str, ca: &str, more: &str| {
+        format!("    - {{origin: '{origin}', allow_addresses: [loopback], ca_file: '{ca}'{more}}}\n")
+    };
+    let config = std::fs::read_to_string(&home.config).unwrap();
+    let written = |credential: &str, realm_open: bool| {
+        let registry = source(&format!("https://{}", registry.authority), &ca, credential);
+        let realm = if realm_open { source(&realm.url, &format!("{here}/realm-ca.pem"), "") } else { String::new() };
+        std::fs::write(&home.config, format!("{config}plugins:\n  sources:\n{registry}{realm}")).unwrap();
+    };
+    let credential = format!(", auth: {{basic: {{user: robot, password: 'file:{here}/password'}}}}");
+    // A realm at an address nobody opened gets nothing.
+    written(&credential, false);
+    recorded_refusal(&home, &["plugin", "push", &package, &tag], "plugin.push", "loopback address");
+    assert!(realm.seen().is_empty());
+    written("", true);
+    recorded_refusal(&home, &["plugin", "push", &package, &tag], "plugin.push", "does not let us in");
+    written(&credential, true);
+    home.run_ok(&["plugin", "push", &package, &tag]);
+    let pushing = realm.seen();
+    assert!(
+        pushing.iter().all(|head| head.contains("scope=repository%3Aacme%2Fsample%3Apull%2Cpush&service=service")),
+        "{pushing:?}"
+    );
+    let got = json_of(&home, &["plugin", "install", &tag, "--json"]);
+    assert_eq!(got["digest"], digest.as_str());
+    let last = realm.seen().pop().unwrap();
+    assert!(last.contains("scope=repository%3Aacme%2Fsample%3Apull&"), "no more is asked for than is needed: {last}");
+    let audit = home.run_ok(&["audit", "tail", "-n", "1000", "--json"]);
+    assert!(!audit.contains("hunter2"), "{audit}");
+}
+
+#[test]
+fn a_hostile_registry_gets_no_credential_for_another_place_and_is_not_believed() {
+    let own = authority("hostile");
+    let collector = Web::plain();
+    let other = Web::encrypted(&own);
+    let answer: Arc<Mutex<Option<Page>>> = Arc::default();
+    let said = answer.clone();
+    let registry = Web::answering(Some(&own), move |_| said.lock().unwrap().clone());
+    let (home, _, _, _) = people("");
+    let here = home.directory.path().display().to_string();
+    private(&home.directory.path().join("ca.pem"), &own.pem);
+    private(&home.directory.path().join("password"), "hunter2-registry");
+    let authority = registry.url.trim_start_matches("https://").to_owned();
+    let (reference, ca, password) =
+        (format!("oci://{authority}/a/b:1"), format!("{here}/ca.pem"), format!("file:{here}/password"));
+    let install = with(&["install", &reference], &["--ca-file", &ca, "--username", "robot", "--password", &password]);
+    let answers = |page: Page, words: &str| {
+        *answer.lock().unwrap() = Some(page);
+        recorded_refusal(&home, &install, "plugin.install", words)
+    };
+    let challenge = |realm: &str| Page::status(401, "WWW-Authenticate", format!("Bearer realm=\"{realm}\",service=\"x\""));
+    // A realm without encryption, one in the machine's own network, one that is no address.
+    answers(challenge(&format!("{}/token", collector.url.replace("127.0.0.1", "localhost"))), "clear text");
+    answers(challenge("http://collector.example/token"), "clear text");
+    answers(challenge(&format!("{}/token", other.url)), "loopback address");
+    answers(challenge("https://169.254.169.254/token"), "never reached");
+    answers(challenge("https://u:p@collector.example/token"), "its token realm");
+    assert!(collector.seen().is_empty() && other.seen().is_empty());
+    assert!(registry.seen().iter().all(|head| !head.to_lowercase().contains("authorization")), "nothing is shown unasked");
+    // A registry that goes on asking is answered once.
+    let before = registry.seen().len();
+    answers(Page::status(401, "WWW-Authenticate", "Basic realm=\"x\""), "does not let us in");
+    assert_eq!(registry.seen().len(), before + 2);
+    // Blobs elsewhere are fetched without the credential, and only from where it is open.
+    answers(Page::redirect(format!("{}/x", other.url)), "loopback address");
+    answers(Page::new(vec![b' '; 300_000]), "has more than");
+    answers(Page::new("<html>"), "manifest cannot be read");
+    answers(Page::new(json!({"schemaVersion": 2, "manifests": []}).to_string()), "manifest cannot be read");
+    let image = json!({"schemaVersion": 2, "config": {"mediaType": "x", "digest": "y", "size": 1}, "layers": []});
+    answers(Page::new(image.to_string()), "artifactType is nothing");
+    let mut lying = Page::new(image.to_string());
+    lying.headers.push(("Docker-Content-Digest".into(), format!("sha256:{}", "0".repeat(64))));
+    answers(lying, "is not what was named");
+    answers(Page::status(503, "Retry-After", "1"), "answers 503");
+    assert!(installed(&home).is_empty());
+    let audit: Vec<Value> = home.audit();
+    assert!(!Value::from(audit).to_string().contains("hunter2"));
+}

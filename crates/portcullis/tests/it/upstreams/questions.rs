@@ -1,0 +1,196 @@
+//! What an upstream may ask while a call runs: the caller's model, its user, pages to open, roots; and tools that only run as
+//! a task. Each test sees what the upstream is told and the record of it.
+
+use serde_json::{Value, json};
+
+use super::{Puppet, accept_all, home, listed, sees, text, tool, until};
+use crate::server::Server;
+use crate::visitor::Visitor;
+
+/// A token no provider ever gave.
+const TOKEN: &str = "ghp_0123456789abcdefghijABCDEFGHIJ456789";
+
+/// A server with one accepted puppet that has a process for each caller, and a caller.
+fn private(orders: &Value, more: &str) -> (Puppet, Server, Visitor) {
+    let puppet = Puppet::new(orders);
+    let entry = puppet.entry("up", "", more).replace("args: [", "per_principal: true, args: [");
+    let server = Server::start_in(home(&[entry], ""));
+    let visitor = super::visitor(&server, &["--role", "operator"]);
+    until("something waits", || if listed(&server.home).is_empty() { Err(server.log()) } else { Ok(()) });
+    accept_all(&server.home, "up");
+    sees(&visitor, "look", true);
+    (puppet, server, visitor)
+}
+
+fn orders(call: &str) -> Value {
+    json!({"tools": [tool("look", "Looks.")], "call": call})
+}
+
+fn begin(visitor: &Visitor, argument: &str, able: &Value) -> Value {
+    visitor.ask_able("tools/call", &json!({"name": "look", "arguments": {"q": argument}}), able).json()
+}
+
+/// Goes on with a call that asked something.
+fn go_on(visitor: &Visitor, argument: &str, able: &Value, asked: &Value, responses: &Value) -> Value {
+    let state = &asked["result"]["requestState"];
+    let params = json!({"name": "look", "arguments": {"q": argument}, "requestState": state, "inputResponses": responses});
+    visitor.ask_able("tools/call", &params, able).json()
+}
+
+#[test]
+fn a_callers_model_is_asked_only_where_the_operator_allows_it_and_secrets_stay_on_both_sides() {
+    let able = json!({"sampling": {}});
+    let (_puppet, server, visitor) = private(&orders("sample"), "");
+    let refused = begin(&visitor, "Hello", &able);
+    assert!(text(&refused).contains("the operator does not allow sampling"), "{refused}");
+    let record = server.home.audited(|r| r["method"] == "upstream.question");
+    assert_eq!(
+        (&record["kind"], &record["decision"], &record["tool"]),
+        (&json!("upstream"), &json!("deny"), &json!("up/tool/look"))
+    );
+    drop(server);
+
+    let (_puppet, server, visitor) = private(&orders("sample"), "questions: {sampling: allow, sampling_tokens: 50}");
+    let unable = begin(&visitor, "Hello", &json!({}));
+    assert!(text(&unable).contains("or the client has none"), "{unable}");
+    let asked = begin(&visitor, TOKEN, &able);
+    let question = &asked["result"]["inputRequests"]["question"];
+    assert_eq!(question["method"], "sampling/createMessage", "{asked}");
+    assert_eq!((&question["params"]["maxTokens"], &question["params"]["includeContext"]), (&json!(50), &json!("none")));
+    assert!(!asked.to_string().contains(TOKEN) && asked.to_string().contains("[redacted:"), "{asked}");
+    let record = server.home.audited(|r| r["method"] == "upstream.question" && r["decision"] == "allow");
+    assert!(record["note"].as_str().unwrap().contains("sampling/createMessage is put to the client of key:"), "{record}");
+    let said = json!({"question": {"role": "assistant", "model": "m", "content": {"type": "text", "text": format!("it is {TOKEN}")},
+        "_meta": {"of": "the client"}}});
+    let done = go_on(&visitor, TOKEN, &able, &asked, &said);
+    let heard: Value = serde_json::from_str(&text(&done)).unwrap();
+    assert_eq!((&heard["role"], &heard["model"]), (&json!("assistant"), &json!("m")), "{done}");
+    assert!(heard["content"]["text"].as_str().unwrap().starts_with("it is [redacted:"), "the upstream hears no secret: {heard}");
+    assert!(heard.get("_meta").is_none(), "{heard}");
+    // An answer that is none is a no, and the upstream goes on without.
+    let asked = begin(&visitor, "again", &able);
+    let done = go_on(&visitor, "again", &able, &asked, &json!({"question": {"role": "assistant"}}));
+    assert!(text(&done).contains("did not let its model answer"), "{done}");
+}
+
+#[test]
+fn a_flood_of_questions_ends_the_call_and_is_one_record() {
+    let (puppet, server, visitor) = private(&orders("sample_flood"), "");
+    let ended = begin(&visitor, "x", &json!({"sampling": {}}));
+    assert!(ended.to_string().contains("more than 8 questions in one call"), "{ended}");
+    let records = server.home.audit().iter().filter(|r| r["method"] == "upstream.question").count();
+    assert_eq!(records, 1, "the others are the same question");
+    server.home.audited(|r| r["tool"] == "look" && r["kind"] == "failed" && r["code"] == "too_large");
+    drop((puppet, server));
+
+    let (_puppet, server, visitor) = private(&orders("elicit_forever"), "questions: {most: 3}");
+    let able = json!({"elicitation": {"form": {}}});
+    let mut asked = begin(&visitor, "x", &able);
+    let mut rounds = 0;
+    while asked["result"]["resultType"] == "input_required" {
+        rounds += 1;
+        assert!(rounds <= 3, "{asked}");
+        asked = go_on(&visitor, "x", &able, &asked, &json!({"question": {"action": "accept", "content": {}}}));
+    }
+    assert_eq!(rounds, 3, "{asked}");
+    assert!(asked.to_string().contains("more than 3 questions in one call"), "{asked}");
+    let records = server.home.audit().iter().filter(|r| r["method"] == "upstream.question" && r["decision"] == "allow").count();
+    assert_eq!(records, 3, "each question that reached the caller has a record");
+}
+
+#[test]
+fn roots_are_the_operators_and_never_the_callers() {
+    let able = json!({"roots": {"listChanged": true}, "sampling": {}, "elicitation": {"form": {}, "url": {}}});
+    let (_puppet, _server, visitor) = private(&orders("roots"), "");
+    let told = begin(&visitor, "x", &able);
+    let told: Value = serde_json::from_str(&text(&told)).unwrap();
+    assert_eq!(told["roots"], json!({"roots": []}), "asked fifty times, answered by the house");
+    assert_eq!(told["client"], json!({"elicitation": {"form": {}}}), "nor is it said that there are any");
+
+    let (_puppet, _server, visitor) =
+        private(&orders("roots"), "questions: {roots: [{uri: 'file:///srv/project', name: project}], sampling: allow}");
+    let told: Value = serde_json::from_str(&text(&begin(&visitor, "x", &able))).unwrap();
+    assert_eq!(told["roots"], json!({"roots": [{"uri": "file:///srv/project", "name": "project"}]}));
+    assert_eq!(told["client"], json!({"elicitation": {"form": {}}, "sampling": {}, "roots": {}}));
+}
+
+#[test]
+fn a_page_is_shown_only_on_a_known_origin_and_as_the_upstreams() {
+    let (_puppet, server, visitor) = private(&orders("link"), "questions: {links: ['https://login.example']}");
+    let able = json!({"elicitation": {"url": {}}});
+    let page = "https://login.example/start?state=0123456789abcdefghijABCDEFGHIJ456789";
+    let asked = begin(&visitor, page, &able);
+    let shown = &asked["result"]["inputRequests"]["question"]["params"];
+    assert_eq!((&shown["mode"], &shown["url"], &shown["elicitationId"]), (&json!("url"), &json!(page), &json!("e1")), "{asked}");
+    assert_eq!(shown["message"], "Server 'up' asks you to open a page at login.example. It says: Sign in");
+    let filled = json!({"question": {"action": "accept", "content": {"password": "x"}}});
+    let done = go_on(&visitor, page, &able, &asked, &filled);
+    assert_eq!(text(&done), r#"{"action": "accept"}"#, "whoever opens a page tells the page");
+    for (page, able, why) in [
+        ("https://evil.example/login.example", &able, "another origin"),
+        ("http://login.example/", &able, "no https page"),
+        ("https://login.example@evil.example/", &able, "holds a credential"),
+        (page, &json!({"elicitation": {"form": {}}}), "cannot open a page"),
+    ] {
+        let refused = begin(&visitor, page, able);
+        assert!(text(&refused).contains(why), "{page}: {refused}");
+    }
+    let record = server.home.audited(|r| r["method"] == "upstream.question" && r["decision"] == "deny");
+    assert!(record["note"].as_str().unwrap().contains("elicitation/create in a call of key:"), "{record}");
+}
+
+#[test]
+fn a_call_that_needs_a_page_opened_first_is_made_after_it() {
+    let (_puppet, server, visitor) = private(&orders("link_first"), "questions: {links: ['https://login.example']}");
+    let able = json!({"elicitation": {"url": {}}});
+    let page = "https://login.example/start";
+    let asked = begin(&visitor, page, &able);
+    let shown = &asked["result"]["inputRequests"]["question-0"]["params"];
+    assert_eq!(shown["url"], page, "{asked}");
+    let done = go_on(&visitor, page, &able, &asked, &json!({"question-0": {"action": "accept"}}));
+    assert_eq!(text(&done), "signed in");
+    server.home.audited(|r| r["method"] == "upstream.question" && r["decision"] == "allow");
+
+    let (_puppet, _server, visitor) = private(&orders("link_first"), "questions: {links: ['https://login.example']}");
+    let asked = begin(&visitor, page, &able);
+    let declined = go_on(&visitor, page, &able, &asked, &json!({"question-0": {"action": "decline"}}));
+    assert!(declined.to_string().contains("did not agree"), "{declined}");
+
+    let (_puppet, _server, visitor) = private(&orders("link_first"), "");
+    let refused = begin(&visitor, page, &able);
+    let said = refused.to_string();
+    assert!(said.contains("refused (code -32042)") && said.contains("sign in first"), "nobody named that origin: {refused}");
+}
+
+#[test]
+fn a_tool_that_only_runs_as_a_task_is_followed_to_its_end_and_cancelled_with_its_call() {
+    let mut slow = tool("look", "Looks for long.");
+    slow["execution"] = json!({"taskSupport": "required"});
+    let orders = |task: &str| json!({"tools": [slow], "call": "task", "runs_tasks": true, "task": task});
+    let (puppet, server, visitor) = private(&orders("done"), "limits: {time: 3s, idle: 3s}");
+    let done: Value = serde_json::from_str(&text(&begin(&visitor, "far", &json!({})))).unwrap();
+    assert_eq!(done, json!({"arguments": {"q": "far"}, "answer": null}));
+    let listed = visitor.ask("tools/list", &json!({})).body;
+    assert!(!listed.contains("taskSupport"), "no caller is invited to run a task: {listed}");
+    // What it asks meanwhile goes to the caller, and the answer says which task it belongs to.
+    puppet.order(&orders("asks"));
+    let able = json!({"elicitation": {"form": {}}});
+    let asked = begin(&visitor, "far", &able);
+    let done = go_on(&visitor, "far", &able, &asked, &json!({"question": {"action": "decline"}}));
+    let done: Value = serde_json::from_str(&text(&done)).unwrap();
+    let related = json!({"io.modelcontextprotocol/related-task": {"taskId": "t1"}});
+    assert_eq!(done["answer"], json!({"action": "decline", "_meta": related}));
+    // Nobody waits for it any more: it is told so.
+    puppet.order(&orders("never"));
+    let ended = begin(&visitor, "far", &json!({}));
+    assert!(ended.to_string().contains("gave no answer within"), "{ended}");
+    let cancelled = puppet.file().with_extension("json.cancelled");
+    until("the task is cancelled", || std::fs::read_to_string(&cancelled).map_err(|e| e.to_string()));
+    server.home.audited(|r| r["tool"] == "look" && r["kind"] == "failed");
+    // A server that runs none says so clearly.
+    drop(server);
+    let without = json!({"tools": [slow], "call": "task"});
+    let (_puppet, _server, visitor) = private(&without, "");
+    let refused = begin(&visitor, "far", &json!({}));
+    assert!(refused.to_string().contains("only runs as a task"), "{refused}");
+}
