@@ -29,6 +29,7 @@ Usage: cargo xtask <command>
                              ran and passed
   crates-readme [--check]    every crate has its paragraph in crates/README.md, on its floor (this only ever checks)
   plugins [--binary PATH]    build the plugins of this repository into target/plugins, with portcullis plugin build
+  plugin-tests               run the tests inside of the plugins of this repository, in their own languages
   generate [--check] [--binary PATH]
                              write docs/reference from the built binary, or check that it is current;
                              the binary is target/debug/portcullis unless given
@@ -84,6 +85,10 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
             options.only(command, false, true)?;
             let binary = options.binary.clone().unwrap_or_else(|| built_binary(&root));
             say(plugins::build(&root, &binary)?.trim_end()).map(|()| true)
+        }
+        "plugin-tests" => {
+            options.only(command, false, false)?;
+            say(plugins::test(&root)?.trim_end()).map(|()| true)
         }
         "help" | "--help" | "-h" => say(USAGE).map(|()| true),
         other => bail!("there is no command '{other}'\n\n{USAGE}"),

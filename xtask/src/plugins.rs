@@ -1,6 +1,8 @@
-//! Builds the plugins of this repository into `target/plugins`, with the product's own `portcullis plugin build`. Guards that
-//! what tests run is what the sources say: a component older than a source of its plugin is built anew.
+//! Builds the plugins of this repository into `target/plugins`, with the product's own `portcullis plugin build`, and runs
+//! the tests they bring along in their own languages. Guards that what tests run is what the sources say: a component older
+//! than a source of its plugin is built anew.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,27 +26,66 @@ pub(crate) fn build(root: &Path, binary: &Path) -> anyhow::Result<String> {
         let component = output.join(format!("{name}.wasm"));
         let sources = newest(&folder)?.max(newest(&root.join("crates/plugins/wit"))?);
         if fs::metadata(&component).and_then(|found| found.modified()).is_ok_and(|built| built > sources) {
-            said.push_str(&format!("{name}: current\n"));
+            let _ = writeln!(said, "{name}: current");
             continue;
         }
-        // Tools of the tests' own environment are found there.
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let paths = std::iter::once(root.join(".venv/bin")).chain(std::env::split_paths(&path));
-        let status = Command::new(binary)
+        let status = within(root, Command::new(binary))?
             .args(["plugin", "build"])
             .arg(&folder)
             .arg("--output")
             .arg(&component)
-            .env("PATH", std::env::join_paths(paths)?)
             .env("CARGO_TARGET_DIR", output.join("build"))
             .status()
             .with_context(|| format!("{} cannot be started; build it with: cargo build -p portcullis", binary.display()))?;
         if !status.success() {
             bail!("{} was not built", folder.display());
         }
-        said.push_str(&format!("{name}: built\n"));
+        let _ = writeln!(said, "{name}: built");
     }
     Ok(said)
+}
+
+/// `command` with the tools of the tests' own environments before those of the machine.
+fn within(root: &Path, mut command: Command) -> anyhow::Result<Command> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let own = [root.join(".venv/bin"), root.join("tests/clients/node/node_modules/.bin")];
+    let paths = own.into_iter().chain(std::env::split_paths(&path));
+    command.env("PATH", std::env::join_paths(paths)?).env("VIRTUAL_ENV", root.join(".venv"));
+    Ok(command)
+}
+
+/// Runs the tests inside of the plugins: of `cargo test`, `test_*.py` and `*.test.mjs`. Says how many folders had some.
+pub(crate) fn test(root: &Path) -> anyhow::Result<String> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let target = std::path::absolute(target)?.join("plugins/test");
+    let mut tested = 0;
+    for folder in folders(root)?.into_iter().filter(|folder| folder.starts_with(root.join(SHELVES[0]))) {
+        let names = fs::read_dir(&folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let names: Vec<String> = names.collect();
+        let any = |fits: &dyn Fn(&str) -> bool| names.iter().any(|name| fits(name));
+        let mut command = if any(&|name| name == "Cargo.toml") {
+            // Tests run on this machine and not in a sandbox, with the compiler that builds everything else.
+            let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+            cargo.args(["test", "--locked", "--quiet"]).env("CARGO_TARGET_DIR", &target);
+            cargo
+        } else if any(&|name| name.starts_with("test_")) {
+            let mut python = within(root, Command::new(root.join(".venv/bin/python")))?;
+            python.args(["-B", "-m", "unittest", "--quiet"]);
+            python
+        } else if any(&|name| name.ends_with(".test.mjs")) {
+            let mut node = within(root, Command::new(root.join(".ci/node")))?;
+            node.arg("--test");
+            node
+        } else {
+            continue;
+        };
+        let status = command.current_dir(&folder).status().with_context(|| format!("testing {}", folder.display()))?;
+        if !status.success() {
+            bail!("the tests of {} failed", folder.display());
+        }
+        tested += 1;
+    }
+    Ok(format!("the tests of {tested} plugins passed\n"))
 }
 
 fn folders(root: &Path) -> anyhow::Result<Vec<PathBuf>> {

@@ -91,6 +91,7 @@ struct Stage {
 async fn stage() -> Option<Stage> {
     for binary in [PROMETHEUS, NODE_EXPORTER] {
         if !Path::new(binary).exists() {
+            assert!(std::env::var_os("PORTCULLIS_TESTS_MUST_RUN").is_none(), "{binary} is not installed");
             println!("skipped: {binary} is not installed (packages prometheus and prometheus-node-exporter)");
             return None;
         }
