@@ -4,6 +4,7 @@
 
 mod acme;
 mod load;
+mod network;
 mod settings;
 mod substitute;
 mod units;
@@ -11,6 +12,7 @@ mod wire;
 
 pub use acme::{AcmeChallenge, AcmeHttpSettings, AcmeRetrySettings, AcmeSettings, ExternalAccountSettings, RenewBefore};
 pub use load::{ConfigError, FileStamp, Loaded, explain, load, parse, schema};
+pub use network::{InvalidNetwork, Network, TrustedProxies};
 pub use settings::{
     AdminSettings, ApprovalSettings, Expose, ExposeWord, HealthFor, IngestSettings, LimitSettings, ListenSettings, LogSettings,
     ProfileMode, ProfileSettings, RateSettings, Retention, Sessions, SharedLimits, StdioSettings, StoreSettings,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, Plaintext, Span, TlsSettings};
+use crate::{ByteSize, Plaintext, Span, TlsSettings, TrustedProxies};
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
@@ -38,6 +38,9 @@ pub struct ListenSettings {
     /// Clear text on an address other machines can reach.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plaintext: Option<Plaintext>,
+    /// Networks of the proxies in front of this listener, such as `[10.0.0.0/8]`. What they say in `Forwarded` or `X-Forwarded-For`
+    /// about whom they speak for is believed, hop by hop from this server outwards, and of nobody else.
+    pub trusted_proxies: TrustedProxies,
     /// Role of callers without a credential. Only accepted on a loopback listener; without it they are refused.
     pub anonymous_role: Option<String>,
     /// Host names accepted in the Host header besides loopback names (`name` or `name:port`).
@@ -67,6 +70,7 @@ impl Default for ListenSettings {
             mcp: loopback(7468),
             tls: None,
             plaintext: None,
+            trusted_proxies: TrustedProxies::default(),
             anonymous_role: None,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
@@ -107,6 +111,9 @@ pub struct AdminSettings {
     /// Clear text on an address other machines can reach.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plaintext: Option<Plaintext>,
+    /// Networks of the proxies in front of this listener, such as `[10.0.0.0/8]`. What they say in `Forwarded` or `X-Forwarded-For`
+    /// about whom they speak for is believed, hop by hop from this server outwards, and of nobody else.
+    pub trusted_proxies: TrustedProxies,
     /// Host names accepted in the Host header besides loopback names (`name` or `name:port`).
     pub allowed_hosts: Vec<String>,
     /// Largest request body.
@@ -122,6 +129,7 @@ impl Default for AdminSettings {
             listen: loopback(7469),
             tls: None,
             plaintext: None,
+            trusted_proxies: TrustedProxies::default(),
             allowed_hosts: Vec::new(),
             max_body: ByteSize(64 << 10),
             health: HealthFor::Anyone,
@@ -161,6 +169,9 @@ pub struct IngestSettings {
     /// Clear text on an address other machines can reach.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plaintext: Option<Plaintext>,
+    /// Networks of the proxies in front of both, such as `[10.0.0.0/8]`. What they say in `Forwarded` or `X-Forwarded-For`
+    /// about whom they speak for is believed, hop by hop from this server outwards, and of nobody else.
+    pub trusted_proxies: TrustedProxies,
     /// Whether senders on this machine need no key. Senders elsewhere always need one of scope `ingest`.
     pub loopback_without_key: bool,
     /// Host names accepted in the Host header besides loopback names.
@@ -177,6 +188,7 @@ impl Default for IngestSettings {
             grpc: loopback(4317),
             tls: None,
             plaintext: None,
+            trusted_proxies: TrustedProxies::default(),
             loopback_without_key: true,
             allowed_hosts: Vec::new(),
             max_body: ByteSize(16 << 20),

@@ -16,6 +16,7 @@ mod secret_reference;
 mod segment;
 mod signal;
 mod spec;
+mod whence;
 mod window;
 
 pub use caller_token::CallerToken;
@@ -35,4 +36,5 @@ pub use signal::{
 pub use spec::{
     CompletionKind, PromptArgument, PromptSpec, ResourceSpec, ResourceTemplateSpec, RiskClass, ToolSpec, WriteCategory,
 };
+pub use whence::{Endpoint, InvalidEndpoint, Whence};
 pub use window::{TimeWindow, Timestamp, WindowError, format_duration, format_timestamp, parse_duration, parse_instant};

@@ -60,6 +60,12 @@ pub trait Exchange: Send + Sync {
     /// Sends a log message; dropped below the level the client asked for.
     fn notice(&self, level: NoticeLevel, logger: &str, data: Value);
 
+    /// Says that what a person was asked to do on a page is done, by the `elicitationId` of that question; dropped where the
+    /// client's revision has no word for it.
+    fn page_done(&self, elicitation: &str) {
+        let _ = elicitation;
+    }
+
     /// Answers of an earlier round, if this is a second run.
     fn answers(&self) -> Option<&Answers>;
 

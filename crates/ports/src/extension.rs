@@ -4,13 +4,13 @@
 //! Guards that offering is cheap and that standing work has a charter. An extension decides nothing about callers, writes
 //! no audit record itself, and never keeps a listing waiting.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use portcullis_policy::{Charter, CharterGrant};
 
-use crate::{Prompt, ResourceReader, Source, Tool};
+use crate::{Denied, Names, Prompt, ResourceReader, Source, Taken, Tool};
 
 /// What an extension has to offer at the moment.
 #[derive(Clone, Default)]
@@ -25,26 +25,10 @@ pub struct Offer {
     pub sources: Vec<Arc<dyn Source>>,
     /// Names that stay its own while what had them is not offered: nobody else's tool may answer to them.
     pub kept: Names,
-}
-
-/// Names of tools and prompts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Names {
-    /// Of tools.
-    pub tools: BTreeSet<String>,
-    /// Of prompts.
-    pub prompts: BTreeSet<String>,
-}
-
-/// Names that are taken already when an extension makes its offer.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Taken {
-    /// Of tools.
-    pub tools: BTreeSet<String>,
-    /// Of prompts.
-    pub prompts: BTreeSet<String>,
-    /// Of resources with fixed addresses, and of families their templates.
-    pub addresses: BTreeSet<String>,
+    /// Whose the offered tools are, by their names, where they are not all the extension's own.
+    pub owners: BTreeMap<String, Arc<str>>,
+    /// What did not get the name it would have had.
+    pub denied: Vec<Denied>,
 }
 
 /// How a part of an extension stands, for whoever runs the server.
@@ -99,6 +83,11 @@ pub trait Extension: Send + Sync {
     /// Its name, such as `upstream grafana`; unique in the house.
     fn name(&self) -> &str;
 
+    /// The names under which it may hold names of tools and prompts, its own first.
+    fn owners(&self) -> Vec<String> {
+        vec![self.name().to_owned()]
+    }
+
     /// What it may do on its own, beside any call.
     fn charter(&self) -> CharterGrant;
 
@@ -107,6 +96,11 @@ pub trait Extension: Send + Sync {
 
     /// What it offers now. Returns at once, whatever state the other side is in.
     fn offer(&self, taken: &Taken) -> Offer;
+
+    /// Is told every name of a tool in the house and whose it is, for whoever looks for imitations.
+    fn learn(&self, names: &BTreeMap<String, String>) {
+        let _ = names;
+    }
 
     /// Counts the changes of the offer.
     fn revision(&self) -> u64;

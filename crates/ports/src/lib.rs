@@ -5,13 +5,15 @@
 
 mod exchange;
 mod extension;
+mod names;
 mod output;
 mod preview;
 mod source;
 mod tool;
 
 pub use exchange::{Answers, ClientAbilities, Exchange, InputRequest, NoExchange, NoticeLevel};
-pub use extension::{Extension, Happening, Names, Offer, Report, Standing, Taken, Witness};
+pub use extension::{Extension, Happening, Offer, Report, Standing, Witness};
+pub use names::{Denied, Held, Holding, NameKind, Names, Right, THIS_HOUSE, Taken};
 pub use output::{Content, EmbeddedResource, Outcome, Output, PromptMessage, PromptOutput, ResourceOutput, Role};
 pub use preview::{
     Change, DRY_RUN, Preview, PreviewedBody, PreviewedRequest, Reading, Sight, dry_run_argument, offer_dry_run, wants_dry_run,
@@ -22,4 +24,4 @@ pub use source::{
     MetricRequest, MetricSelector, ScanEnd, SemanticMetric, ServiceAnswer, Source, SourceHealth, SpanFilter, SqlAnswer,
     SqlColumn, SqlRequest, TextFilter, Total, TraceAnswer, TraceOrder, TraceRequest,
 };
-pub use tool::{Arguments, Completer, Prompt, ResourceReader, Tool, Watch};
+pub use tool::{Arguments, Behind, Completer, HOUSE, Prompt, ResourceReader, Suggestions, Tool, Typing, Watch};

@@ -56,8 +56,8 @@ pub enum Change {
 /// What a write would do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preview {
-    /// What would be sent, where it is known.
-    pub request: Option<PreviewedRequest>,
+    /// What would be sent, in order, where it is known.
+    pub requests: Vec<PreviewedRequest>,
     /// What would be different.
     pub change: Change,
     /// What the other side itself answered when it was asked for a dry run of its own, and by which argument.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use portcullis_model::{CompletionKind, Fault, PromptSpec, ResourceSpec, ResourceTemplateSpec, ToolSpec};
+use portcullis_model::{CompletionKind, Fault, PrincipalId, PromptSpec, ResourceSpec, ResourceTemplateSpec, Scope, ToolSpec};
 use portcullis_policy::Permit;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -11,7 +11,27 @@ use serde_json::{Map, Value};
 use crate::{Exchange, Outcome, Preview, PromptOutput, Reading, ResourceOutput, Sight};
 
 /// The origin of what is the house's own.
-const HOUSE: &str = "portcullis";
+pub const HOUSE: &str = "portcullis";
+
+/// The tool whose work is shown some other way than by calling it. Whoever may not call it does not get there that way
+/// either: the gate asks the same about the tool as if it was called.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Behind {
+    /// Exactly this call.
+    Call(Reading),
+    /// Some call of the tool of this name.
+    Tool(String),
+}
+
+impl Behind {
+    /// The name of the tool.
+    pub fn tool(&self) -> &str {
+        match self {
+            Self::Call(reading) => &reading.tool,
+            Self::Tool(name) => name,
+        }
+    }
+}
 
 /// Arguments of a call. The gate has checked them against the tool's schema before a tool sees them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,8 +59,24 @@ pub trait Tool: Send + Sync {
     /// What it says of itself. The same for every caller.
     fn spec(&self) -> &Arc<ToolSpec>;
 
+    /// Whether it would serve anybody within this scope. The gate asks before it lists the tool and again before it runs it,
+    /// so that nothing is shown to a caller that always refuses it. Asks nobody outside; cheap.
+    ///
+    /// # Errors
+    /// Why not, for the record.
+    fn serves(&self, scope: &Scope) -> Result<(), Fault> {
+        let _ = scope;
+        Ok(())
+    }
+
     /// Does the work. The future is dropped when the caller cancels or the deadline passes.
     async fn run(&self, permit: &Permit, arguments: Arguments, exchange: &dyn Exchange) -> Result<Outcome, Fault>;
+
+    /// Nobody will answer what an earlier run of `principal` asked with this state: the gate or the client refused it. Whoever
+    /// waits for the answer should be told at once. A state that is another's is nothing to it.
+    fn given_up(&self, principal: &PrincipalId, state: &Value) {
+        let _ = (principal, state);
+    }
 
     /// Whether it can show what a call would do. Its schema then has the argument [`DRY_RUN`](crate::DRY_RUN), with which the
     /// gate calls [`Tool::preview`] and never [`Tool::run`].
@@ -114,6 +150,28 @@ pub trait ResourceReader: Send + Sync {
     /// Whether `uri` belongs to this reader (fixed or by template).
     fn owns(&self, uri: &str) -> bool;
 
+    /// Whether it would serve anybody within this scope; see [`Tool::serves`].
+    ///
+    /// # Errors
+    /// Why not, for the record.
+    fn serves(&self, scope: &Scope) -> Result<(), Fault> {
+        let _ = scope;
+        Ok(())
+    }
+
+    /// The tool whose work is shown at `address`, a URI or a URI template of its own.
+    fn behind(&self, address: &str) -> Option<Behind> {
+        let _ = address;
+        None
+    }
+
+    /// The one spelling of `uri` under which it is read, where this reader takes several for the same. Nothing where it takes
+    /// one for one.
+    fn proper(&self, uri: &str) -> Option<String> {
+        let _ = uri;
+        None
+    }
+
     /// Whether `uri` is one of its fixed addresses, those it keeps for what is not listed at the moment included. Nobody
     /// else's template takes such an address.
     fn keeps(&self, uri: &str) -> bool {
@@ -147,12 +205,17 @@ pub trait ResourceReader: Send + Sync {
         &self,
         permit: &Permit,
         template: &str,
-        argument: &str,
-        prefix: &str,
+        typing: &Typing<'_>,
         exchange: &dyn Exchange,
-    ) -> Result<Vec<String>, Fault> {
-        let _ = (permit, template, argument, prefix, exchange);
-        Ok(Vec::new())
+    ) -> Result<Suggestions, Fault> {
+        let _ = (permit, template, typing, exchange);
+        Ok(Suggestions::default())
+    }
+
+    /// Nobody will answer what an earlier run of `principal` asked with this state: the gate or the client refused it. Whoever
+    /// waits for the answer should be told at once. A state that is another's is nothing to it.
+    fn given_up(&self, principal: &PrincipalId, state: &Value) {
+        let _ = (principal, state);
     }
 
     /// Reads one. `NotFound` when there is none.
@@ -171,25 +234,74 @@ pub trait Prompt: Send + Sync {
     /// What it says of itself.
     fn spec(&self) -> &Arc<PromptSpec>;
 
+    /// Whether it would serve anybody within this scope; see [`Tool::serves`].
+    ///
+    /// # Errors
+    /// Why not, for the record.
+    fn serves(&self, scope: &Scope) -> Result<(), Fault> {
+        let _ = scope;
+        Ok(())
+    }
+
+    /// Names of the tools it tells to call.
+    fn tools(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Values of an argument, where its completions are [`CompletionKind::Own`]; at most 100, in order.
-    async fn complete(
-        &self,
-        permit: &Permit,
-        argument: &str,
-        prefix: &str,
-        exchange: &dyn Exchange,
-    ) -> Result<Vec<String>, Fault> {
-        let _ = (permit, argument, prefix, exchange);
-        Ok(Vec::new())
+    async fn complete(&self, permit: &Permit, typing: &Typing<'_>, exchange: &dyn Exchange) -> Result<Suggestions, Fault> {
+        let _ = (permit, typing, exchange);
+        Ok(Suggestions::default())
+    }
+
+    /// Nobody will answer what an earlier run of `principal` asked with this state: the gate or the client refused it. Whoever
+    /// waits for the answer should be told at once. A state that is another's is nothing to it.
+    fn given_up(&self, principal: &PrincipalId, state: &Value) {
+        let _ = (principal, state);
     }
 
     /// Renders it. May ask the client for input (see [`PromptOutput`]).
     async fn render(&self, permit: &Permit, arguments: Arguments, exchange: &dyn Exchange) -> Result<PromptOutput, Fault>;
 }
 
+/// What somebody is typing.
+#[derive(Debug, Clone, Copy)]
+pub struct Typing<'t> {
+    /// The argument or variable.
+    pub argument: &'t str,
+    /// What of its value is there.
+    pub prefix: &'t str,
+    /// Values of other arguments that were chosen before, by name; texts.
+    pub context: &'t Map<String, Value>,
+}
+
+/// Values that would fit (`completion/complete`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Suggestions {
+    /// The values, in order.
+    pub values: Vec<String>,
+    /// How many there are in all, where that is known.
+    pub total: Option<u32>,
+    /// Whether there are more than these, where that is known.
+    pub more: Option<bool>,
+}
+
+impl From<Vec<String>> for Suggestions {
+    /// All there are.
+    fn from(values: Vec<String>) -> Self {
+        Self { total: u32::try_from(values.len()).ok(), more: Some(false), values }
+    }
+}
+
 /// Values for completions, from the sources in the caller's scope.
 #[async_trait]
 pub trait Completer: Send + Sync {
+    /// The tool that lists what values of this kind are.
+    fn behind(&self, kind: &CompletionKind) -> Option<Behind> {
+        let _ = kind;
+        None
+    }
+
     /// Values starting with `prefix`, at most 100, in order.
     async fn complete(&self, permit: &Permit, kind: &CompletionKind, prefix: &str) -> Result<Vec<String>, Fault>;
 }
