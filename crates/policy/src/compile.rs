@@ -12,6 +12,7 @@ use cedar_policy::{Policy, PolicySet, ValidationMode, ValidationWarning, Validat
 use serde_json::{Map, Value};
 
 use crate::BUILT_IN_POLICIES;
+use crate::address::usual_address;
 use crate::arguments::{ArgumentKind, ToolShape};
 use crate::check::{Ground, contradiction, foreign_words};
 use crate::error::PolicyError;
@@ -85,6 +86,25 @@ pub(crate) fn compile(texts: &[PolicyText], vocabulary: &Vocabulary) -> Result<C
     Ok(Compiled { rules, by_id, tools, read, prompt, operation })
 }
 
+/// An address of the house is asked for in its usual spelling only: a rule about another one never applies.
+fn check_addresses(rule: &Rule) -> Result<(), PolicyError> {
+    for uid in rule.original.entity_literals() {
+        let uri = uid.id().unescaped();
+        let of_house = uri.starts_with("portcullis:") && uid.type_name().to_string() == "Portcullis::Resource";
+        if !of_house || uri.contains('{') {
+            continue;
+        }
+        match usual_address(uri) {
+            Ok(usual) if usual == uri => {}
+            Ok(usual) => {
+                return Err(rule.invalid(format!("resource '{uri}' is never asked for in this spelling; write it as '{usual}'")));
+            }
+            Err(fault) => return Err(rule.invalid(format!("resource '{uri}' is never asked for: {fault}"))),
+        }
+    }
+    Ok(())
+}
+
 /// One target while its rules are gathered.
 struct Bench {
     target: Target,
@@ -136,6 +156,7 @@ impl<'a> Workshop<'a> {
     }
 
     fn add(&mut self, rule: &Rule) -> Result<(), PolicyError> {
+        check_addresses(rule)?;
         let about: Vec<usize> =
             (0..self.benches.len()).filter(|i| rule.is_about(&self.benches[*i].target, self.vocabulary)).collect();
         if about.is_empty() {
@@ -357,7 +378,7 @@ impl Bench {
 }
 
 /// The rule as it stands for a family of resources: one that refuses a single resource does not refuse the family, and
-/// one that grants a single resource grants it where the resource is a member (see `Policies::decide_family`).
+/// one that grants a single resource grants it where the resource is a member (see `Policies::judge_family`).
 fn as_family(policy: Policy, rule: &Rule) -> Option<Policy> {
     let single =
         matches!(rule.template.resource, ResourceConstraint::Eq(_) | ResourceConstraint::In(_) | ResourceConstraint::IsIn(..));

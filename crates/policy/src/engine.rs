@@ -12,16 +12,20 @@ use cedar_policy::{
     Authorizer, Context, Decision as CedarDecision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
     RestrictedExpression,
 };
-use portcullis_model::{Clock, Principal, PrincipalId, RiskClass, SystemClock, TenantId, ToolSpec, TraceContext, WriteCategory};
+use portcullis_model::{
+    Clock, Principal, PrincipalId, RiskClass, Scope, SystemClock, TenantId, ToolSpec, TraceContext, WriteCategory,
+};
 use portcullis_model::{CredentialKind, Timestamp};
 use serde_json::{Map, Value};
 
+use crate::address::readings;
 use crate::arguments::sources_asked;
 use crate::check::WEEKDAYS;
 use crate::compile::{Compiled, Ruleset, compile};
 use crate::error::{PolicyError, Refusal};
 use crate::external::credential_word;
 use crate::limits::Limits;
+use crate::lookup::{Lookup, LookupKind};
 use crate::operations::Operation;
 use crate::permit::{Budget, Charter, CharterGrant, Permit, Purpose};
 use crate::products::{NOT_IN_PRODUCT, Product, UNKNOWN_PRODUCT};
@@ -33,6 +37,8 @@ const REMEMBERED: usize = 20_000;
 const POLICY_ERROR: &str = "policy-error";
 /// The rule name when nothing permits.
 const NO_RULE: &str = "no-rule-allows";
+/// The rule name when an address can be read as another one.
+pub const ADDRESS_FORM: &str = "address-form";
 
 /// A decision and the rule that made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,12 +60,33 @@ impl Decision {
 pub(crate) struct Verdict {
     pub(crate) decision: Decision,
     pub(crate) limits: Arc<Limits>,
+    /// Where several calls are judged as one: what each that is allowed would be confined to, as far as it is known. Nothing
+    /// where that is `limits`.
+    pub(crate) ways: Option<Arc<Vec<Limits>>>,
 }
 
 impl Verdict {
     fn refused(rule: &str) -> Self {
-        Self { decision: Decision::refused(rule), limits: Arc::default() }
+        Self { decision: Decision::refused(rule), limits: Arc::default(), ways: None }
     }
+}
+
+/// Something a principal may want to use.
+#[derive(Debug, Clone, Copy)]
+pub enum Wanted<'a> {
+    /// A tool, with some arguments.
+    Tool(&'a ToolSpec),
+    /// A resource, a family of them or a prompt.
+    Lookup(Lookup<'a>),
+}
+
+/// What the rules say to who somebody is, before it asks for anything in particular.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    /// Whether it could be allowed, and by which rule.
+    pub decision: Decision,
+    /// What it could be confined to: each of these is what some use would see. One at least where it is allowed.
+    pub scopes: Vec<Scope>,
 }
 
 /// A call that asks for a permit.
@@ -224,22 +251,23 @@ impl Policies {
         self.version
     }
 
+    /// Names of the rules that grant answers as they are (`@unredacted("true")`), sorted.
+    pub fn unredacted_rules(&self) -> Vec<Arc<str>> {
+        let mut names: Vec<_> =
+            self.limits.iter().filter(|(_, l)| l.unredacted == Some(true)).map(|(id, _)| id.clone()).collect();
+        names.sort();
+        names
+    }
+
     /// Whether `principal` could call `tool` with some arguments, and which rule says so. Listings ask this; it is also
     /// the first question of every call.
     pub fn decide_call(&self, principal: &Principal, tool: &ToolSpec) -> Decision {
-        if let Some(closed) = self.write_gate(tool) {
-            return closed;
-        }
-        self.decide(principal, Act::Listing, &Thing::tool(tool), None).decision
+        self.judge_listing(None, principal, tool).decision
     }
 
-    /// As [`Policies::decide_call`], through a product: what is not part of it is not there.
-    pub fn decide_call_within(&self, product: Option<&Product>, principal: &Principal, tool: &ToolSpec) -> Decision {
-        match product {
-            Some(product) if !product.is_for(principal) => Decision::refused(UNKNOWN_PRODUCT),
-            Some(product) if !product.offers(tool.name.as_str()) => Decision::refused(NOT_IN_PRODUCT),
-            _ => self.decide_call(principal, tool),
-        }
+    /// Whether this call would be authorized now.
+    pub fn decide_asked(&self, asked: &Asked<'_>) -> Decision {
+        self.judge(asked).decision
     }
 
     /// Whether `principal` may call `tool` with these arguments, now.
@@ -247,14 +275,69 @@ impl Policies {
         self.judge(&Asked { principal, tool, arguments, product: None }).decision
     }
 
-    /// Whether `principal` may read the resource `uri`.
-    pub fn decide_read(&self, principal: &Principal, uri: &str) -> Decision {
-        self.decide(principal, Act::Read, &Thing::readable(uri), None).decision
+    /// Whether `principal` may look this up, through a product where it came through one.
+    pub fn decide_lookup(&self, product: Option<&Product>, principal: &Principal, lookup: &Lookup<'_>) -> Decision {
+        self.judge_lookup(product, principal, lookup).decision
     }
 
-    /// Whether `principal` could read some member of the family of resources `uri_template`.
-    pub fn decide_family(&self, principal: &Principal, uri_template: &str) -> Decision {
-        self.judge_family(principal, uri_template).decision
+    /// Whether `principal` could use something at all, and what it would be confined to then: for who it is, and through
+    /// which product, whatever the arguments of a call.
+    pub fn reach(&self, product: Option<&Product>, principal: &Principal, wanted: Wanted<'_>) -> Reach {
+        let verdict = match wanted {
+            Wanted::Tool(tool) => self.judge_listing(product, principal, tool),
+            Wanted::Lookup(lookup) => self.judge_lookup(product, principal, &lookup),
+        };
+        let confined = |limits: &Limits| {
+            let scope = limits.confine(&principal.scope);
+            product.map_or_else(|| scope.clone(), |product| product.limits().confine(&scope))
+        };
+        let scopes = match &verdict.ways {
+            Some(ways) => ways.iter().map(confined).collect(),
+            None => vec![confined(&verdict.limits)],
+        };
+        Reach { decision: verdict.decision, scopes }
+    }
+
+    fn judge_listing(&self, product: Option<&Product>, principal: &Principal, tool: &ToolSpec) -> Verdict {
+        match product {
+            Some(product) if !product.is_for(principal) => return Verdict::refused(UNKNOWN_PRODUCT),
+            Some(product) if !product.offers(tool.name.as_str()) => return Verdict::refused(NOT_IN_PRODUCT),
+            _ => {}
+        }
+        match self.write_gate(tool) {
+            Some(closed) => Verdict { decision: closed, limits: Arc::default(), ways: None },
+            None => self.decide(principal, Act::Listing, &Thing::tool(tool), None),
+        }
+    }
+
+    fn judge_lookup(&self, product: Option<&Product>, principal: &Principal, lookup: &Lookup<'_>) -> Verdict {
+        match product {
+            Some(product) if !product.is_for(principal) => return Verdict::refused(UNKNOWN_PRODUCT),
+            Some(product) if !product.offers_lookup(lookup) => return Verdict::refused(NOT_IN_PRODUCT),
+            _ => {}
+        }
+        match lookup.kind {
+            LookupKind::Resource => self.judge_read(principal, lookup.name),
+            LookupKind::Family => self.judge_family(principal, lookup.name),
+            LookupKind::Prompt => self.decide(principal, Act::Prompt, &Thing::readable(lookup.name), None),
+        }
+    }
+
+    /// The verdict on one address: on every way to read it. One that is refused refuses it, and the limits of all hold.
+    fn judge_read(&self, principal: &Principal, uri: &str) -> Verdict {
+        let Ok(readings) = readings(uri) else { return Verdict::refused(ADDRESS_FORM) };
+        let mut all: Option<Verdict> = None;
+        for reading in &readings {
+            let verdict = self.decide(principal, Act::Read, &Thing::readable(reading), None);
+            if !verdict.decision.allowed {
+                return verdict;
+            }
+            all = Some(match all {
+                None => verdict,
+                Some(first) => Verdict { limits: Arc::new(first.limits.and(&verdict.limits)), ..first },
+            });
+        }
+        all.unwrap_or_else(|| Verdict::refused(ADDRESS_FORM))
     }
 
     /// The verdict on a family: its own, or that on the first of its named members that may be read, with the limits that
@@ -265,13 +348,11 @@ impl Policies {
             return family;
         }
         let members = self.named_resources.iter().filter(|uri| is_member(uri_template, uri));
-        let mut verdicts = members.map(|uri| self.decide(principal, Act::Read, &Thing::readable(uri), None));
-        verdicts.find(|verdict| verdict.decision.allowed).unwrap_or(family)
-    }
-
-    /// Whether `principal` may get the prompt `name`.
-    pub fn decide_prompt(&self, principal: &Principal, name: &str) -> Decision {
-        self.decide(principal, Act::Prompt, &Thing::readable(name), None).decision
+        let mut allowed = members.map(|uri| self.judge_read(principal, uri)).filter(|verdict| verdict.decision.allowed);
+        let Some(first) = allowed.next() else { return family };
+        let others = allowed.map(|verdict| Limits::clone(&verdict.limits));
+        let ways = std::iter::once(Limits::clone(&first.limits)).chain(others).collect();
+        Verdict { ways: Some(Arc::new(ways)), ..first }
     }
 
     /// Authorizes one call of one tool with its arguments.
@@ -290,55 +371,22 @@ impl Policies {
         Ok(asked.product.map_or(permit.clone(), |product| product.narrow(&permit)))
     }
 
-    /// Authorizes reading a resource.
+    /// Authorizes a lookup, through a product where it came through one.
     ///
     /// # Errors
     /// The rule that refused.
-    pub fn authorize_read(
+    pub fn authorize_lookup(
         &self,
-        principal: &Principal,
-        uri: &str,
+        product: Option<&Product>,
+        (principal, lookup): (&Principal, &Lookup<'_>),
         deadline: Instant,
         budget: Budget,
         trace: TraceContext,
     ) -> Result<Permit, Refusal> {
-        let purpose = Purpose::Lookup { what: Arc::from(format!("resource:{uri}")) };
-        let verdict = self.decide(principal, Act::Read, &Thing::readable(uri), None);
-        Self::issue(verdict, purpose, principal, deadline, budget, trace)
-    }
-
-    /// Authorizes completing a variable of a family of resources.
-    ///
-    /// # Errors
-    /// The rule that refused.
-    pub fn authorize_family(
-        &self,
-        principal: &Principal,
-        uri_template: &str,
-        deadline: Instant,
-        budget: Budget,
-        trace: TraceContext,
-    ) -> Result<Permit, Refusal> {
-        let purpose = Purpose::Lookup { what: Arc::from(format!("resource:{uri_template}")) };
-        let verdict = self.judge_family(principal, uri_template);
-        Self::issue(verdict, purpose, principal, deadline, budget, trace)
-    }
-
-    /// Authorizes getting a prompt.
-    ///
-    /// # Errors
-    /// The rule that refused.
-    pub fn authorize_prompt(
-        &self,
-        principal: &Principal,
-        name: &str,
-        deadline: Instant,
-        budget: Budget,
-        trace: TraceContext,
-    ) -> Result<Permit, Refusal> {
-        let purpose = Purpose::Lookup { what: Arc::from(format!("prompt:{name}")) };
-        let verdict = self.decide(principal, Act::Prompt, &Thing::readable(name), None);
-        Self::issue(verdict, purpose, principal, deadline, budget, trace)
+        let purpose = Purpose::Lookup { what: Arc::from(lookup.purpose()) };
+        let verdict = self.judge_lookup(product, principal, lookup);
+        let permit = Self::issue(verdict, purpose, principal, deadline, budget, trace)?;
+        Ok(product.map_or(permit.clone(), |product| product.narrow(&permit)))
     }
 
     /// Whether `principal` may do `operation`.
@@ -370,7 +418,7 @@ impl Policies {
         budget: Budget,
         trace: TraceContext,
     ) -> Result<Permit, Refusal> {
-        let Verdict { decision, limits } = verdict;
+        let Verdict { decision, limits, .. } = verdict;
         if decision.allowed {
             Ok(Permit::issue(purpose, principal.clone(), decision.rule, &limits, deadline, budget, trace))
         } else {
@@ -406,9 +454,9 @@ impl Policies {
 
     /// The whole judgement of one call.
     pub(crate) fn judge(&self, asked: &Asked<'_>) -> Verdict {
-        let listed = self.decide_call_within(asked.product, asked.principal, asked.tool);
-        if !listed.allowed {
-            return Verdict { decision: listed, limits: Arc::default() };
+        let listed = self.judge_listing(asked.product, asked.principal, asked.tool);
+        if !listed.decision.allowed {
+            return Verdict { limits: Arc::default(), ways: None, ..listed };
         }
         let thing = Thing::tool(asked.tool);
         let verdict = self.decide(asked.principal, Act::Call, &thing, Some(asked.arguments));
@@ -489,12 +537,15 @@ impl Policies {
         let (decision, mut applying) = self.ask(set, &request, &entities);
         if act == Act::Listing && rules.needs_arguments && &*decision.rule == POLICY_ERROR {
             // The call itself is decided with its arguments, and refused if the rule fails then too.
-            return Verdict { decision: Decision { allowed: true, ..decision }, limits: Arc::default() };
+            let ways = Some(Arc::new(vec![Limits::default()]));
+            return Verdict { decision: Decision { allowed: true, ..decision }, limits: Arc::default(), ways };
         }
-        if let (Act::Listing, true, Some(trials)) = (act, decision.allowed, &rules.trials)
-            && let Some(refusal) = self.none_of(trials, principal, rules, thing)
-        {
-            return refusal;
+        let mut ways = (act == Act::Listing && rules.needs_arguments).then(|| vec![Limits::default()]);
+        if let (Act::Listing, true, Some(trials)) = (act, decision.allowed, &rules.trials) {
+            match self.tried(trials, principal, rules, thing) {
+                Ok(found) => ways = Some(found),
+                Err(refusal) => return refusal,
+            }
         }
         if let (true, Some(limiting)) = (decision.allowed, &rules.limiting) {
             let unknown_arguments = act == Act::Listing && rules.needs_arguments;
@@ -507,26 +558,40 @@ impl Policies {
             }
         }
         let limits = applying.iter().filter_map(|id| self.limits.get(id)).fold(Limits::default(), |all, one| all.and(one));
-        Verdict { decision, limits: Arc::new(limits) }
+        Verdict { decision, limits: Arc::new(limits), ways: ways.map(Arc::new) }
     }
 
-    /// The refusal of all trials; nothing when one is allowed.
-    fn none_of(
+    /// What the trials that are allowed would be confined to.
+    ///
+    /// # Errors
+    /// The refusal of all of them.
+    fn tried(
         &self,
         trials: &[Map<String, Value>],
         principal: &Principal,
         rules: &Ruleset,
         thing: &Thing<'_>,
-    ) -> Option<Verdict> {
-        let mut refusal = None;
+    ) -> Result<Vec<Limits>, Verdict> {
+        let (mut ways, mut refusal) = (Vec::new(), None);
         for arguments in trials {
             let verdict = self.evaluate(principal, rules, Act::Call, thing, Some(arguments));
             if verdict.decision.allowed {
-                return None;
+                let limits = Limits::clone(&verdict.limits);
+                let widest = limits.is_none();
+                if !ways.contains(&limits) {
+                    ways.push(limits);
+                }
+                if widest {
+                    return Ok(ways);
+                }
+            } else {
+                refusal.get_or_insert(verdict);
             }
-            refusal.get_or_insert(verdict);
         }
-        refusal
+        match refusal {
+            Some(refusal) if ways.is_empty() => Err(refusal),
+            _ => Ok(ways),
+        }
     }
 
     /// Asks one set; the second value is the rules that decided.
@@ -623,6 +688,11 @@ fn wall_clock(now: Timestamp, offset_seconds: i64) -> (i64, &'static str) {
 
 /// Whether `uri` is a member of the family `template`, in which `{…}` stands for some text.
 pub fn is_member(template: &str, uri: &str) -> bool {
+    crate::limits::matches_pattern(&member_pattern(template), uri)
+}
+
+/// The pattern every member of a family fits.
+pub(crate) fn member_pattern(template: &str) -> String {
     let mut pattern = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
@@ -631,5 +701,5 @@ pub fn is_member(template: &str, uri: &str) -> bool {
         rest = after.split_once('}').map_or("", |(_, tail)| tail);
     }
     pattern.push_str(rest);
-    crate::limits::matches_pattern(&pattern, uri)
+    pattern
 }

@@ -3,6 +3,7 @@
 //!
 //! This crate is pure. It must not know a protocol, a store or a runtime.
 
+mod address;
 mod arguments;
 mod check;
 mod compile;
@@ -12,6 +13,7 @@ mod explain;
 mod expression;
 mod external;
 mod limits;
+mod lookup;
 mod operations;
 mod permit;
 mod products;
@@ -25,15 +27,17 @@ mod trail;
 mod vocabulary;
 mod witness;
 
-pub use engine::{Asked, Decision, Policies, is_member};
+pub use address::{AddressFault, usual_address};
+pub use engine::{ADDRESS_FORM, Asked, Decision, Policies, Reach, Wanted, is_member};
 pub use error::{PolicyError, Refusal};
 pub use explain::{Explanation, RuleInfo, RuleOutcome, RuleTrace};
 pub use external::{Action, EXTERNAL_RULE, ExternalDecision, ExternalInput, ExternalPolicy, ExternalPrincipal, ExternalTool};
 pub use limits::Limits;
+pub use lookup::{Lookup, LookupKind};
 pub use operations::Operation;
 pub use permit::{Budget, Charter, CharterGrant, Permit, Purpose};
 pub use products::{NOT_IN_PRODUCT, Product, ProductLimits, ProductSettings, Products, UNKNOWN_PRODUCT};
-pub use trail::Trail;
+pub use trail::{Approach, Trail};
 pub use vocabulary::{BUILT_IN_ROLES, PolicyText, Vocabulary};
 
 /// The built-in role policies, as shipped.

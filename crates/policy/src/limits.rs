@@ -229,6 +229,28 @@ pub(crate) fn matches_pattern(pattern: &str, name: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// Whether some text fits both patterns.
+pub(crate) fn patterns_meet(one: &str, other: &str) -> bool {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    // `row[j]`: whether what is left of `one` and `other[j..]` can be the same text; from the end to the beginning.
+    let mut row = vec![false; other.len() + 1];
+    for i in (0..=one.len()).rev() {
+        let below = row.clone();
+        for j in (0..=other.len()).rev() {
+            row[j] = match (one.get(i), other.get(j)) {
+                (None, None) => true,
+                (Some('*'), None) => below[j],
+                (None, Some('*')) => row[j + 1],
+                (Some('*'), Some(_)) => below[j] || row[j + 1],
+                (Some(_), Some('*')) => row[j + 1] || below[j],
+                (Some(a), Some(b)) => a == b && below[j + 1],
+                _ => false,
+            };
+        }
+    }
+    row[0]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,6 +313,24 @@ mod tests {
         assert_eq!((both.rows, both.unredacted, both.approval), (Some(10), Some(false), true));
         assert_eq!(both.services, NameSet::only(["b"]));
         assert_eq!(a.and(&Limits::default()), a);
+    }
+
+    #[test]
+    fn patterns_that_meet() {
+        for (one, other, meet) in [
+            ("", "", true),
+            ("*", "", true),
+            ("a", "b", false),
+            ("note://*", "note://by-id/*", true),
+            ("note://by-id/7", "note://by-id/*", true),
+            ("note://by-id/*/x", "note://by-id/*", true),
+            ("*cart", "note://*", true),
+            ("other://*", "note://*", false),
+            ("a*b", "*c", false),
+            ("a*c", "*b*", true),
+        ] {
+            assert_eq!((patterns_meet(one, other), patterns_meet(other, one)), (meet, meet), "{one} {other}");
+        }
     }
 
     #[test]

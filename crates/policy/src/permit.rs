@@ -195,9 +195,11 @@ impl Permit {
     }
 
     /// Whether this permit may reach `origin` (`scheme://host:port`). Calls may reach the origins of the
-    /// sources they are allowed to ask (each client is bound to one); a charter only what it names.
+    /// sources they are allowed to ask (each client is bound to one); a charter only what it names, one by one or with `*`
+    /// for the whole first label.
     pub fn may_reach(&self, origin: &str) -> bool {
-        self.inner.destinations.as_ref().is_none_or(|d| d.contains(origin))
+        let Some(destinations) = &self.inner.destinations else { return true };
+        destinations.contains(origin) || any_first_label(origin).is_some_and(|wide| destinations.contains(&wide))
     }
 
     /// The same permit with a narrower scope. Never wider: the result is the intersection.
@@ -253,12 +255,21 @@ impl Permit {
     }
 }
 
+/// `https://eu.example.com:443` as `https://*.example.com:443`; `None` where the host is an address or a single label.
+fn any_first_label(origin: &str) -> Option<String> {
+    let (scheme, host) = origin.split_once("://")?;
+    let (label, rest) = host.split_once('.')?;
+    let name = rest.rsplit_once(':').map_or(rest, |(name, _)| name);
+    let is_address = name.rsplit('.').next().is_none_or(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    (!is_address && !label.is_empty() && !label.contains(['*', '['])).then(|| format!("{scheme}://*.{rest}"))
+}
+
 /// What the operator's configuration grants to one piece of standing work.
 #[derive(Debug, Clone)]
 pub struct CharterGrant {
     /// Purpose, such as `source-health`; becomes the principal `charter:<name>`.
     pub name: Arc<str>,
-    /// Origins (`scheme://host:port`) it may reach.
+    /// Origins (`scheme://host:port`) it may reach; `scheme://*.host:port` stands for one label before the host.
     pub destinations: BTreeSet<String>,
     /// Data it may see.
     pub scope: Scope,

@@ -11,9 +11,12 @@ use portcullis_model::{NameSet, Principal, TenantId, parse_duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::address::usual_address;
+use crate::engine::member_pattern;
 use crate::error::{PolicyError, Refusal};
 use crate::external::has_one_of;
-use crate::limits::{Limits, matches_pattern};
+use crate::limits::{Limits, matches_pattern, patterns_meet};
+use crate::lookup::{Lookup, LookupKind};
 use crate::permit::Permit;
 use crate::vocabulary::{Vocabulary, did_you_mean};
 
@@ -36,6 +39,14 @@ pub struct ProductSettings {
     pub title: Option<String>,
     /// Tools of the product; `*` stands for any text, as in `query_*`.
     pub tools: Vec<String>,
+    /// URIs of its resources; `*` stands for any text. When absent: those of this server, where the tool whose work they show
+    /// is part of the product, and none of other servers. A resource is never there without the tool behind it.
+    #[serde(default)]
+    pub resources: Option<Vec<String>>,
+    /// Names of its prompts; `*` stands for any text. When absent: those of this server that tell to call nothing but tools
+    /// of the product, and none of other servers.
+    #[serde(default)]
+    pub prompts: Option<Vec<String>>,
     /// Sources that may be asked through it; all when absent. `*` stands for any text.
     #[serde(default)]
     pub sources: Option<Vec<String>>,
@@ -74,6 +85,8 @@ pub struct Product {
     name: Arc<str>,
     title: Arc<str>,
     tools: BTreeSet<String>,
+    resources: Option<Vec<String>>,
+    prompts: Option<Vec<String>>,
     roles: Vec<String>,
     tenants: Vec<TenantId>,
     limits: Limits,
@@ -191,8 +204,28 @@ impl Product {
             namespaces: settings.namespaces.as_ref().map_or(NameSet::All, |n| NameSet::only(n.iter().cloned())),
             ..Limits::default()
         };
-        let title = settings.title.as_deref().unwrap_or(name);
-        Ok(Self { name: Arc::from(name.as_str()), title: Arc::from(title), tools, roles, tenants: tenants?, limits })
+        for uri in settings.resources.iter().flatten() {
+            match usual_address(&uri.replace(['{', '}'], "")) {
+                Ok(_) if uri.contains(['{', '}']) => {
+                    return Err(format!("resources: '{uri}' is a template; write '*' in place of what is in braces"));
+                }
+                Ok(usual) if usual != *uri => {
+                    return Err(format!("resources: '{uri}' is never asked for; write it as '{usual}'"));
+                }
+                Ok(_) => {}
+                Err(fault) => return Err(format!("resources: '{uri}' is never asked for: {fault}")),
+            }
+        }
+        Ok(Self {
+            name: Arc::from(name.as_str()),
+            title: Arc::from(settings.title.as_deref().unwrap_or(name)),
+            tools,
+            resources: settings.resources.clone(),
+            prompts: settings.prompts.clone(),
+            roles,
+            tenants: tenants?,
+            limits,
+        })
     }
 
     /// Its name, as in its address.
@@ -218,6 +251,22 @@ impl Product {
     /// Whether the tool is part of it.
     pub fn offers(&self, tool: &str) -> bool {
         self.tools.contains(tool)
+    }
+
+    /// Whether what is looked up is part of it.
+    pub(crate) fn offers_lookup(&self, lookup: &Lookup<'_>) -> bool {
+        let of_its_tools = || lookup.tools.iter().all(|tool| self.offers(tool));
+        match (lookup.kind, &self.resources, &self.prompts) {
+            (LookupKind::Prompt, _, Some(named)) => named.iter().any(|pattern| matches_pattern(pattern, lookup.name)),
+            (LookupKind::Prompt, _, None) | (_, None, _) => lookup.own && of_its_tools(),
+            (LookupKind::Resource, Some(named), _) => {
+                of_its_tools() && named.iter().any(|pattern| matches_pattern(pattern, lookup.name))
+            }
+            (LookupKind::Family, Some(named), _) => {
+                let family = member_pattern(lookup.name);
+                of_its_tools() && named.iter().any(|pattern| patterns_meet(pattern, &family))
+            }
+        }
     }
 
     /// Whether it is for this principal.
@@ -286,6 +335,33 @@ mod tests {
     }
 
     #[test]
+    fn a_product_bundles_what_is_looked_up_as_well() {
+        let product = |more: &str| {
+            let one = settings(&format!(r#"{{"name":"oncall","tools":["query_*"]{more}}}"#));
+            Products::load(&[one], &vocabulary()).unwrap().open("oncall", &principal("reader")).unwrap()
+        };
+        let tools = ["query_logs".to_owned(), "sql".to_owned()];
+        let (inside, both) = (&tools[..1], &tools[..]);
+        let with = |lookup: Lookup<'static>, own, tools| Lookup { own, tools, ..lookup };
+        let (one, family, ask) = (Lookup::resource("n://a/1"), Lookup::family("n://a/{id}"), Lookup::prompt("triage"));
+        let quiet = product("");
+        for lookup in [one, family, ask] {
+            assert!(quiet.offers_lookup(&lookup) && quiet.offers_lookup(&with(lookup, true, inside)), "{lookup:?}");
+            assert!(!quiet.offers_lookup(&with(lookup, true, both)), "{lookup:?} shows what a tool outside of it shows");
+            assert!(!quiet.offers_lookup(&with(lookup, false, &[])), "{lookup:?} of another server is not named");
+        }
+        let named = product(r#","resources":["n://a/1"],"prompts":["tri*"]"#);
+        for lookup in [one, family, ask] {
+            assert!(named.offers_lookup(&with(lookup, false, &[])), "{lookup:?}");
+        }
+        assert!(!named.offers_lookup(&with(one, true, both)), "naming a resource does not bring its tool");
+        assert!(!named.offers_lookup(&Lookup::resource("n://a/2")) && !named.offers_lookup(&Lookup::family("n://b/{id}")));
+        assert!(!named.offers_lookup(&Lookup::prompt("other")));
+        let none = product(r#","resources":[],"prompts":[]"#);
+        assert!(![one, family, ask].iter().any(|lookup| none.offers_lookup(lookup)));
+    }
+
+    #[test]
     fn a_foreign_product_looks_like_an_unknown_one() {
         let one = settings(r#"{"name":"oncall","tools":["sql"],"roles":["operator"],"tenants":["default"]}"#);
         let products = Products::load(&[one], &vocabulary()).unwrap();
@@ -307,6 +383,9 @@ mod tests {
             (r#"{"name":"a","tools":["sql"],"services":["cart-*"]}"#, "come and go"),
             (r#"{"name":"a","tools":["sql"],"roles":["readr"]}"#, "did you mean 'reader'"),
             (r#"{"name":"a","tools":["sql"],"roles":[]}"#, "nobody"),
+            (r#"{"name":"a","tools":["sql"],"resources":["portcullis://service/p%61yment"]}"#, "portcullis://service/payment"),
+            (r#"{"name":"a","tools":["sql"],"resources":["note://by-id/{id}"]}"#, "'*'"),
+            (r#"{"name":"a","tools":["sql"],"resources":["note://a/../b"]}"#, "'..'"),
             (r#"{"name":"A b","tools":["sql"]}"#, "lower-case"),
             (r#"{"name":"a","tools":[]}"#, "at least one"),
             (r#"{"name":"a","tools":["sql"],"limits":{"max_look_back":"soon"}}"#, "15m"),

@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 
 use crate::testing::{principal, tool, tool_with};
 use crate::{
-    Asked, Budget, CharterGrant, Permit, Policies, PolicyError, PolicyText, ProductSettings, Products, Refusal, RuleOutcome,
-    Vocabulary,
+    Asked, Budget, CharterGrant, Lookup, Permit, Policies, PolicyError, PolicyText, ProductSettings, Products, Refusal,
+    RuleOutcome, Vocabulary, Wanted,
 };
 
 const CALL: &str = r#"action == Portcullis::Action::"call""#;
@@ -292,13 +292,13 @@ fn time_of_day_and_how_far_back() {
     assert_eq!(rule(&policies, &intern, &logs, &json!({"window": "2h"})), "recent");
     assert_eq!(rule(&policies, &intern, &logs, &json!({"start": "2026-03-01T08:00:00Z"})), "recent");
     assert_eq!(rule(&policies, &intern, &logs, &json!({"window": "soon"})), "recent");
-    assert!(policies.decide_read(&principal("reader"), "portcullis://sources").allowed);
+    assert!(policies.decide_lookup(None, &principal("reader"), &Lookup::resource("portcullis://sources")).allowed);
     clock.advance(Duration::from_hours(7));
     // 18:00 at the offset.
     assert_eq!(rule(&policies, &intern, &logs, &json!({})), "no-rule-allows");
     assert!(!policies.decide_call(&intern, &logs).allowed);
     clock.advance(Duration::from_hours(8));
-    assert_eq!(&*policies.decide_read(&principal("reader"), "portcullis://sources").rule, "until");
+    assert_eq!(&*policies.decide_lookup(None, &principal("reader"), &Lookup::resource("portcullis://sources")).rule, "until");
 }
 
 #[test]
@@ -434,12 +434,102 @@ fn families_of_resources_are_shown_when_a_member_may_be_read() {
     .unwrap();
     let (intern, reader) = (principal("intern"), principal("reader"));
     let family = "portcullis://services/{name}";
-    assert!(policies.decide_family(&intern, family).allowed);
-    assert!(!policies.decide_family(&intern, "portcullis://traces/{id}").allowed);
-    assert!(policies.decide_read(&intern, "portcullis://services/cart").allowed);
-    assert!(!policies.decide_read(&intern, "portcullis://services/payment").allowed);
-    assert!(policies.decide_family(&reader, family).allowed);
-    assert_eq!(&*policies.decide_read(&reader, "portcullis://services/payment").rule, "not-payment");
+    assert!(policies.decide_lookup(None, &intern, &Lookup::family(family)).allowed);
+    assert!(!policies.decide_lookup(None, &intern, &Lookup::family("portcullis://traces/{id}")).allowed);
+    assert!(policies.decide_lookup(None, &intern, &Lookup::resource("portcullis://services/cart")).allowed);
+    assert!(!policies.decide_lookup(None, &intern, &Lookup::resource("portcullis://services/payment")).allowed);
+    assert!(policies.decide_lookup(None, &reader, &Lookup::family(family)).allowed);
+    assert_eq!(&*policies.decide_lookup(None, &reader, &Lookup::resource("portcullis://services/payment")).rule, "not-payment");
+}
+
+#[test]
+fn a_rule_about_an_address_holds_for_all_its_spellings() {
+    let policies = load(
+        r#"@id("not-payment") forbid(principal, action == Portcullis::Action::"read", resource)
+               when { resource.name like "portcullis://service/pay*" };
+           @id("not-secret") forbid(principal, action == Portcullis::Action::"read",
+               resource == Portcullis::Resource::"file:///secret/one");
+           @id("short") @only_limits("true") @max_look_back("1h") permit(principal, action == Portcullis::Action::"read",
+               resource == Portcullis::Resource::"file:///a/b");"#,
+    )
+    .unwrap();
+    let reader = principal("reader");
+    for (uri, rule) in [
+        ("portcullis://service/payment", "not-payment"),
+        ("portcullis://service/p%61yment", "not-payment"),
+        ("portcullis://service/%50ayment", "reader-may-look"),
+        ("portcullis://service/%70%61%79%6D%65%6e%74", "not-payment"),
+        ("portcullis://service/p%2561yment", "not-payment"),
+        ("file:///secret%2Fone", "not-secret"),
+        ("file:///secret%2fone", "not-secret"),
+        ("file:///secret%252fone", "not-secret"),
+        ("file:///x/../secret/one", "address-form"),
+        ("file:///x/%2e%2e/secret/one", "address-form"),
+        ("file:///secret/one%00", "address-form"),
+        ("file:///secret/two", "reader-may-look"),
+    ] {
+        let decision = policies.decide_lookup(None, &reader, &Lookup::resource(uri));
+        assert_eq!((&*decision.rule, decision.allowed), (rule, rule == "reader-may-look"), "{uri}");
+    }
+    let until = Instant::now() + Duration::from_secs(5);
+    for (uri, hours) in [("file:///a/b", Some(1)), ("file:///a%2Fb", Some(1)), ("file:///a/c", None)] {
+        let asked = (&reader, &Lookup::resource(uri));
+        let permit = policies.authorize_lookup(None, asked, until, Budget::default(), TraceContext::default()).unwrap();
+        assert_eq!(permit.scope().look_back, hours.map(Duration::from_hours), "{uri}");
+    }
+    let never = r#"forbid(principal, action, resource == Portcullis::Resource::"portcullis://service/p%61yment");"#;
+    let refused = load(&format!("@id(\"odd\") {never}")).map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("write it as 'portcullis://service/payment'"), "{refused}");
+}
+
+#[test]
+fn a_product_is_asked_about_lookups_and_confines_them() {
+    let settings = serde_json::from_value(json!({"name": "oncall", "tools": ["query_logs"], "resources": ["note://*"],
+        "sources": ["prod-eu"], "roles": ["reader"], "limits": {"max_rows": 7}}));
+    let products = Products::load(&[settings.unwrap()], &vocabulary()).unwrap();
+    let (reader, policies) = (principal("reader"), load("").unwrap());
+    let product = products.open("oncall", &reader).unwrap();
+    let decide = |who, lookup: Lookup<'_>| policies.decide_lookup(Some(&product), who, &lookup).rule;
+    assert_eq!(&*decide(&reader, Lookup::resource("note://one")), "reader-may-look");
+    assert_eq!(&*decide(&reader, Lookup::resource("other://one")), "product");
+    assert_eq!(&*decide(&principal("intern"), Lookup::resource("note://one")), "unknown-product");
+    let asked = (&reader, &Lookup::resource("note://one"));
+    let authorize = |product| {
+        let (deadline, trace) = (Instant::now() + Duration::from_secs(5), TraceContext::default());
+        policies.authorize_lookup(product, asked, deadline, Budget::default(), trace).unwrap()
+    };
+    let permit = authorize(Some(&*product));
+    assert_eq!((permit.budget().rows, permit.product().map(|p| &**p)), (7, Some("oncall")));
+    assert_eq!(permit.scope().sources, NameSet::only(["prod-eu"]));
+    assert!(authorize(None).scope().sources.is_all());
+}
+
+#[test]
+fn reach_is_what_some_call_would_be_confined_to() {
+    let policies = load(&format!(
+        r#"@id("all-limited") @services("cart") permit(principal in Portcullis::Role::"intern", {CALL},
+               resource == Portcullis::Tool::"sql");
+           @id("cart") @sources("lab") permit(principal in Portcullis::Role::"intern", {CALL},
+               resource == Portcullis::Tool::"query_logs") when {{ context.arguments.service == "cart" }};
+           @id("open") @sources("prod-eu") permit(principal in Portcullis::Role::"intern", {CALL},
+               resource == Portcullis::Tool::"query_logs") when {{ context.arguments.service == "checkout" }};"#
+    ))
+    .unwrap();
+    let (intern, tools) = (principal("intern"), tools());
+    let sources = |who: &Principal, tool: &ToolSpec| {
+        let reach = policies.reach(None, who, Wanted::Tool(tool));
+        let named = |scope: &Scope| scope.sources.names().map(|names| names.iter().cloned().collect::<Vec<_>>().join(","));
+        (reach.decision.allowed, reach.scopes.iter().map(named).collect::<Vec<_>>())
+    };
+    let some = |name: &str| Some(name.to_owned());
+    assert_eq!(sources(&intern, &tools[1]), (true, vec![None]));
+    assert_eq!(policies.reach(None, &intern, Wanted::Tool(&tools[1])).scopes[0].services, NameSet::only(["cart"]));
+    let (allowed, mut ways) = sources(&intern, &logs());
+    ways.sort();
+    assert_eq!((allowed, ways), (true, vec![some("lab"), some("prod-eu")]), "each by the arguments that open it");
+    let (allowed, ways) = sources(&principal("reader"), &logs());
+    assert!(allowed && ways.contains(&None), "{ways:?}");
+    assert!(!sources(&principal("nobody"), &logs()).0);
 }
 
 #[test]
@@ -454,7 +544,9 @@ fn a_family_shown_for_one_member_has_the_limits_of_that_member() {
     .unwrap();
     let (intern, until) = (principal("intern"), Instant::now() + Duration::from_secs(5));
     let family = "portcullis://services/{name}";
-    let permit = policies.authorize_family(&intern, family, until, Budget::default(), TraceContext::default()).unwrap();
+    let permit = policies
+        .authorize_lookup(None, (&intern, &Lookup::family(family)), until, Budget::default(), TraceContext::default())
+        .unwrap();
     assert_eq!(&**permit.rule(), "one");
     assert!(permit.scope().sources.contains("lab") && !permit.scope().sources.contains("prod-us"));
     assert_eq!(permit.scope().look_back, Some(Duration::from_hours(1)));
@@ -484,15 +576,30 @@ fn a_charter_reaches_only_what_it_names() {
     let charter = policies
         .charter(CharterGrant {
             name: "source-health".into(),
-            destinations: ["http://127.0.0.1:9090".to_owned()].into(),
+            destinations: ["http://127.0.0.1:9090", "https://*.example.com:443", "http://*.0.0.1:9090"].map(str::to_owned).into(),
             scope: Scope::tenant_wide(TenantId::default_tenant()),
             time_limit: Duration::from_secs(5),
             budget: Budget::default(),
         })
         .unwrap();
     let permit = charter.permit();
-    assert!(permit.may_reach("http://127.0.0.1:9090"));
-    assert!(!permit.may_reach("http://127.0.0.1:9091"));
+    for origin in ["http://127.0.0.1:9090", "https://eu.example.com:443"] {
+        assert!(permit.may_reach(origin), "{origin}");
+    }
+    for origin in [
+        "http://127.0.0.1:9091",
+        "http://10.0.0.1:9090",
+        "https://example.com:443",
+        "https://a.eu.example.com:443",
+        "https://.example.com:443",
+        "https://eu.example.com:8443",
+        "http://eu.example.com:443",
+        "https://eu.example.com.evil.org:443",
+        "https://[::1].example.com:443",
+        "",
+    ] {
+        assert!(!permit.may_reach(origin), "{origin}");
+    }
     assert_eq!(permit.principal_id().as_str(), "charter:source-health");
 }
 
