@@ -1,5 +1,10 @@
-//! What releasing costs: megabytes per second of redaction on one core, over logs as services write them. The floor is one
-//! search through the same bytes: on a machine that does other work beside, read the figures against it.
+//! What releasing costs: megabytes per second of redaction on one core, over logs as services write them, and over those of
+//! Loghub where they are. The floor is one search through the same bytes: on a machine that does other work beside, read the
+//! figures against it.
+
+#![allow(clippy::print_stdout, reason = "a benchmark, not the product")]
+
+use std::path::{Path, PathBuf};
 
 use divan::Bencher;
 use divan::counter::BytesCount;
@@ -7,7 +12,21 @@ use portcullis_guard::{Redactions, Redactor};
 use serde_json::{Value, json};
 
 fn main() {
+    if loghub(SYSTEMS[0]).is_none() {
+        println!("skipped: no folder loghub-2k, so no logs of real systems (set PORTCULLIS_DATA)");
+    }
     divan::main();
+}
+
+/// Systems whose logs Loghub has, the first lines of each.
+const SYSTEMS: [&str; 7] = ["Apache", "HDFS", "Linux", "OpenSSH", "Proxifier", "Spark", "Zookeeper"];
+
+/// The log of a system as it was written, again and again up to a mebibyte.
+fn loghub(system: &str) -> Option<String> {
+    let data = std::env::var_os("PORTCULLIS_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
+    let log = std::fs::read_to_string(data.join("loghub-2k").join(system).join(format!("{system}_2k.log"))).ok()?;
+    Some(log.repeat((1 << 20) / log.len().max(1) + 1))
 }
 
 /// About a mebibyte of lines, made from a fixed sequence of numbers.
@@ -130,6 +149,13 @@ fn access_log_with_an_address_per_line(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn log_with_three_findings_per_line(bencher: Bencher<'_, '_>) {
     measure(bencher, &leaky_log());
+}
+
+#[divan::bench(args = SYSTEMS)]
+fn log_of_a_real_system(bencher: Bencher<'_, '_>, system: &str) {
+    // Without the folder there is nothing to measure: said once, in front of all.
+    let Some(text) = loghub(system) else { return };
+    measure(bencher, &text);
 }
 
 #[divan::bench]

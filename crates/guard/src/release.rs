@@ -9,6 +9,7 @@ use portcullis_model::{Fault, FaultCode};
 use portcullis_policy::{Permit, Purpose};
 use portcullis_ports::{
     Content, EmbeddedResource, InputRequest, NoticeLevel, Outcome, Output, PromptMessage, PromptOutput, ResourceOutput,
+    Suggestions,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -249,6 +250,16 @@ impl Releaser {
         work.finish(permit, inner)
     }
 
+    /// Releases what would complete an argument.
+    ///
+    /// # Errors
+    /// As [`Releaser::values`].
+    pub fn suggestions(&self, permit: &Permit, suggestions: Suggestions) -> Result<Released<Suggestions>, Fault> {
+        let mut work = Work::new(self, permit.principal().tenant.as_str());
+        let values = suggestions.values.into_iter().map(|value| work.text(value)).collect();
+        work.finish(permit, Suggestions { values, ..suggestions })
+    }
+
     /// Releases a progress report.
     pub fn progress(&self, permit: &Permit, done: f64, total: Option<f64>, message: &str) -> Released<Progress> {
         let mut work = Work::new(self, permit.principal().tenant.as_str());
@@ -262,6 +273,14 @@ impl Releaser {
         let logger = work.bounded(logger, 200);
         let data = work.value(data);
         work.released(Notice { level, logger, data })
+    }
+
+    /// Releases the name of a question about a page, as the question itself was released.
+    pub fn page_done(&self, permit: &Permit, elicitation: &str) -> Released<String> {
+        let mut work = Work::new(self, permit.principal().tenant.as_str());
+        let named = work.value(serde_json::json!({ "elicitationId": elicitation }));
+        let name = named.get("elicitationId").and_then(Value::as_str).unwrap_or_default().to_owned();
+        work.released(name)
     }
 
     /// What of the client's words goes on to another server: cleaned and redacted like an answer. It is none, so nothing a

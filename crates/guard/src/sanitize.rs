@@ -77,11 +77,16 @@ pub struct TextRule {
     /// without regard to ASCII case. Empty by default, because every one of them occurs in honest queries.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub forbid: Vec<String>,
+    /// Adds the sequences of SQL, shell and HTML that some guides remove from every input to `forbid`: `;` `'` `"` `--` `/*`
+    /// `*/` `|` `&` `$` `(` `)` `<` `>` `` ` `` `<script>` `javascript:` `onload=` `onerror=`. Off by default: honest PromQL,
+    /// SQL and regular expressions contain them, and no query is made by pasting text.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub forbid_injection: bool,
 }
 
 impl Default for TextRule {
     fn default() -> Self {
-        Self { mode: SanitizeMode::Reject, max_length: 16_384, forbid: Vec::new() }
+        Self { mode: SanitizeMode::Reject, max_length: 16_384, forbid: Vec::new(), forbid_injection: false }
     }
 }
 
@@ -120,8 +125,8 @@ impl Default for SanitizeSettings {
     }
 }
 
-/// Sequences of SQL, shell and HTML that some guides remove from every input. Offered for installations that must show
-/// such a rule; honest PromQL, SQL and regular expressions contain them.
+/// Sequences of SQL, shell and HTML that some guides remove from every input: what [`TextRule::forbid_injection`] adds, for
+/// installations that must show such a rule; honest PromQL, SQL and regular expressions contain them.
 pub const INJECTION_SEQUENCES: &[&str] =
     &[";", "'", "\"", "--", "/*", "*/", "|", "&", "$", "(", ")", "<", ">", "`", "<script>", "javascript:", "onload=", "onerror="];
 
@@ -141,7 +146,7 @@ impl Sanitizer {
     ///
     /// # Errors
     /// A sentence naming the rule that cannot be used.
-    pub fn new(settings: SanitizeSettings) -> Result<Self, String> {
+    pub fn new(mut settings: SanitizeSettings) -> Result<Self, String> {
         let rules = [
             ("free_text", &settings.free_text),
             ("query", &settings.query),
@@ -160,6 +165,18 @@ impl Sanitizer {
         }
         if settings.url_schemes.is_empty() {
             return Err("url_schemes is empty; 'https' would be a good one".into());
+        }
+        for rule in [
+            &mut settings.free_text,
+            &mut settings.query,
+            &mut settings.filter_value,
+            &mut settings.label_selector,
+            &mut settings.name,
+            &mut settings.url,
+        ] {
+            if rule.forbid_injection {
+                rule.forbid.extend(INJECTION_SEQUENCES.iter().map(|sequence| (*sequence).to_owned()));
+            }
         }
         Ok(Self { settings })
     }
@@ -401,7 +418,7 @@ mod tests {
     fn strip_takes_out_and_off_lets_through() {
         let strip = with(|s| {
             s.filter_value.mode = SanitizeMode::Strip;
-            s.filter_value.forbid = INJECTION_SEQUENCES.iter().map(|f| (*f).to_owned()).collect();
+            s.filter_value.forbid_injection = true;
         });
         assert_eq!(strip.check(TextKind::FilterValue, "a\u{200b}'; DROP --x<scr<script>ipt>").unwrap(), "a DROP xscrscriptipt");
         let off = with(|s| s.free_text.mode = SanitizeMode::Off);

@@ -48,6 +48,12 @@ pub fn without_kinds(schema: &Value) -> Map<String, Value> {
     shown
 }
 
+/// What the texts of a property are, where its schema says so.
+fn kind_of(property: &Value) -> Option<Value> {
+    let is_url = || property.get("format").and_then(Value::as_str) == Some("uri");
+    property.get(KIND).cloned().or_else(|| is_url().then(|| Value::from(TextKind::Url.as_str())))
+}
+
 impl ArgumentSchema {
     /// As [`ArgumentSchema::compile_with`], with the default rules for texts.
     ///
@@ -58,8 +64,8 @@ impl ArgumentSchema {
     }
 
     /// Compiles `schema` (draft 2020-12, an object schema). A property's `x-portcullis-kind` says what its texts are
-    /// ([`TextKind`]); without it they are free text. Where it does not speak about further properties,
-    /// they are refused. Remote references are never followed.
+    /// ([`TextKind`]); without it what has the format `uri` is a URL and everything else free text. Where it does not speak
+    /// about further properties, they are refused. Remote references are never followed.
     ///
     /// # Errors
     /// When it is not an object schema, refers to something outside of itself, or names a kind that does not exist.
@@ -80,11 +86,11 @@ impl ArgumentSchema {
         let properties = described.map(|p| p.keys().cloned().collect()).unwrap_or_default();
         let mut kinds = Map::new();
         for (name, property) in described.into_iter().flatten() {
-            let Some(kind) = property.get(KIND).or_else(|| property.get("items")?.get(KIND)) else { continue };
+            let Some(kind) = kind_of(property).or_else(|| kind_of(property.get("items")?)) else { continue };
             if kind.as_str().and_then(TextKind::parse).is_none() {
                 return Err(fault(format!("{KIND} of '{name}' is {kind}, which is no kind of text")));
             }
-            kinds.insert(name.clone(), kind.clone());
+            kinds.insert(name.clone(), kind);
         }
         let validator = jsonschema::draft202012::options().build(&Value::Object(closed)).map_err(|e| fault(e.to_string()))?;
         Ok(Self { validator, properties, kinds, sanitizer })

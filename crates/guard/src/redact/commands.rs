@@ -2,51 +2,8 @@
 //! `["redis-cli", "-a", "secret"]`. What a single letter means depends on the program, so none is judged without one in front
 //! of it: `docker run -p 8080:80` and `mkdir -p data` say nothing. Must stay linear: no stretch is looked through twice.
 
-use aho_corasick::{AhoCorasick, packed};
-use memchr::memmem::Finder;
-
 use super::fields::{self, Place};
 use super::scan::{RANK_FIELD, Scan};
-
-/// Where flags begin: two dashes, or one behind a space or a quote with a letter that matters. Found sixteen bytes and more
-/// at a time where the machine can, so that the dashes of times, ids and access logs cost nothing.
-#[derive(Debug, Clone)]
-pub(super) struct Dashes {
-    long: Finder<'static>,
-    packed: Option<packed::Searcher>,
-    plain: AhoCorasick,
-}
-
-impl Dashes {
-    /// Letters of [`PROGRAMS`], and those that begin the names of secrets: `-password`, `-token`, `-secret`.
-    const LETTERS: [u8; 10] = *b"apuwAPUXts";
-
-    /// Builds the searchers.
-    ///
-    /// # Errors
-    /// When a built-in table does not compile: a defect of this build, reported instead of ignored.
-    pub(super) fn new() -> Result<Self, String> {
-        let begin = |letter: u8| [[b' ', b'-', letter], [b'"', b'-', letter], [b'\'', b'-', letter]];
-        let begins: Vec<[u8; 3]> = Self::LETTERS.into_iter().flat_map(begin).collect();
-        let plain = AhoCorasick::builder().prefilter(false).build(&begins).map_err(|e| e.to_string())?;
-        Ok(Self { long: Finder::new(b"--"), packed: packed::Searcher::new(&begins), plain })
-    }
-
-    /// The first two dashes.
-    pub(super) fn long(&self, bytes: &[u8]) -> Option<usize> {
-        self.long.find(bytes)
-    }
-
-    /// The first dash with a letter at `from` or behind it.
-    fn short(&self, bytes: &[u8], from: usize) -> Option<usize> {
-        let rest = bytes.get(from..)?;
-        let found = match &self.packed {
-            Some(packed) => packed.find(rest)?.start(),
-            None => self.plain.find(rest)?.start(),
-        };
-        Some(from + found + 1)
-    }
-}
 
 /// Bytes in front of a flag in which its program is looked for.
 const NEAR: usize = 512;
@@ -155,6 +112,14 @@ const LETTERS: [bool; 256] = {
     }
     table
 };
+/// The same, and the first letters of the names of secrets: `-password`, `-token`, `-secret`.
+const SHORT: [bool; 256] = {
+    let mut table = LETTERS;
+    table[b'p' as usize] = true;
+    table[b't' as usize] = true;
+    table[b's' as usize] = true;
+    table
+};
 const FIRSTS: [bool; 256] = {
     let mut table = [false; 256];
     let mut program = 0;
@@ -171,7 +136,7 @@ const FIRSTS: [bool; 256] = {
 
 /// The command that was read last, and how far.
 #[derive(Debug, Default)]
-struct Command {
+pub(super) struct Command {
     program: Option<&'static Program>,
     login: bool,
     /// Up to where programs were looked for.
@@ -243,32 +208,8 @@ fn ends_command(bytes: &[u8], at: usize) -> bool {
 }
 
 impl Scan<'_> {
-    /// Flags of command lines with two dashes, the first at `first`.
-    pub(super) fn long_flags(&mut self, first: usize) {
-        let bytes = self.bytes;
-        let tables = self.look.tables;
-        let mut command = Command::default();
-        for dash in tables.dashes.long.find_iter(&bytes[first..]).map(|at| at + first) {
-            let behind_dash = dash > 0 && bytes[dash - 1] == b'-';
-            if !behind_dash && bytes.get(dash + 2).is_some_and(u8::is_ascii_alphabetic) {
-                self.long_flag(&mut command, dash);
-            }
-        }
-    }
-
-    /// Flags of command lines with one dash.
-    pub(super) fn short_flags(&mut self) {
-        let bytes = self.bytes;
-        let tables = self.look.tables;
-        let (mut command, mut from) = (Command::default(), 0);
-        while let Some(dash) = tables.dashes.short(bytes, from) {
-            from = dash + 2;
-            self.short_flag(&mut command, dash, bytes[dash + 1]);
-        }
-    }
-
     /// `--password x`, and `--user ana:x` of programs that take both in one.
-    fn long_flag(&mut self, command: &mut Command, dash: usize) {
+    pub(super) fn long_flag(&mut self, command: &mut Command, dash: usize) {
         let bytes = self.bytes;
         let name = [&b"--user"[..], b"--proxy-user", b"--auth"].into_iter().find(|name| bytes[dash..].starts_with(name));
         if let Some(name) = name {
@@ -282,12 +223,16 @@ impl Scan<'_> {
                 self.flag_value(how, dash, place);
             }
         }
-        self.flag(dash + 2);
+        self.flag(dash, 2);
     }
 
-    /// `-p x` and `-px`, by what the program means with it; `-password x`.
-    fn short_flag(&mut self, command: &mut Command, dash: usize, letter: u8) {
+    /// `-p x` and `-px`, by what the program means with it; `-password x`. The dash is at `dash`.
+    pub(super) fn short_flag(&mut self, command: &mut Command, dash: usize) {
         let bytes = self.bytes;
+        let letter = bytes[dash + 1];
+        if !SHORT[usize::from(letter)] || !matches!(bytes[..dash], [.., b' ' | b'"' | b'\'']) {
+            return;
+        }
         if LETTERS[usize::from(letter)] {
             command.read_to(bytes, dash);
             if let Some(how) = command.how(letter) {
@@ -299,7 +244,7 @@ impl Scan<'_> {
                 return self.flag_value(how, dash, place);
             }
         }
-        self.flag(dash + 1);
+        self.flag(dash, 1);
     }
 
     fn flag_value(&mut self, how: How, flag: usize, place: Option<Place>) {
@@ -317,14 +262,15 @@ impl Scan<'_> {
         }
         let value = &bytes[place.start..place.end];
         if !value.is_empty() && !fields::harmless(value) && !is_variable(value) {
-            self.named = true;
+            self.judges(flag);
             self.secret(place.start, place.end, "secret-value", RANK_FIELD);
         }
     }
 
-    /// `--password hunter2`, `-password hunter2` and `"--password", "hunter2"`, the name at `at`.
-    pub(super) fn flag(&mut self, at: usize) {
+    /// `--password hunter2`, `-password hunter2` and `"--password", "hunter2"`, the name behind so many hyphens at `dash`.
+    fn flag(&mut self, dash: usize, hyphens: usize) {
         let bytes = self.bytes;
+        let at = dash + hyphens;
         let length = bytes[at..].iter().take(64).take_while(|b| fields::in_name(**b)).count();
         let (name, end) = (&bytes[at..at + length], at + length);
         if length < 3 || !matches!(bytes.get(end), Some(b' ' | b'"' | b'\'' | b'\n')) {
@@ -336,7 +282,7 @@ impl Scan<'_> {
         let Some(strength) = fields::strength(name) else { return };
         match bytes.get(end + 1) {
             Some(b'-' | b' ') | None if bytes[end] == b' ' => {}
-            _ if bytes[end] == b' ' => self.field_value(fields::Name { strength, start: at, end }, end, false),
+            _ if bytes[end] == b' ' => self.flag_field(fields::Name { strength, start: at, end }, end, hyphens),
             _ => {
                 // An argument of its own: whole, so it is judged like a value in quotes.
                 let Some(place) = next_argument(bytes, end) else { return };
@@ -427,18 +373,6 @@ fn is_variable(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_letter_of_a_program_is_looked_for() {
-        let dashes = Dashes::new().unwrap();
-        for (letter, _) in PROGRAMS.iter().flat_map(|program| program.flags) {
-            assert!(Dashes::LETTERS.contains(letter), "{}", char::from(*letter));
-            let text = format!("{} -{}x", " - - \"-\" 2026-11-20 ".repeat(9), char::from(*letter));
-            assert_eq!(dashes.short(text.as_bytes(), 0), Some(text.len() - 3));
-            assert_eq!(dashes.plain.find(&text).map(|found| found.start() + 1), Some(text.len() - 3));
-        }
-        assert_eq!(dashes.short(b"a-p \"- -- -z", 0), None);
-    }
 
     #[test]
     fn arguments_end_where_a_shell_ends_them() {

@@ -35,25 +35,6 @@ pub(super) const IN_PART: [bool; 256] = {
     table
 };
 
-/// Classes of bytes, as bits: what a run has to have of each to be no word.
-pub(super) const SMALL: u8 = 1;
-pub(super) const CAPITAL: u8 = 2;
-pub(super) const DIGIT: u8 = 4;
-pub(super) const CLASS: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0_usize;
-    while byte < 256 {
-        table[byte] = match byte as u8 {
-            b'a'..=b'z' => SMALL,
-            b'A'..=b'Z' => CAPITAL,
-            b'0'..=b'9' => DIGIT,
-            _ => 0,
-        };
-        byte += 1;
-    }
-    table
-};
-
 /// Decodes base64 of either alphabet, with or without padding; at most `most` bytes of the text are looked at.
 pub(super) fn decode(text: &[u8], most: usize) -> Option<Vec<u8>> {
     let unpadded = text.len() - text.iter().rev().take_while(|b| **b == b'=').count();
@@ -264,17 +245,23 @@ pub(super) fn names_an_id(name: &[u8]) -> bool {
     ENDINGS.iter().any(|ending| ending.as_bytes().last() == last && letters.ends_with(ending.as_bytes()))
 }
 
-/// A second reading of text with its escapes undone, and where each byte came from.
+/// A second reading of text with its escapes undone, and where it came from.
 #[derive(Debug)]
 pub(super) struct Plain {
     pub(super) text: String,
-    origins: Vec<u32>,
+    /// Behind every escape: the place in this text, and in the original. Up to the next both go on alike.
+    joints: Vec<(usize, usize)>,
 }
 
 impl Plain {
     /// The stretch of the original that `from..to` of the plain text came from.
     pub(super) fn origin(&self, from: usize, to: usize) -> Option<(usize, usize)> {
-        Some((*self.origins.get(from)? as usize, *self.origins.get(to)? as usize))
+        let origin = |at: usize| {
+            let joint = self.joints.partition_point(|(plain, _)| *plain <= at).checked_sub(1)?;
+            let (plain, original) = self.joints[joint];
+            (at <= self.text.len()).then_some(original + at - plain)
+        };
+        Some((origin(from)?, origin(to)?))
     }
 }
 
@@ -291,22 +278,24 @@ pub(super) fn has_escapes(bytes: &[u8]) -> bool {
 /// Undoes JSON, percent and HTML escapes of printable ASCII. With `lines`, also those of line breaks, tabs,
 /// quotes, backslashes and the borders of table cells.
 pub(super) fn plain(text: &str, lines: bool) -> Option<Plain> {
-    if u32::try_from(text.len()).is_err() {
-        return None;
-    }
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
-    let mut origins = Vec::with_capacity(bytes.len() + 1);
-    let mut at = 0;
-    while at < bytes.len() {
-        let (byte, length) = escape_at(bytes, at, lines).unwrap_or((bytes[at], 1));
-        decoded.push(byte);
-        origins.push(at as u32);
-        at += length;
+    let mut joints = vec![(0, 0)];
+    let mut from = 0;
+    for at in memchr::memchr3_iter(b'%', b'\\', b'&', bytes) {
+        // The second of two backslashes begins nothing.
+        if at >= from
+            && let Some((byte, length)) = escape_at(bytes, at, lines)
+        {
+            decoded.extend_from_slice(&bytes[from..at]);
+            decoded.push(byte);
+            from = at + length;
+            joints.push((decoded.len(), from));
+        }
     }
-    origins.push(bytes.len() as u32);
+    decoded.extend_from_slice(&bytes[from..]);
     // Only ASCII was put in and only ASCII taken out, so it stays UTF-8.
-    String::from_utf8(decoded).ok().map(|text| Plain { text, origins })
+    String::from_utf8(decoded).ok().map(|text| Plain { text, joints })
 }
 
 /// The byte an escape at `at` stands for, and how long the escape is.

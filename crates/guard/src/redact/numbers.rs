@@ -20,26 +20,22 @@ const IN_NUMBER: [bool; 256] = {
 const DIGITS: usize = 9;
 
 impl Scan<'_> {
-    /// A dot that may be one of an IPv4 address.
-    pub(super) fn dot(&mut self, at: usize, signs: &mut Signs) {
+    /// The IPv4 address whose third dot may be at `third`.
+    pub(super) fn dots(&mut self, third: usize) {
         let bytes = self.bytes;
-        if at < signs.dots || at == 0 || !bytes[at - 1].is_ascii_digit() || !bytes.get(at + 1).is_some_and(u8::is_ascii_digit) {
-            return;
+        let dot_before = |dot: usize| {
+            let octet = bytes[..dot].iter().rev().take(3).take_while(|b| b.is_ascii_digit()).count();
+            dot.checked_sub(octet + 1).filter(|at| bytes[*at] == b'.')
+        };
+        if let Some(first) = dot_before(third).and_then(dot_before) {
+            self.dot(first);
         }
-        // A number with one dot is no address: the third octet would follow another.
-        let octet = bytes[at + 1..].iter().take_while(|b| b.is_ascii_digit()).count();
-        if bytes.get(at + 1 + octet) != Some(&b'.') {
-            signs.dots = at + 1 + octet;
-            return;
-        }
-        if let Some((start, end, address)) = personal::ipv4(bytes, at) {
-            signs.dots = end;
-            if personal::hidden(self.look.settings.pii.ip, address.into()) {
-                self.person(start, end, Personal::Ip);
-            }
-        } else {
-            // Not to be taken for the first dot of another address.
-            signs.dots = at + 2 + octet;
+    }
+
+    /// The IPv4 address whose first dot may be at `at`.
+    pub(super) fn dot(&mut self, at: usize) {
+        if let Some((start, end, _)) = personal::ipv4(self.bytes, at, self.look.settings.pii.ip) {
+            self.person(start, end, Personal::Ip);
         }
     }
 

@@ -58,6 +58,23 @@ fn in_local(byte: u8) -> bool {
 
 /// The address around the `@` at `at`.
 pub(super) fn email(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    // The domain tells sooner that it is none.
+    let rest = &bytes[at + 1..];
+    let mut length = rest.iter().take(255).take_while(|b| b.is_ascii_alphanumeric() || matches!(**b, b'-' | b'.')).count();
+    while length > 0 && !rest[length - 1].is_ascii_alphanumeric() {
+        length -= 1;
+    }
+    let domain = &rest[..length];
+    let last_dot = domain.iter().rposition(|b| *b == b'.')?;
+    let top = &domain[last_dot + 1..];
+    let named = top.len() >= 2 && top.iter().all(u8::is_ascii_alphabetic);
+    let whole = named
+        && !domain.starts_with(b".")
+        && !domain.windows(2).any(|w| w == b"..")
+        && !NOT_TOP_LEVEL.iter().any(|t| top.eq_ignore_ascii_case(t.as_bytes()));
+    if !whole {
+        return None;
+    }
     let floor = at.saturating_sub(64);
     let mut start = at;
     while start > floor && in_local(bytes[start - 1]) {
@@ -70,22 +87,7 @@ pub(super) fn email(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     while start < at && !bytes[start].is_ascii_alphanumeric() && bytes[start] != b'_' {
         start += 1;
     }
-    let rest = &bytes[at + 1..];
-    let mut length = rest.iter().take(255).take_while(|b| b.is_ascii_alphanumeric() || matches!(**b, b'-' | b'.')).count();
-    while length > 0 && !rest[length - 1].is_ascii_alphanumeric() {
-        length -= 1;
-    }
-    let domain = &rest[..length];
-    let last_dot = domain.iter().rposition(|b| *b == b'.')?;
-    let top = &domain[last_dot + 1..];
-    let named = top.len() >= 2 && top.iter().all(u8::is_ascii_alphabetic);
-    let whole = start < at
-        && named
-        && !domain.starts_with(b".")
-        && !domain.windows(2).any(|w| w == b"..")
-        && !NOT_TOP_LEVEL.iter().any(|t| top.eq_ignore_ascii_case(t.as_bytes()))
-        && !bytes[start..at].eq_ignore_ascii_case(b"git");
-    whole.then_some((start, at + 1 + length))
+    (start < at && !bytes[start..at].eq_ignore_ascii_case(b"git")).then_some((start, at + 1 + length))
 }
 
 /// Whether an address is hidden under `mode`.
@@ -112,24 +114,23 @@ fn public_v6(ip: Ipv6Addr) -> bool {
     ip.segments()[0] & 0xe000 == 0x2000 || ip.segments()[..2] == [0x64, 0xff9b]
 }
 
-/// The IPv4 address one of whose dots is at `at`: bounds and value.
-pub(super) fn ipv4(bytes: &[u8], at: usize) -> Option<(usize, usize, Ipv4Addr)> {
-    let digits_before = |end: usize| bytes[..end].iter().rev().take(4).take_while(|b| b.is_ascii_digit()).count();
-    let start = at - digits_before(at);
-    if start == at {
-        return None;
-    }
+/// The IPv4 address whose first dot is at `at`: bounds and value, if it is one that `mode` hides.
+pub(super) fn ipv4(bytes: &[u8], at: usize, mode: AddressMode) -> Option<(usize, usize, Ipv4Addr)> {
+    let start = at - bytes[..at].iter().rev().take(4).take_while(|b| b.is_ascii_digit()).count();
     let mut octets = [0_u8; 4];
     let mut cursor = start;
     for (index, octet) in octets.iter_mut().enumerate() {
-        let length = bytes[cursor..].iter().take(4).take_while(|b| b.is_ascii_digit()).count();
-        let digits = &bytes[cursor..cursor + length];
-        if length == 0 || length > 3 || (length > 1 && digits[0] == b'0') {
+        let (first, mut value) = (cursor, 0_u32);
+        while let Some(digit) = bytes.get(cursor).map(|b| b.wrapping_sub(b'0')).filter(|digit| *digit < 10)
+            && cursor - first < 4
+        {
+            value = value * 10 + u32::from(digit);
+            cursor += 1;
+        }
+        if cursor == first || (cursor - first > 1 && bytes[first] == b'0') {
             return None;
         }
-        let value = digits.iter().fold(0_u16, |sum, b| sum * 10 + u16::from(b - b'0'));
         *octet = u8::try_from(value).ok()?;
-        cursor += length;
         if index < 3 {
             if bytes.get(cursor) != Some(&b'.') {
                 return None;
@@ -137,13 +138,17 @@ pub(super) fn ipv4(bytes: &[u8], at: usize) -> Option<(usize, usize, Ipv4Addr)> 
             cursor += 1;
         }
     }
+    let address = Ipv4Addr::from(octets);
+    if !hidden(mode, address.into()) {
+        return None;
+    }
     let after = bytes.get(cursor);
     let longer = after.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_')
         || (after == Some(&b'.') && bytes.get(cursor + 1).is_some_and(u8::is_ascii_digit));
     if longer || version_in_front(bytes, start, after) {
         return None;
     }
-    Some((start, cursor, Ipv4Addr::from(octets)))
+    Some((start, cursor, address))
 }
 
 /// Whether four numbers are a version: `Chrome/120.0.0.1`, `v1.2.3.4`, `version 1.2.3.4`, `lib-1.2.3.4`.
@@ -163,7 +168,8 @@ fn version_in_front(bytes: &[u8], start: usize, after: Option<&u8>) -> bool {
     let tail = tail.strip_suffix(b":").or_else(|| tail.strip_suffix(b"=")).or_else(|| tail.strip_suffix(b"\"")).unwrap_or(tail);
     let tail = tail.strip_suffix(b"\":").unwrap_or(tail);
     let names: [&[u8]; 4] = [b"version", b"release", b"build", b" ver"];
-    names.iter().any(|name| tail.len() >= name.len() && tail[tail.len() - name.len()..].eq_ignore_ascii_case(name))
+    let may_be = matches!(tail.last(), Some(b'n' | b'N' | b'e' | b'E' | b'd' | b'D' | b'r' | b'R'));
+    (may_be && names.iter().any(|name| tail.len() >= name.len() && tail[tail.len() - name.len()..].eq_ignore_ascii_case(name)))
         || package_in_front(bytes, start)
 }
 
@@ -198,8 +204,8 @@ fn package_in_front(bytes: &[u8], start: usize) -> bool {
     named && before.split(|b| !b.is_ascii_alphabetic()).any(|word| VERBS.iter().any(|verb| word.eq_ignore_ascii_case(verb)))
 }
 
-/// The IPv6 address around the colon at `at`: bounds and value. `Err` is where the run that holds no address ends.
-pub(super) fn ipv6(bytes: &[u8], at: usize) -> Result<(usize, usize, Ipv6Addr), usize> {
+/// Bytes an IPv6 address is written with.
+pub(super) const fn in_ipv6(byte: u8) -> bool {
     const INSIDE: [bool; 256] = {
         let mut table = [false; 256];
         let mut byte = 0_usize;
@@ -210,7 +216,12 @@ pub(super) fn ipv6(bytes: &[u8], at: usize) -> Result<(usize, usize, Ipv6Addr), 
         }
         table
     };
-    let inside = |b: &u8| INSIDE[usize::from(*b)];
+    INSIDE[byte as usize]
+}
+
+/// The IPv6 address around the colon at `at`: bounds and value. `Err` is where the run that holds no address ends.
+pub(super) fn ipv6(bytes: &[u8], at: usize) -> Result<(usize, usize, Ipv6Addr), usize> {
+    let inside = |b: &u8| in_ipv6(*b);
     let (mut colons, mut dots, mut compressed) = (0, false, false);
     let mut count = |byte: u8, neighbour: u8| {
         colons += usize::from(byte == b':');
@@ -286,6 +297,18 @@ fn issued(digits: &[u8]) -> bool {
 /// Whether these digits are a card number.
 pub(super) fn is_card(digits: &[u8]) -> bool {
     (13..=19).contains(&digits.len()) && issued(digits) && luhn(digits) && digits.iter().any(|d| *d != digits[0])
+}
+
+/// Digits of the shortest card number.
+pub(super) const SHORTEST_CARD: usize = 13;
+
+/// Whether the number of at least [`SHORTEST_CARD`] digits at `start` can be a card's: those begin with 2 to 6, stand alone and
+/// have at most 19 digits. A time in milliseconds begins with 1.
+pub(super) fn may_be_card(bytes: &[u8], start: usize) -> bool {
+    let edge = start.checked_sub(1).map(|i| bytes[i]);
+    matches!(bytes[start], b'2'..=b'6')
+        && !edge.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'+'))
+        && bytes[start..].iter().take(20).take_while(|b| b.is_ascii_digit()).count() < 20
 }
 
 /// A card number that starts at the digit at `at`: where it ends. What ends at `border` will be a mark.
@@ -529,7 +552,7 @@ mod tests {
 
     #[test]
     fn addresses_of_people_and_not_of_machines() {
-        let v4 = |text: &str| text.find('.').and_then(|at| ipv4(text.as_bytes(), at)).map(|found| found.2);
+        let v4 = |text: &str| text.find('.').and_then(|at| ipv4(text.as_bytes(), at, AddressMode::All)).map(|found| found.2);
         assert!(v4("from 203.0.113.9 port").is_some_and(|ip| hidden(AddressMode::Public, ip.into())));
         assert!(
             v4("from 10.0.0.1 port")

@@ -2,8 +2,18 @@
 
 use super::fields::{Place, harmless, in_name, is_marker, secretish};
 
-fn ends_url(byte: u8) -> bool {
-    byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'`' | b'<' | b'>' | b'\\' | b'|')
+const fn ends_url(byte: u8) -> bool {
+    const TABLE: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0_usize;
+        while byte < 256 {
+            let b = byte as u8;
+            table[byte] = b.is_ascii_whitespace() || matches!(b, b'"' | b'\'' | b'`' | b'<' | b'>' | b'\\' | b'|');
+            byte += 1;
+        }
+        table
+    };
+    TABLE[byte as usize]
 }
 
 /// What is found behind `://`: the part to take out, and where the `@` is.
@@ -73,6 +83,11 @@ pub(super) fn driver_password(bytes: &[u8], at: usize) -> Option<Place> {
 /// of its programs.
 pub(super) fn oracle_password(bytes: &[u8], at: usize) -> Option<Place> {
     const PROGRAMS: [&[u8]; 8] = [b"sqlplus", b"sqlldr", b"expdp", b"impdp", b"exp", b"imp", b"rman", b"sqlcl"];
+    // Nearly every `@` has no slash in front of it in its word.
+    let slash = at - memchr::memrchr(b'/', &bytes[at.saturating_sub(256)..at]).map(|n| at.min(256) - n)?;
+    if bytes[slash..at].iter().any(|b| ends_url(*b)) {
+        return None;
+    }
     let length = bytes[..at].iter().rev().take(256).take_while(|b| !ends_url(**b)).count();
     let start = at - length;
     let run = &bytes[start..at];

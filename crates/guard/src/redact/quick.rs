@@ -27,7 +27,20 @@ const fn slot(four: u32) -> usize {
     (four.wrapping_mul(0x9e37_79b1) >> 20) as usize % BITS
 }
 
+/// The code of `name`.
+const NAME: u32 = letter(b'e') << 15 | letter(b'm') << 10 | letter(b'a') << 5 | letter(b'n');
+
 impl Endings {
+    #[inline]
+    fn has_three(&self, code: u32) -> bool {
+        self.threes[(code >> 5) as usize] & (1 << (code & 31)) != 0
+    }
+
+    #[inline]
+    fn has_four(&self, code: u32) -> bool {
+        self.fours[slot(code) / 64] & (1 << (slot(code) % 64)) != 0
+    }
+
     /// Adds a word; its letters count and nothing else. Those with digits (`base64`) are known by sight.
     const fn add(&mut self, word: &[u8]) {
         let mut code = 0_u32;
@@ -104,15 +117,38 @@ static KINDS: [u8; 256] = {
 };
 
 /// Whether the word in front of the separator at `at` may be one that matters there.
+#[inline]
 pub(super) fn may_matter(bytes: &[u8], at: usize) -> bool {
-    if let [.., first, last] = &bytes[..at]
-        && let (first, last) = (KINDS[usize::from(*first)], KINDS[usize::from(*last)])
-        && (1..DIGIT).contains(&first)
-        && (1..DIGIT).contains(&last)
-        && WORDS.pairs[usize::from(last)] & (1 << first) == 0
-    {
+    // In quotes the word ends in front of them.
+    let quoted = at > 1 && bytes[at - 1] == b'"';
+    let front = &bytes[..at - usize::from(quoted)];
+    let Some([first, second, third, last]) = front.last_chunk() else { return may_matter_at_all(bytes, at) };
+    let code = |byte: &u8| u32::from(KINDS[usize::from(*byte)]);
+    let is_letter = |code: u32| code.wrapping_sub(1) < u32::from(DIGIT) - 1;
+    let (third, last) = (code(third), code(last));
+    if is_letter(third) && is_letter(last) {
+        if WORDS.pairs[last as usize] & (1 << third) == 0 {
+            return false;
+        }
+        let (first, second) = (code(first), code(second));
+        let three = last << 10 | third << 5 | second;
+        let four = three << 5 | first;
+        if is_letter(first) && is_letter(second) && four != NAME {
+            return WORDS.has_three(three) || WORDS.has_four(four);
+        }
+    } else if is_hour(front) {
         return false;
     }
+    may_matter_at_all(bytes, at)
+}
+
+/// `0T10`: a name has no digit in front of its only letter.
+fn is_hour(front: &[u8]) -> bool {
+    matches!(front, [.., b'0'..=b'9', b'T', b'0'..=b'9', b'0'..=b'9'])
+}
+
+#[inline(never)]
+fn may_matter_at_all(bytes: &[u8], at: usize) -> bool {
     let beside = at > 0 && KINDS[usize::from(bytes[at - 1])] != OTHER;
     may_end(&bytes[..if beside { at } else { fields::word_end(bytes, at) }], false)
 }
@@ -122,7 +158,7 @@ pub(super) fn may_matter(bytes: &[u8], at: usize) -> bool {
 pub(super) fn may_end(bytes: &[u8], whole: bool) -> bool {
     let mut code = 0_u32;
     let (mut letters, mut digits) = (0_u32, 0_u32);
-    for byte in bytes.iter().rev() {
+    for (at, byte) in bytes.iter().enumerate().rev() {
         let kind = KINDS[usize::from(*byte)];
         if kind < DIGIT && kind != OTHER {
             code = code << 5 | u32::from(kind);
@@ -140,11 +176,13 @@ pub(super) fn may_end(bytes: &[u8], whole: bool) -> bool {
                     }
                 }
                 3 => {
-                    if WORDS.threes[(code >> 5) as usize] & (1 << (code & 31)) != 0 {
+                    if WORDS.has_three(code) {
                         return true;
                     }
                 }
-                _ => return WORDS.fours[slot(code) / 64] & (1 << (slot(code) % 64)) != 0,
+                // Only the whole word `name` says anything, and no name of a secret ends so.
+                _ if code == NAME => return !whole && bytes[..at].last().is_none_or(|b| !fields::in_name(*b)),
+                _ => return WORDS.has_four(code),
             }
         } else if kind == DIGIT {
             digits += 1;
@@ -159,55 +197,13 @@ pub(super) fn may_end(bytes: &[u8], whole: bool) -> bool {
     false
 }
 
-/// What a text has, as bits: which passes can find anything at all in it.
-pub(super) mod has {
-    pub(in super::super) const SPACE: u8 = 1;
-    pub(in super::super) const HYPHEN: u8 = 2;
-    pub(in super::super) const DOLLAR: u8 = 4;
-    /// The first letter of `Bearer` and `Basic`.
-    pub(in super::super) const SCHEME: u8 = 8;
-    pub(in super::super) const LINE: u8 = 16;
-}
-
-/// Longer texts have everything: looking for it would cost more than it saves.
-const SHORT: usize = 512;
-
-/// What a text may have.
-pub(super) fn contents(bytes: &[u8]) -> u8 {
-    static TABLE: [u8; 256] = {
-        let mut table = [0; 256];
-        let mut byte = 0_usize;
-        while byte < 256 {
-            table[byte] = match byte as u8 {
-                b' ' => has::SPACE,
-                b'-' => has::HYPHEN,
-                b'$' => has::DOLLAR,
-                b'B' | b'b' => has::SCHEME,
-                b'\n' => has::LINE,
-                _ => 0,
-            };
-            byte += 1;
-        }
-        table
-    };
-    if bytes.len() > SHORT {
-        return u8::MAX;
-    }
-    let mut seen = bytes.iter().fold(0, |seen, byte| seen | TABLE[usize::from(*byte)]);
-    if seen & has::SCHEME != 0 {
-        let scheme =
-            |at: usize| matches!(bytes.get(at + 1..at + 3), Some([b'e' | b'E', b'a' | b'A'] | [b'a' | b'A', b's' | b'S']));
-        if !memchr::memchr2_iter(b'B', b'b', bytes).any(scheme) {
-            seen &= !has::SCHEME;
-        }
-    }
-    seen
-}
-
 /// Whether a text is a point in time and nothing else: `2026-11-20T10:00:00.123Z`. Half of the short texts of an answer.
 pub(super) fn is_time(bytes: &[u8]) -> bool {
     let shape: &[u8] = b"dddd-dd-ddTdd:dd:dd";
     let Some((head, tail)) = bytes.split_at_checked(shape.len()) else { return false };
+    if tail.len() > 16 || head[4] != b'-' || head[7] != b'-' || head[13] != b':' {
+        return false;
+    }
     let fits = |(want, have): (&u8, &u8)| match want {
         b'd' => have.is_ascii_digit(),
         b'T' => matches!(have, b'T' | b' '),

@@ -4,46 +4,36 @@
 use std::ops::ControlFlow;
 
 use super::encoded::{self, IN_PART};
+use super::events::RUN;
 use super::fields;
 use super::personal::{self, Personal};
-use super::scan::{Look, Mark, RANK_BLOCK, RANK_RANDOM, RANK_SHAPE, Scan, find};
+use super::places;
+use super::scan::{Look, Mark, RANK_BLOCK, RANK_PLACE, RANK_RANDOM, RANK_SHAPE, Scan, find};
 use super::settings::Switch;
 use super::tokens::{SHAPES, starts_word};
 
-/// Shortest run that is decoded or measured; runs are looked for in steps of this length.
-const RUN: usize = 24;
 /// Bytes of one encoded run that are decoded.
 const DECODED: usize = 256 << 10;
 
 impl Scan<'_> {
-    /// Runs of base64 of either alphabet.
-    pub(super) fn runs(&mut self) {
+    /// The run of base64 of either alphabet that begins at `start`, of at least [`RUN`] bytes.
+    pub(super) fn run(&mut self, mut start: usize) {
         let bytes = self.bytes;
-        let mut probe = RUN - 1;
-        let mut floor = 0;
-        while probe < bytes.len() {
-            if !IN_PART[usize::from(bytes[probe])] {
-                probe += RUN;
-                continue;
-            }
-            let mut start = probe - bytes[floor..probe].iter().rev().take_while(|b| IN_PART[usize::from(**b)]).count();
-            // The letter of an escape such as `\n` is no part of the run.
-            if start > 0 && bytes[start - 1] == b'\\' && matches!(bytes[start], b'n' | b't' | b'r') {
-                start += 1;
-            }
-            let end = probe + bytes[probe..].iter().take_while(|b| IN_PART[usize::from(**b)]).count();
-            if end - start >= RUN {
-                let sign = |b: &u8| matches!(b, b'/' | b'-' | b'_' | b'+');
-                let from = start + bytes[start..end].iter().take_while(|b| sign(b)).count();
-                let to = end + bytes[end..].iter().take(2).take_while(|b| **b == b'=').count();
-                self.opaque(from, to);
-            }
-            floor = end;
-            probe = end + RUN;
+        let known = start + RUN;
+        let end = known + bytes[known..].iter().take_while(|b| IN_PART[usize::from(**b)]).count();
+        // The letter of an escape such as `\n` is no part of the run.
+        if start > 0 && bytes[start - 1] == b'\\' && matches!(bytes[start], b'n' | b't' | b'r') {
+            start += 1;
+        }
+        if end - start >= RUN {
+            let sign = |b: &u8| matches!(b, b'/' | b'-' | b'_' | b'+');
+            let from = start + bytes[start..end].iter().take_while(|b| sign(b)).count();
+            let to = end + bytes[end..].iter().take(2).take_while(|b| **b == b'=').count();
+            self.opaque(from, to);
         }
     }
 
-    /// What can start where a word does whose first two letters say that something may.
+    /// What can start where a word does.
     pub(super) fn word(&mut self, at: usize) {
         let bytes = self.bytes;
         let starts = &self.look.tables.starts;
@@ -53,16 +43,33 @@ impl Scan<'_> {
             if bytes[at..].starts_with(b"eyJ") {
                 self.jwt(at);
             }
-            // The only pair that begins an account number too.
-            if [first, second] == *b"BY" {
-                self.told(at);
+            if bytes[at..].starts_with(b"atla") && bytes[..at].ends_with(b".") {
+                self.shapes_at(starts.with_dot(), at - 1);
             }
+            self.scheme(at);
+            self.told(at);
         }
         if first.is_ascii_uppercase()
             && self.look.settings.pii.iban == Switch::On
             && let Some(to) = personal::iban(bytes, at)
         {
             self.person(at, to, Personal::Iban);
+        }
+    }
+
+    /// A credential behind the name of its scheme (RFC 6750, RFC 7617).
+    fn scheme(&mut self, at: usize) {
+        let bytes = self.bytes;
+        let is = |names: [&[u8]; 3]| names.into_iter().find(|name| bytes[at..].starts_with(name)).map(|name| at + name.len());
+        let place = if let Some(behind) = is([b"Bearer ", b"bearer ", b"BEARER "]) {
+            places::bearer(bytes, behind)
+        } else if let Some(behind) = is([b"Basic ", b"basic ", b"BASIC "]) {
+            places::basic(bytes, behind)
+        } else {
+            None
+        };
+        if let Some(place) = place {
+            self.secret(place.start, place.end, "authorization", RANK_PLACE);
         }
     }
 
@@ -104,8 +111,11 @@ impl Scan<'_> {
 
     fn opaque(&mut self, start: usize, end: usize) {
         let run = &self.bytes[start..end];
-        let classes = run.iter().fold(0, |classes, byte| classes | encoded::CLASS[usize::from(*byte)]);
-        if classes != encoded::SMALL | encoded::CAPITAL | encoded::DIGIT {
+        // Ids and paths have no capitals; what has none of them, or no small letter or digit, is no encoded text.
+        let capitals = run.iter().fold(false, |any, byte| any | byte.is_ascii_uppercase());
+        let digits = || run.iter().any(u8::is_ascii_digit);
+        let small = || run.iter().any(u8::is_ascii_lowercase);
+        if !(capitals && digits() && small()) {
             return;
         }
         let secrets = self.look.settings.secrets_go();

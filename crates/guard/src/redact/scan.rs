@@ -1,20 +1,21 @@
-//! One look at a text: where something has to go. Each pass jumps from one telling byte to the next (`=`, `:`, `@`, a dot
-//! between digits, a long run), so ordinary text costs little. Every pass is linear in the text.
+//! One look at a text: where something has to go. One walk goes from one telling byte to the next (`=`, `:`, `@`, a dot
+//! between digits, a long run), so ordinary text costs little. Linear in the text.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
-use memchr::memmem::Finder;
+use fearless_simd::Level;
 
-use super::commands::Dashes;
 use super::encoded;
+use super::events::Steps;
 use super::fields::{self, Name, Place, Strength};
 use super::manifest;
 use super::personal::Personal;
 use super::places;
-use super::quick::{self, has};
+use super::quick;
 use super::settings::RedactionSettings;
-use super::tokens::{Seen, Starts, starts_word};
+use super::signs::Signs;
+use super::tables::Column;
+use super::tokens::{Seen, Starts};
 
 /// What a stretch of text is replaced by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub(super) const RANK_PLACE: u16 = 30;
 pub(super) const RANK_SHAPE: u16 = 100;
 pub(super) const RANK_BLOCK: u16 = 200;
 
-/// Bytes of the value of a weak name that are judged first.
+/// Bytes of the value of a weak name that are judged first, and the most that the value of `name` is looked for in.
 const WEAK: usize = 1_024;
 /// How often escapes are undone: JSON in JSON in JSON.
 const UNESCAPED: u8 = 3;
@@ -52,50 +53,13 @@ const UNESCAPED: u8 = 3;
 #[derive(Debug, Clone)]
 pub(super) struct Tables {
     pub(super) starts: Starts,
-    literals: AhoCorasick,
-    /// What a flag begins with: two dashes, or one behind a space or a quote.
-    pub(super) dashes: Dashes,
-    pub(super) gaps: Finder<'static>,
+    /// How many bytes this machine compares at once.
+    pub(super) level: Level,
 }
-
-#[derive(Debug, Clone, Copy)]
-enum Literal {
-    Begin,
-    End,
-    Bearer,
-    Basic,
-    Hash,
-}
-
-const LITERALS: &[(&str, Literal)] = &[
-    ("-----BEGIN ", Literal::Begin),
-    ("-----END ", Literal::End),
-    ("Bearer ", Literal::Bearer),
-    ("bearer ", Literal::Bearer),
-    ("BEARER ", Literal::Bearer),
-    ("Basic ", Literal::Basic),
-    ("basic ", Literal::Basic),
-    ("BASIC ", Literal::Basic),
-    ("$2a$", Literal::Hash),
-    ("$2b$", Literal::Hash),
-    ("$2y$", Literal::Hash),
-    ("$argon2", Literal::Hash),
-    ("$5$", Literal::Hash),
-    ("$6$", Literal::Hash),
-    ("$scrypt$", Literal::Hash),
-];
 
 impl Tables {
-    /// Builds the searchers.
-    ///
-    /// # Errors
-    /// When a built-in table does not compile: a defect of this build, reported instead of ignored.
-    pub(super) fn new() -> Result<Self, String> {
-        let literals = AhoCorasickBuilder::new()
-            .match_kind(MatchKind::LeftmostFirst)
-            .build(LITERALS.iter().map(|(text, _)| text))
-            .map_err(|e| e.to_string())?;
-        Ok(Self { starts: Starts::new(), literals, dashes: Dashes::new()?, gaps: Finder::new(b"  ") })
+    pub(super) fn new() -> Self {
+        Self { starts: Starts::new(), level: Level::new() }
     }
 }
 
@@ -116,6 +80,11 @@ pub(super) struct Look<'s> {
 
 /// Finds what has to go in `text`.
 pub(super) fn find(look: Look<'_>, text: &str) -> Found {
+    find_with(look, text, &mut Steps::default())
+}
+
+/// The same, with room from an earlier look.
+pub(super) fn find_with(look: Look<'_>, text: &str, steps: &mut Steps) -> Found {
     let bytes = text.as_bytes();
     let mut scan = Scan {
         look,
@@ -124,15 +93,15 @@ pub(super) fn find(look: Look<'_>, text: &str) -> Found {
         manifest: false,
         wide: false,
         user_info: usize::MAX,
-        named: false,
-        covered: 0,
-        listed: 0,
+        judged: Vec::new(),
+        passed: Passed::default(),
+        flags_passed: [Passed::default(); 2],
         parts: 0,
         seen: Seen::default(),
-        columns: HashMap::new(),
+        columns: BTreeMap::new(),
     };
-    scan.run(text);
-    Found { spans: scan.spans, named: scan.named, wide: scan.wide }
+    scan.look_through(text, steps);
+    Found { spans: scan.spans, judged: scan.judged, wide: scan.wide }
 }
 
 pub(super) struct Scan<'s> {
@@ -142,61 +111,56 @@ pub(super) struct Scan<'s> {
     manifest: bool,
     /// The `@` of the last URL with credentials: no mail address.
     pub(super) user_info: usize,
-    /// Whether a secret's name was seen: then a mark can change how its value is judged.
-    pub(super) named: bool,
+    /// The names of secrets that were seen, with what they were judged by: a mark in there can change the judgement.
+    pub(super) judged: Vec<Judged>,
     /// Whether something was seen that reaches over the end of its line: a table, a block, a value of several lines.
     pub(super) wide: bool,
-    /// Where the last value of a field that goes ends: what stands inside it needs no look of its own.
-    covered: usize,
-    /// Where the last list under a secret's name ends.
-    listed: usize,
+    /// What fields took with them, and what flags of one and of two hyphens did.
+    passed: Passed,
+    flags_passed: [Passed; 2],
     /// Where the last part of a JWT ends.
     pub(super) parts: usize,
     /// Where formats were looked for already.
     pub(super) seen: Seen,
-    /// Columns of tables that were followed to their end already, by separator, width, place and strength.
-    pub(super) columns: HashMap<(u8, usize, usize, Strength), usize>,
+    /// Up to where columns of tables were followed already.
+    pub(super) columns: BTreeMap<Column, usize>,
+}
+
+/// What needs no look of its own any more.
+#[derive(Debug, Clone, Copy, Default)]
+struct Passed {
+    /// Where the last value of a field that goes ends.
+    covered: usize,
+    /// Where the last list under a secret's name ends.
+    listed: usize,
+}
+
+/// The name of a secret, and up to where the bytes lie that told what its value is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Judged {
+    pub(super) from: usize,
+    pub(super) to: usize,
 }
 
 /// What one look found.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) spans: Vec<Span>,
-    /// Whether the name of a secret is in the text, with or without a value that goes.
-    pub(super) named: bool,
+    /// The names of secrets in the text, with or without a value that goes.
+    pub(super) judged: Vec<Judged>,
     /// Whether something reached over the end of a line. If not, a line without a change needs no second look.
     pub(super) wide: bool,
 }
 
 impl Scan<'_> {
-    fn run(&mut self, text: &str) {
+    fn look_through(&mut self, text: &str, steps: &mut Steps) {
         if !self.look.thorough && quick::is_time(self.bytes) {
             return;
         }
-        let contents = if self.look.thorough { u8::MAX } else { quick::contents(self.bytes) };
-        let may_have = |what: u8| contents & what != 0;
-        if self.look.settings.secrets_go() {
-            let dashes = if may_have(has::HYPHEN) { self.look.tables.dashes.long(self.bytes) } else { None };
-            if dashes.is_some() || may_have(has::DOLLAR | has::SCHEME) {
-                self.literals();
-            }
-            if let Some(first) = dashes {
-                self.long_flags(first);
-            }
-            if may_have(has::HYPHEN) {
-                self.short_flags();
-            }
-            if may_have(has::SPACE) {
-                self.gaps();
-            }
-        }
-        // Values are passed over in the order of the text, and the next pass begins at its start.
-        (self.covered, self.listed) = (0, 0);
-        let signs = self.signs();
-        if signs.comma && may_have(has::LINE) && self.look.settings.secrets_go() {
+        let signs = self.every_sign(steps);
+        if self.look.settings.secrets_go() && memchr::memchr(b'\n', self.bytes).is_some() {
             self.commas();
         }
-        self.runs();
         if self.manifest {
             self.wide = true;
             let bytes = self.bytes;
@@ -207,8 +171,16 @@ impl Scan<'_> {
             });
         }
         if signs.escape && self.look.unescaped < UNESCAPED {
-            self.escapes(text);
+            self.escapes(text, steps);
         }
+    }
+
+    fn every_sign(&mut self, steps: &mut Steps) -> Signs {
+        #[cfg(test)]
+        if self.look.thorough {
+            return self.every_byte();
+        }
+        self.signs(steps)
     }
 
     pub(super) fn secret(&mut self, start: usize, end: usize, kind: &'static str, rank: u16) {
@@ -217,46 +189,45 @@ impl Scan<'_> {
         }
     }
 
+    /// Remembers the name of a secret. What its value is, any byte behind it in its line may have told.
+    pub(super) fn judges(&mut self, from: usize) {
+        self.judged.push(Judged { from, to: usize::MAX });
+    }
+
     pub(super) fn person(&mut self, start: usize, end: usize, kind: Personal) {
         self.spans.push(Span { start, end, mark: Mark::Personal(kind), rank: RANK_PERSONAL });
     }
 
-    // ---- literals: PEM, schemes, password hashes, command-line flags
+    // ---- private keys and hashes of passwords
 
-    fn literals(&mut self) {
-        let tables = self.look.tables;
-        let mut floor = 0;
-        for hit in tables.literals.find_iter(self.bytes) {
-            if hit.start() < floor {
-                continue;
-            }
-            let literal = LITERALS[hit.pattern().as_usize()].1;
-            match literal {
-                Literal::Begin => floor = self.pem(hit.start(), hit.end()).unwrap_or(floor),
-                Literal::End => self.pem_tail(hit.start(), hit.end(), floor),
-                Literal::Bearer if starts_word(self.bytes, hit.start()) => {
-                    if let Some(place) = places::bearer(self.bytes, hit.end()) {
-                        self.secret(place.start, place.end, "authorization", RANK_PLACE);
-                    }
-                }
-                Literal::Basic if starts_word(self.bytes, hit.start()) => {
-                    if let Some(place) = places::basic(self.bytes, hit.end()) {
-                        self.secret(place.start, place.end, "authorization", RANK_PLACE);
-                    }
-                }
-                Literal::Hash => {
-                    let rest = &self.bytes[hit.end()..];
-                    let length = rest
-                        .iter()
-                        .take_while(|b| b.is_ascii_alphanumeric() || matches!(**b, b'$' | b'.' | b'/' | b'+' | b'=' | b','))
-                        .count();
-                    if length >= 30 {
-                        self.secret(hit.start(), hit.end() + length, "password-hash", RANK_SHAPE);
-                        floor = hit.end() + length;
-                    }
-                }
-                Literal::Bearer | Literal::Basic => {}
-            }
+    /// Five hyphens at `at` that may begin the first or the last line of a private key.
+    pub(super) fn armour(&mut self, at: usize, signs: &mut Signs) {
+        const BEGIN: &[u8] = b"-----BEGIN ";
+        const END: &[u8] = b"-----END ";
+        if at < signs.armour {
+            return;
+        }
+        if self.bytes[at..].starts_with(BEGIN) {
+            signs.armour = self.pem(at, at + BEGIN.len()).unwrap_or(signs.armour);
+        } else if self.bytes[at..].starts_with(END) {
+            let floor = if signs.hash <= at { signs.armour.max(signs.hash) } else { signs.armour };
+            self.pem_tail(at, at + END.len(), floor);
+        }
+    }
+
+    /// The hash of a password as `crypt` writes it, its `$` at `at`.
+    pub(super) fn password_hash(&mut self, at: usize, signs: &mut Signs) {
+        const METHODS: [&[u8]; 7] = [b"$2a$", b"$2b$", b"$2y$", b"$argon2", b"$5$", b"$6$", b"$scrypt$"];
+        let rest = &self.bytes[at..];
+        if at < signs.hash {
+            return;
+        }
+        let Some(method) = METHODS.into_iter().find(|method| rest.starts_with(method)) else { return };
+        let inside = |b: &u8| b.is_ascii_alphanumeric() || matches!(*b, b'$' | b'.' | b'/' | b'+' | b'=' | b',');
+        let length = rest[method.len()..].iter().take_while(|b| inside(b)).count();
+        if length >= 30 {
+            signs.hash = at + method.len() + length;
+            self.secret(at, signs.hash, "password-hash", RANK_SHAPE);
         }
     }
 
@@ -293,11 +264,16 @@ impl Scan<'_> {
     // ---- `=` and `:`: fields
 
     /// A field whose name ends in front of the separator at `at`.
+    #[inline]
     pub(super) fn separator(&mut self, at: usize) {
-        let bytes = self.bytes;
-        if bytes[at] == b':' {
-            self.password_file(at);
+        if self.look.thorough || quick::may_matter(self.bytes, at) {
+            self.named_separator(at);
         }
+    }
+
+    #[inline(never)]
+    fn named_separator(&mut self, at: usize) {
+        let bytes = self.bytes;
         // `::` is a path in a program, `==` and `=>` are separators of two bytes.
         let before = at.checked_sub(1).map_or(b' ', |i| bytes[i]);
         if !(before.is_ascii_alphanumeric() || matches!(before, b'"' | b'\'' | b'`' | b' ' | b']')) {
@@ -306,11 +282,9 @@ impl Scan<'_> {
         let mut behind = at + 1;
         match (bytes[at], bytes.get(behind)) {
             (b':', Some(b':')) => return,
+            (b':', Some(b'/')) if bytes[behind..].starts_with(b"//") => return,
             (b':' | b'=', Some(b'=')) | (b'=', Some(b'>')) => behind += 1,
             _ => {}
-        }
-        if !self.look.thorough && !quick::may_matter(bytes, at) {
-            return;
         }
         if before == b'd' || matches!(before, b'"' | b'\'' | b' ') {
             self.manifest |= bytes[at] == b':' && manifest::says_secret(bytes, at);
@@ -332,10 +306,17 @@ impl Scan<'_> {
         }
     }
 
+    /// Takes out the value behind a flag of so many hyphens.
+    pub(super) fn flag_field(&mut self, name: Name, behind: usize, hyphens: usize) {
+        std::mem::swap(&mut self.passed, &mut self.flags_passed[hyphens - 1]);
+        self.field_value(name, behind, false);
+        std::mem::swap(&mut self.passed, &mut self.flags_passed[hyphens - 1]);
+    }
+
     /// Takes out the value of a secret's field whose separator ends at `behind`.
     pub(super) fn field_value(&mut self, name: Name, behind: usize, colon: bool) {
-        self.named = true;
-        if behind < self.covered {
+        self.judges(name.start);
+        if behind < self.passed.covered {
             return;
         }
         let bytes = self.bytes;
@@ -364,7 +345,7 @@ impl Scan<'_> {
             Strength::Authorization => {
                 if let Some(place) = places::authorization(bytes, place).filter(|place| !fields::prose(bytes, *place)) {
                     self.secret(place.start, place.end, "authorization", RANK_PLACE);
-                    self.covered = place.end;
+                    self.passed.covered = place.end;
                 }
             }
             Strength::Cookie => {
@@ -372,7 +353,7 @@ impl Scan<'_> {
                 let value = &bytes[place.start..place.end];
                 if value.len() >= 4 && !fields::harmless(value) && (value.contains(&b'=') || fields::secretish(value)) {
                     self.secret(place.start, place.end, "cookie", RANK_BLOCK);
-                    self.covered = place.end;
+                    self.passed.covered = place.end;
                 }
             }
             Strength::Weak if !fields::secretish(value) => {}
@@ -405,7 +386,7 @@ impl Scan<'_> {
             }
         }
         self.secret(place.start, place.end, "secret-value", RANK_FIELD);
-        self.covered = place.end;
+        self.passed.covered = place.end;
     }
 
     /// Values that are lists, blocks or in brackets.
@@ -444,7 +425,7 @@ impl Scan<'_> {
         let sure = name.strength == Strength::Password && (listed || fields::secretish(value));
         if length < line.len() && sure && !template && !map && !fields::harmless(value) {
             self.secret(start, end, "secret-value", RANK_FIELD);
-            self.covered = end;
+            self.passed.covered = end;
         }
     }
 
@@ -481,7 +462,7 @@ impl Scan<'_> {
                 return;
             }
             self.secret(place.start, place.end, "secret-value", RANK_FIELD);
-            self.covered = place.end;
+            self.passed.covered = place.end;
             if !item {
                 return;
             }
@@ -492,7 +473,7 @@ impl Scan<'_> {
     /// Every string of a list, or the bare word in brackets.
     fn list(&mut self, name: Name, from: usize) {
         let bytes = self.bytes;
-        if from < self.listed {
+        if from < self.passed.listed {
             return;
         }
         let mut at = from;
@@ -513,7 +494,7 @@ impl Scan<'_> {
             }
         }
         // A list inside this one was looked through with it.
-        self.listed = at;
+        self.passed.listed = at;
     }
 
     /// A YAML block: the deeper lines below a `password: |`.
@@ -546,7 +527,12 @@ impl Scan<'_> {
     /// `name: DB_PASSWORD` with `value: x` behind it (Kubernetes environment), `"key":"password","value":{"stringValue":"x"}` (OTLP).
     fn pair(&mut self, behind: usize) {
         let bytes = self.bytes;
-        let Some(name) = fields::value_after(bytes, behind) else { return };
+        // What is longer is no name; looked through to its end, `name=name=…` would cost the square of its length.
+        let near = &bytes[..bytes.len().min(behind + WEAK)];
+        let Some(name) = fields::value_after(near, behind).filter(|name| name.end < near.len() || near.len() == bytes.len())
+        else {
+            return;
+        };
         let Some(strength) = fields::strength(&bytes[name.start..name.end]) else { return };
         self.wide = true;
         let mut at = name.end;
@@ -582,8 +568,11 @@ impl Scan<'_> {
     }
 
     /// A line of a password file, its first colon at `at`.
-    fn password_file(&mut self, at: usize) {
+    pub(super) fn password_file(&mut self, at: usize) {
         let port = |place: usize| self.bytes.get(at + place) == Some(&b':');
+        if !port(0) {
+            return;
+        }
         // Four digits at least: the colons of a time stand closer.
         let digits = self.bytes.get(at + 3).is_some_and(u8::is_ascii_digit) && (port(5) || port(6));
         if (digits || self.bytes.get(at + 1) == Some(&b'*'))
@@ -596,16 +585,16 @@ impl Scan<'_> {
     // ---- escapes
 
     /// Reads the text once more with its escapes undone, and maps what is found back.
-    fn escapes(&mut self, text: &str) {
+    fn escapes(&mut self, text: &str, steps: &mut Steps) {
         let lines = encoded::has_lines(self.bytes);
         if !lines && !encoded::has_escapes(self.bytes) {
             return;
         }
         let Some(plain) = encoded::plain(text, lines) else { return };
         // What is read through escapes can lie across them.
-        self.named = true;
         self.wide = true;
-        for span in find(Look { decoded: true, unescaped: self.look.unescaped + 1, ..self.look }, &plain.text).spans {
+        let look = Look { decoded: true, unescaped: self.look.unescaped + 1, ..self.look };
+        for span in find_with(look, &plain.text, steps).spans {
             if let Some((start, end)) = plain.origin(span.start, span.end) {
                 self.spans.push(Span { start, end, ..span });
             }

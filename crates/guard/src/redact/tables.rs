@@ -5,6 +5,16 @@ use super::quick;
 use super::scan::{RANK_FIELD, Scan};
 use super::signs::Signs;
 
+/// A column of a table in text: what separates its cells, how many there are, which it is, and whether its name is one of
+/// a secret by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Column {
+    separator: u8,
+    width: usize,
+    index: usize,
+    sure: bool,
+}
+
 impl Scan<'_> {
     /// The border of a cell, or the end of an element's opening.
     pub(super) fn border(&mut self, at: usize, signs: &mut Signs) {
@@ -15,20 +25,14 @@ impl Scan<'_> {
         }
     }
 
-    /// Columns held apart by spaces.
-    pub(super) fn gaps(&mut self) {
+    /// The first of the spaces behind a word, with a column behind them.
+    pub(super) fn named_gap(&mut self, at: usize) {
         let bytes = self.bytes;
-        let tables = self.look.tables;
-        for at in tables.gaps.find_iter(bytes) {
-            let named = at > 0
-                && bytes[at - 1].is_ascii_alphanumeric()
-                && (self.look.thorough || quick::may_matter(bytes, at))
-                && fields::name_before(bytes, at).is_some();
-            if named {
-                self.named = true;
-                let gap = bytes[at..].iter().take(256).take_while(|b| **b == b' ').count();
-                self.cell(at + gap);
-            }
+        let named = at > 0 && bytes[at - 1].is_ascii_alphanumeric() && fields::name_before(bytes, at).is_some();
+        if named {
+            self.judges(at);
+            let gap = bytes[at..].iter().take(256).take_while(|b| **b == b' ').count();
+            self.cell(at + gap);
         }
     }
 
@@ -65,7 +69,6 @@ impl Scan<'_> {
         if secret.is_empty() {
             return end + 1;
         }
-        self.named = true;
         self.wide = true;
         let mut from = end + 1;
         while from < bytes.len() {
@@ -101,8 +104,10 @@ impl Scan<'_> {
     /// `<password>x</password>`
     fn element(&mut self, at: usize) {
         let bytes = self.bytes;
+        if !self.look.thorough && !quick::may_matter(bytes, at) {
+            return;
+        }
         let Some(name) = fields::name_before(bytes, at) else { return };
-        self.named = true;
         self.wide = true;
         if name.start == 0 || bytes[name.start - 1] != b'<' || name.end != at {
             return;
@@ -120,17 +125,25 @@ impl Scan<'_> {
         let separator = bytes[at];
         let start = memchr::memrchr(b'\n', &bytes[..at]).map_or(0, |n| n + 1);
         let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |n| at + n);
+        if !cells(bytes, start, end, separator).any(|(from, to)| fields::strength(&bytes[from..to]).is_some()) {
+            return end;
+        }
         let cells = split(bytes, start, end, separator);
         for (index, (from, to)) in cells.iter().enumerate() {
             let cell = &bytes[*from..*to];
             let Some(strength) = fields::strength(cell) else { continue };
             // The kind in a mark (`[redacted:password-hash]`) is no heading. Behind a field with one in a cell of its own the
             // next may be the rest of a value that had the separator in it.
-            let marked = fields::ends_in_marker(cell);
+            // Quotes and brackets may close behind it.
+            let told = match memchr::memrchr(b']', cell) {
+                Some(at) if !cell[at..].iter().any(u8::is_ascii_alphanumeric) => &cell[..=at],
+                _ => cell,
+            };
+            let marked = fields::ends_in_marker(told);
             if marked && fields::is_marker(cell) {
                 continue;
             }
-            self.named = true;
+            self.judges(*from);
             self.wide |= !marked;
             let next =
                 cells.get(index + 1).filter(|(a, b)| fields::secretish(&bytes[*a..*b]) && !fields::harmless(&bytes[*a..*b]));
@@ -147,7 +160,7 @@ impl Scan<'_> {
     fn column(&mut self, mut from: usize, separator: u8, width: usize, index: usize, strength: Strength) {
         let bytes = self.bytes;
         // A heading inside a table whose column was followed already says nothing new.
-        let column = (separator, width, index, strength);
+        let column = Column { separator, width, index, sure: strength != Strength::Weak };
         if self.columns.get(&column).is_some_and(|end| from <= *end) {
             return;
         }
@@ -204,18 +217,22 @@ fn split_quoted(bytes: &[u8], start: usize, end: usize) -> Vec<(usize, usize)> {
 }
 
 /// Cells of a line, without the space around them. An escaped `\|` separates nothing.
-fn split(bytes: &[u8], start: usize, end: usize, separator: u8) -> Vec<(usize, usize)> {
-    let mut cells = Vec::new();
+fn cells(bytes: &[u8], start: usize, end: usize, separator: u8) -> impl Iterator<Item = (usize, usize)> {
+    let end = end.min(bytes.len());
+    let borders = memchr::memchr_iter(separator, &bytes[start..end])
+        .map(move |at| start + at)
+        .filter(move |at| !(separator == b'|' && bytes[..*at].ends_with(b"\\")));
     let mut from = start;
-    for at in start..=end.min(bytes.len()) {
-        let border = at == end || (bytes[at] == separator && !(separator == b'|' && bytes[..at].ends_with(b"\\")));
-        if border {
-            let cell = &bytes[from..at];
-            let left = cell.iter().take_while(|b| **b == b' ').count();
-            let right = cell[left..].iter().rev().take_while(|b| matches!(**b, b' ' | b'\r')).count();
-            cells.push((from + left, at - right));
-            from = at + 1;
-        }
-    }
-    cells
+    borders.chain(std::iter::once(end)).map(move |at| {
+        let cell = &bytes[from..at];
+        let left = cell.iter().take_while(|b| **b == b' ').count();
+        let right = cell[left..].iter().rev().take_while(|b| matches!(**b, b' ' | b'\r')).count();
+        let place = (from + left, at - right);
+        from = at + 1;
+        place
+    })
+}
+
+fn split(bytes: &[u8], start: usize, end: usize, separator: u8) -> Vec<(usize, usize)> {
+    cells(bytes, start, end, separator).collect()
 }

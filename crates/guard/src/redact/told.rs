@@ -9,21 +9,19 @@ use super::fields::{self, Place, Strength};
 use super::quick;
 use super::scan::{RANK_BLOCK, RANK_FIELD, Scan};
 
-/// Pairs of letters that begin the words looked at here, beside the formats of providers.
-pub(super) const PAIRS: &[&[u8; 2]] =
-    &[b"pa", b"Pa", b"PA", b"is", b"wa", b"co", b"Co", b"CO", b"by", b"cG", b"UE", b"UG", b"c2", b"dG", b"YX"];
-
-/// Whether a word that begins with one of [`PAIRS`] can be one looked at here: nearly none is.
-#[inline]
-pub(super) fn may_tell(start: [u8; 4]) -> bool {
-    match start.map(|b| b | 0x20) {
-        [b'p', b'a', third, fourth] => third == b's' && fourth == b's',
-        [b'c', b'o', third, fourth] => third == b'o' && fourth == b'k',
-        [b'i', b's', third, _] | [b'b', b'y', third, _] => third == b' ',
-        [b'w', b'a', third, fourth] => third == b's' && fourth == b' ',
-        _ => true,
-    }
-}
+/// What the words looked at here begin with, by place; nothing stands for any byte.
+pub(super) const BEGINNINGS: &[[&[u8]; 4]] = &[
+    [b"pP", b"aA", b"sS", b"sS"],
+    [b"cC", b"oO", b"oO", b"kK"],
+    [b"i", b"s", b" ", b""],
+    [b"w", b"a", b"s", b" "],
+    [b"b", b"y", b" ", b"'\""],
+    [b"B", b"Y", b" ", b"'\""],
+    [b"c", b"G2", b"", b""],
+    [b"U", b"EG", b"", b""],
+    [b"d", b"G", b"", b""],
+    [b"Y", b"X", b"", b""],
+];
 
 /// Words that may stand between the name and its value.
 const BETWEEN: &[&str] =
@@ -51,19 +49,17 @@ const NEAR: usize = 96;
 const ENCODED: std::ops::Range<usize> = 12..24;
 
 impl Scan<'_> {
-    /// The word that begins at `at`, one of [`PAIRS`].
+    /// The word that begins at `at`.
     pub(super) fn told(&mut self, at: usize) {
         let [first, second, third, ..] = self.bytes[at..] else { return };
-        match (first | 0x20, second | 0x20, third | 0x20) {
-            (b'p', b'a', b's') => self.password_told(at),
-            (b'c', b'o', b'o') => self.cookie_told(at),
-            (b'i', b's', b' ') => self.named_told(at, 2),
-            (b'w', b'a', b's') => self.named_told(at, 3),
-            (b'b', b'y', b' ') => self.identified(at),
+        match [first, second, third] {
+            [b'p' | b'P', b'a' | b'A', b's' | b'S'] => self.password_told(at),
+            [b'c' | b'C', b'o' | b'O', b'o' | b'O'] => self.cookie_told(at),
+            [b'i', b's', b' '] => self.named_told(at, 2),
+            [b'w', b'a', b's'] => self.named_told(at, 3),
+            [b'b', b'y', b' '] | [b'B', b'Y', b' '] => self.identified(at),
+            [b'c', b'G' | b'2', _] | [b'U', b'E' | b'G', _] | [b'd', b'G', _] | [b'Y', b'X', _] => self.short_encoded(at),
             _ => {}
-        }
-        if matches!([first, second], [b'c', b'G' | b'2'] | [b'U', b'E' | b'G'] | [b'd', b'G'] | [b'Y', b'X']) {
-            self.short_encoded(at);
         }
     }
 
@@ -75,7 +71,8 @@ impl Scan<'_> {
         if !matches!(bytes.get(end), Some(b' ' | b'\t')) || fields::strength(word) != Some(Strength::Password) {
             return;
         }
-        self.named = true;
+        let judged = self.judged.len();
+        self.judges(at);
         let in_netrc = self.behind_login(at);
         let (mut told, mut whose_told) = (false, false);
         let mut cursor = if bytes[end] == b'\t' { end + 1 } else { gap_at(bytes, end) };
@@ -107,6 +104,11 @@ impl Scan<'_> {
             }
             return;
         }
+        if !told && !in_netrc {
+            // `Failed password for ana from …`: no word told of a value, whatever comes behind it.
+            self.judged[judged].to = cursor + word_at(bytes, cursor).len();
+            return;
+        }
         if let Some(place) = fields::bare_at(bytes, cursor)
             && ((in_netrc && !fields::is_prose_word(&bytes[place.start..place.end])) || (told && looks_told(bytes, place)))
         {
@@ -135,7 +137,7 @@ impl Scan<'_> {
             return;
         }
         let Some(name) = fields::name_before(bytes, at) else { return };
-        self.named = true;
+        self.judges(name.start);
         let Some(place) = fields::value_after(bytes, behind).filter(|place| self.in_line(*place)) else { return };
         if matches!(name.strength, Strength::Strong | Strength::Password)
             && place.end - place.start >= 8
@@ -155,7 +157,7 @@ impl Scan<'_> {
         let front = &bytes[at.saturating_sub(NEAR)..at];
         let said = front.windows(10).any(|word| word.eq_ignore_ascii_case(b"identified"));
         if let Some(place) = fields::quoted_at(bytes, quote).filter(|place| said && self.in_line(*place)) {
-            self.named = true;
+            self.judges(at);
             self.take(place);
         }
     }
@@ -169,7 +171,7 @@ impl Scan<'_> {
         if !is_cookie || bytes.get(end) != Some(&b' ') {
             return;
         }
-        self.named = true;
+        self.judges(at);
         let mut from = gap_at(bytes, end);
         for _ in 0..16 {
             let name = bytes[from..].iter().take(64).take_while(|b| fields::in_name(**b)).count();
@@ -197,7 +199,7 @@ impl Scan<'_> {
             return;
         }
         let Some(name) = fields::name_before(bytes, at) else { return };
-        self.named = true;
+        self.judges(name.start);
         if !matches!(name.strength, Strength::Password | Strength::Strong) || name.end != at {
             return;
         }

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::fields::{self, Strength};
-use super::{Redactions, TenantRedactor, encoded, personal};
+use super::rounds::Work;
+use super::{Redactions, Switch, encoded, personal};
 
 /// Members of an object under a secret's name that say where the secret is and not what it is.
 const REFERENCES: &[&str] = &[
@@ -28,6 +29,63 @@ const REFERENCES: &[&str] = &[
 /// Most arguments of one command that are looked at together.
 const MOST_ARGUMENTS: usize = 1_000;
 
+/// What the name of a member says.
+#[derive(Debug, Clone, Copy, Default)]
+struct Judgement {
+    /// Whether the name has to be changed itself.
+    is_secret: bool,
+    strength: Option<Strength>,
+    /// Whose shape an object with this member may have: bits of the three below.
+    shape: u8,
+    cursor: bool,
+    id: bool,
+    card: bool,
+}
+
+const KUBERNETES: u8 = 1;
+const PAIR: u8 = 2;
+const COLUMNS: u8 = 4;
+
+/// Members of an object whose judgements are kept at hand.
+const FIRST: usize = 16;
+
+/// Longest name that is remembered, and how many are, a power of two.
+const LONGEST_NAME: usize = 40;
+const REMEMBERED: usize = 64;
+
+/// What is known of names: the rows of an answer have the same ones again and again. Each is remembered in one place that its
+/// bytes tell.
+#[derive(Debug, Default)]
+pub(super) struct Names(Vec<(String, Judgement)>);
+
+impl Names {
+    fn place(name: &str) -> usize {
+        // A few bytes tell the names of a row apart.
+        let bytes = name.as_bytes();
+        let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return 0 };
+        let middle = bytes[bytes.len() / 2];
+        let mixed = u32::from_le_bytes([*first, middle, *last, bytes.len() as u8]).wrapping_mul(0x9e37_79b1);
+        (mixed >> 16) as usize % REMEMBERED
+    }
+
+    fn get(&self, name: &str) -> Option<Judgement> {
+        self.0.get(Self::place(name)).filter(|(known, _)| known == name && !known.is_empty()).map(|(_, judgement)| *judgement)
+    }
+
+    fn put(&mut self, name: &str, judgement: Judgement) {
+        if name.len() > LONGEST_NAME {
+            return;
+        }
+        if self.0.is_empty() {
+            self.0.resize_with(REMEMBERED, Default::default);
+        }
+        let (known, known_judgement) = &mut self.0[Self::place(name)];
+        known.clear();
+        known.push_str(name);
+        *known_judgement = judgement;
+    }
+}
+
 fn secrets_strength(name: &str) -> Option<Strength> {
     if name.len() > 256 { None } else { fields::strength(name.as_bytes()) }
 }
@@ -36,16 +94,16 @@ fn marked(kind: &str) -> Value {
     Value::String(format!("[redacted:{kind}]"))
 }
 
-impl TenantRedactor<'_> {
-    pub(super) fn json(&self, value: &mut Value, found: &mut Redactions) {
+impl Work<'_> {
+    pub(super) fn json(&mut self, value: &mut Value, found: &mut Redactions) {
         self.walk(value, true, found);
     }
 
     fn secrets(&self) -> bool {
-        self.redactor.inner.settings.secrets_go()
+        self.of.redactor.inner.settings.secrets_go()
     }
 
-    fn walk(&self, value: &mut Value, random: bool, found: &mut Redactions) {
+    fn walk(&mut self, value: &mut Value, random: bool, found: &mut Redactions) {
         match value {
             Value::String(text) => {
                 if let Cow::Owned(clean) = self.scrub(text, random, found) {
@@ -64,7 +122,7 @@ impl TenantRedactor<'_> {
     }
 
     /// `["redis-cli", "-a", "hunter2"]`: what an argument is, the one in front of it tells.
-    fn arguments(&self, items: &mut Vec<Value>, found: &mut Redactions) {
+    fn arguments(&mut self, items: &mut Vec<Value>, found: &mut Redactions) {
         let is_flag = |item: &Value| item.as_str().is_some_and(|text| text.starts_with('-') && text.len() >= 2);
         if items.len() < 2 || items.len() > MOST_ARGUMENTS || !items.iter().any(is_flag) || !items.iter().all(Value::is_string) {
             return;
@@ -81,48 +139,73 @@ impl TenantRedactor<'_> {
         }
     }
 
-    fn object(&self, members: &mut Map<String, Value>, found: &mut Redactions) {
-        self.keys(members, found);
-        if self.secrets() {
-            let (mut kubernetes, mut pair, mut columns) = (false, false, false);
-            for name in members.keys() {
-                match name.as_str() {
-                    "kind" | "type" | "stringData" => kubernetes = true,
-                    "name" | "key" | "Name" | "Key" => pair = true,
-                    "columns" => columns = true,
-                    _ => {}
-                }
+    fn object(&mut self, members: &mut Map<String, Value>, found: &mut Redactions) {
+        let mut all = Judgement::default();
+        let mut first = [Judgement::default(); FIRST];
+        for (index, name) in members.keys().enumerate() {
+            let judgement = self.judge(name);
+            all.is_secret |= judgement.is_secret;
+            all.shape |= judgement.shape;
+            if let Some(place) = first.get_mut(index) {
+                *place = judgement;
             }
-            if kubernetes {
+        }
+        if all.is_secret {
+            self.keys(members, found);
+        }
+        if self.secrets() {
+            if all.shape & KUBERNETES != 0 {
                 Self::kubernetes(members, found);
             }
-            if pair {
+            if all.shape & PAIR != 0 {
                 self.pair(members, found);
             }
-            if columns {
+            if all.shape & COLUMNS != 0 {
                 self.columns(members, found);
             }
         }
-        for (name, member) in members.iter_mut() {
-            let strength = if self.secrets() { secrets_strength(name) } else { None };
+        for (index, (name, member)) in members.iter_mut().enumerate() {
+            let judgement = match first.get(index) {
+                Some(judgement) if !all.is_secret => *judgement,
+                _ => self.judge(name),
+            };
+            let strength = if self.secrets() { judgement.strength } else { None };
             let hidden = strength.is_some_and(|strength| self.field(member, strength, found));
             if hidden {
                 continue;
             }
-            if is_cursor(name, member) {
+            if judgement.cursor && is_opaque(member) {
                 self.cursor(member, found);
-            } else if !self.card_number(name, member, found) {
-                self.walk(member, !encoded::names_an_id(name.as_bytes()), found);
+            } else if !(judgement.card && self.card_number(member, found)) {
+                self.walk(member, !judgement.id, found);
             }
         }
     }
 
-    /// A key can be a secret itself. Its place among the others stays.
-    fn keys(&self, members: &mut Map<String, Value>, found: &mut Redactions) {
-        let dirty = members.keys().any(|key| matches!(self.scrub(key, true, &mut Redactions::default()), Cow::Owned(_)));
-        if !dirty {
-            return;
+    /// What a name says of its member.
+    fn judge(&mut self, name: &str) -> Judgement {
+        if let Some(known) = self.names.get(name) {
+            return known;
         }
+        let judgement = Judgement {
+            is_secret: matches!(self.scrub(name, true, &mut Redactions::default()), Cow::Owned(_)),
+            strength: secrets_strength(name),
+            shape: match name {
+                "kind" | "type" | "stringData" => KUBERNETES,
+                "name" | "key" | "Name" | "Key" => PAIR,
+                "columns" => COLUMNS,
+                _ => 0,
+            },
+            cursor: matches!(name, "next" | "cursor" | "next_cursor" | "nextCursor"),
+            id: encoded::names_an_id(name.as_bytes()),
+            card: names_a_card(name),
+        };
+        self.names.put(name, judgement);
+        judgement
+    }
+
+    /// A key can be a secret itself. Its place among the others stays.
+    fn keys(&mut self, members: &mut Map<String, Value>, found: &mut Redactions) {
         let old = std::mem::take(members);
         for (key, member) in old {
             let mut name = self.scrub(&key, true, found).into_owned();
@@ -161,7 +244,7 @@ impl TenantRedactor<'_> {
     }
 
     /// `{"name": "DB_PASSWORD", "value": "x"}` (Kubernetes), `{"key": "password", "value": {"stringValue": "x"}}` (OTLP).
-    fn pair(&self, members: &mut Map<String, Value>, found: &mut Redactions) {
+    fn pair(&mut self, members: &mut Map<String, Value>, found: &mut Redactions) {
         let name = ["name", "key", "Name", "Key"].iter().find_map(|k| members.get(*k).and_then(Value::as_str));
         let Some(strength) = name.and_then(secrets_strength) else { return };
         for key in ["value", "Value"] {
@@ -180,7 +263,7 @@ impl TenantRedactor<'_> {
     }
 
     /// `{"columns": ["user", "password"], "rows": [["ana", "x"]]}`: headings as texts or as objects with a name.
-    fn columns(&self, members: &mut Map<String, Value>, found: &mut Redactions) {
+    fn columns(&mut self, members: &mut Map<String, Value>, found: &mut Redactions) {
         let Some(Value::Array(headings)) = members.get("columns") else { return };
         let secret: Vec<(usize, Strength)> = headings
             .iter()
@@ -206,7 +289,7 @@ impl TenantRedactor<'_> {
     }
 
     /// Takes out the value of a field whose name says it is a secret. False when there is nothing to take out.
-    fn field(&self, member: &mut Value, strength: Strength, found: &mut Redactions) -> bool {
+    fn field(&mut self, member: &mut Value, strength: Strength, found: &mut Redactions) -> bool {
         match member {
             Value::String(text) => {
                 let plain =
@@ -247,16 +330,13 @@ impl TenantRedactor<'_> {
     }
 
     /// A card number kept as a number under a name that says so.
-    fn card_number(&self, name: &str, member: &mut Value, found: &mut Redactions) -> bool {
-        if self.redactor.inner.settings.pii.card == super::Switch::Off {
+    fn card_number(&mut self, member: &mut Value, found: &mut Redactions) -> bool {
+        if self.of.redactor.inner.settings.pii.card == Switch::Off {
             return false;
         }
         let Value::Number(number) = &*member else { return false };
-        let lower = name.to_ascii_lowercase();
-        let named =
-            ["card", "pan", "cardnumber", "card_number", "ccnumber", "cc_number", "ccnum"].iter().any(|n| lower.ends_with(n));
         let text = number.to_string();
-        if !named || !text.bytes().all(|b| b.is_ascii_digit()) || !personal::is_card(text.as_bytes()) {
+        if !text.bytes().all(|b| b.is_ascii_digit()) || !personal::is_card(text.as_bytes()) {
             return false;
         }
         *member = Value::String(self.scrub(&text, false, found).into_owned());
@@ -264,7 +344,7 @@ impl TenantRedactor<'_> {
     }
 
     /// Our own positions in lists are opaque to everybody: only a credential of a known format goes.
-    fn cursor(&self, member: &mut Value, found: &mut Redactions) {
+    fn cursor(&mut self, member: &mut Value, found: &mut Redactions) {
         let Value::String(text) = member else { return };
         let mut inside = Redactions::default();
         let clean = self.scrub(text, false, &mut inside).into_owned();
@@ -278,9 +358,15 @@ impl TenantRedactor<'_> {
     }
 }
 
-fn is_cursor(name: &str, member: &Value) -> bool {
+fn is_opaque(member: &Value) -> bool {
     let opaque = |text: &str| text.len() <= 4_096 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-    matches!(name, "next" | "cursor" | "next_cursor" | "nextCursor") && member.as_str().is_some_and(opaque)
+    member.as_str().is_some_and(opaque)
+}
+
+fn names_a_card(name: &str) -> bool {
+    const ENDINGS: [&str; 7] = ["card", "pan", "cardnumber", "card_number", "ccnumber", "cc_number", "ccnum"];
+    let tail = |length| name.len().checked_sub(length).and_then(|from| name.get(from..)).unwrap_or_default();
+    ENDINGS.iter().any(|ending| tail(ending.len()).eq_ignore_ascii_case(ending))
 }
 
 /// Takes every value out of `data` and `stringData`; the names of the entries stay.

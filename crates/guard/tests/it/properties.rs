@@ -76,6 +76,11 @@ fn the_corpus_is_redacted_in_one_go() {
         let clean = once(&line.text);
         assert_eq!(once(&clean), clean, "from {}", line.text);
     }
+    // The kind in a mark is no heading of the column below it.
+    let table = format!("{{\"k\":\"glptt-{}\"}} | deploy |\nusing key abc123def | deploy |\n", "phVOTdIMDbzNb6OZZ6E3");
+    let clean = once(&table);
+    assert!(clean.contains("abc123def") && !clean.contains("glptt-"), "{clean}");
+    assert_eq!(once(&clean), clean);
 }
 
 #[test]
@@ -264,6 +269,13 @@ fn hostile_repetition_costs_no_more_than_its_length() {
         "cGFz",
         "jdbc:oracle:a/b@",
         "sqlplus a/b@",
+        "password for ana from 203.0.113.9 ",
+        "/a@b ",
+        "name=",
+        "1.2.3.4,",
+        "2026-11-20T10:11:12 ",
+        "\\\\\"",
+        "%20",
         "s.aB3x",
         "\\/",
     ];
