@@ -9,6 +9,8 @@ use crate::one_line;
 
 /// Longest value that is shown, in characters.
 const LONGEST: usize = 300;
+/// Longest name in a path that is shown, in characters.
+const NAME: usize = 100;
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,19 +74,27 @@ fn step(before: Option<&Value>, after: Option<&Value>, name: &str, path: &mut Ve
 impl Differences {
     /// One line for what goes (`- /path: value`) and one for what comes (`+ /path: value`), and how many are not shown.
     pub fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
+        self.lines_within(LONGEST).0
+    }
+
+    /// The same with values and names of up to `longest` characters, and whether that is all there is to see.
+    pub fn lines_within(&self, longest: usize) -> (Vec<String>, bool) {
+        let (mut lines, mut whole) = (Vec::new(), self.shown.len() == self.total);
         for difference in &self.shown {
+            whole &= difference.path.iter().all(|name| one_line(name, NAME) == *name);
             let path = pointer(&difference.path);
             for (sign, value) in [('-', &difference.before), ('+', &difference.after)] {
                 if let Some(value) = value {
-                    lines.push(format!("{sign} {path}: {}", short(value)));
+                    let (text, is_all) = short(value, longest);
+                    whole &= is_all;
+                    lines.push(format!("{sign} {path}: {text}"));
                 }
             }
         }
         if self.shown.len() < self.total {
             lines.push(format!("({} of {} differences shown)", self.shown.len(), self.total));
         }
-        lines
+        (lines, whole)
     }
 
     /// The parts of both documents that differ, under their own names; `None` where nothing of one is left.
@@ -125,19 +135,20 @@ fn pointer(path: &[String]) -> String {
     }
     path.iter().fold(String::new(), |mut pointer, name| {
         pointer.push('/');
-        pointer.push_str(&one_line(name, 100).replace('~', "~0").replace('/', "~1"));
+        pointer.push_str(&one_line(name, NAME).replace('~', "~0").replace('/', "~1"));
         pointer
     })
 }
 
-fn short(value: &Value) -> String {
+/// A value, and whether it is all of it.
+fn short(value: &Value, longest: usize) -> (String, bool) {
     let text = value.to_string();
     let characters = text.chars().count();
-    if characters <= LONGEST {
-        return text;
+    if characters <= longest {
+        return (text, true);
     }
-    let start: String = text.chars().take(LONGEST).collect();
-    format!("{start}… ({characters} characters)")
+    let start: String = text.chars().take(longest).collect();
+    (format!("{start}… ({characters} characters)"), false)
 }
 
 #[cfg(test)]
@@ -163,6 +174,18 @@ mod tests {
         assert_eq!(differences(None, None, 5), Differences::default());
         let long = differences(None, Some(&json!({"a": "x".repeat(5_000)})), 5);
         assert!(long.lines()[0].ends_with("characters)") && long.lines()[0].len() < 400, "{}", long.lines()[0]);
+    }
+
+    #[test]
+    fn whether_everything_is_shown_is_told() {
+        let whole =
+            |before: Value, after: Value, most, longest| differences(Some(&before), Some(&after), most).lines_within(longest).1;
+        let (old, new) = (json!({"a": 1, "b": "xxxxxxxx"}), json!({"a": 2}));
+        assert!(whole(old.clone(), new.clone(), 2, 10));
+        assert!(!whole(old.clone(), new.clone(), 1, 10), "one difference is not shown");
+        assert!(!whole(old, new, 2, 9), "a value is cut");
+        assert!(!whole(json!({}), json!({"n".repeat(NAME + 1): 1}), 9, 9), "a name is cut");
+        assert!(!whole(json!({}), json!({"a\nb": 1}), 9, 9), "a name is not shown as it is");
     }
 
     fn tree() -> impl Strategy<Value = Value> {
