@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -137,9 +138,10 @@ impl EgressClient {
     ///
     /// A response of any status is a response; only what kept a response from arriving is an error.
     pub async fn send(&self, permit: &Permit, request: EgressRequest) -> Result<EgressResponse, EgressError> {
-        let result = self.checked(permit, &request).await;
+        let contacted = AtomicBool::new(false);
+        let result = self.checked(permit, &request, &contacted).await;
         self.inner.meter.ended(result.as_ref().map(|response| response.status));
-        result.map_err(|kind| EgressError::new(&self.inner.name, kind))
+        result.map_err(|kind| EgressError::new(&self.inner.name, kind).after_contact(contacted.into_inner()))
     }
 
     /// The request as [`EgressClient::send`] would put it on the wire, made by the same steps, without the headers: those hold
@@ -169,7 +171,13 @@ impl EgressClient {
         Ok(())
     }
 
-    async fn checked(&self, permit: &Permit, request: &EgressRequest) -> Result<EgressResponse, EgressErrorKind> {
+    /// `contacted` becomes true when a try gets as far as a connection.
+    async fn checked(
+        &self,
+        permit: &Permit,
+        request: &EgressRequest,
+        contacted: &AtomicBool,
+    ) -> Result<EgressResponse, EgressErrorKind> {
         let inner = &*self.inner;
         self.admits(permit)?;
         let url = request.url(&inner.base)?;
@@ -195,7 +203,7 @@ impl EgressClient {
                     prepared.headers.insert(name, value);
                 }
             }
-            inner.tries(permit, &url, &prepared).await
+            inner.tries(permit, &url, &prepared, contacted).await
         };
         tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(EgressErrorKind::DeadlineExceeded))
     }
@@ -224,12 +232,18 @@ impl Inner {
         headers
     }
 
-    async fn tries(&self, permit: &Permit, url: &Url, request: &Prepared) -> Result<EgressResponse, EgressErrorKind> {
+    async fn tries(
+        &self,
+        permit: &Permit,
+        url: &Url,
+        request: &Prepared,
+        contacted: &AtomicBool,
+    ) -> Result<EgressResponse, EgressErrorKind> {
         let _slot = self.slots.acquire().await.map_err(|_| EgressErrorKind::DeadlineExceeded)?;
         let mut retry = 0;
         loop {
             let pass = self.breaker.enter().await.map_err(|retry_in| EgressErrorKind::CircuitOpen { retry_in })?;
-            let outcome = self.follow(url, request).await;
+            let outcome = self.follow(url, request, contacted).await;
             let again = settle(pass, &outcome);
             if !again || !request.idempotent || retry >= MAX_RETRIES {
                 return outcome;
@@ -245,10 +259,14 @@ impl Inner {
     }
 
     /// One try, following redirects within the origin.
-    async fn follow(&self, url: &Url, request: &Prepared) -> Result<EgressResponse, EgressErrorKind> {
+    async fn follow(&self, url: &Url, request: &Prepared, contacted: &AtomicBool) -> Result<EgressResponse, EgressErrorKind> {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.once(&url, request).await?;
+            let response = self.once(&url, request).await;
+            if response.as_ref().map_or_else(EgressErrorKind::came_from_beyond, |_| true) {
+                contacted.store(true, Ordering::Relaxed);
+            }
+            let response = response?;
             let hands_back = request.hands_back_redirects;
             match redirect_to(&url, &request.method, response.status, &response.headers, &self.origin, hands_back)? {
                 None => return Ok(response),

@@ -14,6 +14,7 @@ use crate::{AddressClass, CallerFault, SecretFault};
 pub struct EgressError {
     client: Arc<str>,
     kind: EgressErrorKind,
+    contacted: bool,
 }
 
 /// What went wrong.
@@ -81,7 +82,18 @@ pub enum EgressErrorKind {
 
 impl EgressError {
     pub(crate) fn new(client: &Arc<str>, kind: EgressErrorKind) -> Self {
-        Self { client: Arc::clone(client), kind }
+        Self { client: Arc::clone(client), contacted: kind.came_from_beyond(), kind }
+    }
+
+    /// The same, after the backend had been spoken to: by an earlier try, or before a redirect within it.
+    pub(crate) fn after_contact(mut self, contacted: bool) -> Self {
+        self.contacted |= contacted;
+        self
+    }
+
+    /// Whether there was a connection to the backend, or may have been one. `false`: nothing was sent to it.
+    pub fn contacted(&self) -> bool {
+        self.contacted
     }
 
     /// What went wrong.
@@ -91,6 +103,25 @@ impl EgressError {
 }
 
 impl EgressErrorKind {
+    /// Whether such a failure needs a connection, or leaves it open whether there was one.
+    pub(crate) fn came_from_beyond(&self) -> bool {
+        match self {
+            Self::NotPermitted { .. }
+            | Self::InvalidRequest(_)
+            | Self::CircuitOpen { .. }
+            | Self::Credential(_)
+            | Self::Caller(_)
+            | Self::AddressRefused { .. }
+            | Self::Connect(_) => false,
+            Self::DeadlineExceeded
+            | Self::TimedOut(_)
+            | Self::BrokenOff { .. }
+            | Self::Garbage(_)
+            | Self::ResponseTooLarge { .. }
+            | Self::RedirectRefused(_) => true,
+        }
+    }
+
     /// Whether the failure says that the backend is not in service.
     pub(crate) fn counts_against_backend(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::TimedOut(_) | Self::BrokenOff { .. } | Self::Garbage(_))

@@ -157,6 +157,7 @@ mod tests {
             for _ in 0..2 {
                 let refused = client.send(&permit(&client), EgressRequest::post(["x"])).await.unwrap_err();
                 assert!(matches!(refused.kind(), EgressErrorKind::AddressRefused { .. }), "{inside}: {refused}");
+                assert!(!refused.contacted(), "{inside}: nothing was sent there");
             }
             // One question for each connection: what was checked is what was connected to, never a second answer.
             assert_eq!(lookup.asked.load(Ordering::SeqCst), 3, "{inside}");
@@ -173,5 +174,6 @@ mod tests {
         let refused = client.send(&permit(&client), EgressRequest::get(["x"])).await.unwrap_err();
         assert!(matches!(refused.kind(), EgressErrorKind::AddressRefused { class: AddressClass::Metadata, .. }), "{refused}");
         assert_eq!((lookup.asked.load(Ordering::SeqCst), connections.load(Ordering::SeqCst)), (2, 1));
+        assert!(refused.contacted(), "the first answer came from there");
     }
 }

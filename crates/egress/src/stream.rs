@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,9 +48,10 @@ impl fmt::Debug for EgressStream {
 impl EgressClient {
     /// Sends a request and gives the response as it arrives, whatever its status. It is not compressed, and never repeated.
     pub async fn open(&self, permit: &Permit, request: EgressRequest, limits: StreamLimits) -> Result<EgressStream, EgressError> {
-        let opened = self.opened(permit, &request, limits).await;
+        let contacted = AtomicBool::new(false);
+        let opened = self.opened(permit, &request, limits, &contacted).await;
         self.inner.meter.ended(opened.as_ref().map(|stream| stream.status));
-        opened.map_err(|kind| EgressError::new(&self.inner.name, kind))
+        opened.map_err(|kind| EgressError::new(&self.inner.name, kind).after_contact(contacted.into_inner()))
     }
 
     async fn opened(
@@ -57,6 +59,7 @@ impl EgressClient {
         permit: &Permit,
         request: &EgressRequest,
         limits: StreamLimits,
+        contacted: &AtomicBool,
     ) -> Result<EgressStream, EgressErrorKind> {
         let inner = &*self.inner;
         self.admits(permit)?;
@@ -80,6 +83,9 @@ impl EgressClient {
                     Err(_elapsed) => Err(EgressErrorKind::TimedOut("silence before the response".into())),
                 };
                 crate::client::settle_head(pass, sent.as_ref().map(|r| (r.status(), r.headers())));
+                if sent.as_ref().map_or_else(EgressErrorKind::came_from_beyond, |_| true) {
+                    contacted.store(true, Ordering::Relaxed);
+                }
                 let response = sent?;
                 let next: Option<Url> = redirect_to(
                     &url,

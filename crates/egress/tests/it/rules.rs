@@ -185,7 +185,15 @@ async fn a_calls_trace_context_and_budget_go_along() {
     let deadline = Instant::now() + Duration::from_secs(10);
     let budget = Budget { backend_bytes: 1_000, ..Budget::default() };
     let trace = TraceContext::parse(Some(traceparent));
-    let call = policies.authorize_read(&principal, "portcullis://sources", deadline, budget, trace).unwrap();
+    let call = policies
+        .authorize_lookup(
+            None,
+            (&principal, &portcullis_policy::Lookup::resource("portcullis://sources")),
+            deadline,
+            budget,
+            trace,
+        )
+        .unwrap();
 
     let server = answer(|request, number| if number == 0 { ok(&request) } else { ok(&"x".repeat(1_001)) }).await;
     let client = client(&server.url);
