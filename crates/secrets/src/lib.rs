@@ -4,6 +4,7 @@
 
 mod environment;
 mod generate;
+mod kind;
 mod local;
 mod manager;
 mod settings;
@@ -11,6 +12,6 @@ mod store;
 
 pub use environment::{says_secret, scrubbed_environment, secret_variables};
 pub use generate::{GenerateError, generate};
-pub use manager::{SecretManager, SecretReport, SecretState};
+pub use manager::{SecretManager, SecretMark, SecretReport, SecretState};
 pub use settings::{Date, SecretSettings, SecretSettingsError, SecretType};
 pub use store::{AppRole, KubernetesRole, KvVersion, SecretStoreSettings, StoreAuth, StoreError, StoreKind, StoreReport};

@@ -1,7 +1,7 @@
 //! The manager: entries by name, late lookup, expiry and rotation. Guards that an expired secret is never handed out.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +12,7 @@ use portcullis_policy::{Charter, CharterGrant, PolicyError};
 use serde::Serialize;
 
 use crate::local::{self, Reading};
-use crate::store::{Store, Stored};
+use crate::store::Store;
 use crate::{SecretSettings, SecretSettingsError, SecretStoreSettings, SecretType, StoreError, StoreReport};
 
 /// Before its end a secret is said to expire soon.
@@ -63,22 +63,30 @@ impl SecretState {
 pub struct SecretReport {
     /// Name.
     pub name: String,
-    /// `token`, `password`, `key`, `certificate`.
+    /// `token`, `password`, `key`, `certificate`; none where a setting refers to it without an entry.
     #[serde(rename = "type")]
-    pub kind: SecretType,
+    pub kind: Option<SecretType>,
     /// Where it is kept.
     pub reference: String,
     /// How it stands.
     pub state: SecretState,
     /// In words, with the mend where there is one.
     pub detail: String,
+    /// Tells one value from another, to whoever has the key of the look; none where there is no value, or no key was given.
+    #[serde(skip)]
+    pub mark: Option<SecretMark>,
 }
+
+/// A keyed digest of a value, 128 bits. Without the key it tells nothing about the value.
+pub type SecretMark = [u8; 16];
 
 /// Every secret the configuration names. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SecretManager {
     entries: Arc<BTreeMap<String, Arc<Entry>>>,
     stores: Arc<Stores>,
+    /// What settings refer to without an entry, as long as somebody uses it.
+    direct: Arc<Mutex<Vec<Weak<Direct>>>>,
     callers: Option<Arc<dyn CallerCredentials>>,
 }
 
@@ -113,30 +121,30 @@ impl Entry {
         if let Some(end) = self.settings.expires_at.filter(|end| self.clock.now() >= end.0) {
             return Err(SecretFault::Expired { reference: self.settings.name.clone(), at: end.0 });
         }
-        read(&self.settings.reference, &self.stores).await
+        let reading = read(&self.settings.reference, &self.stores).await?;
+        match self.settings.kind.check(&reading.secret) {
+            Ok(()) => Ok(reading),
+            Err(reason) => Err(SecretFault::Refused { reference: self.settings.name.clone(), reason }),
+        }
     }
 
-    async fn report(&self) -> SecretReport {
+    async fn report(&self, key: Option<&[u8; 32]>) -> SecretReport {
         let now = self.clock.now();
-        let (state, detail) = match self.read().await {
-            Ok(reading) => self.standing(reading.since, now),
-            Err(fault) => {
-                let state = match fault {
-                    SecretFault::Expired { .. } => SecretState::Expired,
-                    SecretFault::Missing { .. } => SecretState::Missing,
-                    SecretFault::Unavailable { .. } => SecretState::Unavailable,
-                    SecretFault::Refused { .. } => SecretState::Refused,
-                };
-                (state, fault.to_string())
+        let (state, detail, mark) = match self.read().await {
+            Ok(reading) => {
+                let (state, detail) = self.standing(reading.since, now);
+                (state, detail, key.map(|key| mark(key, &reading.secret)))
             }
+            Err(fault) => (state_of(&fault), fault.to_string(), None),
         };
         let settings = &self.settings;
         SecretReport {
             name: settings.name.clone(),
-            kind: settings.kind,
+            kind: Some(settings.kind),
             reference: settings.reference.to_string(),
             state,
             detail,
+            mark,
         }
     }
 
@@ -171,9 +179,41 @@ impl SecretProvider for Entry {
     }
 }
 
+fn state_of(fault: &SecretFault) -> SecretState {
+    match fault {
+        SecretFault::Expired { .. } => SecretState::Expired,
+        SecretFault::Missing { .. } => SecretState::Missing,
+        SecretFault::Unavailable { .. } => SecretState::Unavailable,
+        SecretFault::Refused { .. } => SecretState::Refused,
+    }
+}
+
+fn mark(key: &[u8; 32], secret: &Secret) -> SecretMark {
+    let digest = blake3::keyed_hash(key, secret.expose().as_bytes());
+    let mut mark = SecretMark::default();
+    for (place, byte) in mark.iter_mut().zip(digest.as_bytes()) {
+        *place = *byte;
+    }
+    mark
+}
+
 /// A reference without an entry: no expiry is known.
 #[derive(Debug)]
 struct Direct(SecretReference, Arc<Stores>);
+
+impl Direct {
+    async fn report(&self, key: Option<&[u8; 32]>) -> SecretReport {
+        let reference = self.0.to_string();
+        let (state, detail, mark) = match read(&self.0, &self.1).await {
+            Ok(reading) => {
+                let detail = "no end is known; an entry of the secrets section can give it one".to_owned();
+                (SecretState::Ok, detail, key.map(|key| mark(key, &reading.secret)))
+            }
+            Err(fault) => (state_of(&fault), fault.to_string(), None),
+        };
+        SecretReport { name: reference.clone(), kind: None, reference, state, detail, mark }
+    }
+}
 
 #[async_trait]
 impl SecretProvider for Direct {
@@ -219,7 +259,22 @@ impl SecretManager {
                 return Err(SecretSettingsError::Duplicate(name));
             }
         }
-        Ok(Self { entries: Arc::new(entries), stores, callers: None })
+        Ok(Self { entries: Arc::new(entries), stores, direct: Arc::default(), callers: None })
+    }
+
+    /// The same, which also speaks of what settings refer to by way of `before`: after a change of the configuration, some
+    /// of those who look up secrets stay.
+    #[must_use]
+    pub fn after(self, before: &Self) -> Self {
+        Self { direct: before.direct.clone(), ..self }
+    }
+
+    fn refer(&self, reference: &SecretReference) -> Credential {
+        let direct = Arc::new(Direct(reference.clone(), self.stores.clone()));
+        let mut known = self.direct.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|one| one.strong_count() > 0);
+        known.push(Arc::downgrade(&direct));
+        Credential::Late(direct)
     }
 
     /// The same, and whoever has credentials in the names of callers.
@@ -236,9 +291,27 @@ impl SecretManager {
         self.stores.values().try_for_each(|store| store.allow(charter))
     }
 
-    /// How every entry stands, by name.
+    /// How every entry stands, by name, and then everything settings refer to without one.
     pub async fn report(&self) -> Vec<SecretReport> {
-        join_all(self.entries.values().map(|entry| entry.report())).await
+        self.look(None, true).await
+    }
+
+    /// The same, with marks that tell one value from another; of what this machine keeps alone unless `stores` are asked.
+    pub async fn marked_report(&self, key: &[u8; 32], stores: bool) -> Vec<SecretReport> {
+        self.look(Some(key), stores).await
+    }
+
+    async fn look(&self, key: Option<&[u8; 32]>, stores: bool) -> Vec<SecretReport> {
+        let wanted = |reference: &SecretReference| stores || !matches!(reference, SecretReference::Store { .. });
+        let direct: BTreeMap<String, Arc<Direct>> = {
+            let known = self.direct.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = known.iter().filter_map(Weak::upgrade).filter(|one| wanted(&one.0));
+            known.map(|one| (one.0.to_string(), one)).collect()
+        };
+        let entries = self.entries.values().filter(|entry| wanted(&entry.settings.reference));
+        let mut reports = join_all(entries.map(|entry| entry.report(key))).await;
+        reports.extend(join_all(direct.values().map(|one| one.report(key))).await);
+        reports
     }
 
     /// How every store stands, by name.
@@ -264,19 +337,13 @@ impl SecretResolver for SecretManager {
         let unknown = |reason: String| SecretFault::Unavailable { reference: reference.to_string(), reason };
         match reference {
             SecretReference::Literal(secret) => Ok(Credential::Fixed(secret.clone())),
-            SecretReference::Environment(_) | SecretReference::File(_) => {
-                Ok(Credential::Late(Arc::new(Direct(reference.clone(), self.stores.clone()))))
-            }
+            SecretReference::Environment(_) | SecretReference::File(_) => Ok(self.refer(reference)),
             SecretReference::Named(name) => match self.entries.get(name) {
                 Some(entry) => Ok(Credential::Late(entry.clone())),
                 None => Err(unknown(format!("the secrets section has no entry '{name}'"))),
             },
-            SecretReference::Store { store, path, field } => match self.stores.get(store) {
-                Some(store) => {
-                    Ok(Credential::Late(Arc::new(Stored { store: store.clone(), path: path.clone(), field: field.clone() })))
-                }
-                None => Err(no_store(reference, store)),
-            },
+            SecretReference::Store { store, .. } if self.stores.contains_key(store) => Ok(self.refer(reference)),
+            SecretReference::Store { store, .. } => Err(no_store(reference, store)),
         }
     }
 }
@@ -319,6 +386,42 @@ mod tests {
         assert_eq!(manager.report().await[0].state, SecretState::Expired);
         let shown = format!("{manager:?}{credential:?}{}", serde_json::to_string(&manager.report().await).unwrap());
         assert!(!shown.contains("hunter"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn what_is_referred_to_without_an_entry_is_told_as_long_as_it_is_used() {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp::default()));
+        let before = SecretManager::new(&[], &[], &clock).unwrap();
+        let [path, none] =
+            ["env:PATH", "env:PORTCULLIS_NO_SUCH_VARIABLE"].map(|r| before.credential(&r.parse().unwrap()).unwrap());
+        let again = before.credential(&"env:PATH".parse().unwrap()).unwrap();
+        let manager = SecretManager::new(&[], &[], &clock).unwrap().after(&before);
+        let reports = manager.marked_report(&[7; 32], true).await;
+        let said: Vec<(&str, SecretState, bool)> = reports.iter().map(|r| (r.name.as_str(), r.state, r.mark.is_some())).collect();
+        assert_eq!(said, [("env:PATH", SecretState::Ok, true), ("env:PORTCULLIS_NO_SUCH_VARIABLE", SecretState::Missing, false)]);
+        assert_ne!(manager.marked_report(&[8; 32], false).await[0].mark, reports[0].mark);
+        assert_eq!(manager.report().await[0].mark, None);
+        drop((path, none));
+        assert_eq!(manager.report().await.len(), 1, "one still uses it");
+        drop(again);
+        assert!(manager.report().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_value_that_is_not_of_its_type_is_refused() {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp::default()));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("value");
+        std::fs::write(&path, "hunter2 and more").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let settings = |kind: &str| entry(&format!(r#"{{"name":"a","reference":"file:{}","type":"{kind}"}}"#, path.display()));
+        for (kind, fits) in [("token", false), ("password", true), ("key", false), ("certificate", false)] {
+            let manager = SecretManager::new(&[settings(kind)], &[], &clock).unwrap();
+            let current = manager.credential(&"secret:a".parse().unwrap()).unwrap().current().await;
+            let report = manager.report().await.remove(0);
+            assert_eq!((current.is_ok(), report.state == SecretState::Ok), (fits, fits), "{kind}: {report:?}");
+            assert!(fits || report.state == SecretState::Refused && !report.detail.contains("hunter"), "{report:?}");
+        }
     }
 
     #[tokio::test]

@@ -9,18 +9,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::store::StoreError;
 
-/// What a secret is.
+/// What a secret is. A value that is something else is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretType {
-    /// A token of a machine.
+    /// A token of a machine: one line of visible ASCII without spaces.
     #[default]
     Token,
-    /// A password.
+    /// A password: one line.
     Password,
-    /// A cryptographic key.
+    /// A cryptographic key: a PEM block with a private key, or one line of hexadecimal or base64.
     Key,
-    /// A certificate with its key.
+    /// A certificate with its key, as PEM.
     Certificate,
 }
 
@@ -74,7 +74,7 @@ pub struct SecretSettings {
     /// Where it is kept: `env:NAME`, `file:/path`, or `vault:store/path#field` of a configured store. Never the value itself.
     #[schemars(with = "String")]
     pub reference: SecretReference,
-    /// What it is.
+    /// What it is; a value that does not look like it is refused.
     #[serde(default, rename = "type")]
     pub kind: SecretType,
     /// From then on it is refused.

@@ -12,8 +12,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use portcullis_egress::{EgressConfigError, EgressRequest, SecretFault, SecretProvider};
+use portcullis_egress::{EgressConfigError, EgressRequest, SecretFault};
 use portcullis_model::{Clock, Scope, Secret, SecretReference, TenantId, Timestamp, format_duration};
 use portcullis_policy::{Budget, Charter, CharterGrant, PolicyError};
 
@@ -205,21 +204,6 @@ impl Store {
             Err(fault) => Err(fault.to_string()),
         };
         StoreReport { name: self.name.clone(), state }
-    }
-}
-
-/// A field of a secret in a store.
-#[derive(Debug)]
-pub(crate) struct Stored {
-    pub(crate) store: Arc<Store>,
-    pub(crate) path: Vec<String>,
-    pub(crate) field: String,
-}
-
-#[async_trait]
-impl SecretProvider for Stored {
-    async fn current(&self) -> Result<Secret, SecretFault> {
-        self.store.read(&self.path, &self.field).await.map(|reading| reading.secret)
     }
 }
 
