@@ -106,7 +106,7 @@ impl Users {
         let user = self.0.get(presented.name());
         let hashes: &[SecretHash] = user.map_or(&[], |user| &user.hash);
         let fits = passwords.verify(hashes, presented.password()).await.map_err(|_| IdentityRefusal::new(RefusalReason::Busy))?;
-        match user.filter(|_| fits) {
+        match user.filter(|_| fits.is_some()) {
             Some(user) => Ok(Arc::clone(&user.principal)),
             None => Err(IdentityRefusal::new(RefusalReason::WrongPassword)),
         }

@@ -3,7 +3,7 @@
 //! The order: a credential in the URL refuses; then the `Authorization` header decides, if there is one, and a client
 //! certificate only if there is none; where a certificate must go along, both must be accepted. Nobody is let in because
 //! something is missing or broken, and who keeps presenting wrong credentials has to wait. Who shares an address with them,
-//! behind a proxy or a router, is not kept out: what nobody can guess is verified first.
+//! behind a router or a proxy nobody wrote down, is not kept out: what nobody can guess is verified first.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use portcullis_model::{CallerToken, Clock, CredentialKind, InvalidName, Principa
 use crate::basic::Users;
 use crate::certificate_rules::CertificateRules;
 use crate::local::anonymous;
-use crate::lockout::{Lockout, Whence};
+use crate::lockout::Lockout;
 use crate::password::Passwords;
 use crate::presented::{Credential, Presented, Transport, query_carries_credential};
 use crate::record::Door;
 use crate::refusal::{IdentityRefusal, RefusalReason};
-use crate::ring::KeyRing;
+use crate::ring::{KeyRing, SecretMark};
 use crate::settings::{AcceptedCredentials, IdentitySettings, IdentitySettingsError, LockoutSettings};
 
 /// Verifies tokens of an OpenID provider or OAuth authorization server.
@@ -50,13 +50,28 @@ pub struct Accepted {
     pub principal: Arc<Principal>,
     /// The token it proved itself with, closed; absent where none can be exchanged.
     pub token: Option<CallerToken>,
-    /// When the credential ends by itself, for what stays open longer than a request. A key's end is asked of the ring.
+    /// What its credential is good for, for what stays open longer than a request.
+    pub term: Term,
+}
+
+/// How long a credential is good, as far as that is known when it is presented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Term {
+    /// When it ends by itself: a token or a certificate. A key's end is asked of the ring.
     pub ends_at: Option<Timestamp>,
+    /// Which secret of a key it was: one that was replaced ends with the overlap, while the key goes on.
+    pub secret: Option<SecretMark>,
 }
 
 impl From<Arc<Principal>> for Accepted {
     fn from(principal: Arc<Principal>) -> Self {
-        Self { principal, token: None, ends_at: None }
+        Self { principal, token: None, term: Term::default() }
+    }
+}
+
+impl From<(Arc<Principal>, SecretMark)> for Accepted {
+    fn from((principal, mark): (Arc<Principal>, SecretMark)) -> Self {
+        Self { principal, token: None, term: Term { ends_at: None, secret: Some(mark) } }
     }
 }
 
@@ -204,15 +219,15 @@ impl Identity {
         known.map(|accepted| accepted.principal).ok_or_else(|| IdentityRefusal::new(RefusalReason::NoCredential))
     }
 
-    /// Whether the credential somebody was let in with would still be accepted: its key is neither taken back nor over, and
-    /// can be verified at all; a token or certificate has not ended at `ends_at`. For streams, which outlive the request
-    /// that opened them.
-    pub fn still_accepts(&self, principal: &Principal, ends_at: Option<Timestamp>) -> bool {
-        if ends_at.is_some_and(|at| at <= self.clock.now()) {
+    /// Whether the credential somebody was let in with would still be accepted: its key is neither taken back nor over, its
+    /// secret not replaced for longer than the overlap, and can be verified at all; a token or certificate has not ended. For
+    /// streams, which outlive the request that opened them.
+    pub fn still_accepts(&self, principal: &Principal, term: Term) -> bool {
+        if term.ends_at.is_some_and(|at| at <= self.clock.now()) {
             return false;
         }
         match &principal.credential {
-            CredentialKind::ApiKey { id } => self.keys.as_ref().is_some_and(|ring| ring.is_good(id)),
+            CredentialKind::ApiKey { id } => self.keys.as_ref().is_some_and(|ring| ring.is_good(id, term.secret)),
             _ => true,
         }
     }
@@ -234,7 +249,10 @@ impl Identity {
         let by_certificate = |certificate| self.certificates.verify(certificate, self.clock.now());
         let accepted_as = match (presented.authorization, certificate) {
             (None, None) => return Ok(None),
-            (None, Some(certificate)) => Accepted { ends_at: Some(certificate.not_after), ..by_certificate(certificate)?.into() },
+            (None, Some(certificate)) => {
+                let term = Term { ends_at: Some(certificate.not_after), secret: None };
+                Accepted { term, ..by_certificate(certificate)?.into() }
+            }
             (Some(authorization), certificate) => {
                 if self.require_certificate_binding {
                     let certificate = certificate.ok_or_else(|| IdentityRefusal::new(RefusalReason::CertificateRequired))?;
@@ -261,13 +279,13 @@ impl Identity {
         presented: &Presented<'_>,
         accepted: AcceptedCredentials,
     ) -> Result<Accepted, IdentityRefusal> {
-        // Failures count against the other end of the connection, which nobody can forge; a grant needs the caller's own.
-        let whence = Whence { address: presented.peer.map(|peer| peer.ip()), shared: presented.forwarded };
+        // Failures count against an address that nobody can choose; a grant needs one that is the caller's own.
+        let address = presented.address();
         let credential = Credential::parse(authorization);
         // Reading the claim costs a checksum; only needed while somebody is watched.
         let claim = || credential.as_ref().ok().and_then(Credential::claim);
         let watching = self.failures.is_watching();
-        let locked = if watching { self.failures.check(whence, claim()).map_err(IdentityRefusal::locked).err() } else { None };
+        let locked = if watching { self.failures.check(address, claim()).map_err(IdentityRefusal::locked).err() } else { None };
         // What a person chose can be guessed and is slow to verify: not while somebody has to wait. What nobody can guess
         // is verified before the wait is looked at, or one guesser would keep out everybody of its address.
         if let Some(locked) = &locked
@@ -276,7 +294,7 @@ impl Identity {
             return Err(locked.clone());
         }
         let mut verified = match &credential {
-            Ok(credential) => self.verify(credential, presented.caller_address(), accepted).await,
+            Ok(credential) => self.verify(credential, presented.place(), accepted).await,
             Err(refusal) => Err(refusal.clone()),
         };
         match &mut verified {
@@ -284,11 +302,11 @@ impl Identity {
                 if let Some(locked) = locked {
                     return Err(locked);
                 }
-                refusal.lockout = self.failures.failed(whence, claim().filter(|_| refusal.reason.is_wrong_secret()));
+                refusal.lockout = self.failures.failed(address, claim().filter(|_| refusal.reason.is_wrong_secret()));
             }
             Ok(_) if self.failures.is_watching() => {
                 if let Some(claim) = claim() {
-                    self.failures.proven(whence, claim);
+                    self.failures.proven(address, claim);
                 }
             }
             _ => {}
@@ -311,8 +329,8 @@ impl Identity {
                 None => refused(RefusalReason::Malformed),
             },
             Credential::Key(_) | Credential::ChosenKey(_) if !accepted.key => refused(RefusalReason::NotAcceptedHere),
-            Credential::Key(key) => ring()?.verify(key, from).map(Accepted::from),
-            Credential::ChosenKey(key) => ring()?.verify_chosen(key, from).await.map(Accepted::from),
+            Credential::Key(key) => ring()?.accept(key, from).map(Accepted::from),
+            Credential::ChosenKey(key) => ring()?.accept_chosen(key, from).await.map(Accepted::from),
             Credential::Basic(given) => match &self.passwords {
                 Some(passwords) if accepted.basic => self.users.verify(given, passwords).await.map(Accepted::from),
                 // Without a single user there is nobody to find out about.

@@ -24,7 +24,7 @@ pub mod token;
 mod usage;
 
 pub use certificate::{CertificateError, ClientCertificate, SanName};
-pub use door::{Accepted, Identity, TokenVerifier};
+pub use door::{Accepted, Identity, Term, TokenVerifier};
 pub use format::{CHOSEN_KEY_PREFIX, KEY_LENGTH, KEY_PREFIX};
 pub use keeper::{RotatedKey, Rotation};
 pub use local::{DEFAULT_LOCAL_ROLE, local_principal, local_user};
@@ -33,7 +33,7 @@ pub use portcullis_state::{KeyFile as Pepper, KeyFileError as PepperError};
 pub use presented::{Presented, Transport};
 pub use record::{CreatedKey, Door, KeyRecord, KeyRequest, KeyStatus, ROTATE_AFTER, networks};
 pub use refusal::{IdentityRefusal, RefusalReason};
-pub use ring::{DEFAULT_STALE_AFTER, KeyError, KeyRing, Refreshed};
+pub use ring::{DEFAULT_STALE_AFTER, KeyError, KeyRing, Refreshed, SecretMark};
 pub use settings::{
     AcceptedCredentials, BasicUser, CertificateRule, IdentitySettings, IdentitySettingsError, LockoutSettings, SanMatch,
     ScopeSettings,

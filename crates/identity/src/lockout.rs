@@ -6,7 +6,7 @@
 //! - per **claim and address**: a key id or user name that keeps being presented wrongly from one address has to wait
 //!   there. From elsewhere it is not touched: nobody can lock somebody else out. A right secret resets it.
 //!
-//! Behind a proxy everybody has the proxy's address: there only claims count.
+//! Which address that is, behind proxies, is decided at the listener: one a stranger chooses would be none.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -47,15 +47,6 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
         }
         v4 @ IpAddr::V4(_) => v4,
     }
-}
-
-/// Where something was presented.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Whence {
-    /// The other end of the connection, where it is known.
-    pub address: Option<IpAddr>,
-    /// Whether it is a proxy's: an address of many, which is not counted.
-    pub shared: bool,
 }
 
 /// Failures of one address or claim.
@@ -174,24 +165,24 @@ impl Lockout {
     }
 
     /// Refuses an address, or a claim at an address, that has to wait; with the seconds.
-    pub(crate) fn check(&self, whence: Whence, claim: Option<Claim>) -> Result<(), u64> {
+    pub(crate) fn check(&self, address: Option<IpAddr>, claim: Option<Claim>) -> Result<(), u64> {
         if !self.is_watching() {
             return Ok(());
         }
         let now = self.clock.now();
-        let wanted = whence.address.map(network);
+        let wanted = address.map(network);
         let tables = self.tables();
         // While the table is full, an address that is not in it counts with those whose address is not known.
         let crowded = tables.addresses.tallies.len() >= WATCHED && !tables.addresses.tallies.contains_key(&wanted);
-        let by_address = if whence.shared { None } else { tables.addresses.waiting(if crowded { &None } else { &wanted }, now) };
+        let by_address = tables.addresses.waiting(if crowded { &None } else { &wanted }, now);
         let by_claim = claim.and_then(|claim| tables.claims.waiting(&(claim, wanted), now));
         by_address.max(by_claim).map_or(Ok(()), Err)
     }
 
     /// Notes one failure. Returns how long the address, or the claim at it, has to wait, where it did not have to before.
-    pub(crate) fn failed(&self, whence: Whence, claim: Option<Claim>) -> Option<Duration> {
+    pub(crate) fn failed(&self, address: Option<IpAddr>, claim: Option<Claim>) -> Option<Duration> {
         let now = self.clock.now();
-        let mut wanted = whence.address.map(network);
+        let mut wanted = address.map(network);
         let mut tables = self.tables();
         let mut begun = None;
         if let Some(claim) = claim {
@@ -201,20 +192,18 @@ impl Lockout {
                 begun = tables.claims.failed(key, now);
             }
         }
-        if !whence.shared {
-            if tables.addresses.is_full_for(&wanted, now) {
-                wanted = None;
-            }
-            begun = begun.max(tables.addresses.failed(wanted, now));
+        if tables.addresses.is_full_for(&wanted, now) {
+            wanted = None;
         }
+        begun = begun.max(tables.addresses.failed(wanted, now));
         self.watching.store(true, Ordering::Release);
         begun
     }
 
     /// Notes that a claim was proven at an address.
-    pub(crate) fn proven(&self, whence: Whence, claim: Claim) {
+    pub(crate) fn proven(&self, address: Option<IpAddr>, claim: Claim) {
         if self.is_watching() {
-            self.tables().claims.tallies.remove(&(claim, whence.address.map(network)));
+            self.tables().claims.tallies.remove(&(claim, address.map(network)));
         }
     }
 }
@@ -227,10 +216,6 @@ mod tests {
 
     fn at(ip: &str) -> IpAddr {
         ip.parse().unwrap()
-    }
-
-    fn from(address: IpAddr) -> Whence {
-        Whence { address: Some(address), shared: false }
     }
 
     fn lockout() -> (ManualClock, Lockout) {
@@ -248,7 +233,7 @@ mod tests {
         let (clock, lockout) = lockout();
         let here = at("203.0.113.7");
         let failed = |times: u32| -> Vec<Option<u64>> {
-            (0..times).map(|_| lockout.failed(from(here), Some(ana())).map(|wait| wait.as_secs())).collect()
+            (0..times).map(|_| lockout.failed(Some(here), Some(ana())).map(|wait| wait.as_secs())).collect()
         };
         assert_eq!(failed(8), [None, None, None, None, None, Some(1), None, None], "five are free");
         assert!(failed(13).last().unwrap().is_some(), "the twenty-first failure of the address");
@@ -262,16 +247,16 @@ mod tests {
         let (clock, lockout) = lockout();
         let (here, there) = (at("192.0.2.1"), at("192.0.2.2"));
         for _ in 0..5 {
-            assert_eq!(lockout.check(from(here), Some(ana())), Ok(()));
-            lockout.failed(from(here), Some(ana()));
+            assert_eq!(lockout.check(Some(here), Some(ana())), Ok(()));
+            lockout.failed(Some(here), Some(ana()));
         }
-        assert_eq!(lockout.check(from(here), Some(ana())), Ok(()), "five are free");
+        assert_eq!(lockout.check(Some(here), Some(ana())), Ok(()), "five are free");
         for wait in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900] {
-            lockout.failed(from(here), Some(ana()));
-            assert_eq!(lockout.check(from(here), Some(ana())), Err(wait));
-            assert_eq!(lockout.check(from(there), Some(ana())), Ok(()), "nobody locks ana out elsewhere");
+            lockout.failed(Some(here), Some(ana()));
+            assert_eq!(lockout.check(Some(here), Some(ana())), Err(wait));
+            assert_eq!(lockout.check(Some(there), Some(ana())), Ok(()), "nobody locks ana out elsewhere");
             clock.advance(Duration::from_secs(wait));
-            assert_eq!(lockout.check(from(here), Some(ana())), Ok(()));
+            assert_eq!(lockout.check(Some(here), Some(ana())), Ok(()));
         }
     }
 
@@ -281,47 +266,30 @@ mod tests {
         let here = at("192.0.2.1");
         for round in 0..5 {
             for _ in 0..4 {
-                lockout.failed(from(here), Some(ana()));
+                lockout.failed(Some(here), Some(ana()));
             }
-            lockout.proven(from(here), ana());
-            assert_eq!(lockout.check(from(here), Some(ana())), Ok(()), "round {round}");
+            lockout.proven(Some(here), ana());
+            assert_eq!(lockout.check(Some(here), Some(ana())), Ok(()), "round {round}");
         }
-        lockout.failed(from(here), Some(ana()));
-        assert_eq!(lockout.check(from(here), Some(ana())), Err(3), "twenty-one failures of the address");
-        assert_eq!(lockout.check(from(here), None), Err(3), "whatever it presents");
-        assert_eq!(lockout.check(from(here), Some(Claim::new("user", b"bob"))), Err(3));
-        assert_eq!(lockout.check(from(at("192.0.2.9")), Some(ana())), Ok(()));
-    }
-
-    #[test]
-    fn behind_a_proxy_claims_count_and_the_address_does_not() {
-        let (_clock, lockout) = lockout();
-        let proxy = Whence { address: Some(at("192.0.2.1")), shared: true };
-        for index in 0..100_u32 {
-            lockout.failed(proxy, None);
-            lockout.failed(proxy, Some(Claim::new("user", &index.to_le_bytes())));
-        }
-        for _ in 0..6 {
-            lockout.failed(proxy, Some(ana()));
-        }
-        assert_eq!(lockout.check(proxy, Some(ana())), Err(1), "who is guessed at waits");
-        assert_eq!(lockout.check(proxy, Some(Claim::new("user", b"bob"))), Ok(()), "nobody else behind the proxy does");
-        assert_eq!(lockout.check(from(at("192.0.2.1")), None), Ok(()), "nor the proxy's own requests");
-        assert_eq!(lockout.tables().addresses.tallies.len(), 0);
+        lockout.failed(Some(here), Some(ana()));
+        assert_eq!(lockout.check(Some(here), Some(ana())), Err(3), "twenty-one failures of the address");
+        assert_eq!(lockout.check(Some(here), None), Err(3), "whatever it presents");
+        assert_eq!(lockout.check(Some(here), Some(Claim::new("user", b"bob"))), Err(3));
+        assert_eq!(lockout.check(Some(at("192.0.2.9")), Some(ana())), Ok(()));
     }
 
     #[test]
     fn addresses_of_one_holder_count_together() {
         let (_clock, lockout) = lockout();
         for host in 0..21 {
-            lockout.failed(from(at(&format!("2001:db8::{host}"))), None);
+            lockout.failed(Some(at(&format!("2001:db8::{host}"))), None);
         }
-        assert!(lockout.check(from(at("2001:db8::ffff")), None).is_err());
-        assert!(lockout.check(from(at("2001:db8:0:1::1")), None).is_ok());
+        assert!(lockout.check(Some(at("2001:db8::ffff")), None).is_err());
+        assert!(lockout.check(Some(at("2001:db8:0:1::1")), None).is_ok());
         for _ in 0..21 {
-            lockout.failed(from(at("::ffff:198.51.100.1")), None);
+            lockout.failed(Some(at("::ffff:198.51.100.1")), None);
         }
-        assert!(lockout.check(from(at("198.51.100.1")), None).is_err(), "the same address written as IPv4");
+        assert!(lockout.check(Some(at("198.51.100.1")), None).is_err(), "the same address written as IPv4");
     }
 
     #[test]
@@ -329,15 +297,15 @@ mod tests {
         let (clock, lockout) = lockout();
         let here = at("192.0.2.1");
         for _ in 0..15 {
-            lockout.failed(from(here), Some(ana()));
+            lockout.failed(Some(here), Some(ana()));
         }
-        assert_eq!(lockout.check(from(here), Some(ana())), Err(512));
+        assert_eq!(lockout.check(Some(here), Some(ana())), Err(512));
         clock.advance(Duration::from_secs(512));
-        lockout.failed(from(here), Some(ana()));
-        assert_eq!(lockout.check(from(here), Some(ana())), Err(900));
+        lockout.failed(Some(here), Some(ana()));
+        assert_eq!(lockout.check(Some(here), Some(ana())), Err(900));
         clock.advance(Duration::from_mins(15) + LockoutSettings::default().forget_after.0);
-        lockout.failed(from(here), Some(ana()));
-        assert_eq!(lockout.check(from(here), Some(ana())), Ok(()), "counted anew");
+        lockout.failed(Some(here), Some(ana()));
+        assert_eq!(lockout.check(Some(here), Some(ana())), Ok(()), "counted anew");
     }
 
     #[test]
@@ -345,22 +313,22 @@ mod tests {
         let (clock, lockout) = lockout();
         let here = at("192.0.2.1");
         for _ in 0..21 {
-            lockout.failed(from(here), Some(ana()));
+            lockout.failed(Some(here), Some(ana()));
         }
         for index in 0..WATCHED as u32 + 500 {
             let claim = Claim::new("user", &index.to_le_bytes());
-            lockout.failed(from(IpAddr::V4(std::net::Ipv4Addr::from(0x0a00_0000 + index))), Some(claim));
+            lockout.failed(Some(IpAddr::V4(std::net::Ipv4Addr::from(0x0a00_0000 + index))), Some(claim));
         }
         {
             let tables = lockout.tables();
             assert!(tables.addresses.tallies.len() <= WATCHED + 1 && tables.claims.tallies.len() <= WATCHED);
         }
-        assert!(lockout.check(from(here), Some(ana())).is_err(), "still has to wait");
-        assert!(lockout.check(from(at("203.0.113.9")), None).is_err(), "newcomers of a flood share one count");
+        assert!(lockout.check(Some(here), Some(ana())).is_err(), "still has to wait");
+        assert!(lockout.check(Some(at("203.0.113.9")), None).is_err(), "newcomers of a flood share one count");
         clock.advance(Duration::from_hours(1));
-        lockout.failed(from(at("203.0.113.9")), None);
+        lockout.failed(Some(at("203.0.113.9")), None);
         assert!(lockout.tables().addresses.tallies.len() <= 2, "calm addresses are forgotten");
-        assert!(lockout.check(from(at("203.0.113.10")), None).is_ok());
+        assert!(lockout.check(Some(at("203.0.113.10")), None).is_ok());
     }
 
     proptest! {

@@ -219,28 +219,28 @@ impl Passwords {
         self.most.fetch_max(secrets, Ordering::Relaxed);
     }
 
-    /// Whether `secret` is one of `hashes`. Whatever is wrong costs the same: as many comparisons as whoever has the most
+    /// Which of `hashes` is that of `secret`. Whatever is wrong costs the same: as many comparisons as whoever has the most
     /// secrets, each as dear as the dearest.
-    pub(crate) async fn verify(&self, hashes: &[SecretHash], secret: &str) -> Result<bool, Busy> {
+    pub(crate) async fn verify(&self, hashes: &[SecretHash], secret: &str) -> Result<Option<usize>, Busy> {
         let now = self.clock.now();
         let marks: Vec<[u8; 32]> = hashes.iter().map(|hash| self.mark(hash, secret)).collect();
         {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if marks.iter().any(|mark| known.contains(mark, now)) {
-                return Ok(true);
+            if let Some(index) = marks.iter().position(|mark| known.contains(mark, now)) {
+                return Ok(Some(index));
             }
         }
         let nobody = self.nobody.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (hash, mark) in hashes.iter().zip(marks) {
+        for (index, (hash, mark)) in hashes.iter().zip(marks).enumerate() {
             if self.compute(hash.clone(), &nobody, secret).await? {
                 self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(mark, now.plus(REMEMBERED_FOR));
-                return Ok(true);
+                return Ok(Some(index));
             }
         }
         for _missing in hashes.len()..self.most.load(Ordering::Relaxed) {
             self.compute(nobody.clone(), &nobody, secret).await?;
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// One verification, when its turn comes. The turn is held until the work is done, also when nobody waits any more.
@@ -299,22 +299,22 @@ mod tests {
         assert!(hash.as_str().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
         let hashes = [hash];
         for expected in [1, 1] {
-            assert_eq!(passwords.verify(&hashes, "Kq7#vLp2xWm9zR!d").await, Ok(true));
+            assert_eq!(passwords.verify(&hashes, "Kq7#vLp2xWm9zR!d").await, Ok(Some(0)));
             assert_eq!(count(&passwords), expected);
         }
         for expected in [2, 3] {
-            assert_eq!(passwords.verify(&hashes, "Kq7#vLp2xWm9zR!e").await, Ok(false));
+            assert_eq!(passwords.verify(&hashes, "Kq7#vLp2xWm9zR!e").await, Ok(None));
             assert_eq!(count(&passwords), expected);
         }
         clock.advance(REMEMBERED_FOR);
-        assert_eq!(passwords.verify(&hashes, "Kq7#vLp2xWm9zR!d").await, Ok(true));
+        assert_eq!(passwords.verify(&hashes, "Kq7#vLp2xWm9zR!d").await, Ok(Some(0)));
         assert_eq!(count(&passwords), 4, "what was right is asked again after a while");
     }
 
     #[tokio::test]
     async fn a_stranger_costs_one_verification_as_dear_as_the_dearest() {
         let passwords = Passwords::new(Arc::new(ManualClock::new(Timestamp::from_seconds(1)))).unwrap();
-        assert_eq!(passwords.verify(&[], "anything").await, Ok(false));
+        assert_eq!(passwords.verify(&[], "anything").await, Ok(None));
         assert_eq!(count(&passwords), 1);
         let phc = format!("$argon2id$v=19$m=20000,t=3,p=1$c29tZXNhbHRzb21l${}", "BA".repeat(21) + "A");
         let dear = SecretHash::parse(&phc).unwrap();
@@ -339,7 +339,7 @@ mod tests {
         passwords.as_many_as(1);
         let mut costs = Vec::new();
         for hashes in [vec![], vec![cheap.clone()], vec![usual.clone(), cheap], vec![dear.clone()], vec![usual, dear.clone()]] {
-            assert_eq!(passwords.verify(&hashes, "wrong").await, Ok(false));
+            assert_eq!(passwords.verify(&hashes, "wrong").await, Ok(None));
             assert_eq!(passwords.verifications.swap(0, Ordering::Relaxed), 2, "{} secrets", hashes.len());
             costs.push(passwords.spent.swap(0, Ordering::Relaxed));
         }
@@ -356,7 +356,7 @@ mod tests {
         passwords.known.lock().unwrap().insert(mark, Timestamp::from_seconds(100));
         let _all = passwords.turns.clone().acquire_many_owned(AT_ONCE as u32).await.unwrap();
         assert_eq!(passwords.verify(&hashes, "stranger").await, Err(Busy));
-        assert_eq!(passwords.verify(&hashes, "known").await, Ok(true));
+        assert_eq!(passwords.verify(&hashes, "known").await, Ok(Some(0)));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use portcullis_model::Whence;
+
 use crate::basic::NameAndPassword;
 use crate::certificate::ClientCertificate;
 use crate::format::{CHOSEN_KEY_PREFIX, ChosenText, KEY_PREFIX, KeyText};
@@ -17,6 +19,10 @@ pub enum Transport {
     Http,
     /// The admin listener.
     Admin,
+    /// Telemetry over HTTP.
+    OtlpHttp,
+    /// Telemetry over gRPC.
+    OtlpGrpc,
 }
 
 impl Transport {
@@ -26,12 +32,14 @@ impl Transport {
             Self::Stdio => "stdio",
             Self::Http => "http",
             Self::Admin => "admin",
+            Self::OtlpHttp => "otlp-http",
+            Self::OtlpGrpc => "otlp-grpc",
         }
     }
 }
 
 /// What a caller presented.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Presented<'a> {
     /// How it came in.
     pub transport: Transport,
@@ -41,11 +49,9 @@ pub struct Presented<'a> {
     pub certificate: Option<&'a ClientCertificate>,
     /// Query of the URL as it came, without `?`. A credential in it refuses the request.
     pub query: Option<&'a str>,
-    /// The other end of the connection, a proxy's too; failures count against it unless the request was forwarded.
-    pub peer: Option<SocketAddr>,
-    /// Whether the request says that a proxy sent it on (`Forwarded`, `X-Forwarded-For`). Then `peer` is not the
-    /// caller: nothing is granted for an address, and of failures only what was claimed counts, not the address all share.
-    pub forwarded: bool,
+    /// Where it comes from, as far as the listener knows and believes: failures count against that address, and what is
+    /// granted for an address is granted by it.
+    pub whence: Option<Whence>,
 }
 
 impl std::fmt::Debug for Presented<'_> {
@@ -55,8 +61,7 @@ impl std::fmt::Debug for Presented<'_> {
             .field("authorization", &self.authorization.map(|_| "***"))
             .field("certificate", &self.certificate.map(ClientCertificate::fingerprint))
             .field("query", &self.query.map(|_| "***"))
-            .field("peer", &self.peer)
-            .field("forwarded", &self.forwarded)
+            .field("whence", &self.whence)
             .finish()
     }
 }
@@ -69,7 +74,8 @@ impl<'a> Presented<'a> {
 
     /// A request over the network, without a client certificate, straight from `peer`.
     pub fn http(authorization: Option<&'a str>, peer: Option<SocketAddr>) -> Self {
-        Self { transport: Transport::Http, authorization, certificate: None, query: None, peer, forwarded: false }
+        let whence = peer.map(Whence::direct);
+        Self { transport: Transport::Http, authorization, certificate: None, query: None, whence }
     }
 
     /// The same at the admin listener.
@@ -82,13 +88,18 @@ impl<'a> Presented<'a> {
         self.authorization.is_some_and(|text| Credential::parse(text).is_ok_and(|credential| credential.was_chosen()))
     }
 
-    /// The caller's own address, where it is known.
-    pub(crate) fn caller_address(&self) -> Option<IpAddr> {
-        self.peer.filter(|_| !self.forwarded).map(|peer| peer.ip().to_canonical())
+    /// The address everything about this caller counts by, where it is known.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.whence.as_ref().map(Whence::address)
+    }
+
+    /// The address something may be granted by.
+    pub(crate) fn place(&self) -> Option<IpAddr> {
+        self.whence.as_ref().and_then(Whence::place)
     }
 
     pub(crate) fn comes_over_loopback(&self) -> bool {
-        self.caller_address().is_some_and(|address| address.is_loopback())
+        self.whence.as_ref().is_some_and(Whence::is_near)
     }
 }
 

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use portcullis_model::{Clock, KeyId, Principal, Timestamp};
 use portcullis_state::{Store, StoreError};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 use zeroize::Zeroizing;
 
 use crate::Pepper;
@@ -79,10 +79,24 @@ pub struct Refreshed {
     pub unreadable: Vec<String>,
 }
 
+/// Which secret of a key somebody came in with, so that it can be asked later whether that one still counts. It is a digest
+/// of the kept hash, and good for nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SecretMark([u8; 16]);
+
+impl SecretMark {
+    fn of(kept: &[u8]) -> Self {
+        let mut short = [0; 16];
+        short.copy_from_slice(&blake3::derive_key("portcullis 2026-11-29 mark of a key's secret", kept)[..16]);
+        Self(short)
+    }
+}
+
 /// A secret and the first instant at which it is no longer valid.
 struct Ending<T> {
     value: T,
     ends_at: Option<Timestamp>,
+    mark: SecretMark,
 }
 
 impl<T> Ending<T> {
@@ -257,12 +271,17 @@ impl KeyRing {
             || inner.started.elapsed().saturating_sub(since) > inner.stale_after
     }
 
-    /// Whether the key of this id would still be accepted from somebody who has its secret: known, not taken back, not
-    /// over, and confirmed by the store lately.
-    pub(crate) fn is_good(&self, id: &KeyId) -> bool {
+    /// Whether the key of this id would still be accepted from somebody who has this secret of it: known, not taken back,
+    /// not over, not replaced for longer than the overlap, and confirmed by the store lately.
+    pub(crate) fn is_good(&self, id: &KeyId, secret: Option<SecretMark>) -> bool {
         let Ok(bytes) = IdBytes::try_from(id.as_str().as_bytes()) else { return false };
         let (snapshot, now) = (self.0.snapshot.load(), self.now());
-        let good = |key: &Known| !key.revoked && key.expires_at.is_none_or(|at| now < at);
+        let counts = |key: &Known, mark| {
+            key.keyed.iter().any(|secret| secret.mark == mark && !secret.is_over(now))
+                || key.chosen.iter().any(|secret| secret.mark == mark && !secret.is_over(now))
+        };
+        let good =
+            |key: &Known| !key.revoked && key.expires_at.is_none_or(|at| now < at) && secret.is_none_or(|mark| counts(key, mark));
         !self.is_stale() && snapshot.keys.get(&bytes).is_some_and(good)
     }
 
@@ -274,6 +293,11 @@ impl KeyRing {
     /// # Errors
     /// Why nobody is let in.
     pub fn verify(&self, presented: &str, from: Option<IpAddr>) -> Result<Arc<Principal>, IdentityRefusal> {
+        self.accept(presented, from).map(|(principal, _)| principal)
+    }
+
+    /// The same, with the secret it was.
+    pub(crate) fn accept(&self, presented: &str, from: Option<IpAddr>) -> Result<(Arc<Principal>, SecretMark), IdentityRefusal> {
         let text = KeyText::parse(presented).ok_or_else(|| IdentityRefusal::new(RefusalReason::Malformed))?;
         if self.is_stale() {
             return Err(IdentityRefusal::new(RefusalReason::StoreUnreachable));
@@ -286,12 +310,16 @@ impl KeyRing {
         self.0.comparisons.fetch_add(1, Ordering::Relaxed);
         // Always one comparison, so that a key without a generated secret looks like no key.
         let mut matches = presented.as_bytes().ct_eq(&[0; 32]) & Choice::from(0);
+        let mut mark = SecretMark::default();
         for secret in known.iter().flat_map(|key| &key.keyed) {
-            let fits = presented.as_bytes().ct_eq(&secret.value);
-            matches |= fits & Choice::from(u8::from(!secret.is_over(now)));
+            let fits = presented.as_bytes().ct_eq(&secret.value) & Choice::from(u8::from(!secret.is_over(now)));
+            matches |= fits;
+            for (to, from) in mark.0.iter_mut().zip(&secret.mark.0) {
+                to.conditional_assign(from, fits);
+            }
         }
         match known.filter(|_| bool::from(matches)) {
-            Some(known) => known.admit(&text.id, from, now),
+            Some(known) => known.admit(&text.id, from, now).map(|principal| (principal, mark)),
             None => Err(IdentityRefusal::new(RefusalReason::UnknownKey)),
         }
     }
@@ -302,22 +330,32 @@ impl KeyRing {
     /// # Errors
     /// Why nobody is let in.
     pub async fn verify_chosen(&self, presented: &str, from: Option<IpAddr>) -> Result<Arc<Principal>, IdentityRefusal> {
+        self.accept_chosen(presented, from).await.map(|(principal, _)| principal)
+    }
+
+    /// The same, with the secret it was.
+    pub(crate) async fn accept_chosen(
+        &self,
+        presented: &str,
+        from: Option<IpAddr>,
+    ) -> Result<(Arc<Principal>, SecretMark), IdentityRefusal> {
         let text = ChosenText::parse(presented).ok_or_else(|| IdentityRefusal::new(RefusalReason::Malformed))?;
         if self.is_stale() {
             return Err(IdentityRefusal::new(RefusalReason::StoreUnreachable));
         }
-        let hashes: Vec<SecretHash> = {
+        let (hashes, marks): (Vec<SecretHash>, Vec<SecretMark>) = {
             let (snapshot, now) = (self.0.snapshot.load(), self.now());
             let secrets = snapshot.keys.get(&text.id).into_iter().flat_map(|key| &key.chosen);
-            secrets.filter(|secret| !secret.is_over(now)).map(|secret| secret.value.clone()).collect()
+            secrets.filter(|secret| !secret.is_over(now)).map(|secret| (secret.value.clone(), secret.mark)).unzip()
         };
         let fits = self.0.passwords.verify(&hashes, text.secret).await;
-        if !fits.map_err(|_| IdentityRefusal::new(RefusalReason::Busy))? {
+        let index = fits.map_err(|_| IdentityRefusal::new(RefusalReason::Busy))?;
+        let Some(mark) = index.and_then(|index| marks.get(index).copied()) else {
             return Err(IdentityRefusal::new(RefusalReason::UnknownKey));
-        }
+        };
         // Asked anew: the key may have been taken back while we waited.
         match self.0.snapshot.load().keys.get(&text.id) {
-            Some(known) => known.admit(&text.id, from, self.now()),
+            Some(known) => known.admit(&text.id, from, self.now()).map(|principal| (principal, mark)),
             None => Err(IdentityRefusal::new(RefusalReason::UnknownKey)),
         }
     }
@@ -368,8 +406,8 @@ fn known(stored: &StoredKey, before: &Snapshot) -> Result<(IdBytes, Known), Stri
     for secret in &stored.secrets {
         let ends_at = secret.ends_at;
         match secret.comparable()? {
-            Comparable::Keyed(value) => keyed.push(Ending { value, ends_at }),
-            Comparable::Chosen(value) => chosen.push(Ending { value, ends_at }),
+            Comparable::Keyed(value) => keyed.push(Ending { mark: SecretMark::of(&value), value, ends_at }),
+            Comparable::Chosen(value) => chosen.push(Ending { mark: SecretMark::of(value.as_str().as_bytes()), value, ends_at }),
         }
     }
     let key = Known {
@@ -403,7 +441,7 @@ mod tests {
         let stored = ring.0.snapshot.load_full();
         let some = stored.keys.values().next().unwrap();
         let other = Known {
-            keyed: vec![Ending { value: some.keyed[0].value, ends_at: None }],
+            keyed: vec![Ending { value: some.keyed[0].value, ends_at: None, mark: some.keyed[0].mark }],
             chosen: Vec::new(),
             from: Vec::new(),
             usage: Arc::default(),

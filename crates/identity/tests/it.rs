@@ -8,10 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use base64::Engine as _;
 use portcullis_identity::{
-    ClientCertificate, DEFAULT_LOCAL_ROLE, Door, Identity, IdentityRefusal, IdentitySettings, KeyError, KeyRequest, KeyRing,
-    KeyStatus, Pepper, Presented, RefusalReason, Rotation, SanName, SecretHash, TokenVerifier, local_principal, networks,
+    Accepted, ClientCertificate, DEFAULT_LOCAL_ROLE, Door, Identity, IdentityRefusal, IdentitySettings, KeyError, KeyRequest,
+    KeyRing, KeyStatus, Pepper, Presented, RefusalReason, Rotation, SanName, SecretHash, Term, TokenVerifier, local_principal,
+    networks,
 };
-use portcullis_model::{CredentialKind, FaultCode, ManualClock, NameSet, Principal, Secret, TenantId, Timestamp};
+use portcullis_model::{CredentialKind, FaultCode, ManualClock, NameSet, Principal, Secret, TenantId, Timestamp, Whence};
 use portcullis_state::{MemoryStore, SqliteStore, Store};
 
 fn clock() -> ManualClock {
@@ -247,6 +248,13 @@ async fn anonymous_needs_the_operators_word_and_a_loopback_peer() {
     assert!(identity.identify(&http(None, FAR)).await.is_err());
     let unknown_peer = Presented::http(None, None);
     assert!(identity.identify(&unknown_peer).await.is_err());
+    let near: SocketAddr = NEAR.parse().unwrap();
+    for not_near in [Whence::unplaced(near, None), Whence::relayed(near.into(), "127.0.0.1")] {
+        assert!(
+            identity.identify(&Presented { whence: Some(not_near.clone()), ..http(None, FAR) }).await.is_err(),
+            "{not_near:?}"
+        );
+    }
     let wrong = identity.identify(&http(Some("Bearer nonsense"), NEAR)).await.unwrap_err();
     assert_eq!(wrong.reason, RefusalReason::Malformed, "a wrong credential is not an absent one");
 }
@@ -303,18 +311,31 @@ async fn a_guesser_does_not_lock_out_who_shares_its_address_or_its_proxy() {
     let ana = basic("ana", CHOSEN);
     let settings = settings(serde_json::json!({"users": [self::ana()]}));
     let identity = identity(&house).with_settings(&settings).unwrap().with_token_verifier(Arc::new(OneToken));
-    let forwarded = |header| Presented { forwarded: true, ..http(Some(header), FAR) };
-    for _ in 0..200 {
-        assert!(identity.identify(&forwarded("Bearer wrong")).await.is_err());
-    }
-    assert!(identity.identify(&forwarded(&key)).await.is_ok() && identity.identify(&forwarded(&ana)).await.is_ok());
-    assert!(identity.identify(&http(Some(&ana), FAR)).await.is_ok(), "nor do forwarded failures count for the proxy itself");
+    let through = |header, client: &str| {
+        let whence = Whence::relayed(client.parse().unwrap(), "192.0.2.7");
+        Presented { whence: Some(whence), ..http(Some(header), FAR) }
+    };
     for _ in 0..40 {
-        assert!(identity.identify(&http(Some("Bearer wrong"), FAR)).await.is_err());
+        assert!(identity.identify(&through("Bearer wrong", "198.51.100.7")).await.is_err());
+    }
+    let guesser = identity.identify(&through(&ana, "198.51.100.7")).await.unwrap_err();
+    assert_eq!(guesser.reason, RefusalReason::Locked, "by its own address");
+    for header in [&key, &ana] {
+        assert!(identity.identify(&through(header, "198.51.100.8")).await.is_ok(), "behind the same proxy");
+        assert!(identity.identify(&http(Some(header), FAR)).await.is_ok(), "nor do they count for the proxy itself");
+    }
+    // Who claims to be forwarded, and is not believed, counts like everybody else at the address.
+    let claimed = |header| {
+        let whence = Whence::unplaced(FAR.parse().unwrap(), Some("x-forwarded-for: 203.0.113.1"));
+        Presented { whence: Some(whence), ..http(Some(header), FAR) }
+    };
+    for _ in 0..40 {
+        assert!(identity.identify(&claimed("Bearer wrong")).await.is_err());
     }
     let wrong = identity.identify(&http(Some("Bearer wrong"), FAR)).await.unwrap_err();
     assert_eq!(wrong.reason, RefusalReason::Locked);
     for unguessable in [key.as_str(), "Bearer a.b.c"] {
+        assert!(identity.identify(&claimed(unguessable)).await.is_ok(), "{unguessable}");
         assert!(identity.identify(&http(Some(unguessable), FAR)).await.is_ok(), "{unguessable}");
     }
     let slow = identity.identify(&http(Some(&ana), FAR)).await.unwrap_err();
@@ -348,13 +369,42 @@ async fn what_was_accepted_ends_with_its_key_or_its_time() {
     let identity = identity(&house);
     let header = format!("Bearer {}", created.secret.expose());
     let accepted = identity.accept(&http(Some(&header), FAR)).await.unwrap();
-    assert!(identity.still_accepts(&accepted.principal, accepted.ends_at));
-    let soon = Some(Timestamp::from_seconds(1_800_000_001));
+    assert!(identity.still_accepts(&accepted.principal, accepted.term));
+    let soon = Term { ends_at: Some(Timestamp::from_seconds(1_800_000_001)), ..accepted.term };
     assert!(identity.still_accepts(&accepted.principal, soon));
     later(&house, Duration::from_secs(1)).await;
     assert!(!identity.still_accepts(&accepted.principal, soon), "its time is over");
     house.ring.revoke(created.record.id.as_str()).await.unwrap();
-    assert!(!identity.still_accepts(&accepted.principal, None), "its key was taken back");
+    assert!(!identity.still_accepts(&accepted.principal, accepted.term), "its key was taken back");
+}
+
+#[tokio::test]
+async fn what_an_old_secret_opened_ends_with_the_overlap_and_what_the_new_one_opened_goes_on() {
+    let house = house().await;
+    let generated = house.ring.create(request()).await.unwrap();
+    let chosen = house.ring.import(request(), &Secret::new(CHOSEN)).await.unwrap();
+    let identity = identity(&house);
+    for (id, old, secret) in [
+        (generated.record.id.to_string(), generated.secret.expose().to_owned(), None),
+        (chosen.id.to_string(), format!("pcli_{}_{CHOSEN}", chosen.id), Some(Secret::new("wN4-rT8_yU2.iO6!"))),
+    ] {
+        let open = async |key: &str| identity.accept(&http(Some(&format!("Bearer {key}")), FAR)).await.unwrap();
+        let before = open(&old).await;
+        let is_open = |accepted: &Accepted| identity.still_accepts(&accepted.principal, accepted.term);
+        let given = secret.as_ref().map(|secret| format!("pcli_{id}_{}", secret.expose()));
+        let rotation = Rotation { overlap: Duration::from_mins(10), secret, ..Rotation::default() };
+        let rotated = house.ring.rotate(&id, &rotation).await.unwrap();
+        let new = rotated.secret.map(|secret| secret.expose().to_owned()).or(given).unwrap();
+        house.ring.refresh().await.unwrap();
+        let (during, after) = (open(&old).await, open(&new).await);
+        later(&house, Duration::from_millis(599_999)).await;
+        assert!(is_open(&before) && is_open(&during) && is_open(&after), "{id}");
+        later(&house, Duration::from_millis(1)).await;
+        assert!(!is_open(&before) && !is_open(&during), "{id}: the old secret is over");
+        assert!(is_open(&after), "{id}: the new one is not");
+        house.ring.revoke(&id).await.unwrap();
+        assert!(!is_open(&after));
+    }
 }
 
 /// Time passes, and the ring hears from its store.
@@ -469,8 +519,12 @@ async fn a_key_of_some_networks_is_good_only_from_there() {
     let identity = identity(&house);
     let header = format!("Bearer {}", key.expose());
     assert!(identity.identify(&http(Some(&header), "10.1.2.3:1")).await.is_ok());
-    let forwarded = Presented { forwarded: true, ..http(Some(&header), "10.1.2.3:1") };
-    assert_eq!(identity.identify(&forwarded).await.unwrap_err().reason, RefusalReason::WrongAddress);
+    let from = |whence| Presented { whence: Some(whence), ..http(Some(&header), FAR) };
+    let unplaced = Whence::unplaced("10.1.2.3:1".parse().unwrap(), Some("via: 1.1 x"));
+    assert_eq!(identity.identify(&from(unplaced)).await.unwrap_err().reason, RefusalReason::WrongAddress);
+    let relayed = |client: &str| Whence::relayed(client.parse().unwrap(), "10.1.2.3");
+    assert!(identity.identify(&from(relayed("10.9.9.9"))).await.is_ok(), "whom a trusted proxy names");
+    assert_eq!(identity.identify(&from(relayed("11.9.9.9"))).await.unwrap_err().reason, RefusalReason::WrongAddress);
 }
 
 #[tokio::test]
@@ -598,8 +652,9 @@ async fn guessing_at_a_name_waits_there_and_nowhere_else() {
     assert!(identity.identify(&http(Some(&right), "192.0.2.8:1")).await.is_ok(), "ana is let in from elsewhere");
     let other = identity.identify(&http(Some(&stranger), FAR)).await.unwrap_err();
     assert_eq!(other.reason, RefusalReason::WrongPassword, "other names are not touched");
-    // A proxy's word does not make another address of it.
-    let forwarded = Presented { forwarded: true, ..http(Some(&right), FAR) };
+    // The word of a stranger does not make another address of it.
+    let whence = Some(Whence::unplaced(FAR.parse().unwrap(), Some("x-forwarded-for: 192.0.2.8")));
+    let forwarded = Presented { whence, ..http(Some(&right), FAR) };
     assert_eq!(identity.identify(&forwarded).await.unwrap_err().reason, RefusalReason::Locked);
     house.clock.advance(Duration::from_secs(1));
     assert!(identity.identify(&http(Some(&right), FAR)).await.is_ok());

@@ -15,7 +15,7 @@ use super::jwks::{EgressFetch, KeyCache, KeyFetch, NoKey};
 use super::reason::{TokenReason, TokenRefusal, shown};
 use super::resource::ProtectedResource;
 use super::settings::{TokenIssuer, TokenSettings, TokenSettingsError};
-use crate::door::{Accepted, TokenVerifier};
+use crate::door::{Accepted, Term, TokenVerifier};
 use crate::refusal::IdentityRefusal;
 
 /// A good token.
@@ -201,11 +201,11 @@ impl TokenVerifier for Verifier {
 
     async fn accept(&self, token: &str) -> Result<Accepted, IdentityRefusal> {
         let Verified { principal, subject_token } = self.verify_token(token).await?;
-        let ends_at = Some(Timestamp::from_seconds(subject_token.expires));
+        let term = Term { ends_at: Some(Timestamp::from_seconds(subject_token.expires)), secret: None };
         // Kept only where it can be of use: at an issuer that exchanges tokens.
         let exchanges = |issuer: &Issuer| *issuer.settings.name == *subject_token.issuer && issuer.settings.exchange.is_some();
         let token = self.issuers.iter().any(exchanges).then(|| CallerToken::seal(subject_token));
-        Ok(Accepted { principal, token, ends_at })
+        Ok(Accepted { principal, token, term })
     }
 
     fn looks_like(&self, token: &str) -> bool {
