@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use portcullis_model::{CredentialKind, FaultCode, KeyId, Principal, PrincipalId, TenantId};
+use portcullis_model::{CredentialKind, Endpoint, FaultCode, KeyId, Principal, PrincipalId, TenantId, Whence};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -53,7 +53,7 @@ pub enum EventKind {
     Approval,
     /// Policies were loaded, changed or refused.
     Policy,
-    /// A secret was made, read for the first time, rotated, or found expired.
+    /// A secret was found expired, missing, refused, out of reach, due or replaced, or can be used again.
     Secret,
     /// A plugin was installed, enabled, disabled, removed or refused.
     Plugin,
@@ -267,12 +267,18 @@ pub struct AuditEvent {
     /// Whose data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantId>,
-    /// How it came in: `stdio`, `http`.
+    /// How it came in: `stdio`, `http`, `admin`, `otlp-http`, `otlp-grpc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<Text>,
-    /// Address of the client.
+    /// Address of the client, by which it was counted: the other end of the connection, or whom a trusted proxy named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client: Option<SocketAddr>,
+    pub client: Option<Endpoint>,
+    /// The trusted proxies in between, from the client to here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Text>,
+    /// What the request said about where it comes from, where that was not believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<Text>,
     /// Session of the older protocol eras.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Text>,
@@ -352,6 +358,8 @@ impl AuditEvent {
             tenant: None,
             transport: None,
             client: None,
+            via: None,
+            claimed: None,
             session: None,
             method: None,
             tool: None,
@@ -426,7 +434,7 @@ impl AuditEvent {
         self
     }
 
-    /// How it came in: `stdio`, `http`.
+    /// How it came in: `stdio`, `http`, `admin`, `otlp-http`, `otlp-grpc`.
     #[must_use]
     pub fn transport(mut self, transport: impl Into<Cow<'static, str>>) -> Self {
         self.transport = Some(bounded(transport));
@@ -436,7 +444,17 @@ impl AuditEvent {
     /// Address of the client, where it is known.
     #[must_use]
     pub fn client(mut self, client: Option<SocketAddr>) -> Self {
-        self.client = client;
+        self.client = client.map(Endpoint::from);
+        self
+    }
+
+    /// Where the request came from, where it is known.
+    #[must_use]
+    pub fn whence(mut self, whence: Option<&Whence>) -> Self {
+        let Some(whence) = whence else { return self };
+        self.client = Some(whence.client());
+        self.via = whence.via().map(|via| bounded(via.to_owned()));
+        self.claimed = whence.claimed().map(|claimed| bounded(claimed.to_owned()));
         self
     }
 
@@ -625,6 +643,8 @@ mod tests {
         let tenant = TenantId::default_tenant();
         let event = AuditEvent {
             session: Some("s-1".into()),
+            via: Some("10.0.0.5".into()),
+            claimed: Some("for=198.51.100.7".into()),
             ..AuditEvent::new(EventKind::Call)
                 .principal_id(PrincipalId::new("user:anna").unwrap())
                 .about(PrincipalId::new("user:ben").unwrap())
@@ -649,7 +669,7 @@ mod tests {
         };
         let encoded = event.encode(&Sealer::new().unwrap()).unwrap();
         let hashed = String::from_utf8(encoded.hashed).unwrap();
-        for person in ["anna", "ben", "192.0.2.7", "s-1", "abc", "\"n\""] {
+        for person in ["anna", "ben", "192.0.2.7", "s-1", "\"abc\"", "\"n\"", "10.0.0.5", "198.51.100.7"] {
             assert!(!hashed.contains(person), "{person} is in the hashed bytes: {hashed}");
         }
         let mut read: AuditEvent = serde_json::from_str(&hashed).unwrap();

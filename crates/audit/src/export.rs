@@ -5,7 +5,7 @@ use std::io::Write;
 
 use crate::read::Record;
 
-const COLUMNS: [&str; 28] = [
+const COLUMNS: [&str; 30] = [
     "log",
     "seq",
     "time",
@@ -17,6 +17,8 @@ const COLUMNS: [&str; 28] = [
     "tenant",
     "transport",
     "client",
+    "via",
+    "claimed",
     "session",
     "method",
     "tool",
@@ -100,6 +102,8 @@ mod tests {
     use portcullis_model::Timestamp;
     use proptest::prelude::*;
 
+    const TOOL: usize = 15;
+
     fn record(event: AuditEvent) -> Record {
         Record { chain: "audit-a".into(), sequence: 7, time: Timestamp::from_seconds(1_800_000_000), event, line: String::new() }
     }
@@ -130,9 +134,9 @@ mod tests {
     fn formulas_are_text() {
         for planted in ["=cmd()", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"] {
             let row = &exported(AuditEvent::new(EventKind::Call).tool(planted.to_owned()))[0];
-            assert_eq!(&row[13], format!("'{planted}"));
+            assert_eq!(&row[TOOL], format!("'{planted}"));
         }
-        assert_eq!(neutralised("a=b"), "a=b");
+        assert_eq!((neutralised("a=b").as_str(), COLUMNS[TOOL]), ("a=b", "tool"));
     }
 
     proptest! {
@@ -140,7 +144,7 @@ mod tests {
         fn no_cell_begins_like_a_formula_and_nothing_is_lost(tool in "\\PC{0,40}|[=+@\\-\t\r\n].{0,20}") {
             let row = &exported(AuditEvent::new(EventKind::Call).tool(tool.clone()))[0];
             prop_assert!(row.iter().all(|cell| !cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\n'])));
-            let cell = &row[13];
+            let cell = &row[TOOL];
             prop_assert!(cell == tool || cell.strip_prefix('\'') == Some(&tool), "{cell:?} {tool:?}");
         }
     }

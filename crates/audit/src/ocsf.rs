@@ -140,7 +140,13 @@ fn actor(record: &Record) -> Value {
 
 fn source(record: &Record) -> Value {
     match record.event.client {
-        Some(client) => json!({"ip": client.ip(), "port": client.port()}),
+        Some(client) => {
+            let mut endpoint = Map::from_iter([("ip".to_owned(), json!(client.address))]);
+            endpoint.extend(client.port.map(|port| ("port".to_owned(), json!(port))));
+            let hops = record.event.via.as_deref().map(|via| via.split(", ").collect::<Vec<_>>());
+            endpoint.extend(hops.map(|hops| ("intermediate_ips".to_owned(), json!(hops))));
+            Value::Object(endpoint)
+        }
         None => json!({"name": "local"}),
     }
 }
@@ -162,7 +168,7 @@ fn api(record: &Record) -> Value {
 
 /// What has no place in the classes.
 fn unmapped(record: &Record) -> Value {
-    const MAPPED: [&str; 15] = [
+    const MAPPED: [&str; 16] = [
         "seq",
         "time",
         "log",
@@ -171,6 +177,7 @@ fn unmapped(record: &Record) -> Value {
         "key",
         "tenant",
         "client",
+        "via",
         "session",
         "code",
         "rule",
@@ -219,6 +226,18 @@ mod tests {
         assert_eq!(event["metadata"]["version"], OCSF_VERSION);
         assert_eq!((event["time"].as_i64(), event["duration"].as_u64()), (Some(1_800_000_000_000), Some(2)));
         assert_eq!(event["unmapped"]["sources"], json!(["cluster"]));
+    }
+
+    #[test]
+    fn the_proxies_in_between_stand_beside_the_client() {
+        let whence = portcullis_model::Whence::relayed("198.51.100.7".parse().unwrap(), "10.1.1.1, 10.0.0.5");
+        let event = to_ocsf(&record(AuditEvent::new(EventKind::Call).whence(Some(&whence))));
+        let expected = json!({"ip": "198.51.100.7", "intermediate_ips": ["10.1.1.1", "10.0.0.5"]});
+        assert_eq!((&event["src_endpoint"], &event["unmapped"]["via"]), (&expected, &Value::Null));
+        let unplaced = portcullis_model::Whence::unplaced("192.0.2.7:5".parse().unwrap(), Some("x-forwarded-for: 10.0.0.1"));
+        let event = to_ocsf(&record(AuditEvent::new(EventKind::Call).whence(Some(&unplaced))));
+        assert_eq!(event["src_endpoint"], json!({"ip": "192.0.2.7", "port": 5}));
+        assert_eq!(event["unmapped"]["claimed"], "x-forwarded-for: 10.0.0.1");
     }
 
     #[test]

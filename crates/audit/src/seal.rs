@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use portcullis_model::{KeyId, PrincipalId};
+use portcullis_model::{Endpoint, KeyId, PrincipalId};
 use portcullis_state::{KeyFile, KeyFileError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -70,7 +70,11 @@ pub(crate) struct Personal<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) key: Option<Cow<'a, KeyId>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) client: Option<std::net::SocketAddr>,
+    pub(crate) client: Option<Endpoint>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) via: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) claimed: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) session: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,6 +87,8 @@ impl<'a> Personal<'a> {
             && self.about.is_none()
             && self.key.is_none()
             && self.client.is_none()
+            && self.via.is_none()
+            && self.claimed.is_none()
             && self.session.is_none()
             && self.note.is_none()
     }
@@ -96,6 +102,8 @@ impl<'a> Personal<'a> {
                 principal: event.principal.as_ref().map(Cow::Borrowed),
                 key: key.filter(|_| !key_is_subject),
                 client: event.client,
+                via: event.via.as_deref().map(Cow::Borrowed),
+                claimed: event.claimed.as_deref().map(Cow::Borrowed),
                 session: event.session.as_deref().map(Cow::Borrowed),
                 ..Self::default()
             },
@@ -115,15 +123,18 @@ impl<'a> Personal<'a> {
             || is(self.about.as_deref())
             || key.is_some_and(|key| self.key.as_ref().is_some_and(|k| k.as_str() == key))
             || self.note.as_ref().is_some_and(|note| note.contains(searched))
+            || self.claimed.as_ref().is_some_and(|claimed| claimed.contains(searched))
             || self.session.as_ref().is_some_and(|session| session.contains(subject))
     }
 
     pub(crate) fn fill(self, event: &mut AuditEvent) {
-        let Self { principal, about, key, client, session, note } = self;
+        let Self { principal, about, key, client, via, claimed, session, note } = self;
         event.principal = principal.map(Cow::into_owned).or(event.principal.take());
         event.about = about.map(Cow::into_owned).or(event.about.take());
         event.key = key.map(Cow::into_owned).or(event.key.take());
         event.client = client.or(event.client);
+        event.via = via.map(|v| Cow::Owned(v.into_owned())).or(event.via.take());
+        event.claimed = claimed.map(|c| Cow::Owned(c.into_owned())).or(event.claimed.take());
         event.session = session.map(|s| Cow::Owned(s.into_owned())).or(event.session.take());
         event.note = note.map(|n| Cow::Owned(n.into_owned())).or(event.note.take());
     }
