@@ -4,6 +4,7 @@
 //! Must not know what an operation does.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Instant;
 
 use portcullis_guard::{ClientFault, Released};
@@ -137,6 +138,11 @@ impl Gateway {
     /// How full the house is.
     pub fn load(&self) -> GateLoad {
         self.admission.load()
+    }
+
+    /// Names of the rules in force that let somebody see answers as they are.
+    pub fn unredacted_rules(&self) -> Vec<Arc<str>> {
+        self.house.load().policies.unredacted_rules()
     }
 
     /// How many tools there are.

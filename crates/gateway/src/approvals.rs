@@ -28,9 +28,11 @@ const ATTEMPTS: usize = 8;
 const ASKED: usize = 2_000;
 /// Longest rendering kept for an operator, in characters; of a longer one the beginning and the end, and how much is between.
 const SUMMARY: usize = 131_072;
-/// Longest rendering of what would change: in a record, and in a question.
-const PREVIEW: usize = 6_000;
+/// Longest rendering of what would change in a question; nobody is asked in a form about a longer one, or about one that leaves
+/// something out.
 const PREVIEW_ASKED: usize = 2_000;
+/// Longest rendering of what would change that is kept for an operator; together with the arguments it fits a record.
+const PREVIEW: usize = 32_768;
 
 /// How approvals work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +108,8 @@ pub struct ApprovalRecord {
     /// The arguments, redacted, for the person who decides. What is too long for a record has its middle left out, and says
     /// how much that is.
     pub summary: String,
-    /// What would be sent and what would change, as it was when it was asked, redacted and cut; absent where the tool cannot
-    /// tell.
+    /// What would be sent and what would change, as it was when it was asked, redacted; absent where the tool cannot tell. What
+    /// is too long for a record has its middle left out, and says how much that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preview: Option<String>,
     /// When it was asked.
@@ -184,8 +186,24 @@ pub(crate) struct Subject<'a> {
     pub arguments: &'a Map<String, Value>,
     /// Redacted rendering of the arguments.
     pub summary: &'a str,
-    /// What would change, redacted, where the tool can tell.
-    pub preview: Option<&'a str>,
+    /// What would change, where the tool can tell.
+    pub preview: Option<Shown<'a>>,
+}
+
+/// What a person is shown of the change.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shown<'a> {
+    /// Redacted.
+    pub text: &'a str,
+    /// Whether nothing was left out already.
+    pub whole: bool,
+}
+
+impl Shown<'_> {
+    /// Whether a form shows all of it.
+    fn fits_form(self) -> bool {
+        self.whole && self.text.chars().count() <= PREVIEW_ASKED
+    }
 }
 
 /// The book of approvals.
@@ -286,7 +304,7 @@ impl Approvals {
     ) -> Result<Option<Standing>, ApprovalError> {
         let binding = binding(subject);
         if let Some(answers) = answers
-            && let Some(standing) = answered(answers, &binding)
+            && let Some(standing) = answered(answers, &binding, self.clock.now())
         {
             return Ok(Some(standing));
         }
@@ -302,16 +320,18 @@ impl Approvals {
         Ok((record.binding == binding && record.state == ApprovalState::Pending).then_some(Standing::Pending { id }))
     }
 
-    /// Whether the user of the client decides: only about arguments that a form shows whole.
+    /// Whether the user of the client decides: only about arguments and changes that a form shows whole.
     fn asks_user(&self, subject: &Subject<'_>, can_ask: bool) -> bool {
-        can_ask && self.settings.elicitation && subject.summary.chars().count() <= ASKED
+        let fits = subject.summary.chars().count() <= ASKED && subject.preview.is_none_or(Shown::fits_form);
+        can_ask && self.settings.elicitation && fits
     }
 
     /// Asks the user of the client, or lays a request ready for an operator.
     pub(crate) async fn ask(&self, subject: Subject<'_>, can_ask: bool) -> Result<Standing, ApprovalError> {
         let binding = binding(&subject);
         if self.asks_user(&subject, can_ask) {
-            let state = json!({APPROVED: {"asked": binding}});
+            let until = self.clock.now().plus(self.settings.lifetime).as_nanos();
+            let state = json!({APPROVED: {"asked": binding, "until": until}});
             return Ok(Standing::Ask { requests: vec![(QUESTION.to_owned(), question(&subject))], state });
         }
         self.request(&subject, &binding).await.map(|id| Standing::Pending { id })
@@ -356,7 +376,7 @@ impl Approvals {
             unredacted: subject.unredacted,
             binding: binding.to_owned(),
             summary: abridged(subject.summary, SUMMARY),
-            preview: subject.preview.map(|text| cut(text, PREVIEW)),
+            preview: subject.preview.map(|shown| abridged(shown.text, PREVIEW)),
             requested_at: now,
             expires_at: now.plus(self.settings.lifetime),
             state: ApprovalState::Pending,
@@ -407,6 +427,14 @@ pub(crate) fn unwrap_state(answers: Option<Answers>) -> Option<Answers> {
     (answers.state.is_some() || !answers.responses.is_empty()).then_some(answers)
 }
 
+/// The tool's own part of a state.
+pub(crate) fn inner_state(state: &Value) -> Option<&Value> {
+    match state.as_object() {
+        Some(members) if members.contains_key(APPROVED) => members.get(INNER),
+        _ => Some(state),
+    }
+}
+
 /// An approved tool's outcome, with our part around what it wants back.
 pub(crate) fn carried<T: MayAsk>(binding: &str, outcome: T) -> T {
     outcome.with_state(|state| wrap_state(binding, state))
@@ -422,8 +450,9 @@ fn wrap_state(binding: &str, state: Option<Value>) -> Value {
     Value::Object(wrapped)
 }
 
-/// What the answers of an earlier round say about the approval of exactly this call.
-fn answered(answers: &Answers, binding: &str) -> Option<Standing> {
+/// What the answers of an earlier round say about the approval of exactly this call. An answer that came too late says nothing:
+/// it is asked anew.
+fn answered(answers: &Answers, binding: &str, now: Timestamp) -> Option<Standing> {
     let ours = answers.state.as_ref()?.get(APPROVED)?;
     if ours.get("agreed").and_then(Value::as_str) == Some(binding) {
         return Some(Standing::Approved(Yes::Client));
@@ -431,6 +460,7 @@ fn answered(answers: &Answers, binding: &str) -> Option<Standing> {
     if ours.get("asked").and_then(Value::as_str) != Some(binding) {
         return None;
     }
+    ours.get("until").and_then(Value::as_i64).filter(|until| now.as_nanos() < *until)?;
     let answer = answers.responses.get(QUESTION)?;
     let accepted = answer.get("action").and_then(Value::as_str) == Some("accept");
     let agreed = answer.get("content").and_then(|c| c.get("approve")).and_then(Value::as_bool) == Some(true);
@@ -450,9 +480,9 @@ fn abridged(text: &str, longest: usize) -> String {
     format!("{begins} [… {} more characters …] {ends}", length - longest)
 }
 
-/// Only for arguments that fit: a person says yes to what is seen.
+/// Only for arguments and changes that fit: a person says yes to what is seen.
 fn question(subject: &Subject<'_>) -> InputRequest {
-    let preview = subject.preview.map_or_else(String::new, |text| format!("\n\n{}", cut(text, PREVIEW_ASKED)));
+    let preview = subject.preview.map_or_else(String::new, |shown| format!("\n\n{}", shown.text));
     let through = subject.product.map(|product| format!(" through product {product}")).unwrap_or_default();
     let bare = if subject.unredacted { ", and wants the answer without redaction" } else { "" };
     let digest: String = subject.definition.chars().take(ID_LENGTH).collect();
@@ -472,16 +502,6 @@ fn question(subject: &Subject<'_>) -> InputRequest {
             }
         }),
     }
-}
-
-/// The beginning of a text, and how long it is where that is not all.
-fn cut(text: &str, most: usize) -> String {
-    let characters = text.chars().count();
-    if characters <= most {
-        return text.to_owned();
-    }
-    let start: String = text.chars().take(most).collect();
-    format!("{start}… (the first {most} of {characters} characters; a dry run shows the rest)")
 }
 
 /// The refusal of a call nobody has approved yet.
@@ -547,212 +567,4 @@ fn read(entry: &Entry) -> Result<ApprovalRecord, ApprovalError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use portcullis_model::ManualClock;
-    use portcullis_state::MemoryStore;
-
-    fn who(name: &str) -> PrincipalId {
-        PrincipalId::new(name).unwrap()
-    }
-
-    fn book() -> (Approvals, Arc<ManualClock>) {
-        let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(1_000)));
-        let store = Arc::new(MemoryStore::new(clock.clone()));
-        (Approvals::new(store, clock.clone(), ApprovalSettings::default()), clock)
-    }
-
-    fn arguments(text: &str) -> Map<String, Value> {
-        serde_json::from_str(text).unwrap()
-    }
-
-    fn subject<'a>(principal: &'a PrincipalId, arguments: &'a Map<String, Value>) -> Subject<'a> {
-        static HOME: std::sync::LazyLock<TenantId> = std::sync::LazyLock::new(TenantId::default_tenant);
-        Subject {
-            principal,
-            tenant: &HOME,
-            product: None,
-            tool: "wipe",
-            risk: RiskClass::Destructive,
-            origin: "upstream:a",
-            definition: "0123456789abcdef",
-            unredacted: false,
-            arguments,
-            summary: "{…}",
-            preview: None,
-        }
-    }
-
-    /// Both steps one after the other.
-    async fn stand(
-        book: &Approvals,
-        subject: Subject<'_>,
-        answers: Option<&Answers>,
-        can_ask: bool,
-    ) -> Result<Standing, ApprovalError> {
-        match book.settled(&subject, answers, can_ask).await? {
-            Some(standing) => Ok(standing),
-            None => book.ask(subject, can_ask).await,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_yes_is_for_the_tenant_the_product_the_redaction_and_the_definition_that_were_shown() {
-        let (book, _) = book();
-        let (asker, boss) = (who("key:a"), who("local:boss"));
-        let args = arguments(r#"{"a": 1}"#);
-        let asked = subject(&asker, &args);
-        let id = pending_id(&book, &asker, &args).await;
-        book.grant(&id, &boss).await.unwrap();
-        let elsewhere = TenantId::new("other").unwrap();
-        for other in [
-            Subject { tenant: &elsewhere, ..asked },
-            Subject { product: Some("oncall"), ..asked },
-            Subject { unredacted: true, ..asked },
-            Subject { definition: "another", ..asked },
-        ] {
-            let stands = stand(&book, other, None, false).await.unwrap();
-            assert!(matches!(&stands, Standing::Pending { id: another } if *another != id), "{stands:?}");
-        }
-        assert!(matches!(stand(&book, asked, None, false).await.unwrap(), Standing::Approved(_)));
-        let listed = book.list().await.unwrap();
-        assert!(listed.iter().any(|r| r.unredacted) && listed.iter().any(|r| r.product.as_deref() == Some("oncall")));
-        let Standing::Ask { requests, .. } =
-            stand(&book, Subject { product: Some("oncall"), unredacted: true, ..asked }, None, true).await.unwrap()
-        else {
-            panic!("the user is asked")
-        };
-        let message = requests[0].1.params["message"].as_str().unwrap();
-        for part in ["tenant default", "product oncall", "of upstream:a", "definition 0123456789ab", "without redaction"] {
-            assert!(message.contains(part), "{part}: {message}");
-        }
-    }
-
-    #[tokio::test]
-    async fn nobody_is_asked_about_what_is_not_shown() {
-        let (book, _) = book();
-        let asker = who("key:a");
-        let args = arguments("{}");
-        let fits = "x".repeat(ASKED);
-        let stands = stand(&book, Subject { summary: &fits, ..subject(&asker, &args) }, None, true).await.unwrap();
-        let Standing::Ask { requests, .. } = stands else { panic!("{stands:?}") };
-        assert!(requests[0].1.params["message"].as_str().unwrap().contains(&fits));
-        let longer = format!("{fits}y");
-        let stands = stand(&book, Subject { summary: &longer, ..subject(&asker, &args) }, None, true).await.unwrap();
-        assert!(matches!(stands, Standing::Pending { .. }), "{stands:?}");
-        assert_eq!(book.list().await.unwrap()[0].summary, longer, "an operator sees all of it");
-    }
-
-    #[test]
-    fn what_is_left_out_is_counted_and_the_end_is_shown() {
-        let text = format!("{}{}", "ä".repeat(100), "the end");
-        assert_eq!(abridged(&text, 107), text);
-        let short = abridged(&text, 40);
-        assert_eq!(short, format!("{} [… 67 more characters …] {}the end", "ä".repeat(30), "ä".repeat(3)));
-    }
-
-    async fn pending_id(book: &Approvals, principal: &PrincipalId, arguments: &Map<String, Value>) -> String {
-        match stand(book, subject(principal, arguments), None, false).await.unwrap() {
-            Standing::Pending { id } => id,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn an_operators_yes_is_good_for_one_call_with_these_arguments() {
-        let (book, _) = book();
-        let (asker, boss) = (who("key:a"), who("local:boss"));
-        let args = arguments(r#"{"a": 1, "b": [true]}"#);
-        let id = pending_id(&book, &asker, &args).await;
-        assert_eq!(pending_id(&book, &asker, &args).await, id, "asking again changes nothing");
-        assert!(matches!(book.grant(&id, &asker).await, Err(ApprovalError::OwnRequest(_))));
-        book.grant(&id, &boss).await.unwrap();
-        assert!(matches!(book.grant(&id, &boss).await, Err(ApprovalError::Decided { .. })));
-        let other = arguments(r#"{"a": 2, "b": [true]}"#);
-        assert_ne!(pending_id(&book, &asker, &other).await, id);
-        assert_ne!(pending_id(&book, &who("key:b"), &args).await, id);
-        let reordered = arguments(r#"{"b": [true], "a": 1}"#);
-        let stands = stand(&book, subject(&asker, &reordered), None, false).await.unwrap();
-        assert!(matches!(stands, Standing::Approved(Yes::Operator { .. })), "{stands:?}");
-        assert_eq!(pending_id(&book, &asker, &args).await, id, "used up: the next call asks anew");
-    }
-
-    #[tokio::test]
-    async fn a_no_is_a_no_and_both_end() {
-        let (book, clock) = book();
-        let (asker, boss) = (who("key:a"), who("local:boss"));
-        let args = arguments("{}");
-        let id = pending_id(&book, &asker, &args).await;
-        book.deny(&id, &boss).await.unwrap();
-        assert!(matches!(stand(&book, subject(&asker, &args), None, true).await.unwrap(), Standing::Refused { .. }));
-        clock.advance(Duration::from_mins(16));
-        assert_eq!(pending_id(&book, &asker, &args).await, id, "the no has ended");
-        book.grant(&id, &boss).await.unwrap();
-        clock.advance(Duration::from_mins(16));
-        assert!(matches!(stand(&book, subject(&asker, &args), None, false).await.unwrap(), Standing::Pending { .. }));
-        assert!(matches!(book.grant("nothing-here", &boss).await, Err(ApprovalError::NotFound(_))));
-    }
-
-    #[tokio::test]
-    async fn one_yes_lets_one_of_many_racing_calls_through() {
-        let (book, _) = book();
-        let (asker, boss) = (who("key:a"), who("local:boss"));
-        let args = arguments("{}");
-        let id = pending_id(&book, &asker, &args).await;
-        book.grant(&id, &boss).await.unwrap();
-        let mut racing = Vec::new();
-        for _ in 0..16 {
-            let (book, asker, args) = (book.clone(), asker.clone(), args.clone());
-            racing.push(tokio::spawn(async move {
-                matches!(stand(&book, subject(&asker, &args), None, false).await, Ok(Standing::Approved(_)))
-            }));
-        }
-        let mut through = 0;
-        for call in racing {
-            through += usize::from(call.await.unwrap());
-        }
-        assert_eq!(through, 1);
-    }
-
-    #[tokio::test]
-    async fn the_users_answer_counts_only_for_the_question_that_was_asked() {
-        let (book, _) = book();
-        let asker = who("key:a");
-        let args = arguments(r#"{"x": 1}"#);
-        let Standing::Ask { state, .. } = stand(&book, subject(&asker, &args), None, true).await.unwrap() else { panic!() };
-        let answer = |action: &str, content: Value, state: &Value| Answers {
-            responses: [(QUESTION.to_owned(), json!({"action": action, "content": content}))].into(),
-            state: Some(state.clone()),
-        };
-        let stands = |answers: Answers| {
-            let (book, asker, args) = (book.clone(), asker.clone(), args.clone());
-            async move { stand(&book, subject(&asker, &args), Some(&answers), true).await.unwrap() }
-        };
-        assert!(matches!(stands(answer("accept", json!({"approve": true}), &state)).await, Standing::Approved(Yes::Client)));
-        for (action, content) in [
-            ("accept", json!({"approve": false})),
-            ("accept", json!({})),
-            ("accept", json!({"approve": "true"})),
-            ("decline", json!({"approve": true})),
-            ("cancel", Value::Null),
-        ] {
-            assert!(matches!(stands(answer(action, content, &state)).await, Standing::Refused { .. }));
-        }
-        let other = arguments(r#"{"x": 2}"#);
-        let foreign = json!({APPROVED: {"asked": binding(&subject(&asker, &other))}});
-        assert!(matches!(stands(answer("accept", json!({"approve": true}), &foreign)).await, Standing::Ask { .. }));
-        let forged = json!({"approve": true});
-        assert!(matches!(stands(answer("accept", json!({"approve": true}), &forged)).await, Standing::Ask { .. }));
-    }
-
-    #[test]
-    fn the_tools_own_state_survives_our_wrapping() {
-        let wrapped = wrap_state("abc", Some(json!({"step": 2})));
-        let answers = Answers { responses: [("q".to_owned(), json!(1))].into(), state: Some(wrapped) };
-        let inner = unwrap_state(Some(answers)).unwrap();
-        assert_eq!(inner.state, Some(json!({"step": 2})));
-        assert_eq!(unwrap_state(Some(Answers { responses: [(QUESTION.to_owned(), json!(1))].into(), state: None })), None);
-        let plain = Answers { responses: [("q".to_owned(), json!(1))].into(), state: Some(json!({"a": 1})) };
-        assert_eq!(unwrap_state(Some(plain.clone())), Some(plain));
-    }
-}
+mod tests;

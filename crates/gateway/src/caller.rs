@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use portcullis_identity::Transport;
-use portcullis_model::{CallerToken, Principal, PrincipalId, Timestamp, TraceContext};
-use portcullis_policy::{Permit, Product};
+use portcullis_identity::{Term, Transport};
+use portcullis_model::{CallerToken, Principal, PrincipalId, TraceContext, Whence};
+use portcullis_policy::Product;
 use portcullis_ports::{Answers, Arguments, ClientAbilities};
 
 use crate::{ClientHeaders, RateState};
@@ -19,13 +18,13 @@ use crate::{ClientHeaders, RateState};
 pub struct Caller {
     pub(crate) principal: Arc<Principal>,
     pub(crate) transport: Transport,
-    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) whence: Option<Whence>,
     pub(crate) session: Option<Arc<str>>,
     pub(crate) product: Option<Arc<Product>>,
     /// The token it came with, closed; for sources that are asked in its own name.
     pub(crate) token: Option<CallerToken>,
-    /// When the credential ends by itself.
-    pub(crate) ends_at: Option<Timestamp>,
+    /// How long its credential is good.
+    pub(crate) term: Term,
     /// Headers of its request that may be handed on to other servers.
     pub(crate) headers: Arc<ClientHeaders>,
     pub(crate) meter: Arc<Meter>,
@@ -52,15 +51,15 @@ impl Meter {
 }
 
 impl Caller {
-    pub(crate) fn new(principal: Arc<Principal>, transport: Transport, peer: Option<SocketAddr>) -> Self {
+    pub(crate) fn new(principal: Arc<Principal>, transport: Transport, whence: Option<Whence>) -> Self {
         Self {
             principal,
             transport,
-            peer,
+            whence,
             session: None,
             product: None,
             token: None,
-            ends_at: None,
+            term: Term::default(),
             headers: Arc::default(),
             meter: Arc::default(),
         }
@@ -84,14 +83,6 @@ impl Caller {
     /// The product the caller came through.
     pub fn product(&self) -> Option<&Arc<str>> {
         self.product.as_ref().map(|product| product.name())
-    }
-
-    /// The permit within the product the caller came through, with its token.
-    pub(crate) fn confine(&self, permit: &Permit) -> Permit {
-        match &self.product {
-            Some(product) => product.narrow(permit).carrying(self.token.as_ref()),
-            None => permit.carrying(self.token.as_ref()),
-        }
     }
 
     /// The same caller with headers of its request that may be handed on.
@@ -131,7 +122,7 @@ impl Acquaintances {
                 known.clear();
             }
         }
-        let key = (caller.principal.id.clone(), caller.peer.map(|peer| peer.ip()), caller.transport);
+        let key = Self::key(caller);
         match known.get(&key) {
             Some(seen) if now.duration_since(*seen) < Self::WHILE => false,
             _ => {
@@ -141,8 +132,12 @@ impl Acquaintances {
         }
     }
 
+    fn key(caller: &Caller) -> Acquaintance {
+        (caller.principal.id.clone(), caller.whence.as_ref().map(Whence::address), caller.transport)
+    }
+
     pub(crate) fn forget(&self, caller: &Caller) {
-        let key = (caller.principal.id.clone(), caller.peer.map(|peer| peer.ip()), caller.transport);
+        let key = Self::key(caller);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portcullis_guard::{ArgumentSchema, Sanitizer, SchemaFault};
-use portcullis_model::{InvalidName, PromptSpec, ResourceSpec, ResourceTemplateSpec, ToolSpec};
+use portcullis_model::{InvalidName, ResourceSpec, ResourceTemplateSpec, ToolSpec};
 use portcullis_policy::is_member;
 use portcullis_ports::{Completer, Prompt, ResourceReader, Taken, Tool};
 
@@ -157,6 +157,7 @@ impl CatalogueBuilder {
                 let fixed = self.catalogue.resources().into_iter().map(|resource| resource.uri.to_string());
                 fixed.chain(self.catalogue.templates().into_iter().map(|family| family.uri_template.to_string())).collect()
             },
+            ..Taken::default()
         }
     }
 
@@ -228,10 +229,6 @@ impl Catalogue {
         self.prompts.get(name)
     }
 
-    pub(crate) fn prompt_specs(&self) -> impl Iterator<Item = &Arc<PromptSpec>> {
-        self.prompts.values().map(|p| p.spec())
-    }
-
     /// The rules for text from callers that no schema speaks about.
     pub(crate) fn sanitizer(&self) -> &Sanitizer {
         &self.sanitizer
@@ -240,6 +237,21 @@ impl Catalogue {
     pub(crate) fn reader(&self, uri: &str) -> Option<&Arc<dyn ResourceReader>> {
         // A fixed address is its maker's, whosever template would fit it too.
         self.readers.iter().find(|r| r.keeps(uri)).or_else(|| self.readers.iter().find(|r| r.owns(uri)))
+    }
+
+    /// Whether somebody has this fixed address, to the letter.
+    pub(crate) fn keeps(&self, uri: &str) -> bool {
+        self.readers.iter().any(|r| r.keeps(uri))
+    }
+
+    /// Everybody who has resources.
+    pub(crate) fn readers(&self) -> impl Iterator<Item = &Arc<dyn ResourceReader>> {
+        self.readers.iter()
+    }
+
+    /// Every prompt, by name.
+    pub(crate) fn prompts(&self) -> impl Iterator<Item = &Arc<dyn Prompt>> {
+        self.prompts.values()
     }
 
     pub(crate) fn reader_of_template(&self, template: &str) -> Option<&Arc<dyn ResourceReader>> {

@@ -34,31 +34,19 @@ impl Gateway {
     /// # Errors
     /// The refusal, without saying more than the caller may know.
     pub async fn identify(&self, presented: &Presented<'_>) -> Result<Caller, Released<ClientFault>> {
-        let knocked = |turned: Turned| self.stranger(presented, turned.rule, &turned.fault);
-        let first = Self::counts_first(presented);
-        if first {
-            self.knock(presented, Knock::Caller).map_err(knocked)?;
-        }
+        self.knock_or_turn(presented)?;
         let identified = self.identity.accept(presented).await;
-        if !first && identified.is_err() {
-            self.knock(presented, Knock::Caller).map_err(knocked)?;
-        }
         self.receive(presented, identified)
     }
 
-    /// Whether a request counts for its address before anybody looks at its credential. Behind a proxy all have one address:
-    /// there only what is refused counts, and what is slow to look at, or one flood would keep everybody out.
-    fn counts_first(presented: &Presented<'_>) -> bool {
-        !presented.forwarded || presented.holds_chosen_secret()
+    /// Counts a request for its address before anybody looks at its credential.
+    fn knock_or_turn(&self, presented: &Presented<'_>) -> Result<(), Released<ClientFault>> {
+        let knocked = self.knock(presented, Knock::Caller);
+        knocked.map_err(|turned| self.stranger(presented, turned.rule, &turned.fault))
     }
 
     fn knock(&self, presented: &Presented<'_>, knock: Knock) -> Result<(), Turned> {
-        let knock = match knock {
-            Knock::Caller if presented.forwarded => Knock::Forwarded,
-            Knock::Probe if presented.forwarded => Knock::ForwardedProbe,
-            other => other,
-        };
-        presented.peer.map_or(Ok(()), |peer| self.admission.admit_address(peer.ip(), knock))
+        presented.address().map_or(Ok(()), |address| self.admission.admit_address(address, knock))
     }
 
     /// Who sends telemetry. Only what is refused counts for the address, and what is slow to look at: collectors send often.
@@ -66,16 +54,17 @@ impl Gateway {
     /// # Errors
     /// The rule for the record and the fault for the sender. Nothing is recorded here: the listener of senders does.
     pub async fn identify_sender(&self, presented: &Presented<'_>) -> Result<TenantId, RefusedSender> {
-        let knocked = |turned: Turned| RefusedSender { rule: turned.rule, fault: turned.fault, lockout: None };
+        let knocked = |lockout| move |turned: Turned| RefusedSender { rule: turned.rule, fault: turned.fault, lockout };
         let first = presented.holds_chosen_secret();
         if first {
-            self.knock(presented, Knock::Sender).map_err(knocked)?;
+            self.knock(presented, Knock::Sender).map_err(knocked(None))?;
         }
         match self.identity.identify_ingest(presented).await {
             Ok(tenant) => Ok(tenant),
             Err(refusal) => {
                 if !first {
-                    self.knock(presented, Knock::Sender).map_err(knocked)?;
+                    // A wait that begins with this failure is recorded whatever the sender is told.
+                    self.knock(presented, Knock::Sender).map_err(knocked(refusal.lockout))?;
                 }
                 Err(RefusedSender { rule: refusal.rule(), fault: refusal.fault(), lockout: refusal.lockout })
             }
@@ -92,7 +81,7 @@ impl Gateway {
 
     /// Whether the caller would still be let in with the credential it came with; for what stays open longer than a request.
     pub fn still_admits(&self, caller: &Caller) -> bool {
-        self.identity.still_accepts(&caller.principal, caller.ends_at)
+        self.identity.still_accepts(&caller.principal, caller.term)
     }
 
     /// Ends when the caller would not be let in any more: within a second of it, beside the half second keys are looked at.
@@ -107,16 +96,9 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::identify`].
     pub async fn identify_admin(&self, presented: &Presented<'_>, doors: &[Door]) -> Result<Caller, Released<ClientFault>> {
-        let knocked = |turned: Turned| self.stranger(presented, turned.rule, &turned.fault);
-        let first = Self::counts_first(presented);
-        if first {
-            self.knock(presented, Knock::Caller).map_err(knocked)?;
-        }
+        self.knock_or_turn(presented)?;
         // A token that could be exchanged for sources is of no use to an administrator.
         let identified = self.identity.identify_admin(presented, doors).await.map(Accepted::from);
-        if !first && identified.is_err() {
-            self.knock(presented, Knock::Caller).map_err(knocked)?;
-        }
         self.receive(presented, identified)
     }
 
@@ -126,17 +108,17 @@ impl Gateway {
         presented: &Presented<'_>,
         identified: Result<Accepted, IdentityRefusal>,
     ) -> Result<Caller, Released<ClientFault>> {
-        let Accepted { principal, token, ends_at } = match identified {
+        let Accepted { principal, token, term } = match identified {
             Ok(accepted) => accepted,
             Err(refusal) => {
                 let told = self.stranger(presented, refusal.rule(), &refusal.fault());
                 if let Some(wait) = refusal.lockout {
-                    self.record_stranger(&RoadEnd::of_lockout(presented.transport, presented.peer, wait));
+                    self.record_stranger(&RoadEnd::of_lockout(presented.transport, presented.whence.as_ref(), wait));
                 }
                 return Err(told);
             }
         };
-        let caller = Caller { token, ends_at, ..Caller::new(principal, presented.transport, presented.peer) };
+        let caller = Caller { token, term, ..Caller::new(principal, presented.transport, presented.whence.clone()) };
         if self.acquaintances.first_in_a_while(&caller) {
             let mut journey = self.begin(&caller, "authenticate", "", &TraceContext::default());
             journey.note(|end| {
@@ -166,7 +148,7 @@ impl Gateway {
 
     /// Records that somebody unknown was refused.
     fn stranger(&self, presented: &Presented<'_>, rule: &str, fault: &Fault) -> Released<ClientFault> {
-        self.record_stranger(&RoadEnd::of_stranger(presented.transport, presented.peer, rule, fault));
+        self.record_stranger(&RoadEnd::of_stranger(presented.transport, presented.whence.as_ref(), rule, fault));
         self.releaser.fault(fault)
     }
 
@@ -185,8 +167,14 @@ impl Gateway {
 
     /// The same for a refusal that stands in the place of a call: it counts against the caller's rate like the call would,
     /// and beyond the rate that is what the caller is told, with `false`.
-    pub fn refuse_call(&self, caller: &Caller, method: &'static str, rule: &str, fault: Fault) -> (Released<ClientFault>, bool) {
-        let admitted = self.admission.admit_now(&caller.principal.id, &caller.principal.tenant);
+    pub async fn refuse_call(
+        &self,
+        caller: &Caller,
+        method: &'static str,
+        rule: &str,
+        fault: Fault,
+    ) -> (Released<ClientFault>, bool) {
+        let admitted = self.admission.admit_now(&caller.principal.id, &caller.principal.tenant).await;
         match Self::note_rate(caller, admitted) {
             Ok(_place) => (self.refuse_request(caller, method, rule, fault), true),
             Err(Stop::Refused(rule, fault)) => (self.refuse_request(caller, method, &rule, fault), false),

@@ -31,6 +31,10 @@ pub trait Voice: Send + Sync {
     fn progress(&self, progress: Released<Progress>);
     /// A log message.
     fn notice(&self, notice: Released<Notice>);
+    /// What a person was asked to do on a page is done, by the `elicitationId` of the question.
+    fn page_done(&self, elicitation: Released<String>) {
+        drop(elicitation);
+    }
 }
 
 /// A face that is not listening.
@@ -55,6 +59,10 @@ impl Exchange for Releasing<'_> {
 
     fn notice(&self, level: NoticeLevel, logger: &str, data: Value) {
         self.voice.notice(self.releaser.notice(self.permit, level, logger, data));
+    }
+
+    fn page_done(&self, elicitation: &str) {
+        self.voice.page_done(self.releaser.page_done(self.permit, elicitation));
     }
 
     fn answers(&self) -> Option<&Answers> {

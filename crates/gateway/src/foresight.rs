@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_model::{Fault, FaultCode, Secret};
-use portcullis_policy::{Asked, Permit};
+use portcullis_policy::Permit;
 use portcullis_ports::{
     Answers, Arguments, Change, ClientAbilities, Content, DRY_RUN, Exchange, NoticeLevel, Outcome, Output, Preview,
-    PreviewedBody, PreviewedRequest, Sight, Tool,
+    PreviewedBody, PreviewedRequest, Sight, Tool, wants_dry_run,
 };
 use portcullis_shape::{Differences, differences};
 use serde_json::{Map, Value, json};
@@ -19,15 +19,27 @@ use crate::Caller;
 use crate::exchange::ClientHeaders;
 use crate::gate::{Gateway, House};
 use crate::profiles::Judgement;
+use crate::reach::Stood;
 use crate::record::Journey;
 use crate::steps::Deed;
 
-/// Most differences that are shown.
-const DIFFERENCES: usize = 60;
+/// How much of a preview is shown.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    /// Differences.
+    differences: usize,
+    /// Characters of a value.
+    value: usize,
+    /// Characters of a body.
+    body: usize,
+}
+
+/// To who asked for a dry run, and may ask again.
+const ANSWERED: Room = Room { differences: 60, value: 300, body: 8_000 };
+/// To who decides: as much as can be kept.
+const DECIDED: Room = Room { differences: 1_000, value: 8_000, body: 16_000 };
 /// How long the person who is to be asked may wait for a preview.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Longest body that is shown as text, in characters.
-const BODY: usize = 8_000;
 
 /// What a preview of a call needs besides its permit.
 pub(crate) struct Foresight<'a> {
@@ -64,6 +76,30 @@ fn bare(arguments: &Arguments) -> Arguments {
     let mut arguments = arguments.clone();
     arguments.0.shift_remove(DRY_RUN);
     arguments
+}
+
+/// Whether a schema has an argument of this name, wherever it says so.
+fn names(schema: &Value, argument: &str) -> bool {
+    match schema {
+        Value::Object(members) => members.iter().any(|(keyword, value)| {
+            let listed = matches!(keyword.as_str(), "properties" | "dependentSchemas") && value.get(argument).is_some();
+            listed || names(value, argument)
+        }),
+        Value::Array(all) => all.iter().any(|one| names(one, argument)),
+        _ => false,
+    }
+}
+
+/// A dry run of a tool that has none is refused in plain words, also where its schema lets any argument pass: it would be
+/// the work itself.
+pub(crate) fn can_be_dry(tool: &dyn Tool, arguments: &Arguments) -> Result<(), Fault> {
+    let spec = tool.spec();
+    if !wants_dry_run(arguments) || tool.previews() || names(&spec.input_schema, DRY_RUN) {
+        return Ok(());
+    }
+    let message = format!("'{}' cannot show what a call would do, so there is no dry run of it; nothing was done", spec.name);
+    let hint = format!("leave '{DRY_RUN}' out to make the call itself, where that is what you want");
+    Err(Fault::new(FaultCode::InvalidArgument, message).with_hint(hint))
 }
 
 impl Gateway {
@@ -106,24 +142,17 @@ impl Gateway {
         let Foresight { house, caller, tool, outer } = foresight;
         let reading = tool.present_state(arguments).ok_or("no tool reads it")?;
         let closed = || format!("you may not call '{}', which reads it", reading.tool);
-        let entry = house.find(caller, &reading.tool).map_err(|_| closed())?;
-        let spec = entry.tool.spec();
-        let given = Value::Object(reading.arguments.0.clone());
-        let accepted = entry.schema.accept(&given).map_err(|_| closed())?;
-        let Value::Object(checked) = accepted.into_owned() else { return Err(closed()) };
-        let principal = &caller.principal;
-        let asked = Asked { principal, tool: spec, arguments: &checked, product: caller.product.as_deref() };
-        let issued = house.policies.authorize_call(asked, permit.deadline(), self.budget, permit.trace().clone());
-        let read = issued.map_err(|_| closed())?;
+        let Stood { entry, arguments } = house.stands_for(caller, &reading).map_err(|_| closed())?;
+        let read = self.permit_behind(house, caller, &reading, permit).map_err(|_| closed())?;
         let read = outer.map_or_else(|| read.clone(), |outer| read.within(outer));
         if read.needs_approval() {
             return Err(format!("'{}', which reads it, needs an approval of its own", reading.tool));
         }
+        let spec = entry.tool.spec();
         self.admission
-            .admit_tool(&principal.id, spec.name.as_str(), spec.risk)
+            .admit_tool(&caller.principal.id, spec.name.as_str(), spec.risk)
             .await
             .map_err(|_| format!("'{}', which reads it, was called too often", reading.tool))?;
-        let arguments = Arguments(checked);
         let deed = Deed::call(&*entry.tool, &arguments);
         let read = read.carrying(caller.token.as_ref());
         let read = match self.profiles.judge(read.principal_id(), deed.habit, &arguments.0) {
@@ -135,35 +164,36 @@ impl Gateway {
         Ok(read)
     }
 
-    /// What the person who decides is shown of the change. Why not, where it cannot be told: that is no reason not to ask.
+    /// What the person who decides is shown of the change, and whether that is all there is to see. Why not, where it cannot be
+    /// told: that is no reason not to ask.
     pub(crate) async fn shown(
         &self,
         foresight: &Foresight<'_>,
         permit: &Permit,
         arguments: &Arguments,
-    ) -> (String, Vec<Arc<str>>) {
+    ) -> (String, bool, Vec<Arc<str>>) {
         let until = permit.deadline().min(Instant::now() + PATIENCE);
         let permit = permit.with_deadline_at_most(until);
         let seen = tokio::time::timeout_at(until.into(), self.foresee(foresight, &permit, arguments)).await;
         match seen {
             Ok(Ok(preview)) => {
-                let said = described(&preview, &compared(&preview));
-                (said, preview.sources)
+                let (said, whole) = described(&preview, &compared(&preview, DECIDED), DECIDED);
+                (said, whole, preview.sources)
             }
-            Ok(Err(fault)) => (format!("what would change could not be told: {}", fault.message()), Vec::new()),
-            Err(_elapsed) => ("what would change could not be told in time".to_owned(), Vec::new()),
+            Ok(Err(fault)) => (format!("what would change could not be told: {}", fault.message()), true, Vec::new()),
+            Err(_elapsed) => ("what would change could not be told in time".to_owned(), true, Vec::new()),
         }
     }
 }
 
 /// The answer to a dry run.
 fn answer(preview: Preview) -> Output {
-    let differences = compared(&preview);
+    let differences = compared(&preview, ANSWERED);
     let mut text = String::from(match preview.answer {
         None => "dry run: nothing was sent\n",
         Some(_) => "dry run: nothing was done here; this is what the other server answered to a dry run of its own\n",
     });
-    text.push_str(&described(&preview, &differences));
+    text.push_str(&described(&preview, &differences, ANSWERED).0);
     let structured = structured(&preview, &differences);
     let sources = preview.sources;
     match preview.answer {
@@ -175,25 +205,31 @@ fn answer(preview: Preview) -> Output {
     }
 }
 
-fn compared(preview: &Preview) -> Differences {
+fn compared(preview: &Preview, room: Room) -> Differences {
     match &preview.change {
         Change::Unknown(_) => Differences::default(),
-        Change::Known { before, after, .. } => differences(before.as_ref(), after.as_ref(), DIFFERENCES),
+        Change::Known { before, after, .. } => differences(before.as_ref(), after.as_ref(), room.differences),
     }
 }
 
-/// Request and change in words. A name stands in front of each value, so that secrets are known by it.
-fn described(preview: &Preview, differences: &Differences) -> String {
-    let mut lines = Vec::new();
-    if let Some(request) = &preview.request {
+/// Request and change in words, and whether nothing of them is left out. A name stands in front of each value, so that secrets
+/// are known by it.
+fn described(preview: &Preview, differences: &Differences, room: Room) -> (String, bool) {
+    let (mut lines, mut whole) = (Vec::new(), true);
+    let mut within = |text: &str| {
+        let (shown, is_all) = cut(text, room.body);
+        whole &= is_all;
+        shown
+    };
+    for request in &preview.requests {
         lines.push(format!("{} {}", request.method, request.url));
         if let Some(kind) = &request.content_type {
             lines.push(format!("content-type: {kind}"));
         }
         match &request.body {
             PreviewedBody::Empty => {}
-            PreviewedBody::Json(value) => lines.push(cut(&value.to_string())),
-            PreviewedBody::Text(text) => lines.push(cut(text)),
+            PreviewedBody::Json(value) => lines.push(within(&value.to_string())),
+            PreviewedBody::Text(text) => lines.push(within(text)),
             PreviewedBody::Bytes(count) => lines.push(format!("({count} bytes that are no text)")),
         }
     }
@@ -208,41 +244,54 @@ fn described(preview: &Preview, differences: &Differences) -> String {
         Change::Known { how, .. } if differences.total == 0 => lines.push(format!("change: none ({how})")),
         Change::Known { how, .. } => {
             lines.push(format!("change ({how}):"));
-            lines.extend(differences.lines());
+            let (changes, all_shown) = differences.lines_within(room.value);
+            whole &= all_shown;
+            lines.extend(changes);
         }
     }
-    lines.join("\n")
+    (lines.join("\n"), whole)
 }
 
-fn cut(text: &str) -> String {
+/// A text, and whether it is all of it.
+fn cut(text: &str, most: usize) -> (String, bool) {
     let characters = text.chars().count();
-    if characters <= BODY {
-        return text.to_owned();
+    if characters <= most {
+        return (text.to_owned(), true);
     }
-    format!("{}… ({characters} characters)", text.chars().take(BODY).collect::<String>())
+    (format!("{}… ({characters} characters)", text.chars().take(most).collect::<String>()), false)
+}
+
+fn request(request: &PreviewedRequest) -> Value {
+    let PreviewedRequest { method, url, content_type, body } = request;
+    let mut request = Map::from_iter([("method".to_owned(), json!(method)), ("url".to_owned(), json!(url))]);
+    if let Some(kind) = content_type {
+        request.insert("content_type".into(), json!(kind));
+    }
+    match body {
+        PreviewedBody::Empty => {}
+        PreviewedBody::Json(value) => {
+            request.insert("body".into(), value.clone());
+        }
+        PreviewedBody::Text(text) => {
+            request.insert("body".into(), json!(cut(text, ANSWERED.body).0));
+        }
+        PreviewedBody::Bytes(count) => {
+            request.insert("body_bytes".into(), json!(count));
+        }
+    }
+    Value::Object(request)
 }
 
 fn structured(preview: &Preview, differences: &Differences) -> Value {
     let mut members = Map::new();
     members.insert("sent".into(), json!(false));
-    if let Some(PreviewedRequest { method, url, content_type, body }) = &preview.request {
-        let mut request = Map::from_iter([("method".to_owned(), json!(method)), ("url".to_owned(), json!(url))]);
-        if let Some(kind) = content_type {
-            request.insert("content_type".into(), json!(kind));
+    let mut requests: Vec<Value> = preview.requests.iter().map(request).collect();
+    match requests.len() {
+        0 => {}
+        1 => members.extend(requests.pop().map(|request| ("request".into(), request))),
+        _ => {
+            members.insert("requests".into(), Value::Array(requests));
         }
-        match body {
-            PreviewedBody::Empty => {}
-            PreviewedBody::Json(value) => {
-                request.insert("body".into(), value.clone());
-            }
-            PreviewedBody::Text(text) => {
-                request.insert("body".into(), json!(cut(text)));
-            }
-            PreviewedBody::Bytes(count) => {
-                request.insert("body_bytes".into(), json!(count));
-            }
-        }
-        members.insert("request".into(), Value::Object(request));
     }
     let change = match &preview.change {
         Change::Unknown(why) => json!({"known": false, "why": why}),
@@ -271,7 +320,7 @@ mod tests {
             content_type: Some("application/json".into()),
             body: PreviewedBody::Json(json!({"state": "closed"})),
         };
-        Preview { request: Some(request), change, answer: None, sources: Vec::new() }
+        Preview { requests: vec![request], change, answer: None, sources: Vec::new() }
     }
 
     #[test]
@@ -294,6 +343,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_out_of_what_a_person_sees_is_told() {
+        let seen = |change| {
+            let preview = preview(change);
+            described(&preview, &compared(&preview, DECIDED), DECIDED)
+        };
+        let known = |after: Value| Change::Known { before: Some(json!({})), after: Some(after), how: "compared".into() };
+        let many = |count: usize| Value::Object((0..count).map(|n| (format!("m{n}"), json!(n))).collect());
+        let (text, whole) = seen(known(many(DECIDED.differences)));
+        assert!(whole && text.contains("+ /m999: 999"), "{whole}");
+        let (text, whole) = seen(known(many(DECIDED.differences + 1)));
+        assert!(!whole && text.ends_with("(1000 of 1001 differences shown)"), "{whole}");
+        assert!(!seen(known(json!({"a": "x".repeat(DECIDED.value)}))).1, "a value that is cut");
+        let mut preview = preview(Change::Unknown("nobody knows".into()));
+        assert!(described(&preview, &Differences::default(), DECIDED).1, "that it is not known is all there is to see");
+        if let Some(request) = preview.requests.first_mut() {
+            request.body = PreviewedBody::Text("x".repeat(DECIDED.body + 1));
+        }
+        assert!(!described(&preview, &Differences::default(), DECIDED).1, "a body that is cut");
+    }
+
+    #[test]
     fn what_is_not_known_is_not_no_change() {
         let output = answer(preview(Change::Unknown("could not read the present state: 500".into())));
         let Content::Text(text) = &output.content[0] else { panic!() };
@@ -308,7 +378,7 @@ mod tests {
     fn what_another_server_answered_is_its_own() {
         let own = Output::structured(json!({"would": 3}), "3 pods would go");
         let preview = Preview {
-            request: None,
+            requests: Vec::new(),
             change: Change::Unknown("the other server says it in its own words".into()),
             answer: Some(("dryRun: true".into(), own)),
             sources: vec!["k8s".into()],
@@ -316,5 +386,40 @@ mod tests {
         let output = answer(preview);
         assert_eq!(output.structured, Some(json!({"would": 3})));
         assert_eq!((output.content.len(), output.sources.len()), (2, 1));
+    }
+
+    #[test]
+    fn several_requests_are_shown_in_their_order() {
+        let both = Preview {
+            requests: [1, 2]
+                .map(|at| PreviewedRequest {
+                    method: "POST".into(),
+                    url: format!("https://shop.example/{at}"),
+                    content_type: None,
+                    body: PreviewedBody::Empty,
+                })
+                .into(),
+            ..preview(Change::Unknown("x".into()))
+        };
+        let output = answer(both);
+        let Content::Text(text) = &output.content[0] else { panic!() };
+        assert!(text.contains("POST https://shop.example/1\nPOST https://shop.example/2\nchange: not known: x"), "{text}");
+        let structured = output.structured.unwrap();
+        assert_eq!(structured["dry_run"]["requests"][1]["url"], "https://shop.example/2");
+        assert_eq!(structured["dry_run"]["request"], Value::Null);
+    }
+
+    #[test]
+    fn an_argument_is_found_wherever_a_schema_names_it() {
+        for (schema, named) in [
+            (json!({"properties": {"dry_run": {}}}), true),
+            (json!({"allOf": [{"properties": {"dry_run": {}}}]}), true),
+            (json!({"$defs": {"x": {"properties": {"dry_run": {}}}}, "$ref": "#/$defs/x"}), true),
+            (json!({"properties": {"x": {}}, "additionalProperties": true}), false),
+            (json!({"required": ["dry_run"]}), false),
+            (json!(true), false),
+        ] {
+            assert_eq!(names(&schema, DRY_RUN), named, "{schema}");
+        }
     }
 }

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use portcullis_guard::{ClientFault, Released, Releaser};
 use portcullis_identity::Identity;
-use portcullis_model::{Fault, FaultCode, ToolSpec, TraceContext};
-use portcullis_policy::{Asked, Budget, Decision, ExternalPolicy, Permit, Policies, Products, Refusal};
+use portcullis_model::{Fault, FaultCode, TraceContext};
+use portcullis_policy::{Asked, Budget, ExternalPolicy, Permit, Policies, Products, Refusal};
 use portcullis_ports::{Answers, Arguments, ClientAbilities, Outcome, wants_dry_run};
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
@@ -30,9 +30,10 @@ use crate::approvals;
 use crate::caller::Acquaintances;
 use crate::catalogue::ToolEntry;
 use crate::exchange::{Releasing, Voice};
-use crate::foresight::Foresight;
+use crate::foresight::{Foresight, can_be_dry};
 use crate::guide::CALL_TOOL;
 use crate::profiles;
+use crate::reach::Function;
 use crate::record::Journey;
 use crate::steps::{Approval, Deed, MayAsk};
 use crate::{Admission, Approvals, CallRequest, Caller, Catalogue, Profiles, Recorder};
@@ -87,31 +88,12 @@ pub(crate) struct House {
 }
 
 impl House {
-    /// Whether the caller could call this tool with some arguments: the question of listing and calling alike.
-    pub(crate) fn visible(&self, caller: &Caller, tool: &ToolSpec) -> bool {
-        self.decide(caller, tool).allowed
-    }
-
-    /// Whether the rules let the caller call this tool with some arguments.
-    pub(crate) fn permitted(&self, caller: &Caller, tool: &ToolSpec) -> Decision {
-        self.policies.decide_call_within(caller.product.as_deref(), &caller.principal, tool)
-    }
-
-    /// As [`House::permitted`]; the tools that find and call others are there where others are hidden.
-    fn decide(&self, caller: &Caller, tool: &ToolSpec) -> Decision {
-        let decision = self.permitted(caller, tool);
-        if decision.allowed && self.is_guide(tool) && !self.hides(caller) {
-            return Decision { allowed: false, rule: Arc::from("all-tools-are-listed") };
-        }
-        decision
-    }
-
     /// Finds a tool in this caller's catalogue. What it may not call does not exist for it.
     pub(crate) fn find(&self, caller: &Caller, name: &str) -> Result<&ToolEntry, Stop> {
         let unknown = || unknown("tool", name);
         let entry = self.catalogue.tool(name).ok_or_else(|| Stop::refused("catalogue", unknown()))?;
-        let decision = self.decide(caller, entry.tool.spec());
-        if decision.allowed { Ok(entry) } else { Err(Stop::Refused(decision.rule, unknown())) }
+        self.may_use(caller, Function::Tool(entry)).map_err(|closed| closed.stop(unknown()))?;
+        Ok(entry)
     }
 }
 
@@ -206,7 +188,7 @@ impl Gateway {
         let arguments = Value::Object(request.arguments.0.clone());
         journey.note(|end| end.arguments = Some(arguments.clone()));
         let walked = self.walk(caller, request, &arguments, &voice, &mut journey).await;
-        self.end(caller, journey, walked)
+        self.or_given_up(caller, walked, |walked| self.end(caller, journey, walked))
     }
 
     async fn walk(
@@ -242,6 +224,7 @@ impl Gateway {
         journey.note(|end| end.risk = Some(spec.risk));
         self.admission.admit_tool(&principal.id, spec.name.as_str(), spec.risk).await?;
         // 4. Validate.
+        can_be_dry(&*entry.tool, &request.arguments).map_err(|fault| Stop::refused("argument-schema", fault))?;
         let checked = entry.schema.accept(&arguments).map_err(|fault| Stop::refused("argument-schema", fault))?;
         if let Cow::Owned(Value::Object(cleaned)) = checked {
             request.arguments = Arguments(cleaned);
@@ -291,7 +274,8 @@ impl Gateway {
             });
         }
         let release = if bare { Releaser::outcome_unredacted } else { Releaser::outcome };
-        ran.and_then(|outcome| release(&self.releaser, &permit, outcome)).map_err(Stop::Failed)
+        let outcome = ran.map_err(Stop::Failed)?;
+        self.released(caller, outcome, |outcome| release(&self.releaser, &permit, outcome))
     }
 
     pub(crate) fn begin(&self, caller: &Caller, method: &'static str, target: &str, trace: &TraceContext) -> Journey {

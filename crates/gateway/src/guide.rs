@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 
 use crate::catalogue::ToolEntry;
 use crate::gate::{Gateway, House, Stop, not_like_this, unknown};
+use crate::reach::Function;
 use crate::{CallRequest, Caller};
 
 /// The tool that finds tools.
@@ -202,17 +203,22 @@ impl House {
         self.catalogue.guide().is_some() && is_name_of_guide(spec)
     }
 
+    /// Whether the caller may call this tool with some arguments.
+    pub(crate) fn visible(&self, caller: &Caller, entry: &ToolEntry) -> bool {
+        self.may_use(caller, Function::Tool(entry)).is_ok()
+    }
+
     /// Tools beside the guide's that the rules let this caller call.
     fn others<'h>(&'h self, caller: &'h Caller) -> impl Iterator<Item = &'h ToolEntry> {
-        let allowed = |entry: &&ToolEntry| self.permitted(caller, entry.tool.spec()).allowed;
+        let allowed = |entry: &&ToolEntry| self.permitted(caller, entry).is_ok();
         self.catalogue.entries().filter(|entry| !is_name_of_guide(entry.tool.spec())).filter(allowed)
     }
 
     /// Whether the listing of this caller leaves tools out. Never where it may not use the two tools that reach them.
     pub(crate) fn hides(&self, caller: &Caller) -> bool {
         let Some(guide) = self.catalogue.guide() else { return false };
-        let permitted = |spec: &ToolSpec| self.permitted(caller, spec).allowed;
-        if !permitted(&guide.find) || !permitted(&guide.call[0]) {
+        let permitted = |name: &str| self.catalogue.tool(name).is_some_and(|entry| self.permitted(caller, entry).is_ok());
+        if !permitted(FIND_TOOLS) || !permitted(CALL_TOOL) {
             return false;
         }
         match &guide.exposure {
@@ -232,7 +238,7 @@ impl House {
     pub(crate) fn listed(&self, caller: &Caller) -> Vec<Arc<ToolSpec>> {
         let spec = |entry: &ToolEntry| entry.tool.spec().clone();
         let Some(guide) = self.catalogue.guide().filter(|_| self.hides(caller)) else {
-            let all = self.catalogue.entries().filter(|entry| self.visible(caller, entry.tool.spec()));
+            let all = self.catalogue.entries().filter(|entry| self.visible(caller, entry));
             return all.map(spec).collect();
         };
         let others: Vec<&ToolEntry> = self.others(caller).collect();
@@ -286,7 +292,8 @@ impl House {
 
     fn search(&self, caller: &Caller, guide: &Guide, query: &str, limit: Option<u64>) -> Output {
         let most = limit.and_then(|l| usize::try_from(l).ok()).unwrap_or(SHOWN).clamp(1, MOST_SHOWN);
-        let may_call = |number: usize| guide.known.get(number).is_some_and(|spec| self.visible(caller, spec));
+        let entry = |number: usize| guide.known.get(number).and_then(|spec| self.catalogue.tool(spec.name.as_str()));
+        let may_call = |number: usize| entry(number).is_some_and(|entry| self.visible(caller, entry));
         let found = guide.lexicon.find(query, may_call);
         let total = found.len();
         let shown: Vec<&Arc<ToolSpec>> = found.iter().take(most).filter_map(|f| guide.known.get(f.document)).collect();
@@ -313,8 +320,8 @@ impl House {
     }
 
     fn detail(&self, caller: &Caller, name: &str) -> Result<Output, Fault> {
-        let found = self.catalogue.tool(name).map(|entry| entry.tool.spec());
-        let Some(spec) = found.filter(|spec| self.visible(caller, spec)) else { return Err(unknown("tool", name)) };
+        let found = self.catalogue.tool(name).filter(|entry| self.visible(caller, entry));
+        let Some(spec) = found.map(|entry| entry.tool.spec()) else { return Err(unknown("tool", name)) };
         let mut card = json!({"name": name, "title": &*spec.title, "description": &*spec.description,
             "risk": spec.risk.as_str(), "inputSchema": shown_schema(spec)});
         if let (Some(schema), Some(members)) = (&spec.output_schema, card.as_object_mut()) {

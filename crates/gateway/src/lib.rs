@@ -12,17 +12,20 @@ mod entrance;
 mod exchange;
 mod foresight;
 pub mod gate;
+mod given_up;
 mod guide;
 mod lists;
 mod lookups;
 mod profiles;
+mod reach;
 mod record;
 mod second_door;
 mod steps;
 
 pub use administration::OperationRequest;
 pub use admission::{
-    Admission, GateLoad, Holder, LedgerError, LimitSettings, Rate, RateState, SharedRates, SharedState, Sharing, TokenLedger,
+    Admission, GateLoad, Holder, LedgerError, LimitSettings, Rate, RateState, SharedCounts, SharedRates, SharedState, Sharing,
+    TokenLedger,
 };
 pub use approvals::{ApprovalError, ApprovalRecord, ApprovalSettings, ApprovalState, Approvals};
 pub use caller::{CallRequest, Caller, GetPrompt, LookupRequest};

@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use portcullis_model::{Principal, PromptSpec, ResourceSpec, ResourceTemplateSpec, ToolSpec, TraceContext};
+use portcullis_ports::{Prompt, ResourceReader};
 
 use crate::Caller;
 use crate::gate::{Answer, Gateway, House};
+use crate::reach::Function;
 
 impl Gateway {
     /// The tools this caller may call: exactly those, for listing and calling ask the same question. Where they are too
@@ -14,49 +16,63 @@ impl Gateway {
     ///
     /// # Errors
     /// When the caller asks too often, or the record of it cannot be written.
-    pub fn tools(&self, caller: &Caller) -> Answer<Vec<Arc<ToolSpec>>> {
-        self.list(caller, "tools/list", |house| house.listed(caller))
+    pub async fn tools(&self, caller: &Caller) -> Answer<Vec<Arc<ToolSpec>>> {
+        self.list(caller, "tools/list", |house| house.listed(caller)).await
     }
 
     /// The resources this caller may read.
     ///
     /// # Errors
     /// As [`Gateway::tools`].
-    pub fn resources(&self, caller: &Caller) -> Answer<Vec<Arc<ResourceSpec>>> {
+    pub async fn resources(&self, caller: &Caller) -> Answer<Vec<Arc<ResourceSpec>>> {
         self.list(caller, "resources/list", |house| {
-            let mut all = house.catalogue.resources();
-            all.retain(|r| house.policies.decide_read(&caller.principal, &r.uri).allowed);
-            all
+            let of = |reader: &Arc<dyn ResourceReader>| {
+                let mut all = reader.resources();
+                all.retain(|spec| house.may_use(caller, Function::Resource(&**reader, &spec.uri)).is_ok());
+                all
+            };
+            house.catalogue.readers().flat_map(of).collect()
         })
+        .await
     }
 
     /// The families of resources this caller may read.
     ///
     /// # Errors
     /// As [`Gateway::tools`].
-    pub fn templates(&self, caller: &Caller) -> Answer<Vec<Arc<ResourceTemplateSpec>>> {
+    pub async fn templates(&self, caller: &Caller) -> Answer<Vec<Arc<ResourceTemplateSpec>>> {
         self.list(caller, "resources/templates/list", |house| {
-            let mut all = house.catalogue.templates();
-            all.retain(|t| house.policies.decide_family(&caller.principal, &t.uri_template).allowed);
-            all
+            let of = |reader: &Arc<dyn ResourceReader>| {
+                let mut all = reader.templates();
+                all.retain(|spec| house.may_use(caller, Function::Family(&**reader, &spec.uri_template)).is_ok());
+                all
+            };
+            house.catalogue.readers().flat_map(of).collect()
         })
+        .await
     }
 
     /// The prompts this caller may use.
     ///
     /// # Errors
     /// As [`Gateway::tools`].
-    pub fn prompts(&self, caller: &Caller) -> Answer<Vec<Arc<PromptSpec>>> {
+    pub async fn prompts(&self, caller: &Caller) -> Answer<Vec<Arc<PromptSpec>>> {
         self.list(caller, "prompts/list", |house| {
-            let allowed = |spec: &&Arc<PromptSpec>| house.policies.decide_prompt(&caller.principal, &spec.name).allowed;
-            house.catalogue.prompt_specs().filter(allowed).cloned().collect()
+            let allowed = |prompt: &&Arc<dyn Prompt>| house.may_use(caller, Function::Prompt(&***prompt)).is_ok();
+            house.catalogue.prompts().filter(allowed).map(|prompt| prompt.spec().clone()).collect()
         })
+        .await
     }
 
     /// A listing walks the road too: admitted, confined to what the principal may use, released, recorded.
-    fn list<T>(&self, caller: &Caller, method: &'static str, entries: impl FnOnce(&House) -> Vec<T>) -> Answer<Vec<T>> {
+    async fn list<T>(
+        &self,
+        caller: &Caller,
+        method: &'static str,
+        entries: impl FnOnce(&House) -> Vec<T> + Send,
+    ) -> Answer<Vec<T>> {
         let mut journey = self.begin(caller, method, "", &TraceContext::default());
-        let admitted = self.admission.admit_now(&caller.principal.id, &caller.principal.tenant);
+        let admitted = self.admission.admit_now(&caller.principal.id, &caller.principal.tenant).await;
         let listed = Self::note_rate(caller, admitted).map(|_place| {
             journey.note(|end| {
                 end.allowed = true;
@@ -70,15 +86,15 @@ impl Gateway {
     /// Whether this caller may call `name` (for matching mirrored headers, which call nothing themselves).
     pub fn may_call(&self, caller: &Caller, name: &str) -> bool {
         let house = self.house.load();
-        house.catalogue.tool(name).is_some_and(|entry| house.visible(caller, entry.tool.spec()))
+        house.catalogue.tool(name).is_some_and(|entry| house.visible(caller, entry))
     }
 
     /// Whether `principal` in the place of the caller, through the product the caller came through, may call a tool, by the
     /// question listing and calling ask. No permit comes of it: a face uses it to say which scope a client lacks.
     pub fn would_allow(&self, caller: &Caller, principal: &Principal, tool: &str) -> bool {
         let house = self.house.load();
-        let decide = |spec| house.policies.decide_call_within(caller.product.as_deref(), principal, spec);
-        house.catalogue.tool(tool).is_some_and(|entry| decide(entry.tool.spec()).allowed)
+        let other = Caller { principal: Arc::new(principal.clone()), ..caller.clone() };
+        house.catalogue.tool(tool).is_some_and(|entry| house.permitted(&other, entry).is_ok())
     }
 
     /// Whether any resource can be watched: where none can, subscriptions are not offered.
@@ -95,7 +111,7 @@ impl Gateway {
     /// Whether this caller may read `uri` (for subscriptions, which read nothing themselves).
     pub fn may_read(&self, caller: &Caller, uri: &str) -> bool {
         let house = self.house.load();
-        house.catalogue.reader(uri).is_some() && house.policies.decide_read(&caller.principal, uri).allowed
+        house.reader_of(uri).is_ok_and(|reader| house.may_use(caller, Function::Resource(&**reader, uri)).is_ok())
     }
 
     /// A tool's own description, whoever asks: only for checking mirrored headers against its schema.

@@ -7,17 +7,29 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use portcullis_guard::{ClientFault, Released, TextKind};
-use portcullis_model::{CompletionKind, Fault, FaultCode, Principal, PromptSpec, RiskClass, TraceContext};
-use portcullis_policy::{Action, Permit, Policies, Refusal};
-use portcullis_ports::{Arguments, ClientAbilities, Exchange, PromptOutput, ResourceOutput, Watch};
-use serde_json::{Map, Value};
+use portcullis_model::{CompletionKind, Fault, FaultCode, PromptSpec, RiskClass, TraceContext};
+use portcullis_policy::{Action, Permit};
+use portcullis_ports::{
+    Arguments, Behind, ClientAbilities, Exchange, PromptOutput, ResourceOutput, ResourceReader, Suggestions, Typing, Watch,
+};
+use serde_json::{Map, Value, json};
 
 use crate::definition::Definition;
-use crate::gate::{Answer, Gateway, Stop, unknown};
+use crate::gate::{Answer, Gateway, House, Stop, unknown};
 use crate::profiles;
+use crate::reach::Function;
 use crate::record::Journey;
 use crate::steps::{Approval, Cleared, Deed, MayAsk};
 use crate::{Caller, Catalogue, GetPrompt, LookupRequest, Voice, approvals};
+
+/// An address somebody may read, and all that was found out about it.
+struct Address<'h> {
+    reader: &'h Arc<dyn ResourceReader>,
+    /// The call it stands for.
+    behind: Option<Behind>,
+    habit: String,
+    permit: Permit,
+}
 
 impl Gateway {
     /// Reads a resource.
@@ -27,7 +39,7 @@ impl Gateway {
     pub async fn read(&self, caller: &Caller, request: LookupRequest, voice: Arc<dyn Voice>) -> Answer<ResourceOutput> {
         let mut journey = self.begin(caller, "resources/read", &request.uri, &request.trace);
         let walked = self.walk_read(caller, request, &voice, &mut journey).await;
-        self.end(caller, journey, walked)
+        self.or_given_up(caller, walked, |walked| self.end(caller, journey, walked))
     }
 
     async fn walk_read(
@@ -42,22 +54,14 @@ impl Gateway {
         let house = self.house.load_full();
         let _place = Self::note_rate(caller, self.admission.admit(&principal.id, &principal.tenant).await)?;
         let uri = clean(&house.catalogue, "uri", TextKind::Name, &uri)?.into_owned();
-        let none = || unknown("resource", &uri);
-        let reader = house.catalogue.reader(&uri).ok_or_else(|| Stop::refused("catalogue", none()))?;
-        let decided = house.policies.decide_read(principal, &uri);
-        if !decided.allowed {
-            return Err(Stop::Refused(decided.rule, none()));
-        }
-        let habit = format!("resources/read:{}", house.catalogue.family(&uri));
-        self.admission.admit_tool(&principal.id, &habit, RiskClass::Read).await?;
-        let issued = house.policies.authorize_read(principal, &uri, self.deadline(), self.budget, trace);
-        let permit = caller.confine(&issued.map_err(|Refusal { rule }| Stop::Refused(rule, none()))?);
+        let Address { reader, behind, habit, permit } = self.address(&house, caller, &uri, trace).await?;
         let nothing = Arguments::default();
         let deed = Deed {
             answers: answers.as_ref(),
             abilities,
             ..Deed::lookup(Action::Read, &uri, &habit, &nothing, Definition::Reader(&**reader))
         };
+        self.ask_outside_behind(&house, caller, behind.as_ref(), &permit).await?;
         let Cleared { permit, approval, .. } = self.clear(permit, &deed, journey).await?;
         let ran = match approval {
             Approval::Ask { requests, state } => Ok(ResourceOutput::asking(requests, Some(state))),
@@ -67,7 +71,8 @@ impl Gateway {
                 read.map(|output| self.did(&permit, &deed, output, binding.as_deref()))
             }
         };
-        ran.and_then(|output| self.releaser.resource(&permit, output)).map_err(Stop::Failed)
+        let output = ran.map_err(Stop::Failed)?;
+        self.released(caller, output, |output| self.releaser.resource(&permit, output))
     }
 
     /// Begins to watch a resource, for a caller who may read it and as if it read it. Its changes are among
@@ -88,24 +93,33 @@ impl Gateway {
         let house = self.house.load_full();
         let _place = Self::note_rate(caller, self.admission.admit(&principal.id, &principal.tenant).await)?;
         let uri = &*clean(&house.catalogue, "uri", TextKind::Name, uri)?;
-        let none = || unknown("resource", uri);
-        let reader = house.catalogue.reader(uri).ok_or_else(|| Stop::refused("catalogue", none()))?;
-        let decided = house.policies.decide_read(principal, uri);
-        if !decided.allowed {
-            return Err(Stop::Refused(decided.rule, none()));
-        }
-        let habit = format!("resources/read:{}", house.catalogue.family(uri));
-        self.admission.admit_tool(&principal.id, &habit, RiskClass::Read).await?;
-        let issued = house.policies.authorize_read(principal, uri, self.deadline(), self.budget, TraceContext::default());
-        let permit = caller.confine(&issued.map_err(|Refusal { rule }| Stop::Refused(rule, none()))?);
+        let Address { reader, behind, habit, permit } = self.address(&house, caller, uri, TraceContext::default()).await?;
         let nothing = Arguments::default();
         let deed = Deed::lookup(Action::Read, uri, &habit, &nothing, Definition::Reader(&**reader));
+        self.ask_outside_behind(&house, caller, behind.as_ref(), &permit).await?;
         let Cleared { permit, approval, .. } = self.clear(permit, &deed, journey).await?;
         if !matches!(approval, Approval::Go { .. }) {
             let fault = Fault::new(FaultCode::Forbidden, "each reading of this resource needs approval, so it cannot be watched");
             return Err(Stop::refused("approval", fault));
         }
         self.within(&permit, journey, reader.watch(&permit, uri)).await.map_err(Stop::Failed)
+    }
+
+    /// Finds whoever reads an address for this caller, admits it and authorizes it. Where it stands for a call of a tool it
+    /// counts as one of that tool too, and its permit is within that of the call.
+    async fn address<'h>(&self, house: &'h House, caller: &Caller, uri: &str, trace: TraceContext) -> Result<Address<'h>, Stop> {
+        let (none, principal) = (|| unknown("resource", uri), &caller.principal);
+        let reader = house.reader_of(uri)?;
+        let function = Function::Resource(&**reader, uri);
+        house.may_use(caller, function).map_err(|closed| closed.stop(none()))?;
+        let habit = format!("resources/read:{}", house.catalogue.family(uri));
+        self.admission.admit_tool(&principal.id, &habit, RiskClass::Read).await?;
+        let behind = reader.behind(uri);
+        if let Some(Behind::Call(reading)) = &behind {
+            self.admission.admit_tool(&principal.id, &reading.tool, RiskClass::Read).await?;
+        }
+        let permit = self.permit_lookup(house, caller, function, trace).map_err(|rule| Stop::Refused(rule, none()))?;
+        Ok(Address { reader, behind, habit, permit })
     }
 
     /// Renders a prompt.
@@ -117,7 +131,7 @@ impl Gateway {
         let arguments = Value::Object(request.arguments.0.clone());
         journey.note(|end| end.arguments = Some(arguments));
         let walked = self.walk_prompt(caller, request, &voice, &mut journey).await;
-        self.end(caller, journey, walked)
+        self.or_given_up(caller, walked, |walked| self.end(caller, journey, walked))
     }
 
     async fn walk_prompt(
@@ -133,17 +147,14 @@ impl Gateway {
         let _place = Self::note_rate(caller, self.admission.admit(&principal.id, &principal.tenant).await)?;
         let none = || unknown("prompt", &name);
         let prompt = house.catalogue.prompt(&name).ok_or_else(|| Stop::refused("catalogue", none()))?;
-        let decided = house.policies.decide_prompt(principal, &name);
-        if !decided.allowed {
-            return Err(Stop::Refused(decided.rule, none()));
-        }
+        let function = Function::Prompt(&**prompt);
+        house.may_use(caller, function).map_err(|closed| closed.stop(none()))?;
         let habit = format!("prompts/get:{name}");
         self.admission.admit_tool(&principal.id, &habit, RiskClass::Read).await?;
         check_prompt_arguments(prompt.spec(), &arguments.0).map_err(|fault| Stop::refused(ARGUMENTS, fault))?;
         let arguments = clean_prompt_arguments(&house.catalogue, prompt.spec(), arguments)?;
         check_prompt_arguments(prompt.spec(), &arguments.0).map_err(|fault| Stop::refused(ARGUMENTS, fault))?;
-        let issued = house.policies.authorize_prompt(principal, &name, self.deadline(), self.budget, trace);
-        let permit = caller.confine(&issued.map_err(|Refusal { rule }| Stop::Refused(rule, none()))?);
+        let permit = self.permit_lookup(&house, caller, function, trace).map_err(|rule| Stop::Refused(rule, none()))?;
         let deed = Deed {
             answers: answers.as_ref(),
             abilities,
@@ -158,10 +169,12 @@ impl Gateway {
                 rendered.map(|output| self.did(&permit, &deed, output, binding.as_deref()))
             }
         };
-        ran.and_then(|output| self.releaser.prompt(&permit, output)).map_err(Stop::Failed)
+        let output = ran.map_err(Stop::Failed)?;
+        self.released(caller, output, |output| self.releaser.prompt(&permit, output))
     }
 
-    /// Completes an argument of a prompt (`prompt` is its name) or a variable of a resource template.
+    /// Completes an argument of a prompt or a variable of a resource template: `typed` is its name and what of its value is
+    /// there, `context` what was chosen for others before.
     ///
     /// # Errors
     /// As [`Gateway::call`].
@@ -169,11 +182,16 @@ impl Gateway {
         &self,
         caller: &Caller,
         reference: CompletionReference<'_>,
-        argument: &str,
-        prefix: &str,
-    ) -> Answer<Vec<String>> {
+        typed: (&str, &str),
+        context: Arguments,
+    ) -> Answer<Suggestions> {
         let mut journey = self.begin(caller, "completion/complete", reference.name(), &TraceContext::default());
-        let walked = self.walk_completion(caller, reference, argument, prefix, &mut journey).await;
+        if !context.0.is_empty() {
+            // What was chosen travels on, so it is recorded as it came, like the arguments of a call.
+            let asked = json!({"argument": typed.0, "value": typed.1, "context": context.0});
+            journey.note(|end| end.arguments = Some(asked));
+        }
+        let walked = self.walk_completion(caller, reference, typed, context, &mut journey).await;
         self.end(caller, journey, walked)
     }
 
@@ -181,10 +199,10 @@ impl Gateway {
         &self,
         caller: &Caller,
         reference: CompletionReference<'_>,
-        argument: &str,
-        prefix: &str,
+        (argument, prefix): (&str, &str),
+        context: Arguments,
         journey: &mut Journey,
-    ) -> Result<Released<Vec<String>>, Stop> {
+    ) -> Result<Released<Suggestions>, Stop> {
         let (principal, name) = (&caller.principal, reference.name());
         let house = self.house.load_full();
         let _place = Self::note_rate(caller, self.admission.admit(&principal.id, &principal.tenant).await)?;
@@ -192,59 +210,76 @@ impl Gateway {
         let Ok(kind) = completion_kind(&house.catalogue, reference, argument) else {
             return Err(Stop::refused("catalogue", none()));
         };
-        let (policies, trace) = (&house.policies, TraceContext::default());
-        let decided = match reference {
-            CompletionReference::Prompt(name) => policies.decide_prompt(principal, name),
-            CompletionReference::Template(uri) => policies.decide_family(principal, uri),
+        let function = match reference {
+            CompletionReference::Prompt(name) => house.catalogue.prompt(name).map(|prompt| Function::Prompt(&**prompt)),
+            CompletionReference::Template(uri) => {
+                house.catalogue.reader_of_template(uri).map(|reader| Function::Family(&**reader, uri))
+            }
         };
-        if !decided.allowed {
-            return Err(Stop::Refused(decided.rule, none()));
-        }
+        let function = function.ok_or_else(|| Stop::refused("catalogue", none()))?;
+        house.may_use(caller, function).map_err(|closed| closed.stop(none()))?;
+        // Values are what a tool lists: who may not call that does not see them here.
+        let behind = kind.as_ref().and_then(|kind| house.catalogue.completer()?.behind(kind));
+        house.may_show(caller, behind.as_ref()).map_err(|closed| closed.stop(none()))?;
         let habit = format!("completion/complete:{name}");
         self.admission.admit_tool(&principal.id, &habit, RiskClass::Read).await?;
-        let issued = match reference {
-            CompletionReference::Prompt(name) => policies.authorize_prompt(principal, name, self.deadline(), self.budget, trace),
-            CompletionReference::Template(uri) => policies.authorize_family(principal, uri, self.deadline(), self.budget, trace),
-        };
-        let permit = caller.confine(&issued.map_err(|Refusal { rule }| Stop::Refused(rule, none()))?);
+        let permit = self.permit_lookup(&house, caller, function, TraceContext::default());
+        let mut permit = permit.map_err(|rule| Stop::Refused(rule, none()))?;
+        if let Some(Behind::Call(reading)) = &behind {
+            permit = permit.within(&self.permit_behind(&house, caller, reading, &permit).map_err(|closed| closed.stop(none()))?);
+        }
         let argument = &*clean(&house.catalogue, "argument", TextKind::Name, argument)?;
         let prefix = &*clean(&house.catalogue, "value", TextKind::FreeText, prefix)?;
+        let context = clean_context(&house.catalogue, reference, context)?;
         let mut asked = Map::new();
         asked.insert("argument".to_owned(), argument.into());
         asked.insert("value".to_owned(), prefix.into());
+        if !context.is_empty() {
+            asked.insert("context".to_owned(), Value::Object(context.clone()));
+        }
         let asked = Arguments(asked);
         let deed = Deed::lookup(Action::Complete, name, &habit, &asked, Definition::House);
+        self.ask_outside_behind(&house, caller, behind.as_ref(), &permit).await?;
         let Cleared { permit, approval, .. } = self.clear(permit, &deed, journey).await?;
         // Nobody is asked in the middle of typing: without abilities an approval is refused as pending.
         let Approval::Go { .. } = approval else {
             return Err(Stop::refused("approval", none()));
         };
+        let typing = Typing { argument, prefix, context: &context };
         let ran = match (&kind, house.catalogue.completer()) {
             (Some(CompletionKind::Own), _) => {
                 let silent: Arc<dyn Voice> = Arc::new(());
                 let exchange = self.exchange(caller, &permit, &silent, None, ClientAbilities::default());
-                let work = own_values(&house.catalogue, reference, &permit, (argument, prefix), &exchange);
+                let work = own_values(&house.catalogue, reference, &permit, &typing, &exchange);
                 self.within(&permit, journey, work).await
             }
             (Some(CompletionKind::Fixed(values)), _) => {
                 let fits = |v: &&Arc<str>| v.starts_with(prefix);
-                let fitting = values.iter().filter(fits).map(ToString::to_string).collect();
-                self.within(&permit, journey, async { Ok(fitting) }).await
+                let fitting: Vec<String> = values.iter().filter(fits).map(ToString::to_string).collect();
+                self.within(&permit, journey, async { Ok(fitting.into()) }).await
             }
-            (None, _) | (_, None) => self.within(&permit, journey, async { Ok(Vec::new()) }).await,
-            (Some(kind), Some(completer)) => self.within(&permit, journey, completer.complete(&permit, kind, prefix)).await,
+            (None, _) | (_, None) => self.within(&permit, journey, async { Ok(Vec::new().into()) }).await,
+            (Some(kind), Some(completer)) => {
+                let completed = self.within(&permit, journey, completer.complete(&permit, kind, prefix)).await;
+                completed.map(Suggestions::from)
+            }
         };
         // What may not be read is not offered either.
-        let ran = ran.map(|mut values| {
-            if let CompletionReference::Template(template) = reference {
-                values.retain(|value| may_read(policies, principal, template, argument, value));
+        let ran = ran.map(|mut suggestions| {
+            if let Function::Family(reader, template) = function {
+                let before = suggestions.values.len();
+                suggestions.values.retain(|value| may_read(&house, caller, (reader, template), &context, (argument, value)));
+                if suggestions.values.len() < before {
+                    // How many others there are would say something about those.
+                    suggestions.total = suggestions.total.and(u32::try_from(suggestions.values.len()).ok());
+                }
             }
-            values
+            suggestions
         });
         if ran.is_ok() {
             self.learn(&permit, &deed);
         }
-        ran.and_then(|values| self.releaser.values(&permit, values)).map_err(Stop::Failed)
+        ran.and_then(|suggestions| self.releaser.suggestions(&permit, suggestions)).map_err(Stop::Failed)
     }
 
     /// Learns from a lookup that was answered; an approval travels on with what is still to be asked.
@@ -297,17 +332,17 @@ async fn own_values(
     catalogue: &Catalogue,
     reference: CompletionReference<'_>,
     permit: &Permit,
-    (argument, prefix): (&str, &str),
+    typing: &Typing<'_>,
     exchange: &dyn Exchange,
-) -> Result<Vec<String>, Fault> {
+) -> Result<Suggestions, Fault> {
     match reference {
         CompletionReference::Prompt(name) => match catalogue.prompt(name) {
-            Some(prompt) => prompt.complete(permit, argument, prefix, exchange).await,
-            None => Ok(Vec::new()),
+            Some(prompt) => prompt.complete(permit, typing, exchange).await,
+            None => Ok(Suggestions::default()),
         },
         CompletionReference::Template(uri) => match catalogue.reader_of_template(uri) {
-            Some(reader) => reader.complete(permit, uri, argument, prefix, exchange).await,
-            None => Ok(Vec::new()),
+            Some(reader) => reader.complete(permit, uri, typing, exchange).await,
+            None => Ok(Suggestions::default()),
         },
     }
 }
@@ -365,14 +400,68 @@ fn clean_prompt_arguments(catalogue: &Catalogue, spec: &PromptSpec, arguments: A
     Ok(Arguments(cleaned))
 }
 
-/// Whether the caller may read the member of a family that `value` makes of it, or where other variables stay open, one of
-/// its members.
-fn may_read(policies: &Policies, principal: &Principal, template: &str, argument: &str, value: &str) -> bool {
-    let uri = expanded(template, argument, value);
+/// What was chosen for other arguments before, by the rules for text. A name that is none is refused.
+fn clean_context(
+    catalogue: &Catalogue,
+    reference: CompletionReference<'_>,
+    context: Arguments,
+) -> Result<Map<String, Value>, Stop> {
+    let refused = |fault| Stop::refused(ARGUMENTS, fault);
+    match reference {
+        CompletionReference::Prompt(name) => {
+            let prompt = catalogue.prompt(name).ok_or_else(|| refused(unknown("prompt", name)))?;
+            check_known_arguments(prompt.spec(), &context.0).map_err(refused)?;
+            clean_prompt_arguments(catalogue, prompt.spec(), context).map(|cleaned| cleaned.0)
+        }
+        CompletionReference::Template(uri) => {
+            let variables = variables_of(uri);
+            let mut cleaned = Map::new();
+            for (name, value) in context.0 {
+                if !variables.contains(&name.as_str()) {
+                    let known = variables.join(", ");
+                    let fault = Fault::invalid("the context names a variable that this template does not have");
+                    return Err(refused(fault.with_hint(format!("variables are: {known}"))));
+                }
+                let Some(text) = value.as_str().filter(|text| text.len() <= LONGEST) else {
+                    return Err(refused(Fault::invalid(format!("variable '{name}' must be text of at most {LONGEST} bytes"))));
+                };
+                let kept = Value::String(clean(catalogue, &name, TextKind::FreeText, text)?.into_owned());
+                cleaned.insert(name, kept);
+            }
+            Ok(cleaned)
+        }
+    }
+}
+
+/// The variables of a URI template (RFC 6570).
+fn variables_of(template: &str) -> Vec<&str> {
+    let inside = template.split('{').skip(1).filter_map(|part| part.split_once('}')).map(|(inside, _)| inside);
+    let names = inside.flat_map(|inside| inside.trim_start_matches(['+', '#', '.', '/', ';', '?', '&']).split(','));
+    names.map(|name| name.trim_end_matches('*').split(':').next().unwrap_or_default()).filter(|name| !name.is_empty()).collect()
+}
+
+/// Whether the caller may read the member of a family that `value` makes of it beside what was chosen before, or where other
+/// variables stay open, one of its members.
+fn may_read(
+    house: &House,
+    caller: &Caller,
+    (reader, template): (&dyn ResourceReader, &str),
+    context: &Map<String, Value>,
+    (argument, value): (&str, &str),
+) -> bool {
+    let mut uri = expanded(template, argument, value);
+    for (name, chosen) in context.iter().filter(|(name, _)| *name != argument) {
+        if let Some(chosen) = chosen.as_str() {
+            uri = expanded(&uri, name, chosen);
+        }
+    }
     if uri.contains('{') {
-        policies.decide_family(principal, &uri).allowed
+        // With other variables open it is a family of its own, which shows what the whole family shows.
+        let shows = reader.behind(template);
+        house.may_look_up(caller, Function::Family(reader, &uri), |scope| reader.serves(scope)).is_ok()
+            && house.may_show(caller, shows.as_ref()).is_ok()
     } else {
-        policies.decide_read(principal, &uri).allowed
+        house.may_use(caller, Function::Resource(reader, &uri)).is_ok()
     }
 }
 
@@ -405,17 +494,27 @@ fn expanded(template: &str, argument: &str, value: &str) -> String {
     uri
 }
 
-fn check_prompt_arguments(spec: &PromptSpec, arguments: &serde_json::Map<String, Value>) -> Result<(), Fault> {
+/// Longest value of an argument of a prompt, or of a variable, in bytes.
+const LONGEST: usize = 4_096;
+
+/// Arguments of a prompt that are there: known by name, and texts.
+fn check_known_arguments(spec: &PromptSpec, arguments: &Map<String, Value>) -> Result<(), Fault> {
     let names = || spec.arguments.iter().map(|a| &*a.name).collect::<Vec<_>>().join(", ");
     for (name, value) in arguments {
         if !spec.arguments.iter().any(|a| &*a.name == name) {
             return Err(Fault::invalid(format!("prompt '{}' has no argument '{name}'", spec.name))
                 .with_hint(format!("arguments are: {}", names())));
         }
-        if value.as_str().is_none_or(|text| text.len() > 4_096) {
-            return Err(Fault::invalid(format!("argument '{name}' must be text of at most 4096 bytes")));
+        if value.as_str().is_none_or(|text| text.len() > LONGEST) {
+            return Err(Fault::invalid(format!("argument '{name}' must be text of at most {LONGEST} bytes")));
         }
     }
+    Ok(())
+}
+
+fn check_prompt_arguments(spec: &PromptSpec, arguments: &Map<String, Value>) -> Result<(), Fault> {
+    check_known_arguments(spec, arguments)?;
+    let names = || spec.arguments.iter().map(|a| &*a.name).collect::<Vec<_>>().join(", ");
     match spec.arguments.iter().find(|a| a.required && !arguments.contains_key(&*a.name)) {
         Some(missing) => {
             Err(Fault::invalid(format!("argument '{}' is required", missing.name))

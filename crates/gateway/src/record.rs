@@ -1,11 +1,10 @@
 //! The end of the road: one record for every way a call can end, dropped futures included.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_identity::Transport;
-use portcullis_model::{Fault, FaultCode, Principal, RiskClass};
+use portcullis_model::{Fault, FaultCode, Principal, RiskClass, Whence};
 use portcullis_policy::Trail;
 use serde_json::Value;
 
@@ -19,7 +18,7 @@ pub struct RoadEnd {
     /// By which face.
     pub transport: Transport,
     /// From where.
-    pub peer: Option<SocketAddr>,
+    pub whence: Option<Whence>,
     /// Session of the older eras.
     pub session: Option<Arc<str>>,
     /// MCP method.
@@ -67,20 +66,20 @@ impl RoadEnd {
     }
 
     /// The end of somebody who never became a caller.
-    pub(crate) fn of_stranger(transport: Transport, peer: Option<SocketAddr>, rule: &str, fault: &Fault) -> Self {
+    pub(crate) fn of_stranger(transport: Transport, whence: Option<&Whence>, rule: &str, fault: &Fault) -> Self {
         Self {
             code: Some(fault.code()),
             note: fault.internal().map(str::to_owned),
             rule: Arc::from(rule),
-            ..Self::new(transport, peer, "authenticate")
+            ..Self::new(transport, whence, "authenticate")
         }
     }
 
-    fn new(transport: Transport, peer: Option<SocketAddr>, method: &'static str) -> Self {
+    fn new(transport: Transport, whence: Option<&Whence>, method: &'static str) -> Self {
         Self {
             principal: None,
             transport,
-            peer,
+            whence: whence.cloned(),
             session: None,
             method,
             target: String::new(),
@@ -102,8 +101,8 @@ impl RoadEnd {
     }
 
     /// A stranger has to wait from now on.
-    pub(crate) fn of_lockout(transport: Transport, peer: Option<SocketAddr>, wait: Duration) -> Self {
-        Self { lockout: Some(wait), rule: Arc::from("lockout"), ..Self::new(transport, peer, "lockout") }
+    pub(crate) fn of_lockout(transport: Transport, whence: Option<&Whence>, wait: Duration) -> Self {
+        Self { lockout: Some(wait), rule: Arc::from("lockout"), ..Self::new(transport, whence, "lockout") }
     }
 }
 
@@ -146,7 +145,7 @@ impl Journey {
             principal: Some(caller.principal.clone()),
             session: caller.session.clone(),
             target: bounded(target),
-            ..RoadEnd::new(caller.transport, caller.peer, method)
+            ..RoadEnd::new(caller.transport, caller.whence.as_ref(), method)
         };
         Self { recorder: recorder.clone(), started: Instant::now(), end: Some(end), trail: Trail::default() }
     }

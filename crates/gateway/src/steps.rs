@@ -9,7 +9,7 @@ use portcullis_policy::{Action, EXTERNAL_RULE, ExternalDecision, ExternalInput, 
 use portcullis_ports::{Answers, Arguments, ClientAbilities, InputRequest, Outcome, PromptOutput, ResourceOutput, Tool};
 use serde_json::Value;
 
-use crate::approvals::{self, ApprovalError, Standing, Subject, Yes};
+use crate::approvals::{self, ApprovalError, Shown, Standing, Subject, Yes};
 use crate::definition::Definition;
 use crate::foresight::Foresight;
 use crate::gate::{Gateway, Stop};
@@ -97,6 +97,8 @@ pub(crate) struct Cleared {
 pub(crate) trait MayAsk: Sized {
     /// A question in place of the answer.
     fn asking(requests: Vec<(String, InputRequest)>, state: Option<Value>) -> Self;
+    /// The state of a question, where it asks one.
+    fn waits_with(&self) -> Option<&Value>;
     /// The same with another state, where it asks.
     fn with_state(self, change: impl FnOnce(Option<Value>) -> Value) -> Self;
 }
@@ -104,6 +106,13 @@ pub(crate) trait MayAsk: Sized {
 impl MayAsk for Outcome {
     fn asking(requests: Vec<(String, InputRequest)>, state: Option<Value>) -> Self {
         Self::NeedsInput { requests, state }
+    }
+
+    fn waits_with(&self) -> Option<&Value> {
+        match self {
+            Self::NeedsInput { state, .. } => state.as_ref(),
+            Self::Complete(_) => None,
+        }
     }
 
     fn with_state(self, change: impl FnOnce(Option<Value>) -> Value) -> Self {
@@ -119,6 +128,13 @@ impl MayAsk for ResourceOutput {
         Self::NeedsInput { requests, state }
     }
 
+    fn waits_with(&self) -> Option<&Value> {
+        match self {
+            Self::NeedsInput { state, .. } => state.as_ref(),
+            Self::Contents(_) => None,
+        }
+    }
+
     fn with_state(self, change: impl FnOnce(Option<Value>) -> Value) -> Self {
         match self {
             Self::NeedsInput { requests, state } => Self::NeedsInput { requests, state: Some(change(state)) },
@@ -130,6 +146,13 @@ impl MayAsk for ResourceOutput {
 impl MayAsk for PromptOutput {
     fn asking(requests: Vec<(String, InputRequest)>, state: Option<Value>) -> Self {
         Self::NeedsInput { requests, state }
+    }
+
+    fn waits_with(&self) -> Option<&Value> {
+        match self {
+            Self::NeedsInput { state, .. } => state.as_ref(),
+            Self::Messages { .. } => None,
+        }
     }
 
     fn with_state(self, change: impl FnOnce(Option<Value>) -> Value) -> Self {
@@ -244,11 +267,14 @@ impl Gateway {
         }
         let mut shown = None;
         if let Some(foresight) = deed.foresight {
-            let (text, sources) = self.shown(foresight, permit, deed.arguments).await;
+            journey.follow(permit.trail());
+            let (text, whole, sources) = self.shown(foresight, permit, deed.arguments).await;
             journey.note(|end| end.sources.extend(sources));
-            shown = self.releaser.values(permit, vec![text]).map_err(Stop::Failed)?.into_inner().pop();
+            let text = self.releaser.values(permit, vec![text]).map_err(Stop::Failed)?.into_inner().pop();
+            shown = text.map(|text| (text, whole));
         }
-        Ok(self.approvals.ask(Subject { preview: shown.as_deref(), ..subject }, can_ask).await)
+        let preview = shown.as_ref().map(|(text, whole)| Shown { text, whole: *whole });
+        Ok(self.approvals.ask(Subject { preview, ..subject }, can_ask).await)
     }
 
     /// A person's yes, where the call needs one. Everything but a yes ends the call or asks for one.
@@ -298,6 +324,9 @@ impl Gateway {
                 Ok(Approval::Ask { requests, state })
             }
             Ok(Standing::Pending { id }) => {
+                if deed.abilities.elicitation && self.approvals.settings().elicitation {
+                    note(journey, "the arguments or the change do not fit a form: an operator decides".to_owned());
+                }
                 Self::about_approval(journey, "approval.request", false)?;
                 Err(Stop::refused("approval", approvals::pending(&id, self.approvals.settings().lifetime)))
             }

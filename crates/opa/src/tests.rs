@@ -117,7 +117,15 @@ fn permit() -> Permit {
         scope: Scope::tenant_wide(TenantId::default_tenant()),
     };
     let deadline = Instant::now() + Duration::from_secs(10);
-    policies().authorize_read(&principal, "portcullis://sources", deadline, Budget::default(), TraceContext::default()).unwrap()
+    policies()
+        .authorize_lookup(
+            None,
+            (&principal, &portcullis_policy::Lookup::resource("portcullis://sources")),
+            deadline,
+            Budget::default(),
+            TraceContext::default(),
+        )
+        .unwrap()
 }
 
 fn input(service: &str, time: &str) -> ExternalInput {

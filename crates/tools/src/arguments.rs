@@ -19,13 +19,15 @@ pub(crate) const MAX_QUERY: usize = 16 * 1024;
 /// Most conditions on labels.
 const MAX_LABELS: usize = 20;
 
-/// `asked` or `default`, refused outside `1..=maximum`.
-pub(crate) fn limit(asked: Option<u32>, default: usize, maximum: usize) -> Result<usize, Fault> {
-    match asked.map(|n| n as usize) {
-        None => Ok(default),
-        Some(n) if (1..=maximum).contains(&n) => Ok(n),
-        Some(n) => Err(Fault::invalid(format!("limit {n} is outside 1 to {maximum}"))),
-    }
+/// `asked` or `default`, refused outside `1..=maximum`; never more than the `rows` of the permit. What that leaves out the
+/// answer counts like anything beyond a limit.
+pub(crate) fn limit(rows: u64, asked: Option<u32>, default: usize, maximum: usize) -> Result<usize, Fault> {
+    let wanted = match asked.map(|n| n as usize) {
+        None => default,
+        Some(n) if (1..=maximum).contains(&n) => n,
+        Some(n) => return Err(Fault::invalid(format!("limit {n} is outside 1 to {maximum}"))),
+    };
+    Ok(wanted.min(usize::try_from(rows).unwrap_or(usize::MAX)))
 }
 
 /// Text of sensible length without control characters; an empty one is refused.
@@ -151,9 +153,10 @@ mod tests {
 
     #[test]
     fn limits_are_bounds_not_wishes() {
-        assert_eq!(limit(None, 10, 50).unwrap(), 10);
-        assert!(limit(Some(0), 10, 50).is_err());
-        assert!(limit(Some(51), 10, 50).unwrap_err().message().contains("1 to 50"));
+        assert_eq!((limit(u64::MAX, None, 10, 50).unwrap(), limit(7, None, 10, 50).unwrap()), (10, 7));
+        assert_eq!((limit(7, Some(3), 10, 50).unwrap(), limit(7, Some(50), 10, 50).unwrap()), (3, 7));
+        assert!(limit(7, Some(0), 10, 50).is_err());
+        assert!(limit(7, Some(51), 10, 50).unwrap_err().message().contains("1 to 50"));
     }
 
     #[test]

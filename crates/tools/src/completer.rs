@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use portcullis_model::{Clock, CompletionKind, Fault, Signal, TimeWindow};
 use portcullis_policy::Permit;
-use portcullis_ports::{Completer, LabelValuesRequest, MetricCatalogueRequest, SemanticMetric};
+use portcullis_ports::{Arguments, Behind, Completer, LabelValuesRequest, MetricCatalogueRequest, Reading, SemanticMetric};
 
 use crate::sources::{Ask, FanOut, Found, Sources};
 use crate::time::within_look_back;
@@ -108,6 +108,16 @@ fn flat(fan: Result<FanOut<Vec<String>>, Fault>) -> Vec<String> {
 
 #[async_trait]
 impl Completer for SourceCompleter {
+    fn behind(&self, kind: &CompletionKind) -> Option<Behind> {
+        let tool = match kind {
+            CompletionKind::Fixed(_) | CompletionKind::Own => return None,
+            CompletionKind::Source => "list_sources",
+            CompletionKind::Service => "list_services",
+            CompletionKind::Metric | CompletionKind::LabelValue { .. } => "find_metrics",
+        };
+        Some(Behind::Call(Reading { tool: tool.to_owned(), arguments: Arguments::default() }))
+    }
+
     async fn complete(&self, permit: &Permit, kind: &CompletionKind, prefix: &str) -> Result<Vec<String>, Fault> {
         let candidates: Vec<String> = match (kind, self.window(permit)) {
             (CompletionKind::Fixed(words), _) => words.iter().map(ToString::to_string).collect(),

@@ -126,6 +126,17 @@ impl Prompt for Guided {
         &self.spec
     }
 
+    fn tools(&self) -> Vec<String> {
+        let names: &[&str] = match self.kind {
+            Kind::Investigate => &["get_service_health", "log_patterns", "query_traces", "get_trace", "find_metrics"],
+            Kind::ExplainSlow => &["query_metrics", "query_traces", "get_trace", "log_patterns"],
+            Kind::Postmortem => {
+                &["get_service_health", "query_metrics", "log_patterns", "query_traces", "get_trace", "list_alerts"]
+            }
+        };
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
     async fn render(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<PromptOutput, Fault> {
         let given: Given = arguments.parse()?;
         for (name, value) in [("service", &given.service), ("symptom", &given.symptom), ("window", &given.window)] {
@@ -152,5 +163,38 @@ impl Prompt for Guided {
             description: Some(self.spec.description.to_string()),
             messages: vec![PromptMessage { role: Role::User, content: Content::Text(text) }],
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_names_every_tool_it_tells_to_call_and_no_other() {
+        let known = [
+            "find_metrics",
+            "get_service_health",
+            "get_trace",
+            "list_alerts",
+            "list_services",
+            "list_sources",
+            "log_patterns",
+            "query_logs",
+            "query_metrics",
+            "query_traces",
+            "sql",
+        ];
+        for (kind, text) in [
+            (Kind::Investigate, investigate(Some("cart"), None)),
+            (Kind::ExplainSlow, explain_slow("cart")),
+            (Kind::Postmortem, postmortem("cart", "2h")),
+        ] {
+            let words: Vec<&str> = text.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+            let told: Vec<&str> = known.into_iter().filter(|name| words.contains(name)).collect();
+            let mut named = Guided { kind, spec: Arc::new(spec(kind)) }.tools();
+            named.sort();
+            assert_eq!(named, told, "{kind:?}");
+        }
     }
 }

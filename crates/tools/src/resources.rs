@@ -2,12 +2,15 @@
 //!
 //! Guards that a resource shows exactly what the tool behind it would show to the same permit. No second road to data.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use portcullis_model::{Clock, CompletionKind, Fault, FaultCode, ResourceSpec, ResourceTemplateSpec, Signal};
 use portcullis_policy::Permit;
-use portcullis_ports::{Arguments, Content, EmbeddedResource, Exchange, Outcome, ResourceOutput, ResourceReader, Tool};
+use portcullis_ports::{
+    Arguments, Behind, Content, EmbeddedResource, Exchange, Outcome, Reading, ResourceOutput, ResourceReader, Tool,
+};
 use serde_json::{Map, Value, json};
 
 use crate::instructions::{GUIDE, SQL_SCHEMA};
@@ -18,6 +21,9 @@ const GUIDE_URI: &str = "portcullis://guide";
 const SOURCES_URI: &str = "portcullis://sources";
 const SQL_URI: &str = "portcullis://schema/sql";
 const SERVICE_PREFIX: &str = "portcullis://service/";
+const SERVICE_TEMPLATE: &str = "portcullis://service/{name}";
+/// The tool that looks at one service.
+const HEALTH: &str = "get_service_health";
 
 /// The resources of this server.
 pub struct Library {
@@ -87,6 +93,20 @@ fn service_of(uri: &str) -> Option<String> {
     String::from_utf8(bytes).ok().filter(|name| !name.is_empty() && name.len() <= 256)
 }
 
+/// The one address of a service: everything but letters, digits and `-._~` is encoded.
+fn address_of(service: &str) -> String {
+    let mut uri = SERVICE_PREFIX.to_owned();
+    for byte in service.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(uri, "%{byte:02X}");
+        }
+    }
+    uri
+}
+
 /// The text of a tool's answer, run under the same permit.
 async fn text_of(tool: &dyn Tool, permit: &Permit, arguments: Value, exchange: &dyn Exchange) -> Result<String, Fault> {
     let arguments = match arguments {
@@ -117,7 +137,7 @@ impl ResourceReader for Library {
 
     fn templates(&self) -> Vec<Arc<ResourceTemplateSpec>> {
         vec![Arc::new(ResourceTemplateSpec {
-            uri_template: Arc::from("portcullis://service/{name}"),
+            uri_template: Arc::from(SERVICE_TEMPLATE),
             name: Arc::from("service"),
             title: Some(Arc::from("Service health")),
             description: Some(Arc::from("Health of one service right now, with what is wrong and likely causes")),
@@ -125,6 +145,26 @@ impl ResourceReader for Library {
             completions: vec![(Arc::from("name"), CompletionKind::Service)],
             shown: None,
         })]
+    }
+
+    fn behind(&self, address: &str) -> Option<Behind> {
+        let call = |tool: &str, arguments: Map<String, Value>| {
+            Some(Behind::Call(Reading { tool: tool.to_owned(), arguments: Arguments(arguments) }))
+        };
+        match address {
+            GUIDE_URI => None,
+            SOURCES_URI => call("list_sources", Map::new()),
+            SQL_URI => Some(Behind::Tool("sql".to_owned())),
+            SERVICE_TEMPLATE => Some(Behind::Tool(HEALTH.to_owned())),
+            _ => {
+                let service = service_of(address)?;
+                call(HEALTH, Map::from_iter([("service".to_owned(), Value::String(service))]))
+            }
+        }
+    }
+
+    fn proper(&self, uri: &str) -> Option<String> {
+        service_of(uri).map(|service| address_of(&service))
     }
 
     fn owns(&self, uri: &str) -> bool {
@@ -167,5 +207,9 @@ mod tests {
         ] {
             assert_eq!(service_of(bad), None, "{bad}");
         }
+        for name in ["checkout", "a b/c", "a:b", "café", "p%61y", "100%"] {
+            assert_eq!(service_of(&address_of(name)).as_deref(), Some(name), "{name}");
+        }
+        assert_eq!(address_of("a:b/c"), "portcullis://service/a%3Ab%2Fc");
     }
 }

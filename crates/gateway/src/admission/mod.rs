@@ -20,7 +20,7 @@ pub use ledger::{Holder, LedgerError, TokenLedger};
 use rates::{Buckets, Left};
 pub use settings::{LimitSettings, Rate};
 use shared::Held;
-pub use shared::{SharedRates, SharedState, Sharing};
+pub use shared::{SharedCounts, SharedRates, SharedState, Sharing};
 
 /// How much of its rate a principal has left, for the rate-limit headers of an HTTP face
 /// (draft-ietf-httpapi-ratelimit-headers).
@@ -82,14 +82,10 @@ pub(crate) struct Admitted {
 pub(crate) enum Knock {
     /// Requests of a caller.
     Caller,
-    /// Requests a proxy sent on: everybody behind it has one address.
-    Forwarded,
     /// Senders of telemetry.
     Sender,
     /// Asking whether the server lives.
     Probe,
-    /// The same through a proxy.
-    ForwardedProbe,
 }
 
 /// Why somebody was not admitted, with the rule for the record.
@@ -184,7 +180,7 @@ impl<C: Clock + Clone> Admission<C> {
     /// Lets one call in, waiting for a place at most [`LimitSettings::queue_time`], or says when to come back.
     pub(crate) async fn admit(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<Admitted, Turned> {
         self.recall(principal, tenant).await?;
-        let rate = self.check_told(principal, tenant).await?;
+        let rate = self.check(principal, tenant).await?;
         let (own, shared, all) = (self.slots.of(principal), self.tenant_slots.of(tenant), self.all.clone());
         if let Some(admitted) = Admitted::at_once(&own, &shared, &all, rate) {
             return Ok(admitted);
@@ -204,9 +200,10 @@ impl<C: Clock + Clone> Admission<C> {
         }
     }
 
-    /// The same without waiting; for what is over in microseconds.
-    pub(crate) fn admit_now(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<Admitted, Turned> {
-        let rate = self.check(principal, tenant)?;
+    /// The same without waiting for a place; for what is over in microseconds.
+    pub(crate) async fn admit_now(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<Admitted, Turned> {
+        self.recall(principal, tenant).await?;
+        let rate = self.check(principal, tenant).await?;
         let admitted = Admitted::at_once(&self.slots.of(principal), &self.tenant_slots.of(tenant), &self.all, rate);
         admitted.ok_or_else(|| self.busy(principal, tenant))
     }
@@ -266,22 +263,17 @@ impl<C: Clock + Clone> Admission<C> {
         })
     }
 
-    fn check(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<RateState, Turned> {
-        let rate = self.own_rate(principal)?;
-        let parts = [tenant.as_str()];
-        self.take(&self.of_tenant(&parts), tenant).map_err(|held| self.tenant_turned(held))?;
-        self.take(&self.of_everybody(), &()).map_err(global_turned)?;
-        self.check_tokens(principal, tenant).map(|()| rate)
-    }
-
-    /// The same, after what was let in here was told where that has to come first.
-    async fn check_told(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<RateState, Turned> {
+    /// The rates and the tokens of the day, from the caller outwards. What was taken is not given back when a later one
+    /// refuses: a caller pays for every question with its own rate, and with that of others only for what its own rate and
+    /// its own day let through.
+    async fn check(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<RateState, Turned> {
         let parts = [principal.as_str()];
         let left = self.take_told(&self.of_principal(&parts), principal).await.map_err(|held| self.own_turned(held))?;
+        self.check_tokens(principal, tenant)?;
         let parts = [tenant.as_str()];
         self.take_told(&self.of_tenant(&parts), tenant).await.map_err(|held| self.tenant_turned(held))?;
         self.take_told(&self.of_everybody(), &()).await.map_err(global_turned)?;
-        self.check_tokens(principal, tenant).map(|()| self.rate_state(left))
+        Ok(self.rate_state(left))
     }
 
     fn of_principal<'a>(&'a self, parts: &'a [&'a str]) -> Family<'a, PrincipalId, C> {
@@ -440,18 +432,18 @@ mod tests {
         (Admission::with_clock(settings, Arc::new(TokenLedger::unshared()), clock.clone()), clock)
     }
 
-    #[test]
-    fn a_burst_then_a_steady_rate_per_principal() {
+    #[tokio::test]
+    async fn a_burst_then_a_steady_rate_per_principal() {
         let (admission, clock) = admission(LimitSettings { principal: Rate::new(2, 4), ..LimitSettings::default() });
         for left in [3, 2, 1, 0] {
-            assert_eq!(admission.admit_now(&who("key:a"), &home()).unwrap().rate.remaining, left);
+            assert_eq!(admission.admit_now(&who("key:a"), &home()).await.unwrap().rate.remaining, left);
         }
-        let turned = admission.admit_now(&who("key:a"), &home()).unwrap_err();
+        let turned = admission.admit_now(&who("key:a"), &home()).await.unwrap_err();
         assert_eq!((turned.rule, turned.fault.retry_after_seconds()), ("rate-limit", Some(1)));
-        admission.admit_now(&who("key:b"), &home()).unwrap();
+        admission.admit_now(&who("key:b"), &home()).await.unwrap();
         clock.advance(Duration::from_millis(600));
-        admission.admit_now(&who("key:a"), &home()).unwrap();
-        assert!(admission.admit_now(&who("key:a"), &home()).is_err());
+        admission.admit_now(&who("key:a"), &home()).await.unwrap();
+        assert!(admission.admit_now(&who("key:a"), &home()).await.is_err());
     }
 
     #[test]
@@ -485,52 +477,55 @@ mod tests {
         admission.admit_tool(&who("key:b"), "query_logs", RiskClass::Read).await.unwrap();
     }
 
-    #[test]
-    fn everybody_together_is_bounded() {
+    #[tokio::test]
+    async fn everybody_together_is_bounded() {
         let (admission, _) = admission(LimitSettings { global: Rate::new(1, 2), ..LimitSettings::default() });
-        admission.admit_now(&who("key:a"), &home()).unwrap();
-        admission.admit_now(&who("key:b"), &home()).unwrap();
-        assert_eq!(admission.admit_now(&who("key:c"), &home()).unwrap_err().rule, "global-rate");
+        admission.admit_now(&who("key:a"), &home()).await.unwrap();
+        admission.admit_now(&who("key:b"), &home()).await.unwrap();
+        assert_eq!(admission.admit_now(&who("key:c"), &home()).await.unwrap_err().rule, "global-rate");
     }
 
-    #[test]
-    fn a_tenant_is_bounded_whoever_of_it_asks_and_others_are_not() {
+    #[tokio::test]
+    async fn a_tenant_is_bounded_whoever_of_it_asks_and_others_are_not() {
         let (admission, clock) = admission(LimitSettings { tenant: Rate::new(1, 2), ..LimitSettings::default() });
-        admission.admit_now(&who("key:a"), &tenant("shop")).unwrap();
-        admission.admit_now(&who("key:b"), &tenant("shop")).unwrap();
-        let turned = admission.admit_now(&who("key:c"), &tenant("shop")).unwrap_err();
+        admission.admit_now(&who("key:a"), &tenant("shop")).await.unwrap();
+        admission.admit_now(&who("key:b"), &tenant("shop")).await.unwrap();
+        let turned = admission.admit_now(&who("key:c"), &tenant("shop")).await.unwrap_err();
         assert_eq!((turned.rule, turned.fault.retry_after_seconds()), ("tenant-rate", Some(1)));
-        admission.admit_now(&who("key:d"), &tenant("bank")).unwrap();
+        admission.admit_now(&who("key:d"), &tenant("bank")).await.unwrap();
         clock.advance(Duration::from_secs(1));
-        admission.admit_now(&who("key:c"), &tenant("shop")).unwrap();
+        admission.admit_now(&who("key:c"), &tenant("shop")).await.unwrap();
 
         let (admission, _) = self::admission(LimitSettings { concurrent_per_tenant: 2, ..LimitSettings::default() });
-        let held = [admission.admit_now(&who("key:a"), &tenant("shop")), admission.admit_now(&who("key:b"), &tenant("shop"))];
+        let held = [
+            admission.admit_now(&who("key:a"), &tenant("shop")).await,
+            admission.admit_now(&who("key:b"), &tenant("shop")).await,
+        ];
         assert!(held.iter().all(Result::is_ok));
-        assert_eq!(admission.admit_now(&who("key:c"), &tenant("shop")).unwrap_err().rule, "tenant-concurrency");
-        admission.admit_now(&who("key:d"), &tenant("bank")).unwrap();
+        assert_eq!(admission.admit_now(&who("key:c"), &tenant("shop")).await.unwrap_err().rule, "tenant-concurrency");
+        admission.admit_now(&who("key:d"), &tenant("bank")).await.unwrap();
         drop(held);
-        admission.admit_now(&who("key:c"), &tenant("shop")).unwrap();
+        admission.admit_now(&who("key:c"), &tenant("shop")).await.unwrap();
 
         let limits = LimitSettings { tenant_tokens_per_day: Some(1_000), ..LimitSettings::default() };
         let (admission, _) = self::admission(limits);
         admission.ledger().spend(&tenant("shop"), 1_000);
-        let turned = admission.admit_now(&who("key:a"), &tenant("shop")).unwrap_err();
+        let turned = admission.admit_now(&who("key:a"), &tenant("shop")).await.unwrap_err();
         assert_eq!(turned.rule, "tenant-token-budget");
         assert!(turned.fault.retry_after_seconds().unwrap() <= 86_400);
-        admission.admit_now(&who("key:a"), &tenant("bank")).unwrap();
+        admission.admit_now(&who("key:a"), &tenant("bank")).await.unwrap();
     }
 
-    #[test]
-    fn a_spent_day_refuses_until_midnight() {
+    #[tokio::test]
+    async fn a_spent_day_refuses_until_midnight() {
         let (admission, _) = admission(LimitSettings { tokens_per_day: Some(1_000), ..LimitSettings::default() });
         admission.ledger().spend(&who("key:a"), 999);
-        admission.admit_now(&who("key:a"), &home()).unwrap();
+        admission.admit_now(&who("key:a"), &home()).await.unwrap();
         admission.ledger().spend(&who("key:a"), 1);
-        let turned = admission.admit_now(&who("key:a"), &home()).unwrap_err();
+        let turned = admission.admit_now(&who("key:a"), &home()).await.unwrap_err();
         assert_eq!(turned.rule, "token-budget");
         assert!(turned.fault.retry_after_seconds().unwrap() <= 86_400);
-        admission.admit_now(&who("key:b"), &home()).unwrap();
+        admission.admit_now(&who("key:b"), &home()).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -554,5 +549,51 @@ mod tests {
         let turned = admission.admit(&who("key:c"), &home()).await.unwrap_err();
         assert_eq!(turned.rule, "concurrency");
         assert!(turned.fault.message().contains("server"), "{}", turned.fault.message());
+    }
+
+    #[tokio::test]
+    async fn what_was_spent_before_a_start_counts_for_whatever_is_asked_first() {
+        let clock: Arc<dyn portcullis_model::Clock> = Arc::new(portcullis_model::SystemClock);
+        let store = Arc::new(portcullis_state::MemoryStore::new(clock.clone()));
+        let before = TokenLedger::shared(store.clone(), clock.clone());
+        before.spend(&who("key:a"), 1_000);
+        before.spend(&tenant("shop"), 5_000);
+        before.settle().await.unwrap();
+        let started = || {
+            let limits =
+                LimitSettings { tokens_per_day: Some(1_000), tenant_tokens_per_day: Some(5_000), ..LimitSettings::default() };
+            Admission::new(limits, Arc::new(TokenLedger::shared(store.clone(), clock.clone())))
+        };
+        assert_eq!(started().admit_now(&who("key:a"), &home()).await.unwrap_err().rule, "token-budget");
+        assert_eq!(started().admit_now(&who("key:b"), &tenant("shop")).await.unwrap_err().rule, "tenant-token-budget");
+        started().admit_now(&who("key:b"), &home()).await.unwrap();
+        store.set_unreachable(true);
+        let turned = started().admit_now(&who("key:b"), &home()).await.unwrap_err();
+        assert_eq!((turned.rule, turned.fault.code()), ("token-budget", FaultCode::Unavailable), "nobody is let in unread");
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_takes_nothing_from_others() {
+        let limits = LimitSettings {
+            principal: Rate::new(1, 50),
+            tenant: Rate::new(1, 2),
+            global: Rate::new(1, 2),
+            concurrent_per_principal: 1,
+            tokens_per_day: Some(10),
+            ..LimitSettings::default()
+        };
+        let (admission, _) = admission(limits);
+        admission.ledger().spend(&who("key:spent"), 10);
+        for _ in 0..60 {
+            assert!(admission.admit_now(&who("key:spent"), &home()).await.is_err());
+        }
+        assert_eq!(admission.admit_now(&who("key:spent"), &home()).await.unwrap_err().rule, "rate-limit", "it pays itself");
+        // Its tenant and everybody still have what they had; and no place was kept by a refusal.
+        let held = admission.admit_now(&who("key:b"), &home()).await.unwrap();
+        assert_eq!(admission.admit_now(&who("key:b"), &home()).await.unwrap_err().rule, "concurrency");
+        drop(held);
+        assert_eq!(admission.admit_now(&who("key:b"), &home()).await.unwrap_err().rule, "tenant-rate");
+        assert_eq!(admission.load().running, 0);
+        assert_eq!(admission.slots.of(&who("key:b")).available_permits(), 1);
     }
 }

@@ -56,6 +56,21 @@ pub enum SharedState {
     Divided(usize),
 }
 
+/// What a replica exchanged with the others so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedCounts {
+    /// How it stands with them.
+    pub state: SharedState,
+    /// How often it wrote its board.
+    pub written: u64,
+    /// Boards of others it read.
+    pub read: u64,
+    /// Exchanges with the store that failed or took too long.
+    pub failed: u64,
+    /// How old what it knows of the others is; absent before it heard of any or of none.
+    pub age: Option<Duration>,
+}
+
 /// Whose count: a digest of the family of rates and of the holder.
 pub(super) type Holder = u128;
 
@@ -162,6 +177,17 @@ struct Books {
     heard: Option<u64>,
     heard_at: i64,
     written: i64,
+    /// When it was last known that nothing of the others is missing here.
+    confirmed: Option<i64>,
+    counts: Counts,
+}
+
+/// Exchanges, counted.
+#[derive(Debug, Default)]
+struct Counts {
+    written: u64,
+    read: u64,
+    failed: u64,
 }
 
 /// Why nobody is let in.
@@ -205,6 +231,8 @@ impl SharedRates {
             heard: None,
             heard_at: i64::MIN,
             written: i64::MIN,
+            confirmed: None,
+            counts: Counts::default(),
         };
         let own = format!("{:032x}", rand::random::<u128>());
         let key = blake3::derive_key("portcullis 2026 holders of shared rates", secret);
@@ -239,6 +267,15 @@ impl SharedRates {
     /// How this replica stands with the others.
     pub fn state(&self) -> SharedState {
         self.books().state
+    }
+
+    /// What was exchanged so far.
+    pub fn counts(&self) -> SharedCounts {
+        let now = self.now();
+        let books = self.books();
+        let Counts { written, read, failed } = books.counts;
+        let age = books.confirmed.map(|at| Duration::from_nanos(u64::try_from(now.saturating_sub(at)).unwrap_or(0)));
+        SharedCounts { state: books.state, written, read, failed, age }
     }
 
     pub(super) fn holder(&self, family: &str, parts: &[&str]) -> Holder {
@@ -318,6 +355,7 @@ impl SharedRates {
             Err(_elapsed) => format!("no answer within {}s", PATIENCE.as_secs()),
         };
         let mut books = self.books();
+        books.counts.failed += 1;
         let others = match books.state {
             SharedState::Divided(others) => others,
             _ => books.others.len(),
@@ -393,17 +431,21 @@ impl SharedRates {
         let now = self.now();
         let until = Timestamp::from_nanos(now.saturating_add(nanos(LIFETIME)));
         self.store.put(NAMESPACE, &self.own, &board.bytes, Some(until)).await?;
-        self.books().written = now;
+        let mut books = self.books();
+        books.written = now;
+        books.counts.written += 1;
         Ok(board.told)
     }
 
     /// Reads the others' boards and books what they let in since they were read last.
     async fn learn(&self, told: &[(Holder, u64)]) -> Result<(), StoreError> {
+        let asked = self.now();
         let counter = self.store.change_counter(NAMESPACE).await?;
         {
-            let books = self.books();
+            let mut books = self.books();
             let lately = self.now().saturating_sub(books.heard_at) < nanos(HEARTBEAT);
             if told.is_empty() && books.heard == Some(counter) && lately && !matches!(books.state, SharedState::Divided(_)) {
+                books.confirmed = Some(asked);
                 return Ok(());
             }
         }
@@ -430,6 +472,8 @@ impl SharedRates {
             books.book(&entry.key, &entry.value, now, boards.len());
         }
         (books.read, books.heard, books.heard_at) = (true, Some(counter), now);
+        books.confirmed = Some(asked);
+        books.counts.read += boards.len() as u64;
         books.state = if boards.is_empty() { SharedState::Alone } else { SharedState::Shared(boards.len()) };
         Ok(())
     }
@@ -502,6 +546,30 @@ mod tests {
                 other => return other,
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_exchanged_is_counted_and_so_is_what_fails() {
+        let bench = Bench::new();
+        let (a, b) = (bench.replica(Sharing::WithOthers), bench.replica(Sharing::WithOthers));
+        assert_eq!(a.counts(), SharedCounts { state: SharedState::Alone, written: 0, read: 0, failed: 0, age: None });
+        a.exchange().await;
+        b.exchange().await;
+        a.exchange().await;
+        let counts = a.counts();
+        assert_eq!((counts.state, counts.written, counts.read, counts.failed), (SharedState::Shared(1), 1, 1, 0));
+        assert_eq!(counts.age, Some(Duration::ZERO));
+        bench.clock.advance(Duration::from_secs(3));
+        bench.store.set_unreachable(true);
+        a.exchange().await;
+        a.exchange().await;
+        let counts = a.counts();
+        assert_eq!((counts.state, counts.failed, counts.age), (SharedState::Divided(1), 2, Some(Duration::from_secs(3))));
+        bench.store.set_unreachable(false);
+        a.exchange().await;
+        let counts = a.counts();
+        assert_eq!((counts.state, counts.written, counts.read), (SharedState::Shared(1), 2, 2));
+        assert_eq!((counts.failed, counts.age), (2, Some(Duration::ZERO)), "failures stay counted");
     }
 
     #[tokio::test]

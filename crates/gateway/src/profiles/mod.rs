@@ -412,7 +412,15 @@ mod tests {
         let permit = || {
             let until = std::time::Instant::now() + std::time::Duration::from_mins(1);
             let budget = portcullis_policy::Budget::default();
-            policies.authorize_read(&admin, "shop://about", until, budget, portcullis_model::TraceContext::default()).unwrap()
+            policies
+                .authorize_lookup(
+                    None,
+                    (&admin, &portcullis_policy::Lookup::resource("shop://about")),
+                    until,
+                    budget,
+                    portcullis_model::TraceContext::default(),
+                )
+                .unwrap()
         };
         let reached = permit();
         for one in ["prom", "host:https://prom.example:443", "plugin:a@1"] {

@@ -1,10 +1,11 @@
 //! Approvals, behaviour profiles, products, token budgets and rates, each as a caller meets them and as the record says it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portcullis_gateway::{CallRequest, LimitSettings, ProfileMode, Rate};
 use portcullis_identity::{Presented, Transport};
-use portcullis_model::{FaultCode, PrincipalId};
+use portcullis_model::{FaultCode, PrincipalId, Whence};
 use portcullis_ports::{Answers, Arguments, ClientAbilities, Outcome};
 use serde_json::{Value, json};
 
@@ -130,7 +131,7 @@ async fn rates_by_address_and_tool_and_a_spent_day() {
 
     let house = crate::house::house(LimitSettings { address: Rate::new(1, 2), ..LimitSettings::default() }, &[]).await;
     let peer = Some("192.0.2.7:1".parse().unwrap());
-    let presented = Presented { peer, ..Presented::http(None, None) };
+    let presented = Presented::http(None, peer);
     for _ in 0..2 {
         assert_eq!(house.gateway.identify(&presented).await.unwrap_err().get().code, FaultCode::Unauthenticated);
     }
@@ -161,7 +162,7 @@ async fn a_caller_learns_what_is_left_of_its_rate() {
     let house = house(LimitSettings { principal: Rate::new(1, 3), ..LimitSettings::default() }, &[]).await;
     let caller = house.caller(&house.reader).await;
     assert_eq!(caller.rate(), None);
-    house.gateway.tools(&caller).unwrap();
+    house.gateway.tools(&caller).await.unwrap();
     assert_eq!(caller.rate().map(|r| (r.burst, r.remaining)), Some((3, 2)));
 }
 
@@ -181,32 +182,55 @@ async fn an_unknown_product_and_a_bypass_without_the_grant_are_refused() {
 #[tokio::test]
 async fn a_flood_through_a_proxy_keeps_nobody_out_and_probes_count_apart() {
     let house = house(LimitSettings { address: Rate::new(1, 3), ..LimitSettings::default() }, &[]).await;
-    let peer = Some("192.0.2.7:1".parse().unwrap());
+    let proxy: SocketAddr = "192.0.2.7:1".parse().unwrap();
     let key = format!("Bearer {}", house.reader);
-    let through = |authorization| Presented { forwarded: true, ..Presented::http(authorization, peer) };
-    for _ in 0..10 {
-        house.gateway.identify(&through(Some(&key))).await.expect("who is let in does not count for the proxy");
-    }
+    let through = |client: &str, authorization| {
+        let whence = Whence::relayed(client.parse().unwrap(), "192.0.2.7");
+        Presented { whence: Some(whence), ..Presented::http(authorization, None) }
+    };
     for expected in [FaultCode::Unauthenticated, FaultCode::Unauthenticated, FaultCode::Unauthenticated, FaultCode::RateLimited] {
-        assert_eq!(house.gateway.identify(&through(None)).await.unwrap_err().get().code, expected);
+        assert_eq!(house.gateway.identify(&through("198.51.100.7", None)).await.unwrap_err().get().code, expected);
     }
     assert_eq!(&*house.last().rule, "address-rate");
-    house.gateway.identify(&through(Some(&key))).await.expect("and the flood of others does not keep it out");
-    let slow = house.gateway.identify(&through(Some("Basic YW5hOng="))).await.unwrap_err();
-    assert_eq!(slow.get().code, FaultCode::RateLimited, "what is slow to look at waits");
-    // Its own requests, and asking whether the server lives, are counted apart.
-    let own = Presented::http(Some(&key), peer);
-    house.gateway.identify(&own).await.expect("the address itself");
-    for forwarded in [false, true] {
-        let probe = Presented { forwarded, ..Presented::http(None, peer) };
-        for _ in 0..3 {
-            house.gateway.admit_probe(&probe).expect("a probe");
-        }
-        let refused = house.gateway.admit_probe(&probe).unwrap_err();
-        assert_eq!((refused.get().code, &*house.last().rule), (FaultCode::RateLimited, "address-rate"));
+    let from = house.last().whence.unwrap();
+    assert_eq!((from.client().to_string().as_str(), from.via()), ("198.51.100.7", Some("192.0.2.7")));
+    house.gateway.identify(&through("198.51.100.8", Some(&key))).await.expect("another client of the proxy");
+    house.gateway.identify(&Presented::http(Some(&key), Some(proxy))).await.expect("the proxy itself");
+    // Who claims to be somebody else, and is not believed, is counted where it is.
+    let claimed = |said: &str| {
+        let whence = Whence::unplaced("203.0.113.1:1".parse().unwrap(), Some(said));
+        Presented { whence: Some(whence), ..Presented::http(None, None) }
+    };
+    for (said, expected) in [
+        ("x-forwarded-for: 1.1.1.1", FaultCode::Unauthenticated),
+        ("x-forwarded-for: 1.1.1.2", FaultCode::Unauthenticated),
+        ("x-forwarded-for: 1.1.1.3", FaultCode::Unauthenticated),
+        ("x-forwarded-for: 1.1.1.4", FaultCode::RateLimited),
+    ] {
+        assert_eq!(house.gateway.identify(&claimed(said)).await.unwrap_err().get().code, expected, "{said}");
     }
+    // Asking whether the server lives, and sending, are counted apart.
+    let plain = Presented::http(None, Some("203.0.113.1:1".parse().unwrap()));
+    for _ in 0..3 {
+        house.gateway.admit_probe(&plain).expect("a probe");
+    }
+    let refused = house.gateway.admit_probe(&plain).unwrap_err();
+    assert_eq!((refused.get().code, &*house.last().rule), (FaultCode::RateLimited, "address-rate"));
     for expected in ["no_credential", "no_credential", "no_credential", "address-rate"] {
-        let rule = house.gateway.identify_sender(&Presented::http(None, peer)).await.unwrap_err().rule;
-        assert_eq!(rule, expected);
+        assert_eq!(house.gateway.identify_sender(&plain).await.unwrap_err().rule, expected);
     }
+}
+
+#[tokio::test]
+async fn a_wait_that_begins_is_told_although_the_address_is_over_its_rate() {
+    let limits = LimitSettings { address: Rate::new(1, 20), ..LimitSettings::default() };
+    let house = house(limits, &[]).await;
+    let sender = Presented::http(Some("Bearer wrong"), Some("192.0.2.7:1".parse().unwrap()));
+    let mut told = Vec::new();
+    for _ in 0..21 {
+        let refused = house.gateway.identify_sender(&sender).await.unwrap_err();
+        told.push((refused.rule, refused.lockout.is_some()));
+    }
+    assert!(told[..20].iter().all(|told| *told == ("malformed_credential", false)), "{told:?}");
+    assert_eq!(told[20], ("address-rate", true), "the twenty-first failure is one too many for both");
 }

@@ -104,8 +104,8 @@ impl Bench {
         self.gateway.identify(&Presented::http(Some(&authorization), Some("127.0.0.1:5000".parse().unwrap()))).await.unwrap()
     }
 
-    fn listed(&self, caller: &Caller) -> BTreeSet<String> {
-        self.gateway.tools(caller).unwrap().get().iter().map(|t| t.name.to_string()).collect()
+    async fn listed(&self, caller: &Caller) -> BTreeSet<String> {
+        self.gateway.tools(caller).await.unwrap().get().iter().map(|t| t.name.to_string()).collect()
     }
 
     async fn call(&self, caller: &Caller, tool: &str, arguments: Value) -> Result<Value, FaultCode> {
@@ -146,7 +146,7 @@ proptest! {
             let bench = bench(&drawn, exposure.clone(), enabled, &[]).await;
             for key in 0..3 {
                 let caller = bench.caller(key).await;
-                let listed = bench.listed(&caller);
+                let listed = bench.listed(&caller).await;
                 let hides = listed.contains(FIND_TOOLS);
                 prop_assert_eq!(hides, listed.contains(CALL_TOOL));
                 prop_assert_eq!(hides, bench.gateway.may_call(&caller, CALL_TOOL), "it exists where something is hidden");
@@ -202,7 +202,7 @@ async fn where_the_two_tools_are_forbidden_nothing_is_hidden() {
     for name in [FIND_TOOLS, CALL_TOOL] {
         let bench = bench(&[(0, false, false); 3], Exposure::Within(0), false, &[name]).await;
         let caller = bench.caller(0).await;
-        let listed = bench.listed(&caller);
+        let listed = bench.listed(&caller).await;
         assert_eq!(listed, bench.tools.iter().cloned().collect::<BTreeSet<_>>());
         assert_eq!(bench.call(&caller, CALL_TOOL, json!({"name": "warehouse_0"})).await, Err(FaultCode::NotFound));
     }
@@ -218,7 +218,7 @@ async fn the_way_to_others_is_as_dangerous_as_the_worst_of_them() {
     ] {
         let bench = bench(&drawn, Exposure::Within(0), enabled, &[]).await;
         let caller = bench.caller(2).await;
-        let listed = bench.gateway.tools(&caller).unwrap();
+        let listed = bench.gateway.tools(&caller).await.unwrap();
         let call = listed.get().iter().find(|t| t.name.as_str() == CALL_TOOL).unwrap();
         assert_eq!(call.risk, expected, "{drawn:?}");
     }

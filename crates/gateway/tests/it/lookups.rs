@@ -30,9 +30,13 @@ async fn look(house: &House, key: &str, kind: &str) -> Result<(), (FaultCode, St
         }
         "template" => {
             let reference = CompletionReference::Template("shop://services/{name}");
-            house.gateway.complete(&caller, reference, "name", "c").await.err()
+            house.gateway.complete(&caller, reference, ("name", "c"), Arguments::default()).await.err()
         }
-        _ => house.gateway.complete(&caller, CompletionReference::Prompt("triage"), "service", "c").await.err(),
+        _ => house
+            .gateway
+            .complete(&caller, CompletionReference::Prompt("triage"), ("service", "c"), Arguments::default())
+            .await
+            .err(),
     };
     refusal.map_or(Ok(()), |fault| Err((fault.get().code, fault.get().message.clone())))
 }
@@ -143,7 +147,7 @@ async fn lookups_are_learned_by_family_and_an_enforced_profile_refuses_what_was_
 async fn completed(house: &House, key: &str, prefix: &str) -> Vec<String> {
     let caller = house.caller(key).await;
     let reference = CompletionReference::Template("shop://services/{name}");
-    house.gateway.complete(&caller, reference, "name", prefix).await.unwrap().into_inner()
+    house.gateway.complete(&caller, reference, ("name", prefix), Arguments::default()).await.unwrap().into_inner().values
 }
 
 #[tokio::test]
@@ -175,14 +179,39 @@ async fn what_callers_write_into_lookups_goes_by_the_rules_for_text() {
     for (what, refusal) in [
         ("service", house.gateway.prompt(&caller, prompt, Arc::new(())).await.unwrap_err()),
         ("uri", house.gateway.read(&caller, read, Arc::new(())).await.unwrap_err()),
-        ("value", house.gateway.complete(&caller, reference, "service", hidden).await.unwrap_err()),
-        ("argument", house.gateway.complete(&caller, reference, hidden, "c").await.unwrap_err()),
+        ("value", house.gateway.complete(&caller, reference, ("service", hidden), Arguments::default()).await.unwrap_err()),
+        ("argument", house.gateway.complete(&caller, reference, (hidden, "c"), Arguments::default()).await.unwrap_err()),
+        ("service", house.gateway.complete(&caller, reference, ("service", "c"), chosen("service", hidden)).await.unwrap_err()),
     ] {
         let fault = refusal.get();
         assert_eq!(fault.code, FaultCode::InvalidArgument, "{what}");
         assert!(fault.message.starts_with(&format!("{what}: ")) && fault.message.contains("U+202E"), "{}", fault.message);
         assert_eq!((&*house.last().rule, house.last().allowed), ("argument-schema", false), "{what}");
     }
+}
+
+fn chosen(name: &str, value: &str) -> Arguments {
+    let Value::Object(chosen) = json!({ name: value }) else { panic!("arguments are an object") };
+    Arguments(chosen)
+}
+
+#[tokio::test]
+async fn what_was_chosen_before_is_an_argument_that_exists_and_a_text_of_a_size() {
+    let house = house(LimitSettings::default(), &[]).await;
+    let caller = house.caller(&house.reader.clone()).await;
+    let (prompt, template) = (CompletionReference::Prompt("triage"), CompletionReference::Template("shop://services/{name}"));
+    for (reference, context, says) in [
+        (prompt, chosen("nobody", "x"), "no argument 'nobody'"),
+        (prompt, chosen("service", &"x".repeat(4_097)), "at most 4096 bytes"),
+        (template, chosen("nobody", "x"), "does not have"),
+        (template, chosen("name", &"x".repeat(4_097)), "at most 4096 bytes"),
+    ] {
+        let refusal = house.gateway.complete(&caller, reference, ("service", "c"), context).await.unwrap_err();
+        let fault = refusal.get();
+        assert!(fault.code == FaultCode::InvalidArgument && fault.message.contains(says), "{}", fault.message);
+        assert_eq!((&*house.last().rule, house.last().allowed), ("argument-schema", false), "{says}");
+    }
+    house.gateway.complete(&caller, template, ("name", "c"), chosen("name", "cart")).await.unwrap();
 }
 
 #[tokio::test]

@@ -6,4 +6,5 @@ mod controls;
 mod guide;
 mod house;
 mod lookups;
+mod reach;
 mod road;

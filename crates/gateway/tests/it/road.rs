@@ -83,7 +83,8 @@ async fn listed_is_callable_for_every_principal() {
         let house = house(LimitSettings::default(), enabled).await;
         for key in [&house.reader, &house.operator] {
             let caller = house.caller(key).await;
-            let listed: Vec<String> = house.gateway.tools(&caller).unwrap().get().iter().map(|t| t.name.to_string()).collect();
+            let listed: Vec<String> =
+                house.gateway.tools(&caller).await.unwrap().get().iter().map(|t| t.name.to_string()).collect();
             for tool in ["look", "restart", "wipe"] {
                 let called = house.gateway.call(&caller, request(tool, json!({"text": "x"})), Arc::new(())).await;
                 let callable = !called.is_err_and(|f| f.get().code == FaultCode::NotFound);
@@ -97,13 +98,13 @@ async fn listed_is_callable_for_every_principal() {
 async fn a_listing_is_admitted_and_recorded() {
     let house = house(LimitSettings { principal: Rate::new(1, 1), ..LimitSettings::default() }, &[]).await;
     let caller = house.caller(&house.reader).await;
-    house.gateway.tools(&caller).unwrap();
+    house.gateway.tools(&caller).await.unwrap();
     let end = house.last();
     assert_eq!((end.method, end.allowed, &*end.rule), ("tools/list", true, "own-catalogue"));
-    assert_eq!(house.gateway.tools(&caller).unwrap_err().get().code, FaultCode::RateLimited);
+    assert_eq!(house.gateway.tools(&caller).await.unwrap_err().get().code, FaultCode::RateLimited);
     assert_eq!(&*house.last().rule, "rate-limit");
     house.memory.broken.store(true, Ordering::SeqCst);
-    assert!(house.gateway.prompts(&caller).is_err(), "no record, no listing");
+    assert!(house.gateway.prompts(&caller).await.is_err(), "no record, no listing");
 }
 
 #[tokio::test]

@@ -283,7 +283,7 @@ impl Tool for FindMetrics {
             chosen,
             service: arguments::service(given.service.as_deref(), permit.scope())?,
             source: given.source.as_deref(),
-            limit: arguments::limit(given.limit, DEFAULT_LIMIT, MAX_LIMIT)?,
+            limit: arguments::limit(permit.budget().rows, given.limit, DEFAULT_LIMIT, MAX_LIMIT)?,
             offset: position.map_or(0, |position| position.offset.min(MAX_OFFSET)),
         };
         match given.values_of.as_deref() {

@@ -139,7 +139,7 @@ impl Tool for GetTrace {
     async fn run(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         let given: Given = arguments.parse()?;
         let id = trace_id(&given.trace_id)?;
-        let lines = arguments::limit(given.limit, DEFAULT_LINES, MAX_LINES)?;
+        let lines = arguments::limit(permit.budget().rows, given.limit, DEFAULT_LINES, MAX_LINES)?;
         let wanted = &id;
         let fan = self
             .sources

@@ -142,7 +142,7 @@ impl Tool for ListAlerts {
 
     async fn run(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         let given: Given = arguments.parse()?;
-        let limit = arguments::limit(given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+        let limit = arguments::limit(permit.budget().rows, given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
         let state = match given.state.as_deref() {
             None => None,
             Some("firing") => Some(AlertState::Firing),

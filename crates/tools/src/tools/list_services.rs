@@ -138,7 +138,7 @@ impl Tool for ListServices {
     async fn run(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         let question = arguments::question(NAME, &arguments.0);
         let given: Given = arguments.parse()?;
-        let limit = arguments::limit(given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+        let limit = arguments::limit(permit.budget().rows, given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
         let contains = arguments::text("contains", given.contains.as_deref())?.map(str::to_lowercase);
         let position: Option<Position> = arguments::cursor(&question, given.cursor.as_deref())?;
         let now = self.clock.now();

@@ -251,7 +251,7 @@ impl Tool for LogPatterns {
 
     async fn run(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         let given: Given = arguments.parse()?;
-        let limit = arguments::limit(given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+        let limit = arguments::limit(permit.budget().rows, given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
         let now = self.clock.now();
         let (window, start, end) = (given.window.as_deref(), given.start.as_deref(), given.end.as_deref());
         let Chosen { window, note } =

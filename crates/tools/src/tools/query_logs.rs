@@ -284,7 +284,7 @@ impl Tool for QueryLogs {
             question,
             filter,
             source: given.source.as_deref(),
-            limit: arguments::limit(given.limit, DEFAULT_LIMIT, MAX_LIMIT)?,
+            limit: arguments::limit(permit.budget().rows, given.limit, DEFAULT_LIMIT, MAX_LIMIT)?,
             note,
             given: &given,
         };

@@ -280,7 +280,7 @@ impl Tool for QueryMetrics {
 
     async fn run(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         let given: Given = arguments.parse()?;
-        let limit = arguments::limit(given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+        let limit = arguments::limit(permit.budget().rows, given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
         let now = self.clock.now();
         let time = TimeArguments {
             window: given.window.as_deref(),

@@ -195,7 +195,7 @@ impl Tool for QueryTraces {
     async fn run(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         let question = arguments::question(NAME, &arguments.0);
         let given: Given = arguments.parse()?;
-        let limit = arguments::limit(given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+        let limit = arguments::limit(permit.budget().rows, given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
         let position: Option<Position> = arguments::cursor(&question, given.cursor.as_deref())?;
         let now = self.clock.now();
         let chosen = if let Some(position) = &position {

@@ -208,7 +208,7 @@ impl Tool for ServiceHealth {
             frame: Frame::new(window, before),
             service: arguments::service(given.service.as_deref(), permit.scope())?,
             source: given.source.as_deref(),
-            limit: arguments::limit(given.limit, DEFAULT_LIMIT, MAX_LIMIT)?,
+            limit: arguments::limit(permit.budget().rows, given.limit, DEFAULT_LIMIT, MAX_LIMIT)?,
             note,
         };
         exchange.progress(0.0, Some(2.0), "reading spans, logs, saturation and alerts");

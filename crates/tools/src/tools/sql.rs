@@ -123,7 +123,7 @@ impl Tool for Sql {
     async fn run(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         let given: Given = arguments.parse()?;
         let statement = arguments::bounded("query", Some(&given.query), arguments::MAX_QUERY)?.unwrap_or_default();
-        let max_rows = arguments::limit(given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+        let max_rows = arguments::limit(permit.budget().rows, given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
         let source = self.only_source(permit, given.source.as_deref())?;
         let request = SqlRequest { statement: statement.to_owned(), max_rows };
         let asked = &request;

@@ -122,7 +122,15 @@ fn lookup(scope: Scope, uri: &str) -> Permit {
         scope,
     };
     let deadline = Instant::now() + Duration::from_secs(10);
-    policies.authorize_read(&principal, uri, deadline, Budget::default(), TraceContext::default()).unwrap()
+    policies
+        .authorize_lookup(
+            None,
+            (&principal, &portcullis_policy::Lookup::resource(uri)),
+            deadline,
+            Budget::default(),
+            TraceContext::default(),
+        )
+        .unwrap()
 }
 
 #[tokio::test]
