@@ -25,7 +25,7 @@ mod words;
 
 pub use convert::OtlpSignal;
 pub use error::StoreError;
-pub use ingest::{IngestAuthorizer, IngestLimits, IngestRefusal, LoopbackOnly, OtlpDoor, Sender};
+pub use ingest::{IngestAuthorizer, IngestLimits, IngestRefusal, LoopbackOnly, OtlpDoor, Sender, Way};
 pub use scrub::Scrubber;
 pub use settings::{RecordLimits, SqlLimits, StoreSettings};
 pub use source::EmbeddedSource;

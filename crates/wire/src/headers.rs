@@ -1,5 +1,5 @@
 //! What every HTTP answer tells a browser: do not guess types, do not keep, do not frame, run nothing; and, inside TLS,
-//! never come back without.
+//! also where a trusted proxy speaks it, never come back without.
 
 use axum::Router;
 use axum::extract::Request;
@@ -33,8 +33,8 @@ pub fn with_security_headers(routes: Router) -> Router {
 }
 
 async fn add(request: Request, next: Next) -> Response {
-    let pinned =
-        request.extensions().get::<Visitor>().is_some_and(|visitor| visitor.secured) && !names_this_machine(request.headers());
+    let visitor = request.extensions().get::<Visitor>();
+    let pinned = visitor.is_some_and(|visitor| visitor.is_secured(request.headers())) && !names_this_machine(request.headers());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in ALWAYS {

@@ -5,12 +5,11 @@
 //! A present and wrong header is always refused. Absent `Origin` is what programs send, absent `Host` is not. No page may
 //! send cookies, and none is allowed by a pattern.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
     ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
@@ -23,6 +22,7 @@ use axum::response::Response;
 use portcullis_model::FaultCode;
 
 use crate::headers::with_security_headers;
+use crate::proxies::whence;
 use crate::refusals::{Refusals, RequestRefusal, rules};
 
 /// How long a browser may keep the answer to a preflight, seconds.
@@ -267,8 +267,9 @@ async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
                 detail.push_str("; in the request line: ");
                 detail.push_str(named.as_str());
             }
-            let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
-            guard.refusals.refused(RequestRefusal { peer, rule: wrong.rule, code, detail: &detail });
+            let whence = whence(request.extensions(), request.headers());
+            let whence = whence.as_ref();
+            guard.refusals.refused(RequestRefusal { whence, rule: wrong.rule, code, detail: &detail });
             (guard.refuse)(wrong.status, wrong.sentence)
         }
     };

@@ -11,7 +11,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
-use http::Extensions;
+use http::{Extensions, HeaderMap};
+use portcullis_config::TrustedProxies;
+use portcullis_model::Whence;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -20,6 +22,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::certificates::Certificates;
 use crate::handshake::HandshakeFailure;
+use crate::proxies;
 use crate::refusals::Refusals;
 
 /// Receives connections: what a certificate says, and who was turned away.
@@ -60,6 +63,8 @@ pub struct Wire {
     pub refusals: Arc<dyn Refusals>,
     /// Connections at once; further ones wait to be accepted.
     pub connections: usize,
+    /// Who is believed when it says whom it speaks for; nobody by default.
+    pub proxies: TrustedProxies,
 }
 
 impl Wire {
@@ -73,7 +78,8 @@ impl Wire {
 
     /// TLS with these certificates, or clear text without any.
     pub fn new(tls: Option<Arc<Certificates>>, reception: Arc<dyn Reception>) -> Self {
-        Self { tls, reception, refusals: Arc::new(()), connections: Self::CONNECTIONS }
+        let (refusals, proxies) = (Arc::new(()), TrustedProxies::default());
+        Self { tls, reception, refusals, connections: Self::CONNECTIONS, proxies }
     }
 
     /// The same, with the refused requests told to `refusals`.
@@ -81,11 +87,21 @@ impl Wire {
     pub fn recording(self, refusals: Arc<dyn Refusals>) -> Self {
         Self { refusals, ..self }
     }
+
+    /// The same behind these proxies.
+    #[must_use]
+    pub fn behind(self, proxies: TrustedProxies) -> Self {
+        Self { proxies, ..self }
+    }
 }
 
 impl std::fmt::Debug for Wire {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wire").field("tls", &self.tls).field("connections", &self.connections).finish_non_exhaustive()
+        f.debug_struct("Wire")
+            .field("tls", &self.tls)
+            .field("connections", &self.connections)
+            .field("proxies", &self.proxies)
+            .finish_non_exhaustive()
     }
 }
 
@@ -98,6 +114,20 @@ pub struct Visitor {
     pub secured: bool,
     /// What [`Reception::certificate`] made known.
     pub known: Extensions,
+    /// Who is believed at this listener when it says whom it speaks for.
+    pub proxies: TrustedProxies,
+}
+
+impl Visitor {
+    /// Where a request with these headers comes from.
+    pub fn whence(&self, headers: &HeaderMap) -> Whence {
+        proxies::judge(&self.proxies, self.peer, headers)
+    }
+
+    /// Whether a request with these headers came inside TLS, to here or to a trusted proxy.
+    pub fn is_secured(&self, headers: &HeaderMap) -> bool {
+        self.secured || proxies::is_secured(&self.proxies, self.peer, headers)
+    }
 }
 
 enum Io {
@@ -237,15 +267,15 @@ async fn accept(listener: TcpListener, wire: Wire, give: mpsc::Sender<io::Result
         // Small answers would wait for the peer's delayed acknowledgement otherwise.
         let Ok(()) = stream.set_nodelay(true) else { continue };
         let Some(tls) = wire.tls.clone() else {
-            let visitor = Visitor { peer, secured: false, known: Extensions::new() };
+            let visitor = Visitor { peer, secured: false, known: Extensions::new(), proxies: wire.proxies.clone() };
             if give.send(Ok(Connection { io: Io::Plain(stream), visitor, _place: place })).await.is_err() {
                 return;
             }
             continue;
         };
-        let (reception, give) = (wire.reception.clone(), give.clone());
+        let (reception, proxies, give) = (wire.reception.clone(), wire.proxies.clone(), give.clone());
         handshakes.spawn(async move {
-            match greet(&tls, reception.as_ref(), stream, peer).await {
+            match greet(&tls, reception.as_ref(), stream, peer, proxies).await {
                 Ok((stream, visitor)) => {
                     let connection = Connection { io: Io::Tls(Box::new(stream)), visitor, _place: place };
                     let _ = give.send(Ok(connection)).await;
@@ -261,13 +291,14 @@ async fn greet(
     reception: &dyn Reception,
     stream: TcpStream,
     peer: SocketAddr,
+    proxies: TrustedProxies,
 ) -> Result<(TlsStream<TcpStream>, Visitor), HandshakeFailure> {
     let shaken = tls.accept(stream).await?;
     let mut known = Extensions::new();
     if let Some(der) = &shaken.certificate {
         reception.certificate(der, &mut known).map_err(HandshakeFailure::ClientCertificate)?;
     }
-    Ok((shaken.stream, Visitor { peer, secured: true, known }))
+    Ok((shaken.stream, Visitor { peer, secured: true, known, proxies }))
 }
 
 /// Whether accepting may go on after this error: the connection was gone, or we are short of something for a moment.

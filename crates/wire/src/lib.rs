@@ -11,6 +11,7 @@ mod handshake;
 mod headers;
 mod hosts;
 mod incoming;
+mod proxies;
 mod refusals;
 mod serve;
 
@@ -20,5 +21,6 @@ pub use handshake::{HandshakeFailure, HandshakeLimits, Shaken};
 pub use headers::with_security_headers;
 pub use hosts::{HostPolicy, HostPolicyError, Pages, Refuse, guarded};
 pub use incoming::{Connection, Incoming, Reception, Unattended, Visitor, Wire};
+pub use proxies::whence;
 pub use refusals::{Refusals, RequestRefusal, rules};
 pub use serve::{ConnectionSettings, serve};

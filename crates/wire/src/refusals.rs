@@ -1,15 +1,13 @@
 //! Requests that are refused before anybody knows who asks: a wrong `Host`, a foreign page, a head or body beyond its bound,
 //! bytes that are no HTTP. Guards that each is told to whoever keeps the records. Must not decide how many of them are kept.
 
-use std::net::SocketAddr;
-
-use portcullis_model::FaultCode;
+use portcullis_model::{FaultCode, Whence};
 
 /// Such a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestRefusal<'a> {
-    /// The other end of the connection, where it is known.
-    pub peer: Option<SocketAddr>,
+    /// Where the request comes from, where that is known.
+    pub whence: Option<&'a Whence>,
     /// Short name of what refused, such as `host` or `body-size`.
     pub rule: &'static str,
     /// What the client was told.
@@ -53,6 +51,6 @@ pub trait Refusals: Send + Sync {
 /// Nobody keeps records: for tests and for servers that are none.
 impl Refusals for () {
     fn refused(&self, refusal: RequestRefusal<'_>) {
-        tracing::debug!(rule = refusal.rule, peer = ?refusal.peer, "a request was refused");
+        tracing::debug!(rule = refusal.rule, client = ?refusal.whence.map(Whence::client), "a request was refused");
     }
 }

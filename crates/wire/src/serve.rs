@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures::FutureExt as _;
-use portcullis_model::FaultCode;
+use portcullis_model::{FaultCode, Whence};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -87,5 +87,6 @@ fn tell(refusals: &dyn Refusals, peer: SocketAddr, error: &hyper::Error) {
     } else {
         return;
     };
-    refusals.refused(RequestRefusal { peer: Some(peer), rule, code, detail: &error.to_string() });
+    let whence = Some(&Whence::direct(peer));
+    refusals.refused(RequestRefusal { whence, rule, code, detail: &error.to_string() });
 }

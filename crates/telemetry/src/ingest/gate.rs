@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::http::{Extensions, HeaderMap, HeaderName, header};
-use portcullis_model::{FaultCode, TenantId};
+use axum::http::{Extensions, HeaderMap, header};
+use portcullis_model::{FaultCode, TenantId, Whence};
 use portcullis_wire::{RequestRefusal, Visitor, rules};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::limits::RateLimit;
-use super::{IngestAuthorizer, IngestLimits, Refused, Sender};
+use super::{IngestAuthorizer, IngestLimits, Refused, Sender, Way};
 use crate::error::StoreError;
 use crate::store::{IngestError, RETRY_AFTER_SECONDS, Store};
 
@@ -57,8 +57,8 @@ pub(super) struct Caller {
     authorization: Option<String>,
     /// The other end of the connection.
     visitor: Visitor,
-    /// A proxy is the other end: where the request comes from is not known.
-    forwarded: bool,
+    /// Where the request comes from.
+    whence: Whence,
 }
 
 impl Caller {
@@ -72,47 +72,39 @@ impl Caller {
         if given.next().is_some() {
             return Err(Refused::TwoCredentials);
         }
-        Ok(Self { authorization, visitor, forwarded: headers.keys().any(says_forwarded) })
+        let whence = visitor.whence(headers);
+        Ok(Self { authorization, visitor, whence })
     }
-}
-
-/// Whether a proxy on the way adds this header. Then the near end of the connection is the proxy's, which may stand on
-/// this machine, and being near grants nothing.
-fn says_forwarded(name: &HeaderName) -> bool {
-    const ADDED: [&str; 6] = ["forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"];
-    ADDED.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded")
 }
 
 impl Shared {
     /// Who sends, before anything else is read.
-    pub(super) async fn admit(&self, caller: &Caller) -> Result<TenantId, Refused> {
-        let sender = Sender {
-            authorization: caller.authorization.as_deref(),
-            peer: caller.visitor.peer,
-            forwarded: caller.forwarded,
-            known: &caller.visitor.known,
-        };
+    pub(super) async fn admit(&self, way: Way, caller: &Caller) -> Result<TenantId, Refused> {
+        let sender =
+            Sender { authorization: caller.authorization.as_deref(), way, whence: &caller.whence, known: &caller.visitor.known };
         self.authorizer.authorize(&sender).await.map_err(Refused::Credential)
     }
 
     /// Tells of a refusal that is no matter of credentials.
-    pub(super) fn tell(&self, peer: Option<SocketAddr>, refused: &Refused) {
+    pub(super) fn tell(&self, way: Way, whence: Option<&Whence>, refused: &Refused) {
         self.store.note_refused(refused.reason());
         if let Some((rule, code)) = refused.recorded() {
-            self.authorizer.refused(RequestRefusal { peer, rule, code, detail: &refused.message() });
+            self.authorizer.refused(way, RequestRefusal { whence, rule, code, detail: &refused.message() });
         }
     }
 
-    /// Tells of bytes that never became a request.
+    /// Tells of bytes that never became a request of gRPC.
     pub(super) fn tell_garbage(&self, peer: SocketAddr, detail: &str) {
         let (rule, code) = (rules::MALFORMED_HTTP, FaultCode::InvalidArgument);
-        self.authorizer.refused(RequestRefusal { peer: Some(peer), rule, code, detail });
+        let whence = Some(&Whence::direct(peer));
+        self.authorizer.refused(Way::Grpc, RequestRefusal { whence, rule, code, detail });
     }
 
-    /// Tells of a head that was refused before it became a request.
+    /// Tells of a head that was refused before it became a request of gRPC.
     pub(super) fn tell_head(&self, peer: SocketAddr, detail: &str) {
         let (rule, code) = (rules::HEAD_SIZE, FaultCode::TooLarge);
-        self.authorizer.refused(RequestRefusal { peer: Some(peer), rule, code, detail });
+        let whence = Some(&Whence::direct(peer));
+        self.authorizer.refused(Way::Grpc, RequestRefusal { whence, rule, code, detail });
     }
 
     /// A place among the requests in work.

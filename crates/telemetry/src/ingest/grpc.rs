@@ -29,7 +29,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::frames::{Outgoing, Refusal};
 use super::gate::{Caller, OtlpDoor, Shared, refused};
-use super::{IngestRefusal, Refused, partial, rpc_status};
+use super::{IngestRefusal, Refused, Way, partial, rpc_status};
 use crate::convert::OtlpSignal;
 use crate::store::Encoding;
 
@@ -195,7 +195,7 @@ where
         let mut inner = std::mem::replace(&mut self.inner, next);
         let (shared, address) = (Arc::clone(&self.shared), self.address);
         let caller = caller(&shared, address, &request);
-        let peer = request.extensions().get::<Visitor>().map(|visitor| visitor.peer);
+        let whence = request.extensions().get::<Visitor>().map(|visitor| visitor.whence(request.headers()));
         Box::pin(async move {
             let admitted = match caller {
                 Ok(caller) => admit(&shared, &caller).await,
@@ -209,12 +209,12 @@ where
                     if let Ok(response) = &response
                         && let Some(refused) = later_refusal(response.headers())
                     {
-                        shared.tell(peer, &refused);
+                        shared.tell(Way::Grpc, whence.as_ref(), &refused);
                     }
                     response
                 }
                 Err(refused) => {
-                    shared.tell(peer, &refused);
+                    shared.tell(Way::Grpc, whence.as_ref(), &refused);
                     Ok(status(&refused).into_http())
                 }
             }
@@ -246,7 +246,7 @@ fn caller(shared: &Shared, address: SocketAddr, request: &http::Request<Body>) -
 }
 
 async fn admit(shared: &Shared, caller: &Caller) -> Result<(TenantId, OwnedSemaphorePermit), Refused> {
-    let tenant = shared.admit(caller).await?;
+    let tenant = shared.admit(Way::Grpc, caller).await?;
     Ok((tenant, shared.place()?))
 }
 

@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::gate::{Caller, OtlpDoor, Shared, refused};
-use super::{IngestRefusal, Refused, partial, rpc_status};
+use super::{IngestRefusal, Refused, Way, partial, rpc_status};
 use crate::convert::OtlpSignal;
 use crate::store::{Encoding, Receipt};
 
@@ -64,7 +64,7 @@ impl OtlpDoor {
 async fn answer(State(local): State<Local>, request: Request<Body>, signal: OtlpSignal) -> Response<Body> {
     let encoding = encoding_of(request.headers());
     let reply_as = encoding.as_ref().copied().unwrap_or(Encoding::Json);
-    let peer = request.extensions().get::<Visitor>().map(|visitor| visitor.peer);
+    let whence = request.extensions().get::<Visitor>().map(|visitor| visitor.whence(request.headers()));
     let result = match encoding {
         Ok(encoding) => take(&local, request, signal, encoding).await,
         Err(refused) => Err(refused),
@@ -72,7 +72,7 @@ async fn answer(State(local): State<Local>, request: Request<Body>, signal: Otlp
     match result {
         Ok(receipt) => success(signal, reply_as, &receipt),
         Err(refused) => {
-            local.door.shared.tell(peer, &refused);
+            local.door.shared.tell(Way::Http, whence.as_ref(), &refused);
             failure(reply_as, &refused)
         }
     }
@@ -84,7 +84,7 @@ async fn take(local: &Local, request: Request<Body>, signal: OtlpSignal, encodin
     let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?"));
     let line = request.uri().authority().map(axum::http::uri::Authority::as_str);
     shared.check_names(local.address, (line, text(header::HOST)), text(header::ORIGIN))?;
-    let tenant = shared.admit(&Caller::read(headers, request.extensions())?).await?;
+    let tenant = shared.admit(Way::Http, &Caller::read(headers, request.extensions())?).await?;
     let _place = shared.place()?;
     let gzip = match text(header::CONTENT_ENCODING).map(str::to_ascii_lowercase).as_deref() {
         None | Some("identity" | "") => false,

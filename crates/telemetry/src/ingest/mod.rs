@@ -9,35 +9,34 @@ mod limits;
 mod partial;
 mod rpc_status;
 
-use std::net::{IpAddr, SocketAddr};
-
 use async_trait::async_trait;
 use axum::http::Extensions;
-use portcullis_model::{FaultCode, TenantId};
+use portcullis_model::{FaultCode, TenantId, Whence};
 use portcullis_wire::{Refusals as _, RequestRefusal, rules};
 
 pub use gate::OtlpDoor;
 pub use limits::IngestLimits;
+
+/// By which of the doors something came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// OTLP over HTTP.
+    Http,
+    /// OTLP over gRPC.
+    Grpc,
+}
 
 /// What is known about the sender of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Sender<'a> {
     /// Value of the one `Authorization` header.
     pub authorization: Option<&'a str>,
-    /// The other end of the connection; a proxy when `forwarded`.
-    pub peer: SocketAddr,
-    /// Whether a proxy sent the request on, by its own headers: where it comes from is then not known, and nothing may be
-    /// granted for being near.
-    pub forwarded: bool,
+    /// By which door.
+    pub way: Way,
+    /// Where the request comes from, as far as the listener believes it.
+    pub whence: &'a Whence,
     /// What the listener made known of the connection, such as a verified client certificate.
     pub known: &'a Extensions,
-}
-
-impl Sender<'_> {
-    /// Where the request comes from, when it came straight.
-    pub fn origin(&self) -> Option<IpAddr> {
-        (!self.forwarded).then(|| self.peer.ip().to_canonical())
-    }
 }
 
 /// Decides whose records a sender may write. Wired by the binary with `identity`.
@@ -48,7 +47,7 @@ pub trait IngestAuthorizer: Send + Sync {
 
     /// A request was refused for another reason than its credential, mostly before it was known who sends. For whoever
     /// keeps records.
-    fn refused(&self, refusal: RequestRefusal<'_>) {
+    fn refused(&self, _way: Way, refusal: RequestRefusal<'_>) {
         ().refused(refusal);
     }
 }
@@ -90,7 +89,7 @@ impl LoopbackOnly {
 #[async_trait]
 impl IngestAuthorizer for LoopbackOnly {
     async fn authorize(&self, sender: &Sender<'_>) -> Result<TenantId, IngestRefusal> {
-        if sender.origin().is_some_and(|address| address.is_loopback()) {
+        if sender.whence.is_near() {
             Ok(self.tenant.clone())
         } else {
             Err(IngestRefusal::Unauthenticated(

@@ -7,12 +7,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_SECURITY_POLICY, HOST, ORIGIN,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_SECURITY_POLICY, FORWARDED, HOST, ORIGIN,
     STRICT_TRANSPORT_SECURITY, VARY,
 };
 use axum::http::{Extensions, HeaderName, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use portcullis_config::TrustedProxies;
 use portcullis_wire::{HostPolicy, Pages, Visitor, guarded};
 use tower::Service as _;
 
@@ -32,13 +33,29 @@ fn routes(pages: Option<Pages>) -> Router {
     guarded(routes, hosts, pages, |status, sentence| (status, sentence).into_response(), Arc::new(()))
 }
 
+const NEAR: [u8; 4] = [127, 0, 0, 1];
+const PROXY: [u8; 4] = [192, 0, 2, 5];
+
 async fn ask(routes: &Router, method: Method, path: &str, headers: &[(HeaderName, &str)], secured: bool) -> Response {
+    ask_from(NEAR, routes, method, path, headers, secured).await
+}
+
+async fn ask_from(
+    peer: [u8; 4],
+    routes: &Router,
+    method: Method,
+    path: &str,
+    headers: &[(HeaderName, &str)],
+    secured: bool,
+) -> Response {
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in headers {
         request = request.header(name, *value);
     }
     let mut request = request.body(Body::empty()).unwrap();
-    let visitor = Visitor { peer: SocketAddr::from(([127, 0, 0, 1], 9)), secured, known: Extensions::new() };
+    let proxies = TrustedProxies::try_from(vec!["192.0.2.5".parse().unwrap()]).unwrap();
+    let peer = SocketAddr::from((peer, 9));
+    let visitor = Visitor { peer, secured, known: Extensions::new(), proxies };
     request.extensions_mut().insert(visitor);
     routes.clone().call(request).await.unwrap()
 }
@@ -77,6 +94,20 @@ async fn the_promise_of_tls_is_made_inside_tls_and_not_for_localhost() {
     assert_eq!(header(&pinned, STRICT_TRANSPORT_SECURITY), Some("max-age=31536000"));
     let local = ask(&routes, Method::GET, "/", &[(HOST, "localhost:8443")], true).await;
     assert_eq!(header(&local, STRICT_TRANSPORT_SECURITY), None);
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_may_say_that_it_was_spoken_to_in_tls_and_nobody_else() {
+    let routes = routes(None);
+    for (from, proto, expected) in [
+        (PROXY, "for=198.51.100.7;proto=https", Some("max-age=31536000")),
+        (PROXY, "for=198.51.100.7;proto=http", None),
+        (PROXY, "for=198.51.100.7", None),
+        (NEAR, "for=198.51.100.7;proto=https", None),
+    ] {
+        let response = ask_from(from, &routes, Method::GET, "/", &[(HOST, "mcp.example.org"), (FORWARDED, proto)], false).await;
+        assert_eq!(header(&response, STRICT_TRANSPORT_SECURITY), expected, "{from:?} {proto}");
+    }
 }
 
 #[tokio::test]
