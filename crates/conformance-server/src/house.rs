@@ -106,7 +106,7 @@ impl Recorder for Audit {
         let decision = if end.allowed { Decision::Allow } else { Decision::Deny };
         let mut event = AuditEvent::new(EventKind::Call)
             .transport(end.transport.as_str())
-            .client(end.peer)
+            .whence(end.whence.as_ref())
             .method(end.method)
             .tool(end.target.clone())
             .decided(decision, end.rule.to_string())

@@ -7,6 +7,7 @@ use portcullis_guard::{META_UNTRUSTED, Notice, Progress, Released, without_kinds
 use portcullis_model::{PromptSpec, ResourceSpec, ResourceTemplateSpec, RiskClass, ToolSpec};
 use portcullis_ports::{
     Content, EmbeddedResource, InputRequest, NoticeLevel, Outcome, Output, PromptMessage, PromptOutput, ResourceOutput, Role,
+    Suggestions,
 };
 use rmcp::model::{
     CallToolResult, CompletionInfo, ContentBlock, GetPromptResult, JsonObject, MetaObject, ProgressNotificationParam,
@@ -247,15 +248,14 @@ pub(crate) fn prompt(released: Released<PromptOutput>) -> Ending<GetPromptResult
 }
 
 /// Completion values. MCP carries at most 100; when there are more, that is said.
-pub(crate) fn completions(released: Released<Vec<String>>) -> CompletionInfo {
-    let mut values = released.into_inner();
-    let total = u32::try_from(values.len()).ok();
-    let more = values.len() > CompletionInfo::MAX_VALUES;
+pub(crate) fn completions(released: Released<Suggestions>) -> CompletionInfo {
+    let Suggestions { mut values, total, more } = released.into_inner();
+    let cut = values.len() > CompletionInfo::MAX_VALUES;
     values.truncate(CompletionInfo::MAX_VALUES);
     let mut info = CompletionInfo::default();
     info.values = values;
     info.total = total;
-    info.has_more = Some(more);
+    info.has_more = if cut { Some(true) } else { more };
     info
 }
 

@@ -3,7 +3,7 @@
 #![expect(deprecated, reason = "log levels and resource subscriptions of the session revisions are deprecated in rmcp")]
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -110,11 +110,13 @@ impl Handler {
             .rounds
             .open(binding, retry.responses, retry.state.as_deref())
             .map_err(|fault| Trouble::Error(rpc_error(self.refuse(turn, method, "request-state", fault), Asked::Other)))?;
+        // However this ends: who waits for an answer that does not come is told.
+        let mut waits = Waits::on(self, turn, answers.as_ref().and_then(|answers| answers.state.clone()));
         for _ in 0..MOST_ROUNDS {
             let (voice, pump) = match context {
                 Some(context) => {
                     let level = if turn.modern { context.meta.log_level() } else { Some(self.level()) };
-                    line(&context.peer, context.meta.get_progress_token(), level)
+                    line(&context.peer, context.meta.get_progress_token(), level, !turn.modern)
                 }
                 None => (Arc::new(()) as Arc<dyn Voice>, None),
             };
@@ -138,6 +140,7 @@ impl Handler {
                 Ending::Complete(result) => return Ok(Settled::Done(result)),
                 Ending::Questions(requests, state) => (requests, state),
             };
+            waits.now_on(state.clone());
             let refused = |fault| Trouble::Fault(self.refuse(turn, method, "question", fault));
             if let Some(required) = rounds::missing(&requests, turn.abilities) {
                 if turn.modern {
@@ -150,6 +153,7 @@ impl Handler {
                 let questions = rounds::wire(requests).map_err(refused)?;
                 let mut result = InputRequiredResult::new(Some(questions), state);
                 self.face.stamp(true, &mut result.meta);
+                waits.put();
                 return Ok(Settled::Ask(result));
             }
             let Some(context) = context.filter(|_| turn.reachable) else {
@@ -213,6 +217,43 @@ impl Handler {
 
     async fn turn(&self, context: &RequestContext<RoleServer>) -> Result<Turn, ErrorData> {
         Turn::of(&self.face.gateway, context).await
+    }
+}
+
+/// A question without its answer. Dropped before it was put or answered, it is given up.
+struct Waits<'w> {
+    handler: &'w Handler,
+    turn: &'w Turn,
+    state: Option<Value>,
+}
+
+impl<'w> Waits<'w> {
+    fn on(handler: &'w Handler, turn: &'w Turn, state: Option<Value>) -> Self {
+        Self { handler, turn, state }
+    }
+
+    /// What waited is taken up or given up; now this waits.
+    fn now_on(&mut self, state: Option<Value>) {
+        self.give_up();
+        self.state = state;
+    }
+
+    fn give_up(&mut self) {
+        // What was taken up again in the meantime waits no more, and giving it up does nothing.
+        if let Some(state) = self.state.take() {
+            self.handler.face.gateway.give_up(&self.turn.caller, &state);
+        }
+    }
+
+    /// The client has it, and may come back with an answer.
+    fn put(mut self) {
+        self.state = None;
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }
 
@@ -306,7 +347,7 @@ impl ServerHandler for Handler {
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let turn = self.turn(&context).await?;
-        let tools = self.face.cards.list(listed(self.face.gateway.tools(&turn.caller))?);
+        let tools = self.face.cards.list(listed(self.face.gateway.tools(&turn.caller).await)?);
         let (tools, next) = page(List::Tools, tools, |t| &t.name, cursor_of(request.as_ref())).map_err(bad_cursor)?;
         let mut result = ListToolsResult::with_all_items(tools).with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private);
         result.next_cursor = next;
@@ -342,7 +383,7 @@ impl ServerHandler for Handler {
         if !self.face.gateway.offers().2 {
             return method_not_found(wire::ListPromptsRequestMethod::VALUE);
         }
-        let prompts = convert::prompts(listed(self.face.gateway.prompts(&turn.caller))?);
+        let prompts = convert::prompts(listed(self.face.gateway.prompts(&turn.caller).await)?);
         let (prompts, next) = page(List::Prompts, prompts, |p| &p.name, cursor_of(request.as_ref())).map_err(bad_cursor)?;
         let mut result =
             ListPromptsResult::with_all_items(prompts).with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private);
@@ -393,7 +434,7 @@ impl ServerHandler for Handler {
         if !self.face.gateway.offers().1 {
             return method_not_found(wire::ListResourcesRequestMethod::VALUE);
         }
-        let listed = convert::resources(listed(self.face.gateway.resources(&turn.caller))?);
+        let listed = convert::resources(listed(self.face.gateway.resources(&turn.caller).await)?);
         let (listed, next) = page(List::Resources, listed, |r| &r.uri, cursor_of(request.as_ref())).map_err(bad_cursor)?;
         let mut result =
             ListResourcesResult::with_all_items(listed).with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private);
@@ -411,7 +452,7 @@ impl ServerHandler for Handler {
         if !self.face.gateway.offers().1 {
             return method_not_found(wire::ListResourceTemplatesRequestMethod::VALUE);
         }
-        let listed = convert::templates(listed(self.face.gateway.templates(&turn.caller))?);
+        let listed = convert::templates(listed(self.face.gateway.templates(&turn.caller).await)?);
         let (listed, next) =
             page(List::Templates, listed, |t| &t.uri_template, cursor_of(request.as_ref())).map_err(bad_cursor)?;
         let mut result =
@@ -471,7 +512,10 @@ impl ServerHandler for Handler {
             Reference::Resource(resource) => CompletionReference::Template(&resource.uri),
             _ => return Err(ErrorData::invalid_params("the reference must be ref/prompt or ref/resource", None)),
         };
-        let work = self.face.gateway.complete(&turn.caller, reference, &request.argument.name, &request.argument.value);
+        let chosen = request.context.and_then(|context| context.arguments).unwrap_or_default();
+        let chosen = chosen.into_iter().map(|(name, value)| (name, Value::String(value))).collect::<BTreeMap<_, _>>();
+        let typed = (request.argument.name.as_str(), request.argument.value.as_str());
+        let work = self.face.gateway.complete(&turn.caller, reference, typed, Arguments(chosen.into_iter().collect()));
         let answer = tokio::select! {
             answer = work => answer,
             () = context.ct.cancelled() => {

@@ -12,8 +12,8 @@ use portcullis_guard::{Notice, Progress, Released};
 use portcullis_ports::NoticeLevel;
 use rmcp::RoleServer;
 use rmcp::model::{
-    LoggingLevel, LoggingMessageNotification, LoggingMessageNotificationParam, ProgressNotification, ProgressNotificationParam,
-    ProgressToken, ServerNotification,
+    CustomNotification, LoggingLevel, LoggingMessageNotification, LoggingMessageNotificationParam, ProgressNotification,
+    ProgressNotificationParam, ProgressToken, ServerNotification,
 };
 use rmcp::service::Peer;
 use tokio::sync::mpsc;
@@ -25,9 +25,13 @@ const QUEUE: usize = 256;
 /// How long a finished call waits for a slow client to take the last words.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Says that what was to be done on a page is done (2025-11-25, elicitation by URL).
+const PAGE_DONE: &str = "notifications/elicitation/complete";
+
 enum Word {
     Progress(ProgressNotificationParam),
     Notice(LoggingMessageNotificationParam),
+    PageDone(String),
 }
 
 /// The line from one running call to its client.
@@ -35,6 +39,8 @@ struct Line {
     words: mpsc::Sender<Word>,
     token: Option<ProgressToken>,
     level: Option<LoggingLevel>,
+    /// Whether the client's revision knows how to say that a page is done.
+    pages: bool,
     /// Progress must grow (MCP, basic/utilities/progress); what does not is not sent.
     reached: Mutex<Option<f64>>,
 }
@@ -63,6 +69,12 @@ impl Voice for Line {
         let (level, logger, data) = convert::notice(notice);
         if rank(wire_level(level)) >= rank(wanted) {
             self.say(Word::Notice(LoggingMessageNotificationParam::new(wire_level(level), data).with_logger(logger)));
+        }
+    }
+
+    fn page_done(&self, elicitation: Released<String>) {
+        if self.pages {
+            self.say(Word::PageDone(elicitation.into_inner()));
         }
     }
 }
@@ -97,17 +109,19 @@ pub(crate) struct Pump {
     peer: Peer<RoleServer>,
 }
 
-/// A voice for one call. Silent, and without a queue, when the client asked for neither progress nor log messages.
+/// A voice for one call. Silent, and without a queue, when the client asked for neither progress nor log messages. `pages`:
+/// whether its revision knows `notifications/elicitation/complete`.
 pub(crate) fn line(
     peer: &Peer<RoleServer>,
     token: Option<ProgressToken>,
     level: Option<LoggingLevel>,
+    pages: bool,
 ) -> (Arc<dyn Voice>, Option<Pump>) {
     if token.is_none() && level.is_none() {
         return (Arc::new(()), None);
     }
     let (words, heard) = mpsc::channel(QUEUE);
-    (Arc::new(Line { words, token, level, reached: Mutex::new(None) }), Some(Pump { words: heard, peer: peer.clone() }))
+    (Arc::new(Line { words, token, level, pages, reached: Mutex::new(None) }), Some(Pump { words: heard, peer: peer.clone() }))
 }
 
 impl Pump {
@@ -116,6 +130,10 @@ impl Pump {
             let notification = match word {
                 Word::Progress(param) => ServerNotification::ProgressNotification(ProgressNotification::new(param)),
                 Word::Notice(param) => ServerNotification::LoggingMessageNotification(LoggingMessageNotification::new(param)),
+                Word::PageDone(id) => {
+                    let params = serde_json::json!({ "elicitationId": id });
+                    ServerNotification::CustomNotification(CustomNotification::new(PAGE_DONE, Some(params)))
+                }
             };
             if self.peer.send_notification(notification).await.is_err() {
                 return;

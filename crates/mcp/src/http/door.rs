@@ -1,21 +1,20 @@
 //! The way into `/mcp`: see the module above for the order.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use axum::body::{Body, Bytes};
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName};
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use futures::StreamExt;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use portcullis_gateway::{Caller, ClientHeaders, Gateway};
 use portcullis_guard::{StrictLimits, check_strict};
 use portcullis_identity::{ClientCertificate, Presented, Transport};
-use portcullis_model::{Fault, FaultCode, Secret};
-use portcullis_wire::{RequestRefusal, rules};
+use portcullis_model::{Fault, FaultCode, Secret, Whence};
+use portcullis_wire::{RequestRefusal, rules, whence};
 use rmcp::model::{ErrorCode, ErrorData};
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use serde::Deserialize;
@@ -32,9 +31,6 @@ use crate::handler::Handler;
 use crate::in_flight;
 use crate::turn::SESSION_HEADER;
 use crate::watch::{self, STREAM_LIFETIME};
-
-/// Headers a proxy adds: then the near end of the connection is the proxy, and nearness grants nothing.
-const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
 
 /// Header by which a client says which revision it speaks.
 pub(super) const VERSION_HEADER: &str = "mcp-protocol-version";
@@ -104,11 +100,12 @@ impl Door {
     /// Who asks.
     async fn identify(&self, request: &mut Request) -> Result<Caller, Refusal> {
         let headers = request.headers();
+        let whence = whence(request.extensions(), headers);
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let first = given.next();
         if given.next().is_some() {
             let sentence = "the request has more than one Authorization header";
-            self.tell(peer(request.extensions()), rules::TWO_CREDENTIALS, FaultCode::InvalidArgument, sentence);
+            self.tell(whence.as_ref(), rules::TWO_CREDENTIALS, FaultCode::InvalidArgument, sentence);
             return Err(Box::new(plain_refusal(StatusCode::BAD_REQUEST, sentence)));
         }
         // A header that is no text is no credential, but it was presented: it must not count as absent.
@@ -118,8 +115,7 @@ impl Door {
             authorization,
             certificate: request.extensions().get::<Arc<ClientCertificate>>().map(AsRef::as_ref),
             query: request.uri().query(),
-            peer: peer(request.extensions()),
-            forwarded: forwarded(headers),
+            whence,
         };
         let identified = self.gateway().identify(&presented).await;
         let caller = identified.map_err(|fault| Box::new(challenge(fault, authorization.is_some())))?;
@@ -172,8 +168,8 @@ impl Door {
     }
 
     /// Tells of a refusal before anybody is known.
-    fn tell(&self, peer: Option<SocketAddr>, rule: &'static str, code: FaultCode, detail: &str) {
-        self.settings.refusals.refused(RequestRefusal { peer, rule, code, detail });
+    fn tell(&self, whence: Option<&Whence>, rule: &'static str, code: FaultCode, detail: &str) {
+        self.settings.refusals.refused(RequestRefusal { whence, rule, code, detail });
     }
 
     /// The body, within its limit and time.
@@ -237,7 +233,8 @@ impl Door {
         if let Some(length) = declared_length(request.headers()).filter(|length| *length > self.settings.body_limit as u64) {
             let fault = self.too_large();
             let detail = format!("{length} bytes were announced");
-            self.tell(peer(request.extensions()), rules::BODY_SIZE, fault.code(), &detail);
+            let whence = whence(request.extensions(), request.headers());
+            self.tell(whence.as_ref(), rules::BODY_SIZE, fault.code(), &detail);
             return Err(Box::new(fault_refusal(self.gateway().release_fault(&fault), None)));
         }
         let caller = self.identify(&mut request).await?;
@@ -267,7 +264,8 @@ impl Door {
             }
             let body = self.read(&caller, body).await?;
             self.check(&caller, &body)?;
-            if let Some(step) = oauth::step_up(self.settings.protected_resource.as_ref(), self.gateway(), &caller, &body) {
+            let resource = self.settings.protected_resource.as_ref();
+            if let Some(step) = oauth::step_up(resource, self.gateway(), &caller, &body).await {
                 return Err(Box::new(step));
             }
             body
@@ -351,14 +349,6 @@ impl Door {
     }
 }
 
-fn forwarded(headers: &HeaderMap) -> bool {
-    FORWARDED.iter().any(|name| headers.contains_key(*name))
-}
-
-fn peer(extensions: &Extensions) -> Option<SocketAddr> {
-    extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
-}
-
 /// The rule and the fault of an error of the protocol layer; nothing when the error came from the gate, which recorded it.
 fn protocol_refusal(body: &[u8]) -> Option<(&'static str, Fault)> {
     #[derive(Deserialize)]
@@ -394,7 +384,8 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// Whether the server lives: one word that depends on nothing, for whoever asks as often as an address may.
 pub(super) async fn alive(State(door): State<Arc<Door>>, request: Request) -> Response {
-    let presented = Presented { forwarded: forwarded(request.headers()), ..Presented::http(None, peer(request.extensions())) };
+    let whence = whence(request.extensions(), request.headers());
+    let presented = Presented { whence, ..Presented::http(None, None) };
     match door.gateway().admit_probe(&presented) {
         Ok(()) => Response::new(Body::from("ok")),
         Err(fault) => fault_refusal(fault, None),

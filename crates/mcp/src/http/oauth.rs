@@ -91,7 +91,7 @@ enum Value<'a> {
 /// The refusal of a call that the caller's token does not allow and a token with more scopes would. Nothing when the call
 /// is allowed, or when no scope would help: then the gate refuses it like every other. It counts against the caller's rate
 /// like a call, and through a product only what the product offers is led to.
-pub(super) fn step_up(
+pub(super) async fn step_up(
     resource: Option<&Arc<ProtectedResource>>,
     gateway: &Gateway,
     caller: &Caller,
@@ -123,7 +123,7 @@ pub(super) fn step_up(
     let fault =
         Fault::new(FaultCode::Forbidden, format!("the access token does not cover this call; it needs the scopes: {scopes}"))
             .with_internal(format!("tool {tool} needs the scopes {scopes}"));
-    let (released, admitted) = gateway.refuse_call(caller, "tools/call", "insufficient-scope", fault);
+    let (released, admitted) = gateway.refuse_call(caller, "tools/call", "insufficient-scope", fault).await;
     let mut response = fault_refusal(released, request_id(body));
     if !admitted {
         return Some(response);
