@@ -6,14 +6,13 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
-use axum::extract::{ConnectInfo, Path, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -22,7 +21,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use portcullis_gateway::{Caller, Gateway, OperationRequest};
 use portcullis_guard::{StrictLimits, check_strict};
 use portcullis_identity::{ClientCertificate, Door, Presented};
-use portcullis_model::{Fault, FaultCode, Principal, PrincipalId};
+use portcullis_model::{Fault, FaultCode, Principal, PrincipalId, Whence};
 use portcullis_policy::Operation;
 use portcullis_wire::{HostPolicy, Refusals, RequestRefusal, guarded, rules};
 use serde_json::{Map, Value, json};
@@ -34,8 +33,6 @@ use crate::exposition::Format;
 use crate::metrics::Metrics;
 use crate::steward::{AuditQuestion, Steward};
 
-/// Headers a proxy adds: then the near end of the connection is the proxy, and nearness grants nothing.
-const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
 /// A header no page of another origin can send without being asked for it first.
 const OWN_HEADER: HeaderName = HeaderName::from_static("x-portcullis-request");
 /// Most characters of the id in an address.
@@ -219,8 +216,8 @@ fn named(id: Id) -> String {
     id.map(|Path(id)| id).unwrap_or_default()
 }
 
-fn peer_of(request: &Request) -> Option<SocketAddr> {
-    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
+fn whence_of(request: &Request) -> Option<Whence> {
+    portcullis_wire::whence(request.extensions(), request.headers())
 }
 
 impl Desk {
@@ -231,8 +228,8 @@ impl Desk {
         let first = given.next();
         if given.next().is_some() {
             let (sentence, code) = ("the request has more than one Authorization header", FaultCode::InvalidArgument);
-            let (peer, rule) = (peer_of(request), rules::TWO_CREDENTIALS);
-            self.refusals.refused(RequestRefusal { peer, rule, code, detail: sentence });
+            let (whence, rule) = (whence_of(request), rules::TWO_CREDENTIALS);
+            self.refusals.refused(RequestRefusal { whence: whence.as_ref(), rule, code, detail: sentence });
             return Err(Box::new(answer::plain(StatusCode::BAD_REQUEST, code, sentence)));
         }
         // A header that is no text is no credential, but it was presented: it must not count as absent.
@@ -240,8 +237,8 @@ impl Desk {
         let presented = Presented {
             certificate: request.extensions().get::<Arc<ClientCertificate>>().map(AsRef::as_ref),
             query: request.uri().query(),
-            forwarded: FORWARDED.iter().any(|name| headers.contains_key(*name)),
-            ..Presented::admin(authorization, peer_of(request))
+            whence: whence_of(request),
+            ..Presented::admin(authorization, None)
         };
         let identified = self.gateway.identify_admin(&presented, doors).await;
         let caller = identified.map_err(|fault| Box::new(answer::fault(fault, authorization.is_some())))?;
@@ -392,8 +389,7 @@ impl Desk {
 
     /// Lets somebody without a credential ask whether the server is well, where the settings do.
     async fn may_ask_health(&self, request: &mut Request) -> Result<(), Refusal> {
-        let near = peer_of(request).is_some_and(|peer| peer.ip().to_canonical().is_loopback())
-            && !FORWARDED.iter().any(|name| request.headers().contains_key(*name));
+        let near = whence_of(request).is_some_and(|whence| whence.is_near());
         if self.settings.health == HealthFor::Anyone || near {
             return Ok(());
         }

@@ -77,7 +77,9 @@ fn class(rule: &str) -> &'static str {
         | "tenant-token-budget"
         | "queue"
         | "concurrency"
+        | "tenant-concurrency"
         | "in-flight"
+        | "in-flight-share"
         | "stream-budget"
         | "session-limit"
         | rules::BUSY => "limit",

@@ -4,7 +4,7 @@
 
 use portcullis_audit::{AuditCounts, SinkState};
 use portcullis_egress::EgressCounts;
-use portcullis_gateway::GateLoad;
+use portcullis_gateway::{GateLoad, SharedCounts, SharedState};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -17,6 +17,8 @@ use crate::steward::Check;
 pub struct Sample {
     /// How full the house is.
     pub load: GateLoad,
+    /// What was exchanged with other replicas, where rates can be shared.
+    pub shared_rates: Option<SharedCounts>,
     /// Sessions of the older protocol eras.
     pub sessions: usize,
     /// Tools in the catalogue.
@@ -154,6 +156,9 @@ impl Collector for SampleCollector {
             .encode_descriptor("build", "The version that runs.", None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
         gate(&mut writer, sample)?;
+        if let Some(counts) = &sample.shared_rates {
+            replicas(&mut writer, counts)?;
+        }
         audit(&mut writer, sample)?;
         if let Some(store) = &sample.store {
             self::store(&mut writer, store)?;
@@ -177,6 +182,28 @@ fn gate(writer: &mut Writer<'_>, sample: &Sample) -> std::fmt::Result {
     )?;
     let checks = sample.checks.iter().map(|check| (vec![("check", check.name)], flag(check.holds())));
     writer.gauges("ready", "Whether each condition of being ready holds.", checks)
+}
+
+fn replicas(writer: &mut Writer<'_>, counts: &SharedCounts) -> std::fmt::Result {
+    let (others, divided) = match counts.state {
+        SharedState::Alone => (0, false),
+        SharedState::Shared(others) => (others, false),
+        SharedState::Divided(others) => (others, true),
+    };
+    writer.gauge("shared_rate_replicas", "Other replicas that share the rates, as last seen.", others as f64)?;
+    writer.gauge(
+        "shared_rate_divided",
+        "Whether the store cannot be reached, so that this replica lets in its share of each rate.",
+        flag(divided),
+    )?;
+    writer.counter("shared_rate_boards_written", "Times this replica wrote what it let in.", counts.written)?;
+    writer.counter("shared_rate_boards_read", "Boards of other replicas that were read.", counts.read)?;
+    writer.counter("shared_rate_exchange_failures", "Exchanges with the store that failed or took too long.", counts.failed)?;
+    writer.gauge(
+        "shared_rate_age_seconds",
+        "How old what is known of the other replicas is.",
+        counts.age.map(|age| age.as_secs_f64()),
+    )
 }
 
 fn audit(writer: &mut Writer<'_>, sample: &Sample) -> std::fmt::Result {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use portcullis_egress::{EgressClient, EgressRequest};
-use portcullis_model::{Fault, FaultCode, RiskClass, TenantId, ToolSpec};
+use portcullis_model::{Fault, FaultCode, RiskClass, Scope, TenantId, ToolSpec};
 use portcullis_policy::Permit;
 use portcullis_ports::{Arguments, Exchange, Outcome, Preview, Reading, Sight, Tool, wants_dry_run};
 use portcullis_shape::{Position, decode_cursor, encode_cursor};
@@ -35,7 +35,13 @@ impl Api {
             let said = format!("'{}' is not in use: that it was let in is not recorded", self.name);
             return Err(Fault::new(FaultCode::Unavailable, said).with_retry_after(5));
         }
-        let scope = permit.scope();
+        self.serves(permit.scope())?;
+        permit.trail().reached(&self.name);
+        Ok(())
+    }
+
+    /// Whether anybody within this scope may use it.
+    pub(crate) fn serves(&self, scope: &Scope) -> Result<(), Fault> {
         if scope.tenant != self.tenant || !scope.sources.contains(&self.name) {
             return Err(Fault::new(FaultCode::Forbidden, format!("'{}' is not available to this credential", self.name)));
         }
@@ -46,7 +52,6 @@ impl Api {
             return Err(Fault::new(FaultCode::Forbidden, said)
                 .with_hint("use a credential without that limit, or ask the operator about open_to_confined"));
         }
-        permit.trail().reached(&self.name);
         Ok(())
     }
 }
@@ -80,6 +85,10 @@ impl Tool for ApiTool {
 
     fn spec(&self) -> &Arc<ToolSpec> {
         &self.spec
+    }
+
+    fn serves(&self, scope: &Scope) -> Result<(), Fault> {
+        self.api.serves(scope)
     }
 
     async fn run(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<Outcome, Fault> {

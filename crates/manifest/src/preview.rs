@@ -20,12 +20,12 @@ impl ApiTool {
         let request = self.api.client.foresee(permit, &self.request(&arguments.0)?).map_err(Fault::from)?;
         let change = self.change(&request, sight, arguments).await;
         Ok(Preview {
-            request: Some(PreviewedRequest {
+            requests: vec![PreviewedRequest {
                 method: request.method.to_string(),
                 url: request.url.clone(),
                 content_type: request.content_type.clone(),
                 body: body(&request),
-            }),
+            }],
             change,
             answer: None,
             sources: vec![self.api.name.clone()],

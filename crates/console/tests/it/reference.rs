@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portcullis_console::{
     CertificateSample, Check, Format, IngestSample, MeasuredRecorder, Metrics, Sample, SecretSample, StoreSample,
 };
-use portcullis_gateway::{Recorder, RoadEnd};
+use portcullis_gateway::{Recorder, RoadEnd, SharedCounts, SharedState};
 use portcullis_identity::Transport;
 use portcullis_model::{FaultCode, RiskClass};
 
@@ -33,7 +34,7 @@ fn exposition() -> String {
     let end = RoadEnd {
         principal: None,
         transport: Transport::Http,
-        peer: None,
+        whence: None,
         session: None,
         method: "tools/call",
         target: "sql".into(),
@@ -57,6 +58,13 @@ fn exposition() -> String {
     recorder.record(&refused).unwrap();
     recorder.record(&RoadEnd { method: "authenticate", rule: Arc::from("unknown_key"), ..refused }).unwrap();
     let sample = Sample {
+        shared_rates: Some(SharedCounts {
+            state: SharedState::Shared(1),
+            written: 4,
+            read: 3,
+            failed: 1,
+            age: Some(Duration::from_millis(250)),
+        }),
         sinks: vec![portcullis_audit::SinkState {
             name: "siem".into(),
             kind: "webhook",
@@ -143,7 +151,7 @@ fn names_from_outside_do_not_become_series() {
         let end = RoadEnd {
             principal: None,
             transport: Transport::Http,
-            peer: None,
+            whence: None,
             session: None,
             method: "tools/call",
             target: format!("tool-{number}\"\n"),
