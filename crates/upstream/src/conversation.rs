@@ -55,6 +55,24 @@ pub(crate) struct Listed {
     pub capability: &'static str,
 }
 
+/// How a request is made.
+#[derive(Debug, Default)]
+pub(crate) struct Manner {
+    /// What the upstream may ask meanwhile.
+    pub may: May,
+    /// Headers that mirror arguments, for the stateless revision.
+    pub headers: Vec<(String, String)>,
+    /// The request whose progress is also that of this one.
+    pub follows: Option<u64>,
+}
+
+impl Manner {
+    /// With what may be asked meanwhile.
+    pub(crate) fn of(may: May) -> Self {
+        Self { may, ..Self::default() }
+    }
+}
+
 /// A list, and whether more was there than may be looked at.
 #[derive(Debug, Default)]
 pub(crate) struct Entries {
@@ -126,18 +144,20 @@ impl Conversation {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Begins a request. `may`: what the upstream may ask meanwhile.
+    /// Begins a request.
     pub(crate) async fn call(
         &self,
         permit: &Permit,
         proof: &Arc<Proof>,
         method: &str,
         mut params: Value,
-        may: May,
-        mut headers: Vec<(String, String)>,
+        manner: Manner,
     ) -> Result<Call, Trouble> {
+        let Manner { may, mut headers, follows } = manner;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let listens = matches!(method, "tools/call" | "prompts/get" | "resources/read" | "tasks/result");
+        let nothing = Value::Null;
+        let mut ask = Ask { id, method, params: &nothing, headers: Vec::new(), principal: permit.principal_id(), follows };
+        let listens = ask.listens();
         let mut meta = Map::new();
         if listens {
             meta.insert("progressToken".into(), json!(id));
@@ -163,24 +183,13 @@ impl Conversation {
         if let Some(members) = params.as_object_mut().filter(|_| !meta.is_empty()) {
             members.insert("_meta".into(), Value::Object(meta));
         }
-        self.line.open(permit, proof, Ask { id, method, params: &params, headers }).await
+        (ask.params, ask.headers) = (&params, headers);
+        self.line.open(permit, proof, ask).await
     }
 
     /// A request whose answer alone matters. Questions on the way are refused.
     pub(crate) async fn ask(&self, permit: &Permit, proof: &Arc<Proof>, method: &str, params: Value) -> Result<Value, Trouble> {
-        self.ask_within(permit, proof, method, params, May::default()).await
-    }
-
-    /// The same where the request belongs to a call that may ask something later on.
-    pub(crate) async fn ask_within(
-        &self,
-        permit: &Permit,
-        proof: &Arc<Proof>,
-        method: &str,
-        params: Value,
-        may: May,
-    ) -> Result<Value, Trouble> {
-        let mut call = self.call(permit, proof, method, params, may, Vec::new()).await?;
+        let mut call = self.call(permit, proof, method, params, Manner::default()).await?;
         loop {
             match call.next().await? {
                 Incoming::Answer { result: Ok(mut result), .. } => {

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_model::{Fault, FaultCode};
+use portcullis_model::{Fault, FaultCode, PrincipalId};
 use portcullis_policy::Permit;
 use portcullis_ports::{Exchange, InputRequest};
 use serde_json::{Map, Value, json};
 
-use crate::conversation::{Conversation, Era};
+use crate::conversation::{Conversation, Era, Manner};
 use crate::definition::{Definition, Kind};
 use crate::health::Fitness;
 use crate::line::Proof;
@@ -50,6 +50,15 @@ pub(crate) enum Answered {
     Asks(Vec<(String, InputRequest)>, Value),
 }
 
+/// What an earlier round of a call of the stateless revision left behind.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Before {
+    /// Questions asked.
+    asked: u32,
+    /// Pages that were to be opened, by the names of those questions.
+    pages: Vec<String>,
+}
+
 /// Whether a person agreed to open every page an upstream wants opened before the call.
 fn opened(links: &[Value], answers: &BTreeMap<String, Value>) -> Result<(), Fault> {
     let agreed = |link: &Value| {
@@ -70,13 +79,22 @@ impl Server {
         let state = answers.as_mut().and_then(|answers| answers.state.take()).unwrap_or_default();
         if let Some(handle) = state.get("parked").and_then(Value::as_str) {
             let parked = self.parking.take(handle, permit.principal_id(), &target)?;
-            let _place = self.health.place(&self.name, PATIENCE).await?;
+            let _place = match self.health.place(&self.name, PATIENCE).await {
+                Ok(place) => place,
+                Err(fault) => {
+                    self.let_go(parked, "it could not be gone on with");
+                    return Err(fault);
+                }
+            };
             let answer = answers.and_then(|answers| answers.responses.get(QUESTION).cloned());
             return self.go_on(permit, parked, answer, exchange).await;
         }
-        let mut asked = 0;
+        let mut before = Before::default();
         if let Some(answers) = answers.filter(|_| state.get("asked").is_some()) {
-            asked = state.get("asked").and_then(Value::as_u64).and_then(|asked| u32::try_from(asked).ok()).unwrap_or(u32::MAX);
+            let pages = state.get("pages").and_then(Value::as_array).into_iter().flatten();
+            before.pages = pages.filter_map(|page| page.as_str().map(str::to_owned)).collect();
+            before.asked =
+                state.get("asked").and_then(Value::as_u64).and_then(|asked| u32::try_from(asked).ok()).unwrap_or(u32::MAX);
             if let Some(links) = state.get("links").and_then(Value::as_array) {
                 opened(links, &answers.responses)?;
             } else {
@@ -98,11 +116,11 @@ impl Server {
         if private {
             slot.fitness.may_ask(&self.name)?;
         }
-        let done = self.attempt(permit, &mut work, exchange, (&proof, &owner, &slot), arrived, asked).await;
+        let done = self.attempt(permit, &mut work, exchange, (&proof, &owner, &slot), arrived, before.clone()).await;
         match done {
             // A session that ended before the call was taken: once more in a new one.
             Err(Trouble::SessionOver) => {
-                let again = self.attempt(permit, &mut work, exchange, (&proof, &owner, &slot), arrived, asked).await;
+                let again = self.attempt(permit, &mut work, exchange, (&proof, &owner, &slot), arrived, before).await;
                 self.judged(&slot.fitness, again)
             }
             other => self.judged(&slot.fitness, other),
@@ -136,7 +154,9 @@ impl Server {
         match &done {
             Ok(_) | Err(Trouble::Refused(_)) => fitness.well(),
             Err(trouble) if trouble.counts() => {
-                fitness.failed(&trouble.to_string());
+                if fitness.failed(&trouble.to_string()) {
+                    self.record_failure(trouble);
+                }
             }
             Err(_) => {}
         }
@@ -150,7 +170,7 @@ impl Server {
         exchange: &dyn Exchange,
         (proof, owner, slot): (&Arc<Proof>, &Owner, &Slot),
         arrived: Instant,
-        asked: u32,
+        before: Before,
     ) -> Result<Answered, Trouble> {
         let conversation = self.conversation(permit, proof, owner, slot).await?;
         let done = async {
@@ -158,7 +178,7 @@ impl Server {
             self.check_definition(permit, work, (&conversation, proof, slot), arrived).await?;
             let all = May::of(&self.settings).by(exchange.abilities());
             let may = if Self::can_ask(&conversation, owner) { all } else { all.nobody() };
-            let (mut asked, mut taken) = (asked, false);
+            let (Before { mut asked, pages }, mut taken) = (before, false);
             loop {
                 let run = Run {
                     fitness: slot.fitness.clone(),
@@ -172,6 +192,7 @@ impl Server {
                     asked,
                     may,
                     task: None,
+                    pages: pages.clone(),
                 };
                 let settled = self.begin_call(permit, work, run).await;
                 match settled.map_err(|trouble| if taken { trouble.after_taken() } else { trouble })? {
@@ -196,7 +217,8 @@ impl Server {
         let (conversation, proof) = (run.conversation.clone(), run.proof.clone());
         let (mut params, may) = (work.params.clone(), run.may);
         if !work.task {
-            return match conversation.call(permit, &proof, work.method, params, may, work.headers.clone()).await {
+            let manner = Manner { headers: work.headers.clone(), ..Manner::of(may) };
+            return match conversation.call(permit, &proof, work.method, params, manner).await {
                 Ok(call) => run.drive(call).await,
                 // Over HTTP a refusal may come with its status, before there is anything to follow.
                 Err(Trouble::Refused(refusal)) => run.refused(refusal),
@@ -211,17 +233,23 @@ impl Server {
         if let Some(members) = params.as_object_mut() {
             members.insert("task".into(), json!({"ttl": self.settings.limits.time.0.as_millis() as u64}));
         }
-        let created = match conversation.ask_within(permit, &proof, work.method, params, may).await {
-            Ok(created) => created,
+        let begun = match conversation.call(permit, &proof, work.method, params, Manner::of(may)).await {
+            Ok(call) => call,
             Err(Trouble::Refused(refusal)) => return run.refused(refusal),
             Err(trouble) => return Err(trouble),
+        };
+        let follows = Some(begun.id());
+        let created = match run.begun(begun).await? {
+            Ok(created) => created,
+            Err(refusal) => return run.refused(refusal),
         };
         let id = match tasks::created(created)? {
             tasks::Created::Task(id) => id,
             tasks::Created::Result(result) => return run.finished(result),
         };
         run.task = Some(Task::new(&conversation, &proof, charter, id.clone()));
-        let call = conversation.call(permit, &proof, "tasks/result", json!({ "taskId": id }), may, Vec::new()).await;
+        let manner = Manner { follows, ..Manner::of(may) };
+        let call = conversation.call(permit, &proof, "tasks/result", json!({ "taskId": id }), manner).await;
         run.drive(call.map_err(Trouble::after_taken)?).await
     }
 
@@ -296,7 +324,7 @@ impl Server {
         answer: Option<Value>,
         exchange: &dyn Exchange,
     ) -> Result<Answered, Fault> {
-        let Parked { target, mut call, conversation, proof, fitness, question, notices, asked, may, task, .. } = parked;
+        let Parked { target, mut call, conversation, proof, fitness, question, notices, asked, may, task, pages, .. } = parked;
         let doing = fitness.clone();
         let mut answer = questions::answered(question.method, question.link, answer.as_ref());
         if let (Ok(given), true) = (&mut answer, question.method == questions::SAMPLE) {
@@ -305,7 +333,7 @@ impl Server {
         if let (Ok(Value::Object(members)), Some(task)) = (&mut answer, &task) {
             members.insert("_meta".into(), task.meta());
         }
-        let run = Run { server: self, permit, exchange, conversation, proof, fitness, target, notices, asked, may, task };
+        let run = Run { server: self, permit, exchange, conversation, proof, fitness, target, notices, asked, may, task, pages };
         let gone_on = async {
             call.renew(permit)?;
             run.conversation.line.say(permit, &run.proof, wire::answer(&question.id, answer)).await?;
@@ -315,5 +343,31 @@ impl Server {
             }
         };
         self.judged(&doing, gone_on.await)
+    }
+
+    /// A call with a question nobody will answer: the upstream is told so, and the call ends.
+    pub(crate) fn let_go(&self, parked: Parked, why: &str) {
+        let (Some((charter, _)), Ok(runtime)) = (self.standing.get(), tokio::runtime::Handle::try_current()) else { return };
+        let Parked { principal, target, call, conversation, proof, question, task, .. } = parked;
+        let note = format!("{} in a call of {principal} gets no answer: {why}", question.method);
+        self.record("upstream.question", format!("{}/{target}", self.name), false, note);
+        let mut answer = questions::answered(question.method, question.link, None);
+        if let (Ok(Value::Object(members)), Some(task)) = (&mut answer, &task) {
+            members.insert("_meta".into(), task.meta());
+        }
+        let (said, charter) = (wire::answer(&question.id, answer), charter.clone());
+        runtime.spawn(async move {
+            // Whether it listens or not: the call is cancelled behind it.
+            let _ = conversation.line.say(&charter.permit(), &proof, said).await;
+            drop((call, task));
+        });
+    }
+
+    /// What a caller was asked with this state gets no answer.
+    pub(crate) fn given_up(&self, principal: &PrincipalId, state: &Value) {
+        let handle = state.get("parked").and_then(Value::as_str);
+        if let Some(parked) = handle.and_then(|handle| self.parking.give_up(handle, principal)) {
+            self.let_go(parked, "it was refused, or its caller went away");
+        }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use portcullis_ports::Watch;
 use serde_json::{Value, json};
@@ -24,7 +25,19 @@ pub(crate) struct Ear {
     watching: Notify,
     /// What the upstream was asked to announce.
     subscribed: watch::Sender<BTreeSet<String>>,
+    missed: Mutex<Missed>,
 }
+
+/// Log messages that could be about several callers, or about none, and so reached nobody.
+#[derive(Default)]
+struct Missed {
+    count: u64,
+    told: u64,
+    at: Option<Instant>,
+}
+
+/// How often it is recorded that messages reached nobody.
+const BETWEEN_RECORDS: Duration = Duration::from_hours(1);
 
 #[derive(Default)]
 struct News {
@@ -43,6 +56,7 @@ impl Ear {
             updated: Notify::new(),
             watching: Notify::new(),
             subscribed: watch::Sender::default(),
+            missed: Mutex::default(),
         })
     }
 
@@ -83,6 +97,27 @@ impl Ear {
     /// What it is told are the roots.
     pub(crate) fn roots(&self) -> &Value {
         &self.roots
+    }
+
+    /// Counts a log message that reaches nobody.
+    pub(crate) fn misses_one(&self) {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner).count += 1;
+    }
+
+    /// How many there were.
+    pub(crate) fn missed(&self) -> u64 {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner).count
+    }
+
+    /// How many there are that should be recorded now: the first ones, and once in a while.
+    pub(crate) fn missed_and_not_told(&self, now: Instant) -> Option<u64> {
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = missed.count - missed.told;
+        if fresh == 0 || missed.at.is_some_and(|at| now.duration_since(at) < BETWEEN_RECORDS) {
+            return None;
+        }
+        (missed.told, missed.at) = (missed.count, Some(now));
+        Some(fresh)
     }
 
     /// Says that its definitions should be looked at.
@@ -194,6 +229,17 @@ mod tests {
         drop(two);
         updated(&ear, "x://a");
         assert!(ear.news().updated.is_empty() && ear.watched().is_empty());
+    }
+
+    #[test]
+    fn messages_that_reach_nobody_are_a_record_now_and_then() {
+        let (ear, begun) = (Ear::new(&QuestionSettings::default()), Instant::now());
+        assert_eq!(ear.missed_and_not_told(begun), None);
+        (0..3).for_each(|_| ear.misses_one());
+        assert_eq!((ear.missed_and_not_told(begun), ear.missed_and_not_told(begun)), (Some(3), None));
+        ear.misses_one();
+        assert_eq!(ear.missed_and_not_told(begun + Duration::from_mins(59)), None, "not each of a flood");
+        assert_eq!((ear.missed_and_not_told(begun + BETWEEN_RECORDS), ear.missed()), (Some(1), 4));
     }
 
     #[test]

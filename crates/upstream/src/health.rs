@@ -12,6 +12,9 @@ use crate::settings::UpstreamLimits;
 /// First and longest rest after a failure.
 const REST: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
+/// Between two records that it failed.
+const BETWEEN_RECORDS: Duration = Duration::from_mins(1);
+
 /// How often an upstream may be asked, whoever asks.
 #[derive(Debug)]
 pub(crate) struct Health {
@@ -21,6 +24,8 @@ pub(crate) struct Health {
     burst: f64,
     /// As the standing work finds it, and everybody who shares its process or session.
     pub(crate) fitness: Arc<Fitness>,
+    /// When it was last recorded that it failed.
+    recorded: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -58,10 +63,21 @@ impl Health {
         Self {
             rate: Mutex::new(Rate { tokens: f64::from(limits.burst), filled: Instant::now() }),
             fitness: Arc::default(),
+            recorded: Mutex::default(),
             places: Arc::new(Semaphore::new(limits.concurrent as usize)),
             per_second: f64::from(limits.per_second),
             burst: f64::from(limits.burst),
         }
+    }
+
+    /// Whether a failure may be recorded now, so that one that comes and goes does not fill the log.
+    pub(crate) fn may_record(&self, now: Instant) -> bool {
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = recorded.is_none_or(|before| now.duration_since(before) >= BETWEEN_RECORDS);
+        if may {
+            *recorded = Some(now);
+        }
+        may
     }
 
     /// A place for one call: within the rate, at once or within `patience`.
@@ -106,14 +122,15 @@ impl Fitness {
         (state.failures, state.until, state.trouble, state.reached) = (0, None, None, true);
     }
 
-    /// It did not. Says whether that is news.
+    /// It did not. Says whether that, or why, is news.
     pub(crate) fn failed(&self, why: &str) -> bool {
         let mut state = self.state();
-        let news = state.trouble.is_none();
+        let why: String = why.chars().take(300).collect();
+        let news = state.trouble.as_ref() != Some(&why);
         state.failures = state.failures.saturating_add(1);
         let rest = REST.0.saturating_mul(1 << state.failures.saturating_sub(1).min(10)).min(REST.1);
         state.until = Some(Instant::now() + rest);
-        state.trouble = Some(why.chars().take(300).collect());
+        state.trouble = Some(why);
         news
     }
 
@@ -142,6 +159,7 @@ mod tests {
         let health = Fitness::default();
         assert_eq!(health.condition(), Condition::Unknown);
         assert!(health.failed("down") && !health.failed("down"));
+        assert!(health.failed("another reason") && health.failed("down"));
         assert!(health.may_ask("up").unwrap_err().internal().unwrap().contains("down"));
         let first = health.rest().unwrap();
         for _ in 0..20 {
@@ -151,6 +169,13 @@ mod tests {
         health.well();
         health.may_ask("up").unwrap();
         assert_eq!(health.condition(), Condition::Well);
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_recorded_once_in_a_while() {
+        let (health, begun) = (Health::new(&UpstreamLimits::default()), Instant::now());
+        assert!(health.may_record(begun) && !health.may_record(begun + Duration::from_secs(59)));
+        assert!(health.may_record(begun + BETWEEN_RECORDS));
     }
 
     #[tokio::test]

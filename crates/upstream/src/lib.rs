@@ -11,6 +11,7 @@ mod ear;
 mod events;
 mod health;
 mod line;
+mod namer;
 mod neighbours;
 mod notes;
 mod offer;
@@ -25,6 +26,7 @@ mod schema;
 mod server;
 mod settings;
 mod tasks;
+mod templates;
 mod unit;
 mod watch;
 mod wire;
@@ -32,6 +34,7 @@ mod wire;
 use portcullis_egress::EgressConfigError;
 
 pub use definition::Kind;
+pub use line::{Keeping, keep_program};
 pub use pins::{Accepted, Pin, PinBook, PinError, PinState, Seen};
 pub use scanner::{Finding, Scanner};
 pub use settings::{

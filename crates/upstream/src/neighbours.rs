@@ -15,7 +15,8 @@ pub(crate) struct Neighbourhood(Mutex<Names>);
 
 #[derive(Debug, Default)]
 struct Names {
-    house: BTreeSet<String>,
+    /// Every name in the house, with whose it is.
+    house: BTreeMap<String, String>,
     /// By group and server.
     upstreams: BTreeMap<(String, String), BTreeSet<String>>,
     /// The same, of everything that was ever accepted.
@@ -66,23 +67,50 @@ impl Neighbourhood {
         first.into_iter().map(|(name, (_, of))| (name.clone(), owner(of))).collect()
     }
 
-    /// The names the house has taken before its upstreams offered theirs.
-    pub(crate) fn tell_house(&self, names: &BTreeSet<String>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let claimed = all.claims.values().flatten().filter(|claim| claim.kind == Kind::Tool).map(|claim| &claim.name);
-        let of_upstreams: BTreeSet<&String> = all.upstreams.values().flatten().chain(claimed).collect();
-        all.house = names.iter().filter(|name| !of_upstreams.contains(name)).cloned().collect();
+    /// Since when `server` has `name`, and what every other one was ever accepted with of that kind, with whose it is.
+    pub(crate) fn claims_around(&self, kind: Kind, server: &str, name: &str) -> (Option<Timestamp>, Vec<(String, Claim)>) {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = None;
+        let mut others = Vec::new();
+        for ((_, of), claims) in &all.claims {
+            for claim in claims.iter().filter(|claim| claim.kind == kind) {
+                if of != server {
+                    others.push((of.clone(), claim.clone()));
+                } else if claim.name == name {
+                    own = Some(claim.since);
+                }
+            }
+        }
+        (own, others)
+    }
+
+    /// Every name of a tool in the house, with whose it is.
+    pub(crate) fn learn(&self, names: &BTreeMap<String, String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).house.clone_from(names);
     }
 
     /// Everything that is not of `group`, with whose it is.
     pub(crate) fn of_others(&self, group: &str) -> Neighbours {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let house = all.house.iter().map(|name| ("this house".to_owned(), name.clone()));
-        let others = all.upstreams.iter().filter(|((of, _), _)| of != group);
-        let others =
-            others.flat_map(|((_, server), names)| names.iter().map(move |name| (format!("upstream '{server}'"), name.clone())));
+        let own: BTreeSet<String> = std::iter::once(group)
+            .chain(all.claims.keys().chain(all.upstreams.keys()).filter(|(of, _)| of == group).map(|(_, server)| server.as_str()))
+            .map(owner_of)
+            .collect();
+        let others = || all.upstreams.iter().filter(|((of, _), _)| of != group);
+        let known = |name: &String| others().any(|(_, names)| names.contains(name));
+        // What another upstream has is said once, with the name of that one.
+        let said = |name: &String, owner: &String| own.contains(owner) || (owner.starts_with(&owner_of("")) && known(name));
+        let house = all.house.iter().filter(|(name, owner)| !said(name, owner));
+        let house = house.map(|(name, owner)| (owner.clone(), name.clone()));
+        let others = others()
+            .flat_map(|((_, server), names)| names.iter().map(move |name| (format!("upstream '{server}'"), name.clone())));
         house.chain(others).collect()
     }
+}
+
+/// How the book of names calls an upstream, or a kind of them.
+pub(crate) fn owner_of(name: &str) -> String {
+    format!("upstream {name}")
 }
 
 #[cfg(test)]
@@ -99,8 +127,35 @@ mod tests {
         assert_eq!(owners["search"], Owner { group: "b".into(), server: "b".into() });
         assert_eq!((owners["a_search"].group.as_str(), owners["b_search"].group.as_str()), ("a", "b"));
         assert!(names.owners(Kind::Prompt).is_empty());
+        assert!(names.owners(Kind::Resource).is_empty());
+        let (own, others) = names.claims_around(Kind::Tool, "a", "search");
+        assert_eq!((own, others.len()), (Some(Timestamp::from_nanos(2)), 2), "{others:?}");
+        assert!(others.iter().all(|(of, _)| of == "b") && names.claims_around(Kind::Tool, "a", "x").0.is_none());
         // Another server of the same kind does not take it away.
         names.claim("b", "b2", vec![claim("search", 3)]);
         assert_eq!(names.owners(Kind::Tool)["search"].server, "b");
+    }
+
+    #[test]
+    fn a_scanner_hears_of_every_name_but_those_of_the_same_group() {
+        let names = Neighbourhood::default();
+        names.tell("grafana", "eu", BTreeSet::from(["search".to_owned()]));
+        names.tell("up", "up", BTreeSet::from(["look".to_owned()]));
+        let all = [
+            ("query_logs", "this house"),
+            ("shop_get_order", "api shop"),
+            ("datadog_monitors", "plugin datadog"),
+            ("search", "upstream grafana"),
+            ("eu_search", "upstream eu"),
+            ("look", "upstream up"),
+        ];
+        names.learn(&all.map(|(name, owner)| (name.to_owned(), owner.to_owned())).into());
+        let heard = |group: &str| names.of_others(group).into_iter().map(|(_, name)| name).collect::<BTreeSet<_>>();
+        let common = ["query_logs", "shop_get_order", "datadog_monitors"];
+        let with = |more: &[&str]| common.iter().chain(more).map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(heard("grafana"), with(&["look"]));
+        assert_eq!(heard("up"), with(&["search", "eu_search"]));
+        assert!(names.of_others("up").contains(&("plugin datadog".to_owned(), "datadog_monitors".to_owned())));
+        assert_eq!(names.of_others("up").iter().filter(|(_, name)| name == "search").count(), 1);
     }
 }

@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use portcullis_model::{
-    CompletionKind, Fault, FaultCode, PromptArgument, PromptSpec, ResourceSpec, ResourceTemplateSpec, RiskClass, ToolName,
-    ToolSpec, WriteCategory,
+    CompletionKind, Fault, FaultCode, PrincipalId, PromptArgument, PromptSpec, ResourceSpec, ResourceTemplateSpec, RiskClass,
+    Scope, ToolName, ToolSpec, WriteCategory,
 };
 use portcullis_policy::Permit;
 use portcullis_ports::{
     Arguments, Change, DRY_RUN, Exchange, Offer, Outcome, Preview, Prompt, PromptOutput, ResourceOutput, ResourceReader, Sight,
-    Taken, Tool, Watch, offer_dry_run, wants_dry_run,
+    Suggestions, Taken, Tool, Typing, Watch, offer_dry_run, wants_dry_run,
 };
 use regex::Regex;
 use serde_json::{Map, Value, json};
@@ -22,15 +22,18 @@ use crate::content;
 use crate::conversation::mirrored;
 use crate::definition::Kind;
 use crate::drive::{Answered, Work};
-use crate::neighbours::Owner;
+use crate::namer::{Namer, prefixed};
 use crate::pins::Accepted;
 use crate::server::Server;
-use crate::settings::Prefixing;
+use crate::templates::{overlap, pattern_of, variables_of};
 use crate::watch::BY_CONFIGURATION;
 use crate::{risk, schema, tasks};
 
 /// The argument by which one of several upstreams of a kind is chosen.
 const INSTANCE: &str = "instance";
+
+/// Most values of a completion (MCP, completion/complete).
+const MOST_VALUES: usize = 100;
 
 /// What is accepted of one kind, by name, with who has it.
 type ByName = BTreeMap<String, Vec<(Arc<Server>, Accepted)>>;
@@ -50,27 +53,35 @@ fn in_use(servers: &[Arc<Server>], kind: Kind) -> ByName {
     all
 }
 
-/// Everything these servers offer now. `left_out` gets what could not be offered, in words.
-pub(crate) fn offer(servers: &[Arc<Server>], kind: Option<&str>, taken: &Taken, left_out: &mut Vec<String>) -> Offer {
+/// Everything these servers offer now, whose names are held by `owners`. `left_out` gets what could not be offered, in words.
+pub(crate) fn offer(
+    servers: &[Arc<Server>],
+    kind: Option<&str>,
+    owners: &[String],
+    taken: &Taken,
+    left_out: &mut Vec<String>,
+) -> Offer {
     let mut offer = Offer::default();
-    let mut names = Namer::new(servers, Kind::Tool, taken.tools.clone());
+    let mut names = Namer::new(servers, Kind::Tool, owners, taken);
     offer.kept.tools = names.kept(servers, kind);
     for (name, holders) in in_use(servers, Kind::Tool) {
         let holders: Vec<_> = holders.into_iter().filter(|(server, _)| server.wants(Kind::Tool, &name)).collect();
-        for tool in tools(&name, holders, kind, &mut names, left_out) {
+        for tool in tools(&name, holders, kind.map(|kind| (kind, servers)), &mut names, left_out) {
             offer.tools.push(Arc::new(tool));
         }
     }
-    let mut names = Namer::new(servers, Kind::Prompt, taken.prompts.clone());
+    offer.denied = names.denied();
+    let mut names = Namer::new(servers, Kind::Prompt, owners, taken);
     offer.kept.prompts = names.kept(servers, kind);
     for (name, holders) in in_use(servers, Kind::Prompt) {
-        let ambiguous = kind.is_some() && names.are_several(&name);
         for (server, accepted) in holders {
-            if let Some(shown) = names.choose(&name, &server.name, prefixed(&server, ambiguous), left_out) {
+            let always = prefixed(&server, kind.is_some() && names.is_ambiguous(&name, &server));
+            if let Some(shown) = names.choose(&name, &server.name, always) {
                 offer.prompts.push(Arc::new(UpstreamPrompt::new(server, &name, &shown, accepted)));
             }
         }
     }
+    offer.denied.extend(names.denied());
     let mut addresses = taken.addresses.clone();
     for server in servers {
         let reader = UpstreamResources::new(server.clone(), &mut addresses, left_out);
@@ -81,103 +92,29 @@ pub(crate) fn offer(servers: &[Arc<Server>], kind: Option<&str>, taken: &Taken, 
     offer
 }
 
-/// Whether a server's names always have its own in front.
-fn prefixed(server: &Server, ambiguous: bool) -> bool {
-    server.settings.prefix == Prefixing::Always || ambiguous
-}
-
-/// Gives what is offered its names. A name that something was ever accepted under stays its own: rules, approvals and habits
-/// are written about it.
-struct Namer {
-    kind: Kind,
-    group: String,
-    taken: BTreeSet<String>,
-    owners: BTreeMap<String, Owner>,
-    /// How many of these servers ever had something of a name.
-    holders: BTreeMap<String, usize>,
-}
-
-impl Namer {
-    fn new(servers: &[Arc<Server>], kind: Kind, taken: BTreeSet<String>) -> Self {
-        let first = servers.first();
-        let mut holders = BTreeMap::new();
-        for (name, _) in servers.iter().filter_map(|server| server.pins.get()).flat_map(|pins| pins.ever_accepted(kind)) {
-            *holders.entry(name).or_default() += 1;
-        }
-        Self {
-            kind,
-            group: first.map(|server| server.group().to_owned()).unwrap_or_default(),
-            taken,
-            owners: first.map(|server| server.neighbourhood.owners(kind)).unwrap_or_default(),
-            holders,
-        }
-    }
-
-    fn are_several(&self, name: &str) -> bool {
-        self.holders.get(name).is_some_and(|holders| *holders > 1)
-    }
-
-    /// The name something would be offered under: its own where that is free and nothing else is wanted.
-    fn free(&self, name: &str, prefix: &str, always: bool) -> Option<String> {
-        let plain = (!always).then(|| name.to_owned());
-        let free =
-            |name: &String| !self.taken.contains(name) && self.owners.get(name).is_none_or(|owner| owner.group == self.group);
-        plain.into_iter().chain([format!("{prefix}_{name}")]).find(free)
-    }
-
-    fn choose(&mut self, name: &str, prefix: &str, always: bool, left_out: &mut Vec<String>) -> Option<String> {
-        let chosen = self.free(name, prefix, always);
-        match &chosen {
-            Some(chosen) => {
-                self.taken.insert(chosen.clone());
-            }
-            None => left_out.push(format!(
-                "{} '{}' has a name that is taken, also with a prefix",
-                self.kind,
-                crate::watch::shown(name)
-            )),
-        }
-        chosen
-    }
-
-    /// Names of everything that was ever accepted, in use or not.
-    fn kept(&self, servers: &[Arc<Server>], kind: Option<&str>) -> BTreeSet<String> {
-        let mut kept = BTreeSet::new();
-        for server in servers {
-            let ever = server.pins.get().map(|pins| pins.ever_accepted(self.kind)).unwrap_or_default();
-            for (name, _) in ever.into_iter().filter(|(name, _)| server.wants(self.kind, name)) {
-                kept.extend(kind.and_then(|kind| self.free(&name, kind, prefixed(server, false))));
-                kept.extend(self.free(&name, &server.name, prefixed(server, kind.is_some())));
-            }
-        }
-        kept
-    }
-}
-
-/// The tools one accepted name becomes: one for all who agree, or one each.
+/// The tools one accepted name becomes: one for all of a kind that offer it together, or one each.
 fn tools(
     name: &str,
     holders: Vec<(Arc<Server>, Accepted)>,
-    kind: Option<&str>,
-    names: &mut Namer,
+    kind: Option<(&str, &[Arc<Server>])>,
+    names: &mut Namer<'_>,
     left_out: &mut Vec<String>,
 ) -> Vec<UpstreamTool> {
-    let agreed = holders.first().is_some_and(|(_, first)| holders.iter().all(|(_, other)| other.digest == first.digest));
-    let has_instance = |definition: &Value| definition.pointer("/inputSchema/properties/instance").is_some();
     let mut made = Vec::new();
-    if let Some(kind) = kind
-        && agreed
-        && holders.first().is_some_and(|(_, accepted)| !has_instance(&accepted.definition))
+    if let Some((kind, servers)) = kind
+        && let Some(together) = names.together(name, kind, servers, &holders)
     {
-        let always = holders.iter().any(|(server, _)| prefixed(server, false));
-        if let Some(chosen) = names.choose(name, kind, always, left_out) {
-            made.extend(UpstreamTool::new(name, &chosen, holders, true, left_out));
+        let always = together.iter().any(|(server, _)| prefixed(server, false));
+        if !together.is_empty()
+            && let Some(chosen) = names.choose(name, kind, always)
+        {
+            made.extend(UpstreamTool::new(name, &chosen, together, Some(names.instances(name)), left_out));
         }
         return made;
     }
     for (server, accepted) in holders {
-        let Some(chosen) = names.choose(name, &server.name, prefixed(&server, kind.is_some()), left_out) else { continue };
-        made.extend(UpstreamTool::new(name, &chosen, vec![(server, accepted)], false, left_out));
+        let Some(chosen) = names.choose(name, &server.name, prefixed(&server, kind.is_some())) else { continue };
+        made.extend(UpstreamTool::new(name, &chosen, vec![(server, accepted)], None, left_out));
     }
     made
 }
@@ -208,7 +145,7 @@ impl UpstreamTool {
         remote: &str,
         shown: &str,
         holders: Vec<(Arc<Server>, Accepted)>,
-        merged: bool,
+        instances: Option<Vec<Arc<str>>>,
         left_out: &mut Vec<String>,
     ) -> Option<Self> {
         let name = match ToolName::new(shown) {
@@ -229,8 +166,8 @@ impl UpstreamTool {
             schema::checkable(definition.get("inputSchema").unwrap_or(&Value::Null)).unwrap_or_else(|_| schema::anything());
         let mut listed = definition.clone();
         let mut completions = Vec::new();
-        if merged {
-            let instances: Vec<Arc<str>> = holders.iter().map(|(server, _)| server.name.clone()).collect();
+        let merged = instances.is_some();
+        if let Some(instances) = instances {
             let argument = json!({"type": "string", "enum": instances, "description": "Which of them to ask."});
             add_instance(&mut checked, &argument);
             if let Some(shown) = listed.get_mut("inputSchema") {
@@ -267,7 +204,14 @@ impl UpstreamTool {
         let found = match chosen.as_ref().and_then(Value::as_str) {
             None if self.merged => None,
             None => self.routes.first(),
-            Some(name) => self.routes.iter().find(|route| &*route.server.name == name),
+            Some(name) => {
+                let found = self.routes.iter().find(|route| &*route.server.name == name);
+                // The schema let the name through, so it is one of those that had it.
+                return found.ok_or_else(|| {
+                    Fault::new(FaultCode::Forbidden, "this instance does not offer it at the moment, or not as the others do")
+                        .with_hint(format!("those that do are {}; the operator sees why with: portcullis doctor", names()))
+                });
+            }
         };
         found.ok_or_else(|| Fault::invalid("instance says which one is asked").with_hint(format!("it is one of {}", names())))
     }
@@ -326,6 +270,22 @@ impl Tool for UpstreamTool {
         &self.spec
     }
 
+    fn given_up(&self, principal: &PrincipalId, state: &Value) {
+        self.routes.iter().for_each(|route| route.server.given_up(principal, state));
+    }
+
+    /// One of those behind it is enough.
+    fn serves(&self, scope: &Scope) -> Result<(), Fault> {
+        let mut refusal = None;
+        for route in &self.routes {
+            match route.server.serves(scope) {
+                Ok(()) => return Ok(()),
+                Err(fault) => refusal = refusal.or(Some(fault)),
+            }
+        }
+        refusal.map_or(Ok(()), Err)
+    }
+
     async fn run(&self, permit: &Permit, arguments: Arguments, exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         if self.dry.is_some() && wants_dry_run(&arguments) {
             return Err(Fault::new(FaultCode::Internal, "a dry run reached the work itself, so nothing was sent"));
@@ -355,7 +315,12 @@ impl Tool for UpstreamTool {
             Outcome::Complete(output) => {
                 let sources = output.sources.clone();
                 let change = Change::Unknown("it is in the answer of the other server".into());
-                Ok(Some(Preview { request: None, change, answer: Some((format!("{argument}: {value}"), output)), sources }))
+                Ok(Some(Preview {
+                    requests: Vec::new(),
+                    change,
+                    answer: Some((format!("{argument}: {value}"), output)),
+                    sources,
+                }))
             }
             Outcome::NeedsInput { .. } => {
                 Err(Fault::new(FaultCode::Unavailable, "the other server asks a question in its dry run, which is not passed on"))
@@ -424,16 +389,18 @@ impl Prompt for UpstreamPrompt {
         &self.spec
     }
 
-    async fn complete(
-        &self,
-        permit: &Permit,
-        argument: &str,
-        prefix: &str,
-        exchange: &dyn Exchange,
-    ) -> Result<Vec<String>, Fault> {
+    fn serves(&self, scope: &Scope) -> Result<(), Fault> {
+        self.server.serves(scope)
+    }
+
+    async fn complete(&self, permit: &Permit, typing: &Typing<'_>, exchange: &dyn Exchange) -> Result<Suggestions, Fault> {
         let reference = json!({"type": "ref/prompt", "name": self.remote});
         let of = (Kind::Prompt, self.remote.as_str(), self.digest.as_str());
-        complete(&self.server, permit, of, &reference, (argument, prefix), exchange).await
+        complete(&self.server, permit, of, &reference, typing, exchange).await
+    }
+
+    fn given_up(&self, principal: &PrincipalId, state: &Value) {
+        self.server.given_up(principal, state);
     }
 
     async fn render(&self, permit: &Permit, arguments: Arguments, exchange: &dyn Exchange) -> Result<PromptOutput, Fault> {
@@ -459,17 +426,27 @@ async fn complete(
     permit: &Permit,
     (kind, name, digest): (Kind, &str, &str),
     reference: &Value,
-    (argument, prefix): (&str, &str),
+    typing: &Typing<'_>,
     exchange: &dyn Exchange,
-) -> Result<Vec<String>, Fault> {
-    let params = json!({"ref": reference, "argument": {"name": argument, "value": prefix}});
+) -> Result<Suggestions, Fault> {
+    let mut params = json!({"ref": reference, "argument": {"name": typing.argument, "value": typing.prefix}});
+    if !typing.context.is_empty() {
+        params["context"] = json!({ "arguments": typing.context });
+    }
     let work = Work { kind, name, digest, method: "completion/complete", params, headers: Vec::new(), task: false };
     match server.work(permit, work, exchange).await? {
         Answered::Done(result) => {
-            let values = result.get("completion").and_then(|c| c.get("values")).and_then(Value::as_array);
-            Ok(values.into_iter().flatten().filter_map(Value::as_str).take(100).map(str::to_owned).collect())
+            let completion = result.get("completion");
+            let of = |name: &str| completion.and_then(|completion| completion.get(name));
+            let all = of("values").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+            let mut values: Vec<String> = all.take(MOST_VALUES + 1).map(str::to_owned).collect();
+            let cut = values.len() > MOST_VALUES;
+            values.truncate(MOST_VALUES);
+            let total = of("total").and_then(Value::as_u64).and_then(|total| u32::try_from(total).ok());
+            let more = if cut { Some(true) } else { of("hasMore").and_then(Value::as_bool) };
+            Ok(Suggestions { values, total, more })
         }
-        Answered::Asks(..) => Ok(Vec::new()),
+        Answered::Asks(..) => Ok(Suggestions::default()),
     }
 }
 
@@ -477,9 +454,43 @@ async fn complete(
 struct UpstreamResources {
     server: Arc<Server>,
     fixed: BTreeMap<String, (Arc<ResourceSpec>, String)>,
-    families: Vec<(Arc<ResourceTemplateSpec>, String, Regex)>,
+    families: Vec<Family>,
     /// Fixed addresses that were ever accepted and not left out. While one is held it is nobody else's.
     kept: BTreeSet<String>,
+}
+
+/// A family of resources.
+struct Family {
+    spec: Arc<ResourceTemplateSpec>,
+    digest: String,
+    pattern: Regex,
+    /// Templates of others that were accepted before and have addresses in common with it: those are theirs.
+    before: Vec<Regex>,
+}
+
+impl Family {
+    fn owns(&self, uri: &str) -> bool {
+        self.pattern.is_match(uri) && !self.before.iter().any(|earlier| earlier.is_match(uri))
+    }
+}
+
+/// Patterns of the templates of others that were accepted before `template` of `server` and have addresses in common with
+/// it. `left_out` gets each in words.
+fn earlier(server: &Server, template: &str, left_out: &mut Vec<String>) -> Vec<Regex> {
+    let (own, others) = server.neighbourhood.claims_around(Kind::Template, &server.name, template);
+    let mut before = Vec::new();
+    for (owner, claim) in others {
+        let first = own.is_none_or(|own| (claim.since, &*owner) < (own, &*server.name));
+        let Some(pattern) = pattern_of(&claim.name).filter(|_| first && overlap(&claim.name, template)) else { continue };
+        left_out.push(format!(
+            "resource template '{}' of '{}' has addresses in common with '{}' of '{owner}', which was accepted first: those are read from '{owner}'",
+            crate::watch::shown(template),
+            server.name,
+            crate::watch::shown(&claim.name),
+        ));
+        before.push(pattern);
+    }
+    before
 }
 
 impl UpstreamResources {
@@ -529,7 +540,8 @@ impl UpstreamResources {
                     completions: variables,
                     shown: Some(Arc::new(definition)),
                 };
-                families.push((Arc::new(spec), digest, pattern));
+                let before = earlier(&server, &template, left_out);
+                families.push(Family { spec: Arc::new(spec), digest, pattern, before });
             }
         }
         Self { server, fixed, families, kept }
@@ -545,43 +557,14 @@ fn is_of_the_house(uri: &str) -> bool {
     uri.get(..11).is_some_and(|scheme| scheme.eq_ignore_ascii_case("portcullis:"))
 }
 
-/// The variables of a template (RFC 6570).
-fn variables_of(template: &str) -> impl Iterator<Item = &str> {
-    template.split('{').skip(1).filter_map(|part| part.split_once('}')).flat_map(|(inside, _)| {
-        let names = inside.trim_start_matches(['+', '#', '.', '/', ';', '?', '&']);
-        names.split(',').map(|name| name.trim_end_matches('*').split(':').next().unwrap_or_default()).filter(|n| !n.is_empty())
-    })
-}
-
-/// Which addresses belong to a template. A template that begins with a variable would take every address, so it is none.
-fn pattern_of(template: &str) -> Option<Regex> {
-    let scheme = template.split_once(':')?.0;
-    if scheme.is_empty() || scheme.contains('{') || template.len() > 1_024 {
-        return None;
-    }
-    let mut pattern = String::from("^");
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once('{') {
-        let (inside, after) = after.split_once('}')?;
-        pattern.push_str(&regex::escape(before));
-        pattern.push_str(match inside.chars().next()? {
-            '+' | '/' => ".+",
-            '#' => "(?:#.*)?",
-            '?' => r"(?:\?[^#]*)?",
-            '&' | ';' => "[^#]*",
-            _ => "[^/?#]+",
-        });
-        rest = after;
-    }
-    pattern.push_str(&regex::escape(rest));
-    pattern.push('$');
-    Regex::new(&pattern).ok()
-}
-
 #[async_trait]
 impl ResourceReader for UpstreamResources {
     fn origin(&self) -> String {
         format!("upstream:{}", self.server.name)
+    }
+
+    fn serves(&self, scope: &Scope) -> Result<(), Fault> {
+        self.server.serves(scope)
     }
 
     fn resources(&self) -> Vec<Arc<ResourceSpec>> {
@@ -589,7 +572,7 @@ impl ResourceReader for UpstreamResources {
     }
 
     fn templates(&self) -> Vec<Arc<ResourceTemplateSpec>> {
-        self.families.iter().map(|(spec, ..)| spec.clone()).collect()
+        self.families.iter().map(|family| family.spec.clone()).collect()
     }
 
     fn announces(&self, uri: &str) -> bool {
@@ -605,37 +588,40 @@ impl ResourceReader for UpstreamResources {
         self.server.watch(permit, uri).await
     }
 
+    fn given_up(&self, principal: &PrincipalId, state: &Value) {
+        self.server.given_up(principal, state);
+    }
+
     fn keeps(&self, uri: &str) -> bool {
         self.fixed.contains_key(uri) || self.kept.contains(uri)
     }
 
     fn owns(&self, uri: &str) -> bool {
-        self.fixed.contains_key(uri) || self.families.iter().any(|(_, _, pattern)| pattern.is_match(uri))
+        self.fixed.contains_key(uri) || self.families.iter().any(|family| family.owns(uri))
     }
 
     async fn complete(
         &self,
         permit: &Permit,
         template: &str,
-        argument: &str,
-        prefix: &str,
+        typing: &Typing<'_>,
         exchange: &dyn Exchange,
-    ) -> Result<Vec<String>, Fault> {
-        let Some((_, digest, _)) = self.families.iter().find(|(spec, ..)| &*spec.uri_template == template) else {
-            return Ok(Vec::new());
+    ) -> Result<Suggestions, Fault> {
+        let Some(Family { digest, .. }) = self.families.iter().find(|family| &*family.spec.uri_template == template) else {
+            return Ok(Suggestions::default());
         };
         let reference = json!({"type": "ref/resource", "uri": template});
         let of = (Kind::Template, template, digest.as_str());
-        complete(&self.server, permit, of, &reference, (argument, prefix), exchange).await
+        complete(&self.server, permit, of, &reference, typing, exchange).await
     }
 
     async fn read(&self, permit: &Permit, uri: &str, exchange: &dyn Exchange) -> Result<ResourceOutput, Fault> {
-        let of_family = || self.families.iter().find(|(_, _, pattern)| pattern.is_match(uri));
+        let of_family = || self.families.iter().find(|family| family.owns(uri));
         let (kind, name, digest) = if let Some((_, digest)) = self.fixed.get(uri) {
             (Kind::Resource, uri, digest)
         } else {
             let missing = || Fault::new(FaultCode::NotFound, "there is no such resource");
-            let (spec, digest, _) = of_family().ok_or_else(missing)?;
+            let Family { spec, digest, .. } = of_family().ok_or_else(missing)?;
             (Kind::Template, &*spec.uri_template, digest)
         };
         let work = Work {
@@ -659,18 +645,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_template_takes_its_own_addresses_only() {
-        let fits = |template: &str, uri: &str| pattern_of(template).is_some_and(|pattern| pattern.is_match(uri));
-        assert!(fits("demo://resource/{id}", "demo://resource/7"));
-        assert!(!fits("demo://resource/{id}", "demo://resource/7/8"));
-        assert!(!fits("demo://resource/{id}", "other://resource/7"));
-        assert!(fits("file:///{+path}", "file:///a/b/c"));
-        assert!(fits("x://y{?q,r}", "x://y?q=1") && fits("x://y{?q,r}", "x://y"));
-        assert!(!fits("x://y.z/{a}", "x://yAz/1"), "a dot is a dot");
-        for bad in ["{+everything}", "{scheme}://x", "no scheme", "x://{open"] {
-            assert!(pattern_of(bad).is_none(), "{bad}");
-        }
-        assert_eq!(variables_of("a://{x}/{+y*}{?q,r:3}").collect::<Vec<_>>(), ["x", "y", "q", "r"]);
+    fn addresses_of_the_house_are_known_however_they_are_written() {
         assert!(is_of_the_house("PORTCULLIS://services") && !is_of_the_house("portculli"));
     }
 

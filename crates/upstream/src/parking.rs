@@ -45,6 +45,8 @@ pub(crate) struct Parked {
     pub may: May,
     /// The task it runs as.
     pub task: Option<Task>,
+    /// Pages it wanted opened, by the names of those questions.
+    pub pages: Vec<String>,
 }
 
 /// A question of an upstream in a session.
@@ -62,15 +64,14 @@ pub(crate) struct Question {
 pub(crate) struct Parking(Mutex<HashMap<String, (Instant, Parked)>>);
 
 impl Parking {
-    /// Lets a call wait. Gives the handle it is taken up by.
-    pub(crate) fn park(&self, parked: Parked) -> Result<String, Fault> {
+    /// Lets a call wait. Gives the handle it is taken up by; where there is no room, the call is given back.
+    pub(crate) fn park(&self, parked: Parked) -> Result<String, (Fault, Box<Parked>)> {
         let now = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, (until, _)| *until > now);
-        let own = all.values().filter(|(_, other)| other.principal == parked.principal).count();
+        let own = all.values().filter(|(until, other)| *until > now && other.principal == parked.principal).count();
         if own >= OF_ONE || all.len() >= IN_ALL {
             let fault = Fault::new(FaultCode::RateLimited, "too many calls wait for answers; answer or cancel one first");
-            return Err(fault.with_retry_after(30));
+            return Err((fault.with_retry_after(30), Box::new(parked)));
         }
         let handle = format!("{:032x}", rand::random::<u128>());
         all.insert(handle.clone(), (now + LIFETIME, parked));
@@ -79,22 +80,30 @@ impl Parking {
 
     /// Takes a call up again. What is not there, is over, or belongs to somebody else looks the same.
     pub(crate) fn take(&self, handle: &str, principal: &PrincipalId, target: &str) -> Result<Parked, Fault> {
-        let now = Instant::now();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, (until, _)| *until > now);
-        let fits = all.get(handle).is_some_and(|(_, parked)| parked.principal == *principal && parked.target == target);
-        // Somebody else's call stays where it is.
-        let taken = if fits { all.remove(handle) } else { None };
-        match taken {
-            Some((_, parked)) => Ok(parked),
-            None => Err(Fault::invalid("the call that asked this is over").with_hint("call the tool again")),
-        }
+        let fits =
+            |until: Instant, parked: &Parked| until > Instant::now() && parked.principal == *principal && parked.target == target;
+        let taken = self.take_if(handle, fits);
+        taken.ok_or_else(|| Fault::invalid("the call that asked this is over").with_hint("call the tool again"))
     }
 
-    /// Drops what has waited too long.
-    pub(crate) fn sweep(&self) {
+    /// Takes out a call nobody will answer, whatever was called.
+    pub(crate) fn give_up(&self, handle: &str, principal: &PrincipalId) -> Option<Parked> {
+        self.take_if(handle, |_until, parked| parked.principal == *principal)
+    }
+
+    /// Somebody else's call stays where it is.
+    fn take_if(&self, handle: &str, fits: impl FnOnce(Instant, &Parked) -> bool) -> Option<Parked> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = all.get(handle).is_some_and(|(until, parked)| fits(*until, parked));
+        if taken { all.remove(handle).map(|(_, parked)| parked) } else { None }
+    }
+
+    /// Takes out what has waited too long.
+    pub(crate) fn sweep(&self) -> Vec<Parked> {
         let now = Instant::now();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (until, _)| *until > now);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = all.extract_if(|_, (until, _)| *until <= now);
+        over.map(|(_, (_, parked))| parked).collect()
     }
 
     /// Drops everything.

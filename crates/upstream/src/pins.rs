@@ -284,6 +284,11 @@ impl PinBook {
         self.view().get(&(kind, name.to_owned())).and_then(|pin| pin.accepted.clone())
     }
 
+    /// Everything about one name.
+    pub(crate) fn pin(&self, kind: Kind, name: &str) -> Option<Pin> {
+        self.view().get(&(kind, name.to_owned())).cloned()
+    }
+
     /// What was ever accepted of a kind, whatever became of it, and since when.
     pub(crate) fn ever_accepted(&self, kind: Kind) -> Vec<(String, Timestamp)> {
         let view = self.view();

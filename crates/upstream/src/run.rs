@@ -14,7 +14,7 @@ use crate::conversation::Conversation;
 use crate::drive::Answered;
 use crate::ear::ROOTS;
 use crate::health::Fitness;
-use crate::line::{Call, Proof};
+use crate::line::{Call, PAGE_DONE, Proof};
 use crate::parking::{Parked, Question};
 use crate::questions::{self, May, Refused};
 use crate::server::Server;
@@ -49,6 +49,8 @@ pub(crate) struct Run<'r> {
     pub may: May,
     /// The task it runs as.
     pub task: Option<Task>,
+    /// Pages it wanted opened, by the names of those questions.
+    pub pages: Vec<String>,
 }
 
 /// What came of a call.
@@ -87,6 +89,25 @@ impl Run<'_> {
         }
     }
 
+    /// Reads what belongs to the beginning of a task until there is one, or something else came of it. Nothing is asked yet.
+    pub(crate) async fn begun(&mut self, mut call: Call) -> Result<Result<Value, Refusal>, Trouble> {
+        loop {
+            match call.next().await? {
+                Incoming::Answer { mut result, .. } => {
+                    if let Ok(result) = &mut result {
+                        self.proof.echoes.value(result);
+                    }
+                    return Ok(result);
+                }
+                Incoming::Notification { method, params } => self.hear(&method, params)?,
+                Incoming::Request { id, .. } => {
+                    let refusal = wire::answer(&id, Err(questions::NOT_PASSED_ON));
+                    self.conversation.line.say(self.permit, &self.proof, refusal).await?;
+                }
+            }
+        }
+    }
+
     fn done(&mut self) {
         if let Some(task) = &mut self.task {
             task.is_over();
@@ -99,7 +120,9 @@ impl Run<'_> {
         if refusal.code == LINKS_WANTED
             && let Some(asks) = self.links(&refusal.data)?
         {
-            let state = json!({"links": asks.iter().map(|(key, _)| key).collect::<Vec<_>>(), "asked": self.asked});
+            let pages: Vec<String> = asks.iter().filter_map(|(_, question)| page_of(question)).collect();
+            let links: Vec<&String> = asks.iter().map(|(key, _)| key).collect();
+            let state = json!({"links": links, "asked": self.asked, "pages": pages});
             return Ok(Settled::Answered(Answered::Asks(asks, state)));
         }
         if refusal.code == CLIENT_LACKS
@@ -107,13 +130,26 @@ impl Run<'_> {
         {
             return Ok(Settled::Answered(Answered::Asks(vec![(QUESTION.to_owned(), lacks)], Value::Null)));
         }
-        Err(Trouble::Refused(refusal).without(&self.proof.echoes))
+        let said = Trouble::Refused(refusal);
+        let kept = said.clone().without(&self.proof.echoes);
+        self.note_echo(kept != said);
+        Err(kept)
+    }
+
+    /// Puts on record that what was presented came back, and was taken out.
+    fn note_echo(&self, came_back: bool) {
+        if came_back {
+            self.permit.trail().note("a credential that was presented came back and was taken out");
+        }
     }
 
     /// Reads a result.
     pub(crate) fn finished(mut self, mut result: Value) -> Result<Settled, Trouble> {
         self.done();
+        let said = result.clone();
         self.proof.echoes.value(&mut result);
+        self.note_echo(said != result);
+        drop(said);
         let (questions, state) = match ending(result).map_err(Trouble::House)? {
             Ending::Complete(members) => return Ok(Settled::Answered(Answered::Done(members))),
             Ending::Questions(questions, state) => (questions, state),
@@ -138,7 +174,10 @@ impl Run<'_> {
             asks.push((key, question));
         }
         let again = asks.is_empty() && !roots.is_empty();
-        let state = json!({"stateless": true, "state": state, "questions": remembered, "roots": roots, "asked": self.asked});
+        let mut pages = std::mem::take(&mut self.pages);
+        pages.extend(asks.iter().filter_map(|(_, question)| page_of(question)));
+        let state = json!({"stateless": true, "state": state, "questions": remembered, "roots": roots, "asked": self.asked,
+            "pages": pages});
         if again {
             return Ok(Settled::Again { state, asked: self.asked });
         }
@@ -214,7 +253,9 @@ impl Run<'_> {
     fn ask(self, mut call: Call, id: Value, question: InputRequest) -> Result<Answered, Trouble> {
         let method = if question.method == questions::SAMPLE { questions::SAMPLE } else { questions::ELICIT };
         call.rest();
+        let pages = self.pages.into_iter().chain(page_of(&question)).collect();
         let parked = Parked {
+            pages,
             fitness: self.fitness,
             principal: self.permit.principal_id().clone(),
             target: self.target,
@@ -227,7 +268,10 @@ impl Run<'_> {
             may: self.may,
             task: self.task,
         };
-        let handle = self.server.parking.park(parked).map_err(Trouble::House)?;
+        let handle = self.server.parking.park(parked).map_err(|(fault, parked)| {
+            self.server.let_go(*parked, "there is no room for another call that waits");
+            Trouble::House(fault)
+        })?;
         Ok(Answered::Asks(vec![(QUESTION.to_owned(), question)], json!({ "parked": handle })))
     }
 
@@ -254,10 +298,23 @@ impl Run<'_> {
                 let data = params.get_mut("data").map(Value::take).unwrap_or_default();
                 self.exchange.notice(level, &logger, data);
             }
+            PAGE_DONE => {
+                let page =
+                    params.get("elicitationId").and_then(Value::as_str).filter(|id| self.pages.iter().any(|page| page == id));
+                if let Some(page) = page {
+                    self.exchange.page_done(page);
+                }
+            }
             _ => {}
         }
         Ok(())
     }
+}
+
+/// The name of a question that wants a page opened.
+fn page_of(question: &InputRequest) -> Option<String> {
+    let name = question.params.get("elicitationId").filter(|_| is_link(question));
+    name.and_then(Value::as_str).map(str::to_owned)
 }
 
 /// Whether a question wants a page opened.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use portcullis_egress::{AddressPolicy, EgressClient, EgressConfig, SecretResolver};
-use portcullis_model::{Fault, FaultCode, PrincipalId};
+use portcullis_model::{Fault, FaultCode, PrincipalId, Scope};
 use portcullis_policy::{Charter, Permit};
 use portcullis_ports::{Exchange, Happening, Watch, Witness};
 use serde_json::Value;
@@ -20,7 +20,7 @@ use crate::credentials::Credentials;
 use crate::definition::{Definition, Kind};
 use crate::ear::Ear;
 use crate::health::{Fitness, Health};
-use crate::line::{Bounds, HttpLine, HttpParts, Line, Program, Proof, SseLine};
+use crate::line::{Bounds, HttpLine, HttpParts, Keeping, Line, Program, Proof, SseLine};
 use crate::neighbours::Neighbourhood;
 use crate::notes::Notes;
 use crate::parking::Parking;
@@ -61,6 +61,9 @@ pub(crate) struct Server {
     pub(crate) announces: AtomicBool,
     /// Counts what changes the offer.
     pub(crate) revision: watch::Sender<u64>,
+    keeping: Keeping,
+    /// Steps back to an older revision that are on record: one that goes back and forth is one record.
+    flips: Mutex<BTreeSet<(String, &'static str)>>,
 }
 
 /// A place for one conversation.
@@ -91,6 +94,7 @@ impl Server {
         secrets: &dyn SecretResolver,
         scanner: Arc<Scanner>,
         neighbourhood: Arc<Neighbourhood>,
+        keeping: Keeping,
     ) -> Result<Self, UpstreamError> {
         settings.check()?;
         let credentials = Credentials::new(&settings, secrets).map_err(|fault| settings.wrong(fault.to_string()))?;
@@ -113,6 +117,8 @@ impl Server {
             ear: Ear::new(&settings.questions),
             announces: AtomicBool::new(false),
             revision,
+            keeping,
+            flips: Mutex::default(),
             settings,
         })
     }
@@ -132,6 +138,13 @@ impl Server {
         self.revision.send_modify(|revision| *revision += 1);
     }
 
+    /// That it cannot be reached, in the audit log: at most once a minute, whoever noticed it.
+    pub(crate) fn record_failure(&self, trouble: &Trouble) {
+        if self.health.may_record(Instant::now()) {
+            self.record("upstream.failed", self.name.to_string(), false, trouble.to_string());
+        }
+    }
+
     /// Writes down what happened. What was about to be let in stays out when that fails.
     pub(crate) fn record(&self, what: &'static str, subject: String, admitted: bool, note: String) -> bool {
         let Some((_, witness)) = self.standing.get() else { return false };
@@ -146,7 +159,13 @@ impl Server {
 
     /// Whether work under this permit may use it at all.
     pub(crate) fn admits(&self, permit: &Permit) -> Result<(), Fault> {
-        let scope = permit.scope();
+        self.serves(permit.scope())?;
+        permit.trail().reached(&self.name);
+        Ok(())
+    }
+
+    /// Whether anybody within this scope may use it.
+    pub(crate) fn serves(&self, scope: &Scope) -> Result<(), Fault> {
         let refused = |message: String| Fault::new(FaultCode::Forbidden, message);
         if scope.tenant != self.settings.tenant || !scope.sources.contains(&self.name) {
             return Err(refused(format!("source '{}' is not available to this credential", self.name)));
@@ -162,7 +181,6 @@ impl Server {
                  and nothing older, that this credential must not see",
             ));
         }
-        permit.trail().reached(&self.name);
         Ok(())
     }
 
@@ -207,7 +225,15 @@ impl Server {
 
     /// Ends conversations nobody used for a while, and calls that waited too long.
     pub(crate) async fn sweep(&self) {
-        self.parking.sweep();
+        for over in self.parking.sweep() {
+            self.let_go(over, "nobody answered in time");
+        }
+        if let Some(count) = self.ear.missed_and_not_told(Instant::now()) {
+            let note = format!(
+                "{count} log messages reached nobody: nobody called, or it could not be told which of several callers they are for"
+            );
+            self.record("upstream.unheard", self.name.to_string(), false, note);
+        }
         let idle = self.settings.limits.instance_idle.0;
         let ended: Vec<Arc<Slot>> = {
             let mut slots = self.slots();
@@ -292,6 +318,7 @@ impl Server {
                 digests: program.digests.clone().into_iter().collect(),
                 echoes: proof.echoes.clone(),
                 private: owner.private,
+                keeping: self.keeping,
                 bounds,
             };
             return Ok(Line::Program(Arc::new(program.start(permit, self.ear.clone()).await?)));
@@ -303,7 +330,7 @@ impl Server {
         if self.settings.sse.is_some() {
             return Ok(Line::Sse(SseLine::connect(parts, proof.clone(), owner.private).await?));
         }
-        Ok(Line::Http(HttpLine::new(parts)))
+        Ok(Line::Http(HttpLine::new(parts, owner.private)))
     }
 
     /// Compares the revision an upstream speaks with the newest it was heard to speak. An older one waits for a person.
@@ -323,7 +350,8 @@ impl Server {
         pins.look(&now, Vec::new()).await.map_err(store)?;
         match before {
             Some(before) if before.as_str() > conversation.version => {
-                if !known {
+                let change = (before.clone(), conversation.version);
+                if self.flips.lock().unwrap_or_else(PoisonError::into_inner).insert(change) && !known {
                     let note = format!("speaks {} now and spoke {before} before", conversation.version);
                     self.record("upstream.quarantined", format!("{}/protocol", self.name), false, note);
                     self.touch();
@@ -333,7 +361,10 @@ impl Server {
                 Err(Fault::new(FaultCode::Forbidden, message).with_hint(hint))
             }
             _ if pins.fits(&now) => Ok(()),
-            _ => pins.accept(Kind::Protocol, &now.name, &now.digest, "first sight").await.map_err(store),
+            _ => {
+                self.flips.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                pins.accept(Kind::Protocol, &now.name, &now.digest, "first sight").await.map_err(store)
+            }
         }
     }
 

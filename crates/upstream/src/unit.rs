@@ -1,7 +1,7 @@
 //! An upstream, or several of a kind, as an extension of the house. Guards that offering never waits for the other side, and
 //! that standing work has one charter which reaches these upstreams and nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::definition::Kind;
 use crate::health::Condition;
-use crate::neighbours::Neighbourhood;
+use crate::line::Keeping;
+use crate::neighbours::{Neighbourhood, owner_of};
 use crate::pins::{PinBook, PinState};
 use crate::scanner::Scanner;
 use crate::server::Server;
@@ -47,7 +48,11 @@ impl std::fmt::Debug for Upstream {
 ///
 /// # Errors
 /// See [`UpstreamError`].
-pub fn open(settings: &[UpstreamSettings], secrets: &dyn SecretResolver) -> Result<Vec<Arc<Upstream>>, UpstreamError> {
+pub fn open(
+    settings: &[UpstreamSettings],
+    secrets: &dyn SecretResolver,
+    keeping: Keeping,
+) -> Result<Vec<Arc<Upstream>>, UpstreamError> {
     let scanner = Arc::new(Scanner::new().map_err(UpstreamError::Scanner)?);
     let neighbourhood = Arc::new(Neighbourhood::default());
     let mut names = BTreeSet::new();
@@ -60,7 +65,7 @@ pub fn open(settings: &[UpstreamSettings], secrets: &dyn SecretResolver) -> Resu
                 return Err(one.wrong(format!("'{name}' names an upstream or a kind twice")).into());
             }
         }
-        let server = Arc::new(Server::new(one.clone(), secrets, scanner.clone(), neighbourhood.clone())?);
+        let server = Arc::new(Server::new(one.clone(), secrets, scanner.clone(), neighbourhood.clone(), keeping)?);
         match units.iter_mut().find(|(known, _)| kind.is_some() && *known == kind) {
             Some((_, servers)) => servers.push(server),
             None => units.push((kind, vec![server])),
@@ -70,7 +75,7 @@ pub fn open(settings: &[UpstreamSettings], secrets: &dyn SecretResolver) -> Resu
         let own = kind.clone().or_else(|| servers.first().map(|s| s.name.to_string())).unwrap_or_default();
         let (revision, _) = watch::channel(0);
         Arc::new(Upstream {
-            name: format!("upstream {own}"),
+            name: owner_of(&own),
             kind,
             servers,
             neighbourhood: neighbourhood.clone(),
@@ -141,6 +146,12 @@ impl Extension for Upstream {
         &self.name
     }
 
+    /// Those of one kind hold names together, and what one of them held before it was of that kind.
+    fn owners(&self) -> Vec<String> {
+        let servers = self.servers.iter().map(|server| owner_of(&server.name)).filter(|owner| *owner != self.name);
+        std::iter::once(self.name.clone()).chain(servers).collect()
+    }
+
     fn charter(&self) -> CharterGrant {
         let destinations = self.servers.iter().filter_map(|server| server.origin()).map(str::to_owned).collect();
         let tenant = self.servers.first().map(|server| server.settings.tenant.clone());
@@ -177,11 +188,14 @@ impl Extension for Upstream {
             // Asked for sources, of which it has none; tools are offered beside those of the house.
             return Offer::default();
         }
-        self.neighbourhood.tell_house(&taken.tools);
         let mut left_out = Vec::new();
-        let offer = crate::offer::offer(&self.servers, self.kind.as_deref(), taken, &mut left_out);
+        let offer = crate::offer::offer(&self.servers, self.kind.as_deref(), &self.owners(), taken, &mut left_out);
         *self.left_out.lock().unwrap_or_else(PoisonError::into_inner) = left_out;
         offer
+    }
+
+    fn learn(&self, names: &BTreeMap<String, String>) {
+        self.neighbourhood.learn(names);
     }
 
     fn revision(&self) -> u64 {
@@ -242,6 +256,10 @@ fn report(server: &Server) -> Report {
     if !oddities.is_empty() {
         standing = Standing::Attention;
         parts.extend(oddities);
+    }
+    let missed = server.ear.missed();
+    if missed > 0 {
+        parts.push(format!("{missed} log messages of it reached nobody, since several callers share what it says"));
     }
     match server.health.fitness.condition() {
         Condition::Unknown => parts.push("not reached yet".to_owned()),

@@ -10,12 +10,11 @@ use portcullis_policy::Charter;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::conversation::{Conversation, Era};
+use crate::conversation::{Conversation, Era, Manner};
 use crate::definition::{Definition, Kind};
 use crate::line::{Line, Proof};
 use crate::neighbours::Claim;
 use crate::pins::{Look, PinBook};
-use crate::questions::May;
 use crate::risk;
 use crate::server::Server;
 use crate::settings::{Prefixing, Trust};
@@ -48,10 +47,10 @@ pub(crate) async fn look_after(server: Arc<Server>, charter: Charter, stop: Canc
                 Some(found)
             }
             Err(trouble) => {
-                let news = server.health.fitness.failed(&trouble.to_string());
                 server.ear.subscribed_to(BTreeSet::new());
-                if news {
+                if server.health.fitness.failed(&trouble.to_string()) {
                     tracing::warn!(target: "portcullis::upstream", upstream = %server.name, %trouble, "it cannot be looked at");
+                    server.record_failure(&trouble);
                 }
                 None
             }
@@ -134,7 +133,7 @@ async fn subscriptions(
             members.insert("resourceSubscriptions".into(), json!(watched));
         }
         let params = json!({ "notifications": wanted });
-        let mut stream = conversation.call(&permit, proof, "subscriptions/listen", params, May::default(), Vec::new()).await?;
+        let mut stream = conversation.call(&permit, proof, "subscriptions/listen", params, Manner::default()).await?;
         loop {
             let message = tokio::select! {
                 () = server.ear.watching() => break,

@@ -13,6 +13,7 @@ use portcullis_model::{Fault, FaultCode};
 use portcullis_policy::{Charter, Permit};
 use serde_json::json;
 
+use super::mux::{Mux, MuxCall};
 use super::{Ask, Bounds, Proof};
 use crate::ear::Ear;
 use crate::events::{Event, EventReader};
@@ -47,6 +48,8 @@ pub(crate) struct HttpParts {
 /// One conversation over HTTP.
 pub(crate) struct HttpLine {
     parts: HttpParts,
+    /// Calls under way, for what is said on the stream they share.
+    mux: Arc<Mux>,
     agreed: RwLock<Agreed>,
     over: AtomicBool,
 }
@@ -60,8 +63,9 @@ struct Agreed {
 }
 
 impl HttpLine {
-    pub(crate) fn new(parts: HttpParts) -> Arc<Self> {
-        Arc::new(Self { parts, agreed: RwLock::default(), over: AtomicBool::new(false) })
+    pub(crate) fn new(parts: HttpParts, private: bool) -> Arc<Self> {
+        let mux = Mux::new(private, parts.ear.clone(), parts.bounds.message);
+        Arc::new(Self { parts, mux, agreed: RwLock::default(), over: AtomicBool::new(false) })
     }
 
     fn agreed(&self) -> Agreed {
@@ -136,9 +140,7 @@ impl HttpLine {
             read.map_err(|_| Trouble::TooLarge(format!("{} bytes in one event", self.parts.bounds.message)))?;
             for event in events.drain(..).filter(|event| !event.data.is_empty()) {
                 match wire::read(&event.data)? {
-                    Incoming::Notification { method, params } => {
-                        self.parts.ear.hear(&method, &params);
-                    }
+                    Incoming::Notification { method, params } => self.mux.overhear(method, params),
                     Incoming::Request { id, method, .. } => {
                         let nobody =
                             || wire::answer(&id, Err((-32_600, "it cannot be told which call this question belongs to")));
@@ -219,6 +221,8 @@ pub(crate) struct HttpCall {
     permit: Permit,
     id: u64,
     stateless: bool,
+    /// What is said of it beside its own stream.
+    aside: Option<MuxCall>,
     stream: EgressStream,
     reader: EventReader,
     events: Vec<Event>,
@@ -235,6 +239,10 @@ pub(crate) async fn open(line: &Arc<HttpLine>, permit: &Permit, proof: &Arc<Proo
         return Err(Trouble::SessionOver);
     }
     let body = wire::request(ask.id, ask.method, ask.params);
+    let stateless = !ask.headers.is_empty();
+    // Cancelling is told by the call itself.
+    let beside = ask.listens() && !stateless;
+    let aside = beside.then(|| line.mux.expect(&ask, line.parts.bounds.idle, Box::new(|_message: Vec<u8>| {}))).transpose()?;
     let mut request = line.request(Method::POST, proof, Some(body), &format!("{JSON}, {EVENTS}"));
     for (name, value) in &ask.headers {
         request = request.header(name.clone(), value.clone());
@@ -254,7 +262,8 @@ pub(crate) async fn open(line: &Arc<HttpLine>, permit: &Permit, proof: &Arc<Proo
         proof: proof.clone(),
         permit: permit.clone(),
         id: ask.id,
-        stateless: !ask.headers.is_empty(),
+        stateless,
+        aside,
         reader: EventReader::new(line.parts.bounds.message as usize),
         stream,
         events: Vec::new(),
@@ -283,8 +292,21 @@ impl HttpCall {
         self.read_on().await.map_err(|trouble| trouble.without(&self.proof.echoes))
     }
 
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Says whether nobody reads for now. Nothing is read from its own connection then.
+    pub(crate) fn rest(&self, rests: bool) {
+        self.aside.iter().for_each(|aside| aside.rest(rests));
+    }
+
     async fn read_on(&mut self) -> Result<Incoming, Trouble> {
         loop {
+            // What was said before the answer belongs before it.
+            if let Some(said) = self.aside.as_mut().and_then(MuxCall::overheard_so_far) {
+                return Ok(said);
+            }
             if let Some(message) = self.ready.pop_front() {
                 match &message {
                     Incoming::Answer { id, .. } if id.as_u64() == Some(self.id) || id.is_null() => {
@@ -303,7 +325,19 @@ impl HttpCall {
                 }
                 continue;
             }
-            match self.stream.next().await {
+            let Self { aside, stream, .. } = self;
+            let overheard = async {
+                match aside {
+                    Some(aside) => aside.overheard().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let read = tokio::select! {
+                biased;
+                said = overheard => return Ok(said),
+                read = stream.next() => read,
+            };
+            match read {
                 Ok(Some(chunk)) => self.take(&chunk)?,
                 Ok(None) => self.resume("the stream ended before the answer").await?,
                 Err(error) => {
@@ -355,6 +389,7 @@ impl HttpCall {
 
     pub(crate) fn renew(&mut self, permit: &Permit) -> Result<(), Trouble> {
         self.permit = permit.clone();
+        self.rest(false);
         Ok(self.stream.renew(permit)?)
     }
 }

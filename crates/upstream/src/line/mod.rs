@@ -1,7 +1,9 @@
 //! The ways to an upstream. Guards that a call is opened under a permit, ends when it is dropped, and never holds more than
 //! its limits allow. Must not know what methods mean.
 
+mod files;
 mod http;
+mod keeper;
 mod mux;
 mod program;
 mod sse;
@@ -10,11 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_egress::{Authentication, Echoes};
-use portcullis_model::Secret;
+use portcullis_model::{PrincipalId, Secret};
 use portcullis_policy::Permit;
 use serde_json::Value;
 
+pub use keeper::{Keeping, keep_program};
+
 pub(crate) use http::{HttpLine, HttpParts};
+pub(crate) use mux::PAGE_DONE;
 pub(crate) use program::{Program, ProgramLine};
 pub(crate) use sse::SseLine;
 
@@ -51,6 +56,17 @@ pub(crate) struct Ask<'a> {
     pub params: &'a Value,
     /// Headers of the protocol, for HTTP.
     pub headers: Vec<(String, String)>,
+    /// Whose it is.
+    pub principal: &'a PrincipalId,
+    /// The request whose progress is also that of this one: the one that began a task.
+    pub follows: Option<u64>,
+}
+
+impl Ask<'_> {
+    /// Whether somebody waits for what is said and asked on the way.
+    pub(crate) fn listens(&self) -> bool {
+        matches!(self.method, "tools/call" | "prompts/get" | "resources/read" | "tasks/result")
+    }
 }
 
 /// One way to an upstream.
@@ -126,6 +142,14 @@ impl Line {
 }
 
 impl Call {
+    /// Its number, which is also the token of its progress.
+    pub(crate) fn id(&self) -> u64 {
+        match self {
+            Self::Mux(call) => call.id(),
+            Self::Http(call) => call.id(),
+        }
+    }
+
     /// The next message that belongs to it, until and including its answer.
     pub(crate) async fn next(&mut self) -> Result<Incoming, Trouble> {
         match self {
@@ -138,8 +162,7 @@ impl Call {
     pub(crate) fn rest(&mut self) {
         match self {
             Self::Mux(call) => call.rest(true),
-            // Nothing is read from its connection.
-            Self::Http(_) => {}
+            Self::Http(call) => call.rest(true),
         }
     }
 

@@ -5,10 +5,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use portcullis_model::PrincipalId;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+
+use super::Ask;
 
 use crate::ear::Ear;
 use crate::wire::{self, Incoming, Trouble};
@@ -18,8 +21,12 @@ const QUEUE: usize = 256;
 /// Places kept for answers and questions.
 const KEPT: usize = 16;
 
+/// How long after a call of somebody what is said to everybody could still be about it.
+const ECHO: Duration = Duration::from_secs(2);
+
 struct Waiting {
     sender: mpsc::Sender<(Incoming, usize)>,
+    principal: PrincipalId,
     asks_people: bool,
     held: Arc<Held>,
 }
@@ -36,7 +43,43 @@ struct Held {
 #[derive(Default)]
 struct State {
     waiting: HashMap<u64, Waiting>,
+    /// Numbers of requests whose progress is that of another one.
+    follows: HashMap<u64, u64>,
+    /// Who called lately, and when that ended.
+    lately: HashMap<PrincipalId, Instant>,
     end: Option<Trouble>,
+}
+
+impl State {
+    /// Takes a call out.
+    fn remove(&mut self, id: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&id)?;
+        self.follows.retain(|_, of| *of != id);
+        if waiting.asks_people {
+            let now = Instant::now();
+            self.lately.retain(|_, at| now.duration_since(*at) < ECHO);
+            self.lately.insert(waiting.principal.clone(), now);
+        }
+        Some(waiting)
+    }
+
+    /// Whose progress is told with this token.
+    fn of_token(&self, params: &Value) -> Option<&Waiting> {
+        let token = params.get("progressToken").and_then(Value::as_u64)?;
+        self.waiting.get(self.follows.get(&token).unwrap_or(&token))
+    }
+
+    /// The calls somebody listens to.
+    fn listening(&self) -> impl Iterator<Item = &Waiting> {
+        self.waiting.values().filter(|waiting| waiting.asks_people)
+    }
+
+    /// Whether all that is under way, and was a moment ago, is of one principal.
+    fn is_of_one(&self) -> bool {
+        let Some(one) = self.listening().next().map(|waiting| &waiting.principal) else { return false };
+        let lately = self.lately.iter().filter(|(_, at)| at.elapsed() < ECHO).map(|(principal, _)| principal);
+        self.listening().map(|waiting| &waiting.principal).chain(lately).all(|principal| principal == one)
+    }
 }
 
 /// The calls of one line.
@@ -49,6 +92,9 @@ pub(crate) struct Mux {
     /// Bytes of messages that may wait for one call, beside its answer.
     most: usize,
 }
+
+/// That what a person was to do on a page is done (2025-11-25).
+pub(crate) const PAGE_DONE: &str = "notifications/elicitation/complete";
 
 /// What the line should send back at once.
 pub(crate) type Reply = Option<Vec<u8>>;
@@ -81,22 +127,22 @@ impl Mux {
         state.waiting.clear();
     }
 
-    /// Expects messages for `id`. `cancel` is called with a message for the upstream when the call is dropped early.
+    /// Expects messages for a request. `cancel` is called with a message for the upstream when the call is dropped early.
     pub(crate) fn expect(
         self: &Arc<Self>,
-        id: u64,
-        method: &str,
+        ask: &Ask<'_>,
         idle: Duration,
         cancel: Box<dyn Fn(Vec<u8>) + Send + Sync>,
     ) -> Result<MuxCall, Trouble> {
         let (sender, receiver) = mpsc::channel(QUEUE + KEPT);
-        let asks_people = matches!(method, "tools/call" | "prompts/get" | "resources/read" | "tasks/result");
+        let (id, asks_people, principal) = (ask.id, ask.listens(), ask.principal.clone());
         let mut state = self.state();
         if let Some(end) = &state.end {
             return Err(end.clone());
         }
         let held = Arc::new(Held::default());
-        state.waiting.insert(id, Waiting { sender, asks_people, held: held.clone() });
+        state.waiting.insert(id, Waiting { sender, principal, asks_people, held: held.clone() });
+        state.follows.extend(ask.follows.map(|earlier| (earlier, id)));
         drop(state);
         Ok(MuxCall { mux: self.clone(), id, receiver, held, idle, answered: false, cancel })
     }
@@ -110,7 +156,7 @@ impl Mux {
         let mut state = self.state();
         match message {
             Incoming::Answer { ref id, .. } => {
-                if let Some(waiting) = id.as_u64().and_then(|id| state.waiting.remove(&id)) {
+                if let Some(waiting) = id.as_u64().and_then(|id| state.remove(id)) {
                     let _ = waiting.sender.try_send((message, bytes));
                 }
                 None
@@ -118,14 +164,15 @@ impl Mux {
             Incoming::Notification { ref method, ref params } => {
                 match method.as_str() {
                     "notifications/progress" => {
-                        let token = params.get("progressToken").and_then(Value::as_u64);
-                        if let Some(waiting) = token.and_then(|token| state.waiting.get(&token)) {
+                        if let Some(waiting) = state.of_token(params) {
                             waiting.hear(message, bytes, self.most);
                         }
                     }
-                    "notifications/message" if self.private => {
-                        state.waiting.values().filter(|w| w.asks_people).for_each(|w| w.hear(message.clone(), bytes, self.most));
+                    // Of a page only the call that asked for it takes notice.
+                    "notifications/message" | PAGE_DONE if self.private => {
+                        state.listening().for_each(|w| w.hear(message.clone(), bytes, self.most));
                     }
+                    "notifications/message" => self.ear.misses_one(),
                     other => {
                         self.ear.hear(other, params);
                     }
@@ -145,8 +192,31 @@ impl Mux {
         }
     }
 
+    /// Hands on what a server says beside the answers, on the stream everybody shares: progress by its token, that a page is
+    /// done to the call that asked for it, and log messages where all calls are of one principal. Everything else is about
+    /// nobody in particular, or it cannot be told about whom.
+    pub(crate) fn overhear(&self, method: String, params: Value) {
+        let (bytes, most) = (wire::weight(&params), self.most);
+        let state = self.state();
+        match method.as_str() {
+            "notifications/progress" => {
+                if let Some(waiting) = state.of_token(&params) {
+                    waiting.hear(Incoming::Notification { method, params }, bytes, most);
+                }
+            }
+            "notifications/message" if !state.is_of_one() => self.ear.misses_one(),
+            "notifications/message" | PAGE_DONE => {
+                let message = Incoming::Notification { method, params };
+                state.listening().for_each(|waiting| waiting.hear(message.clone(), bytes, most));
+            }
+            _ => {
+                self.ear.hear(&method, &params);
+            }
+        }
+    }
+
     fn forget(&self, id: u64) -> bool {
-        self.state().waiting.remove(&id).is_some()
+        self.state().remove(id).is_some()
     }
 }
 
@@ -201,6 +271,28 @@ impl MuxCall {
         }
     }
 
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What was said beside the call's own stream; waits for it.
+    pub(crate) async fn overheard(&mut self) -> Incoming {
+        match self.receiver.recv().await {
+            Some((message, bytes)) => {
+                self.held.bytes.fetch_sub(bytes, Ordering::SeqCst);
+                message
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The same, of what was said already.
+    pub(crate) fn overheard_so_far(&mut self) -> Option<Incoming> {
+        let (message, bytes) = self.receiver.try_recv().ok()?;
+        self.held.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        Some(message)
+    }
+
     /// Says whether nobody reads for now.
     pub(crate) fn rest(&self, rests: bool) {
         self.held.rests.store(rests, Ordering::SeqCst);
@@ -223,7 +315,13 @@ mod tests {
     const MOST: u64 = 10_000;
 
     fn expect(mux: &Arc<Mux>, id: u64) -> MuxCall {
-        mux.expect(id, "tools/call", Duration::from_secs(5), Box::new(|_| {})).unwrap()
+        expect_of(mux, id, "key:a", None).unwrap()
+    }
+
+    fn expect_of(mux: &Arc<Mux>, id: u64, who: &str, follows: Option<u64>) -> Result<MuxCall, Trouble> {
+        let (principal, params) = (PrincipalId::new(who).unwrap(), json!({}));
+        let ask = Ask { id, method: "tools/call", params: &params, headers: Vec::new(), principal: &principal, follows };
+        mux.expect(&ask, Duration::from_secs(5), Box::new(|_| {}))
     }
 
     fn ear() -> Arc<Ear> {
@@ -305,11 +403,62 @@ mod tests {
         let sent = Arc::new(Mutex::new(Vec::new()));
         let kept = sent.clone();
         let keep = move |message: Vec<u8>| kept.lock().unwrap().push(String::from_utf8(message).unwrap());
-        drop(mux.expect(3, "tools/call", Duration::from_secs(1), Box::new(keep)).unwrap());
+        let (principal, params) = (PrincipalId::new("key:a").unwrap(), json!({}));
+        let ask = Ask { id: 3, method: "tools/call", params: &params, headers: Vec::new(), principal: &principal, follows: None };
+        drop(mux.expect(&ask, Duration::from_secs(1), Box::new(keep)).unwrap());
         assert!(sent.lock().unwrap()[0].contains(r#""requestId":3"#));
         let mut call = expect(&mux, 4);
         mux.close(Trouble::TooLarge("4 bytes".into()));
         assert_eq!(call.next().await, Err(Trouble::TooLarge("4 bytes".into())));
-        assert!(mux.expect(5, "x", Duration::from_secs(1), Box::new(|_| {})).is_err());
+        assert!(expect_of(&mux, 5, "key:a", None).is_err());
+    }
+
+    fn overhears(mux: &Mux, text: &str) {
+        mux.overhear("notifications/message".into(), json!({ "data": text }));
+    }
+
+    fn heard(call: &mut MuxCall) -> Vec<Value> {
+        let said = std::iter::from_fn(|| call.overheard_so_far());
+        said.map(|message| if let Incoming::Notification { params, .. } = message { params } else { panic!("{message:?}") })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_said_beside_the_answers_reaches_the_one_principal_it_can_be_about_or_nobody() {
+        let (ear, who) = (ear(), ["key:a", "key:b"]);
+        let mux = Mux::new(false, ear.clone(), MOST);
+        overhears(&mux, "nobody calls");
+        assert_eq!(ear.missed(), 1);
+        let (mut one, mut two) = (expect_of(&mux, 1, who[0], None).unwrap(), expect_of(&mux, 2, who[0], None).unwrap());
+        overhears(&mux, "of a");
+        assert_eq!((heard(&mut one), heard(&mut two)), (vec![json!({"data": "of a"})], vec![json!({"data": "of a"})]));
+        let mut other = expect_of(&mux, 3, who[1], None).unwrap();
+        overhears(&mux, "of a or b");
+        assert_eq!((heard(&mut one), heard(&mut other), ear.missed()), (vec![], vec![], 2));
+        // What a call of another one just ended could still be about it.
+        drop(other);
+        overhears(&mux, "of a or b still");
+        assert_eq!((heard(&mut one), ear.missed()), (vec![], 3));
+        mux.state().lately.clear();
+        overhears(&mux, "of a again");
+        assert_eq!(heard(&mut one).len(), 1);
+        drop((one, two));
+        overhears(&mux, "late");
+        assert_eq!(ear.missed(), 4, "nobody calls any more");
+    }
+
+    #[tokio::test]
+    async fn progress_goes_by_its_token_also_that_of_the_request_a_task_began_with() {
+        let mux = Mux::new(false, ear(), MOST);
+        let (mut task, mut other) = (expect_of(&mux, 8, "key:a", Some(3)).unwrap(), expect_of(&mux, 9, "key:b", None).unwrap());
+        let progress = |token: u64| json!({"progressToken": token, "progress": 1});
+        for token in [3, 8, 9, 4] {
+            mux.overhear("notifications/progress".into(), progress(token));
+        }
+        assert_eq!((heard(&mut task), heard(&mut other)), (vec![progress(3), progress(8)], vec![progress(9)]));
+        mux.deliver(Incoming::Notification { method: "notifications/progress".into(), params: progress(3) });
+        assert_eq!(heard(&mut task), [progress(3)]);
+        drop(task);
+        assert!(mux.state().follows.is_empty());
     }
 }

@@ -1,11 +1,9 @@
 //! A program of the operator's choice on its standard streams. Guards that it gets the environment it is given and nothing
-//! of ours, runs in a group of its own that ends with it, and cannot fill memory or the log, nor write into it what it was
-//! given. Only what the configuration names is ever started, by its absolute path and without a shell. A process that leaves
-//! the group (`setsid`) is out of reach.
+//! of ours, ends with everything it started, and cannot fill memory or the log, nor write into it what it was given. Only what
+//! the configuration names is ever started, by its absolute path and without a shell. How its processes are kept together is
+//! in `keeper`.
 
-use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,14 +14,15 @@ use nix::unistd::Pid;
 use portcullis_egress::Echoes;
 use portcullis_model::Secret;
 use portcullis_policy::Permit;
-use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+#[cfg(target_os = "linux")]
+use super::keeper;
 use super::mux::{Mux, MuxCall};
-use super::{Ask, Bounds};
+use super::{Ask, Bounds, Keeping, files};
 use crate::ear::Ear;
 use crate::wire::{self, Trouble};
 
@@ -59,6 +58,8 @@ pub(crate) struct Program {
     pub echoes: Echoes,
     /// Whether it serves one principal only.
     pub private: bool,
+    /// How its processes are kept together.
+    pub keeping: Keeping,
     /// Bounds of its messages.
     pub bounds: Bounds,
 }
@@ -72,9 +73,11 @@ pub(crate) struct ProgramLine {
     bounds: Bounds,
 }
 
-/// The processes of one program that stayed in its group. All of them end with it.
+/// The processes of one program. All of them end with it.
 struct Group {
     leader: Pid,
+    /// Whether the leader is a keeper.
+    kept: bool,
     over: AtomicBool,
 }
 
@@ -85,45 +88,42 @@ impl Group {
             let _ = killpg(self.leader, signal);
         }
     }
-}
 
-impl Drop for Group {
-    fn drop(&mut self) {
+    /// Ends all of it, those that left the group included where there is a keeper. That one is not killed itself: it has work.
+    fn end(&self) {
+        #[cfg(target_os = "linux")]
+        if self.kept {
+            if !self.over.load(Ordering::SeqCst) {
+                keeper::give_up(self.leader);
+            }
+            return;
+        }
         self.signal(Signal::SIGKILL);
     }
 }
 
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 impl Program {
-    /// Looks at the files before anything runs: missing, changed, or writable by everybody is a refusal.
-    fn check(&self) -> Result<(), Trouble> {
-        for path in std::iter::once(&self.command).chain(self.digests.iter().map(|(path, _)| path)) {
-            let about = std::fs::metadata(path).map_err(|e| Trouble::Gone(format!("{}: {e}", path.display())))?;
-            if !about.is_file() {
-                return Err(Trouble::Gone(format!("{} is no file", path.display())));
-            }
-            if about.permissions().mode() & 0o002 != 0 {
-                return Err(Trouble::Gone(format!("{} can be changed by everybody; it is not started", path.display())));
-            }
+    /// What is run for it, and whether that is a keeper.
+    fn begin(&self) -> (Command, bool) {
+        #[cfg(target_os = "linux")]
+        if self.keeping == Keeping::ByThisBinary {
+            return (keeper::command(&self.command), true);
         }
-        for (path, wanted) in &self.digests {
-            let found = digest_of(path).map_err(|e| Trouble::Gone(format!("{}: {e}", path.display())))?;
-            if found != *wanted {
-                return Err(Trouble::Gone(format!(
-                    "{} has SHA-256 {found}, not the one in digests; it is not started",
-                    path.display()
-                )));
-            }
-        }
-        Ok(())
+        (Command::new(&self.command), false)
     }
 
     /// Starts it.
     pub(crate) async fn start(self, permit: &Permit, ear: Arc<Ear>) -> Result<ProgramLine, Trouble> {
         tracing::debug!(target: "portcullis::upstream", upstream = %self.name, by = %permit.principal_id(), "starting");
-        let this = tokio::task::spawn_blocking(move || self.check().map(|()| self))
-            .await
-            .map_err(|e| Trouble::Gone(e.to_string()))??;
-        let mut command = Command::new(&this.command);
+        let looked = tokio::task::spawn_blocking(move || files::check(&self.command, &self.digests).map(|()| self)).await;
+        let this = looked.map_err(|e| Trouble::Gone(e.to_string()))?.map_err(Trouble::Gone)?;
+        let (mut command, kept) = this.begin();
         command
             .args(&this.arguments)
             .env_clear()
@@ -133,12 +133,12 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
-            .kill_on_drop(true);
+            .kill_on_drop(!kept);
         let started = command.spawn();
         let mut child = started.map_err(|e| Trouble::Gone(format!("{} cannot be started: {e}", this.command.display())))?;
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         let leader = leader.ok_or_else(|| Trouble::Gone("it ended at once".into()))?;
-        let group = Arc::new(Group { leader, over: AtomicBool::new(false) });
+        let group = Arc::new(Group { leader, kept, over: AtomicBool::new(false) });
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
             return Err(Trouble::Gone("its standard streams are not there".into()));
         };
@@ -151,18 +151,6 @@ impl Program {
         tokio::spawn(await_end(child, group.clone(), mux.clone(), ending));
         Ok(ProgramLine { mux, outgoing: Mutex::new(Some(outgoing)), group, ended, bounds: this.bounds })
     }
-}
-
-fn digest_of(path: &Path) -> std::io::Result<String> {
-    let mut hasher = Sha256::new();
-    let (mut file, mut chunk) = (std::fs::File::open(path)?, vec![0; 64 << 10]);
-    loop {
-        match file.read(&mut chunk)? {
-            0 => break,
-            read => hasher.update(&chunk[..read]),
-        }
-    }
-    Ok(crate::definition::hex(&hasher.finalize()))
 }
 
 impl ProgramLine {
@@ -183,7 +171,7 @@ impl ProgramLine {
                 let _ = outgoing.try_send(message);
             }
         };
-        let call = self.mux.expect(ask.id, ask.method, self.bounds.idle, Box::new(cancel))?;
+        let call = self.mux.expect(&ask, self.bounds.idle, Box::new(cancel))?;
         self.send(permit, outgoing, wire::request(ask.id, ask.method, ask.params)).await?;
         Ok(call)
     }
@@ -207,9 +195,11 @@ impl ProgramLine {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.mux.close(Trouble::Gone("it was stopped".into()));
         let mut ended = self.ended.clone();
-        for signal in [None, Some(Signal::SIGTERM), Some(Signal::SIGKILL)] {
-            if let Some(signal) = signal {
-                self.group.signal(signal);
+        for step in 0..3 {
+            match step {
+                0 => {}
+                1 => self.group.signal(Signal::SIGTERM),
+                _ => self.group.end(),
             }
             if matches!(tokio::time::timeout(GRACE, ended.wait_for(|over| *over)).await, Ok(Ok(_))) {
                 break;
@@ -344,7 +334,7 @@ async fn await_end(mut child: Child, group: Arc<Group>, mux: Arc<Mux>, ending: w
 
 impl Drop for ProgramLine {
     fn drop(&mut self) {
-        self.group.signal(Signal::SIGKILL);
+        self.group.end();
     }
 }
 

@@ -115,7 +115,7 @@ pub(crate) async fn open(line: &Arc<SseLine>, permit: &Permit, proof: &Proof, as
             let _ = line.say(&permit, &line.proof, message).await;
         });
     };
-    let call = line.mux.expect(ask.id, ask.method, line.parts.bounds.idle, Box::new(cancel))?;
+    let call = line.mux.expect(&ask, line.parts.bounds.idle, Box::new(cancel))?;
     // Why the stream ended says more than what became of a message to it.
     let said = line.say(permit, proof, wire::request(ask.id, ask.method, ask.params)).await;
     said.map_err(|trouble| line.mux.end().unwrap_or(trouble))?;
