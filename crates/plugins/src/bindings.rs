@@ -13,3 +13,15 @@ wasmtime::component::bindgen!({
     exports: { default: async },
     require_store_data_send: true,
 });
+
+/// The part that is there in some components only: telling what a writing tool would do.
+pub mod foresight {
+    wasmtime::component::bindgen!({
+        path: "wit",
+        inline: "package portcullis:host; world foresight { export portcullis:plugin/preview@1.1.0; }",
+        world: "foresight",
+        with: { "portcullis:plugin/types": crate::bindings::portcullis::plugin::types },
+        exports: { default: async },
+        require_store_data_send: true,
+    });
+}

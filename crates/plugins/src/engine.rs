@@ -10,6 +10,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllo
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx};
 
 use crate::Digest;
+use crate::bindings::foresight::ForesightPre;
 use crate::bindings::{Plugin as World, PluginPre};
 use crate::compiled::CompiledStore;
 use crate::limits::MOST_MEMORY;
@@ -34,6 +35,16 @@ const MOST_TABLES: u32 = 20;
 /// Interfaces a component may import, by the part before the `/`.
 const IMPORTS: [&str; 7] =
     ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets", "portcullis:plugin"];
+
+/// What a component exports that can tell what its writing tools would do.
+const PREVIEW: &str = "portcullis:plugin/preview@1.1.0";
+
+/// A component ready to be called.
+pub(crate) struct Made {
+    pub(crate) world: PluginPre<CallState>,
+    /// How it is asked what a writing tool would do, where it can tell.
+    pub(crate) foresight: Option<ForesightPre<CallState>>,
+}
 
 /// The engine or a component that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +89,7 @@ impl PluginEngine {
     }
 
     /// Compiles a component. Takes seconds for large ones.
-    pub(crate) fn compile(&self, bytes: &[u8]) -> Result<PluginPre<CallState>, EngineError> {
+    pub(crate) fn compile(&self, bytes: &[u8]) -> Result<Made, EngineError> {
         let failed = |error: wasmtime::Error| EngineError::Component(format!("{error:#}").chars().take(1_000).collect());
         let component = {
             let _one_at_a_time = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,7 +107,9 @@ impl PluginEngine {
             }
         }
         let linked = self.linker.instantiate_pre(&component).map_err(failed)?;
-        PluginPre::new(linked).map_err(failed)
+        let previews = component.get_export_index(None, PREVIEW).is_some();
+        let foresight = previews.then(|| ForesightPre::new(linked.clone())).transpose().map_err(failed)?;
+        Ok(Made { world: PluginPre::new(linked).map_err(failed)?, foresight })
     }
 
     /// Forgets compiled code of components that are not among `keep`.

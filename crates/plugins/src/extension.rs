@@ -1,20 +1,20 @@
 //! All plugins of a house. Guards that each is verified anew before it is loaded, that what is revoked, removed or put into
 //! quarantine while the server runs stops being offered, and that every such change is witnessed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use portcullis_egress::SecretResolver;
 use portcullis_model::{Clock, Scope, SourceName, TenantId};
 use portcullis_policy::{Budget, Charter, CharterGrant};
-use portcullis_ports::{Extension, Happening, Offer, Report, Source, Standing, Taken, Tool, Witness};
+use portcullis_ports::{Denied, Extension, Happening, NameKind, Offer, Report, Source, Standing, Taken, Tool, Witness};
 use tokio::sync::watch;
 
 use crate::compiled::CompiledStore;
@@ -23,7 +23,7 @@ use crate::plugin::{LoadError, OnQuarantine, Plugin};
 use crate::source::PluginSource;
 use crate::store::Verified;
 use crate::tool::PluginTool;
-use crate::{Installed, OriginPattern, Package, PluginSettings, PluginStore, StoreError, TrustError, TrustRoot};
+use crate::{Installed, Package, PluginSettings, PluginStore, StoreError, TrustError, TrustRoot};
 
 /// How often the list of plugins and the trust root are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -58,7 +58,45 @@ struct Slot {
     place: Place,
 }
 
-type Stamp = Option<(SystemTime, u64, u64)>;
+/// When a file was last changed in any way, its rights included, and which file it is.
+type Stamp = Option<(i64, i64, u64, u64)>;
+
+/// Why list and trust root cannot be read, where they cannot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Trouble {
+    list: Option<String>,
+    trust: Option<String>,
+}
+
+impl Trouble {
+    /// All of it, in words; `None` when everything can be read.
+    fn words(&self) -> Option<String> {
+        let all: Vec<&str> = [&self.list, &self.trust].into_iter().flatten().map(String::as_str).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+}
+
+/// What was read last.
+#[derive(Debug, Default)]
+struct Seen {
+    stamps: [Stamp; 2],
+    /// As long as there is some, it is tried again also when no file changed.
+    trouble: Trouble,
+}
+
+/// What is installed and whom is trusted, as it stands in the files now.
+struct Files {
+    list: Result<Vec<Installed>, StoreError>,
+    trust: Result<TrustRoot, TrustError>,
+}
+
+impl Files {
+    fn trouble(&self) -> Trouble {
+        // That there is no trust root is the word of an operator, and not for the server to wait out.
+        let unusable = self.trust.as_ref().err().filter(|error| !matches!(error, TrustError::Absent { .. }));
+        Trouble { list: self.list.as_ref().err().map(ToString::to_string), trust: unusable.map(ToString::to_string) }
+    }
+}
 
 /// Shared with the work that goes on beside calls.
 struct Inner {
@@ -74,7 +112,7 @@ struct Inner {
     witness: OnceLock<Arc<dyn Witness>>,
     charter: Arc<OnceLock<Charter>>,
     /// The files as they were when they were last read.
-    seen: Mutex<[Stamp; 2]>,
+    seen: Mutex<Seen>,
     revision: watch::Sender<u64>,
     stopped: watch::Sender<bool>,
 }
@@ -110,14 +148,15 @@ impl Plugins {
             revision: watch::channel(0).0,
             stopped: watch::channel(false).0,
         });
-        *inner.seen.lock().unwrap_or_else(PoisonError::into_inner) = inner.stamps();
+        inner.seen().stamps = inner.stamps();
         if inner.settings.enabled && !inner.store.list()?.is_empty() {
             let own = inner.clone();
             // Of its own, because whoever opens a house may or may not be within a runtime.
             let loading = std::thread::Builder::new().name("plugin-loading".to_owned()).spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
                 let runtime = runtime.map_err(|error| PluginsError::System(error.to_string()))?;
-                runtime.block_on(own.reload())
+                runtime.block_on(own.reload());
+                Ok::<(), PluginsError>(())
             });
             let loading = loading.map_err(|error| PluginsError::System(error.to_string()))?;
             loading.join().map_err(|_| PluginsError::System("the loading thread ended early".to_owned()))??;
@@ -163,16 +202,30 @@ impl Inner {
         }
     }
 
-    /// Brings what is loaded in line with what is installed, enabled and trusted now.
-    async fn reload(self: &Arc<Self>) -> Result<(), PluginsError> {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = self.stamps();
-        let list = self.store.list()?;
-        let trust = TrustRoot::load(&self.trust_root);
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn files(&self) -> Files {
+        Files { list: self.store.list(), trust: TrustRoot::load(&self.trust_root) }
+    }
+
+    /// Brings what is loaded in line with what is installed, enabled and trusted now. Where the list cannot be read, the one
+    /// that was read last is judged anew: whom nobody trusts any more does not go on because something else is broken.
+    async fn reload(self: &Arc<Self>) {
+        let stamps = self.stamps();
+        let files = self.files();
+        let trouble = files.trouble();
+        self.complain(&trouble);
+        let list = files.list.unwrap_or_else(|_| self.slots().iter().map(|slot| slot.installed.clone()).collect());
+        self.withdraw_lost(&list, &files.trust);
         let mut fresh = Vec::new();
         for installed in list {
-            let place = self.place(&installed, trust.clone()).await?;
+            let place = self.place(&installed, files.trust.clone()).await;
             fresh.push(Slot { installed, place });
         }
+        // Only now: what was broken off on the way is done again.
+        *self.seen() = Seen { stamps, trouble };
         let before = std::mem::replace(&mut *self.slots.write().unwrap_or_else(PoisonError::into_inner), fresh);
         for slot in before {
             let Place::Loaded(plugin) = slot.place else { continue };
@@ -192,15 +245,33 @@ impl Inner {
             engine.sweep(&kept);
         }
         self.revision.send_modify(|revision| *revision += 1);
-        Ok(())
     }
 
-    async fn place(self: &Arc<Self>, installed: &Installed, trust: Result<TrustRoot, TrustError>) -> Result<Place, PluginsError> {
+    /// Says what cannot be read, once.
+    fn complain(&self, trouble: &Trouble) {
+        let Some(reason) = trouble.words().filter(|_| self.seen().trouble != *trouble) else { return };
+        tracing::error!(target: "portcullis::plugin", "changes of plugins cannot be followed, and this is tried again: {reason}");
+        self.tell(Happening { what: "plugin.unreadable", subject: "plugins".to_owned(), admitted: false, note: reason });
+    }
+
+    /// Ends at once what is not to go on, before anything new is loaded, which takes a processor for seconds.
+    fn withdraw_lost(&self, list: &[Installed], trust: &Result<TrustRoot, TrustError>) {
+        for slot in self.slots().iter() {
+            let Place::Loaded(plugin) = &slot.place else { continue };
+            let now = list.iter().find(|installed| installed.digest == plugin.digest && installed.enabled);
+            let vouched = |installed| self.store.load(installed, trust.clone(), self.settings.allow_unsigned, self.clock.now());
+            if now.is_none_or(|installed| vouched(installed).is_err()) {
+                plugin.withdraw();
+            }
+        }
+    }
+
+    async fn place(self: &Arc<Self>, installed: &Installed, trust: Result<TrustRoot, TrustError>) -> Place {
         if !installed.enabled {
-            return Ok(Place::Off("installed and not enabled; enable it with: portcullis plugin enable"));
+            return Place::Off("installed and not enabled; enable it with: portcullis plugin enable");
         }
         if let Some(quarantine) = &installed.quarantine {
-            return Ok(Place::Held(format!("since {}: {}", quarantine.at, quarantine.reason)));
+            return Place::Held(format!("since {}: {}", quarantine.at, quarantine.reason));
         }
         let known =
             self.slots().iter().find(|slot| slot.installed.digest == installed.digest).and_then(|slot| match &slot.place {
@@ -210,11 +281,11 @@ impl Inner {
         let verified = self.store.load(installed, trust, self.settings.allow_unsigned, self.clock.now());
         let (reason, revoked) = match verified {
             Ok(verified) => match known {
-                Some(plugin) if plugin.quarantined().is_none() => return Ok(Place::Loaded(plugin)),
+                Some(plugin) if plugin.quarantined().is_none() && !plugin.is_withdrawn() => return Place::Loaded(plugin),
                 _ => match self.load(verified).await {
                     Ok(plugin) => {
                         if self.tell(loaded(&plugin)) {
-                            return Ok(Place::Loaded(plugin));
+                            return Place::Loaded(plugin);
                         }
                         ("that it was loaded could not be recorded".to_owned(), false)
                     }
@@ -231,7 +302,7 @@ impl Inner {
         if !self.already_refused(installed, &reason) {
             self.tell(told);
         }
-        Ok(Place::Refused { reason, revoked })
+        Place::Refused { reason, revoked }
     }
 
     fn already_refused(&self, installed: &Installed, now: &str) -> bool {
@@ -265,7 +336,7 @@ impl Inner {
     fn stamps(&self) -> [Stamp; 2] {
         [self.store.list_path(), self.trust_root.clone()].map(|path| {
             let metadata = fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+            Some((metadata.ctime(), metadata.ctime_nsec(), metadata.len(), metadata.ino()))
         })
     }
 
@@ -277,20 +348,35 @@ impl Inner {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
                 () = tokio::time::sleep(LOOK) => {}
             }
-            if self.stamps() == *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
+            if !self.has_news() {
                 continue;
             }
             let own = self.clone();
             let runtime = tokio::runtime::Handle::current();
             // Compiling takes a processor for seconds.
             let reloaded = tokio::task::spawn_blocking(move || runtime.block_on(own.reload())).await;
-            match reloaded {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(target: "portcullis::plugin", %error, "plugins stay as they were"),
-                Err(error) => tracing::error!(target: "portcullis::plugin", %error, "plugins stay as they were"),
+            if let Err(error) = reloaded {
+                tracing::error!(target: "portcullis::plugin", %error, "plugins stay as they were, and this is tried again");
             }
         }
     }
+
+    /// Whether a file changed, or what could not be read can be now or for another reason.
+    fn has_news(&self) -> bool {
+        let trouble = {
+            let seen = self.seen();
+            if self.stamps() != seen.stamps {
+                return true;
+            }
+            seen.trouble.clone()
+        };
+        trouble != Trouble::default() && self.files().trouble() != trouble
+    }
+}
+
+/// How the book of names calls a plugin.
+fn owner_of(name: &str) -> String {
+    format!("plugin {name}")
 }
 
 fn loaded(plugin: &Plugin) -> Happening {
@@ -310,7 +396,7 @@ impl Extension for Plugins {
         let grants = self.0.settings.grants.iter().flat_map(|grant| &grant.http);
         CharterGrant {
             name: Arc::from("plugins"),
-            destinations: grants.filter_map(OriginPattern::literal).map(str::to_owned).collect::<BTreeSet<_>>(),
+            destinations: grants.map(ToString::to_string).collect::<BTreeSet<_>>(),
             scope: Scope::tenant_wide(TenantId::default_tenant()),
             time_limit: Duration::from_secs(5),
             budget: Budget::default(),
@@ -346,18 +432,33 @@ impl Extension for Plugins {
 
     fn offer(&self, taken: &Taken) -> Offer {
         let mut offer = Offer::default();
-        let mut names = taken.tools.clone();
+        // Given to plugins before it in this offer.
+        let mut given = BTreeSet::new();
         for slot in self.0.slots().iter() {
             let Place::Loaded(plugin) = &slot.place else { continue };
             if plugin.quarantined().is_some() {
                 continue;
             }
+            let owner = owner_of(plugin.name.as_str());
+            let mut named = BTreeMap::new();
             for tool in &plugin.tools {
                 let prefixed = format!("{}_{}", plugin.name, tool.name);
-                let name = if names.contains(&tool.name) { prefixed } else { tool.name.clone() };
-                match PluginTool::new(plugin, tool, &name) {
+                let names = (Some(tool.name.as_str()), prefixed.as_str());
+                let name = taken.choose(NameKind::Tool, names, &[owner.as_str()], |name, _| !given.contains(name));
+                if name.as_ref() != Some(&tool.name) {
+                    let (wanted, given) = (tool.name.clone(), name.clone());
+                    offer.denied.push(Denied { kind: NameKind::Tool, owner: owner.clone(), wanted, given, why: None });
+                }
+                if let Some(name) = name {
+                    given.insert(name.clone());
+                    named.insert(tool.name.as_str(), name);
+                }
+            }
+            for tool in &plugin.tools {
+                let Some(name) = named.get(tool.name.as_str()) else { continue };
+                match PluginTool::new(plugin, tool, name, |other| named.get(other).cloned()) {
                     Ok(tool) => {
-                        names.insert(name);
+                        offer.owners.insert(name.clone(), Arc::from(owner.as_str()));
                         offer.tools.push(Arc::new(tool) as Arc<dyn Tool>);
                     }
                     Err(error) => tracing::error!(target: "portcullis::plugin", %error, "a tool is left out"),
@@ -405,7 +506,10 @@ impl Extension for Plugins {
             }
             Err(error) => line("plugin signatures", Standing::Broken, error.to_string()),
         };
-        std::iter::once(trust).chain(slots.iter().map(slot_line)).collect()
+        let list = inner.seen().trouble.list.as_ref().map(|reason| {
+            line("plugins", Standing::Broken, format!("changes cannot be followed, plugins are as they were: {reason}"))
+        });
+        std::iter::once(trust).chain(list).chain(slots.iter().map(slot_line)).collect()
     }
 
     async fn stop(&self) {

@@ -211,7 +211,8 @@ impl HubVersion {
             summary: manifest.summary.clone(),
             licence: manifest.licence.clone(),
             homepage: manifest.homepage.clone(),
-            tools: manifest.tools.clone(),
+            // Readers of lists from before previews know no such member.
+            tools: manifest.tools.iter().map(|tool| ManifestTool { preview: None, ..tool.clone() }).collect(),
             signals: manifest.signals.clone(),
             permissions: manifest.permissions.clone(),
             yanked: None,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::bindings::portcullis::plugin::{cache, call, http, log, secrets, telemetry, types};
 use crate::outside::Withheld;
-use crate::state::{CallState, Progress};
+use crate::state::{CallState, Progress, Way};
 use crate::stdio::clean;
 
 impl types::Host for CallState {}
@@ -28,12 +28,35 @@ impl log::Host for CallState {
 impl http::Host for CallState {
     async fn send(&mut self, request: http::Request) -> wasmtime::Result<Result<http::Response, http::Failure>> {
         self.count_request()?;
-        let Some(permit) = self.call.as_ref().map(|call| call.permit.clone()) else {
+        let Some((permit, way)) = self.call.as_ref().map(|call| (call.permit.clone(), call.way.clone())) else {
             return Ok(Err(http::Failure::Refused("nothing is reached while a plugin describes itself".to_owned())));
         };
+        let under = match way {
+            Way::Open => permit.clone(),
+            Way::Reading(reading) if only_reads(&request) => *reading,
+            Way::Reading(_) => {
+                self.held_back += 1;
+                let why =
+                    "a preview sends nothing that may change something: GET and HEAD, and no header that stands for another";
+                return Ok(Err(http::Failure::Refused(why.to_owned())));
+            }
+            Way::Closed(why) => {
+                self.held_back += 1;
+                return Ok(Err(http::Failure::Refused(format!("a preview reads nothing here: {why}"))));
+            }
+        };
         let home = self.home.clone();
-        Ok(self.wait(home.outside.send(&permit, request)).await)
+        Ok(self.wait(home.outside.send(&under, permit.trail(), request)).await)
     }
+}
+
+/// Headers by which some servers take a request for one of another method.
+const OTHER_METHOD: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+
+/// Whether a request asks and does nothing (RFC 9110, safe methods).
+fn only_reads(request: &http::Request) -> bool {
+    let stands_for_another = |pair: &types::Pair| OTHER_METHOD.iter().any(|name| pair.name.trim().eq_ignore_ascii_case(name));
+    matches!(request.method.as_str(), "GET" | "HEAD") && !request.headers.iter().any(stands_for_another)
 }
 
 impl cache::Host for CallState {
@@ -62,11 +85,7 @@ impl secrets::Host for CallState {
             return Ok(Err(secrets::Failure::Unavailable));
         }
         let home = self.home.clone();
-        let read = self.wait(home.outside.read_secret(&name)).await;
-        // Of a declared name, so it is short and plain. What the record has no room for is not handed out.
-        if read.is_ok() && !trail.reached(&format!("secret:{}/{name}", home.name)) {
-            return Ok(Err(secrets::Failure::Unavailable));
-        }
+        let read = self.wait(home.outside.read_secret(&trail, &name)).await;
         Ok(read.map_err(|withheld| match withheld {
             Withheld::Undeclared => secrets::Failure::Undeclared,
             Withheld::Refused => secrets::Failure::Refused,

@@ -26,6 +26,8 @@ mod outside;
 mod package;
 mod place;
 mod plugin;
+mod preview;
+mod referrers;
 mod registry;
 mod settings;
 mod signature;
@@ -45,7 +47,8 @@ pub use hub_build::{BuiltHub, HubBuild, HubBuildError, build_hub};
 pub use hubs::{FromHub, Hubs, HubsError, KnownHub, OpenHub, Seen};
 pub use limits::{LimitSettings, Limits};
 pub use manifest::{
-    HOST_API, Manifest, ManifestError, ManifestTool, PLUGIN_NAME_RULE, Permissions, PluginName, SecretPlace, SecretRequest,
+    HOST_API, Manifest, ManifestError, ManifestPreview, ManifestTool, PLUGIN_NAME_RULE, Permissions, PluginName, SecretPlace,
+    SecretRequest,
 };
 pub use oci::{Blob, Challenge, OciError, PluginManifest};
 pub use omcp::{OmcpError, OmcpVerified, verify_omcp, verify_omcp_archive};
@@ -57,7 +60,7 @@ pub use registry::{Publication, Pulled};
 pub use settings::{PackageSource, PluginGrant, PluginSettings, SecretGrant};
 pub use signature::{PackageSignature, PrivateKey, PublicKey, SignatureError};
 pub use state::Exceeded;
-pub use store::{InstallOptions, Installed, PluginStore, Quarantine, StoreError, Verified, read_bounded, verify};
+pub use store::{InstallOptions, Installation, Installed, PluginStore, Quarantine, StoreError, Verified, read_bounded, verify};
 pub use trust::{InvalidTrustRoot, KeyRole, Occasion, Revocation, RevokedPackage, TrustError, TrustRoot, TrustedKey};
 
 /// The world plugins are built against, as `portcullis plugin new` writes it.

@@ -37,6 +37,24 @@ pub struct LimitSettings {
     pub cache: Option<ByteSize>,
 }
 
+impl LimitSettings {
+    /// These, and what they say nothing of as in `general`.
+    #[must_use]
+    pub fn over(&self, general: &Self) -> Self {
+        Self {
+            memory: self.memory.or(general.memory),
+            cpu_ms: self.cpu_ms.or(general.cpu_ms),
+            fuel_millions: self.fuel_millions.or(general.fuel_millions),
+            wall_ms: self.wall_ms.or(general.wall_ms),
+            concurrent: self.concurrent.or(general.concurrent),
+            result: self.result.or(general.result),
+            http_calls: self.http_calls.or(general.http_calls),
+            log_lines: self.log_lines.or(general.log_lines),
+            cache: self.cache.or(general.cache),
+        }
+    }
+}
+
 /// Limits in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Limits {
@@ -101,5 +119,26 @@ mod tests {
         let wide = LimitSettings { memory: Some(ByteSize(1 << 50)), ..none };
         assert_eq!(Limits::of(&asked, &wide).memory, MOST_MEMORY);
         assert_eq!(Limits::of(&none, &wide).memory, 64 << 20);
+    }
+
+    #[test]
+    fn what_one_word_says_nothing_of_is_left_to_the_other() {
+        let none = LimitSettings::default();
+        // Every limit, so that none is forgotten: serialised, the two differ in each member.
+        let all = |number: u32| LimitSettings {
+            memory: Some(ByteSize(number.into())),
+            cpu_ms: Some(number),
+            fuel_millions: Some(number),
+            wall_ms: Some(number),
+            concurrent: Some(number),
+            result: Some(ByteSize(number.into())),
+            http_calls: Some(number),
+            log_lines: Some(number),
+            cache: Some(ByteSize(number.into())),
+        };
+        assert_eq!(none.over(&all(7)), all(7));
+        assert_eq!(all(9).over(&all(7)), all(9));
+        let one = LimitSettings { cpu_ms: Some(2_000), ..none };
+        assert_eq!(one.over(&all(7)), LimitSettings { cpu_ms: Some(2_000), ..all(7) });
     }
 }

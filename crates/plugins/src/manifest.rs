@@ -14,7 +14,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use crate::{LimitSettings, OriginPattern};
 
 /// Version of the world in `wit/plugin.wit` that this host serves.
-pub const HOST_API: &str = "1.0.0";
+pub const HOST_API: &str = "1.1.0";
+
+/// The revision before plugins could tell what a writing tool would do.
+const WITHOUT_PREVIEWS: Version = Version::new(1, 0, 0);
 
 /// What a plugin may be called.
 pub const PLUGIN_NAME_RULE: &str = "2 to 40 lower-case letters, digits and single hyphens, beginning with a letter";
@@ -144,6 +147,19 @@ pub struct ManifestTool {
     pub name: ToolName,
     /// How much it can hurt.
     pub risk: RiskClass,
+    /// That it can tell what a call would do, without doing it. Host API 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<ManifestPreview>,
+}
+
+/// How a writing tool tells what a call would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestPreview {
+    /// Tool of the same plugin that reads what this one changes. Without one nothing is read, and the change stays unknown
+    /// unless it is known by the arguments alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reads: Option<ToolName>,
 }
 
 /// What a plugin wants to reach.
@@ -271,7 +287,34 @@ impl Manifest {
         if names.len() != self.tools.len() || names.len() > MOST_TOOLS {
             return invalid(format!("tools must have different names, and there may be {MOST_TOOLS} at most"));
         }
+        self.check_previews()?;
         self.check_permissions()
+    }
+
+    /// Whether any of its tools can tell what a call would do.
+    pub fn previews(&self) -> bool {
+        self.tools.iter().any(|tool| tool.preview.is_some())
+    }
+
+    fn check_previews(&self) -> Result<(), ManifestError> {
+        let invalid = |reason: String| Err(ManifestError::Invalid(reason));
+        if self.previews() && self.host.matches(&WITHOUT_PREVIEWS) {
+            return invalid("a tool with a preview needs host API 1.1; write host: ^1.1".into());
+        }
+        for tool in &self.tools {
+            let Some(preview) = &tool.preview else { continue };
+            if tool.risk == RiskClass::Read {
+                return invalid(format!("tool '{}' only reads, so it has no preview", tool.name));
+            }
+            let Some(reads) = &preview.reads else { continue };
+            if !self.tools.iter().any(|other| other.name == *reads && other.risk == RiskClass::Read) {
+                return invalid(format!(
+                    "the preview of '{}' reads by '{reads}', which is no reading tool of this plugin",
+                    tool.name
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn check_permissions(&self) -> Result<(), ManifestError> {
@@ -347,6 +390,7 @@ limits: {memory: 32MiB, http_calls: 3}
             ("version: 1.2.0", "version: one", "cannot be read"),
             ("signals: [metrics, logs]", "signals: [sql]", "sql"),
             ("risk: read}", "risk: read}\n  - {name: datadog_monitors, risk: write}", "different names"),
+            ("risk: read}", "risk: write, preview: {}}", "write host: ^1.1"),
             ("limits:", "powers: all\nlimits:", "powers"),
             ("['https://*.datadoghq.eu']", "['https://*.eu']", "top-level"),
             ("['https://*.datadoghq.eu']", "['https://api.example.com']", "does not declare"),
@@ -359,6 +403,25 @@ limits: {memory: 32MiB, http_calls: 3}
             assert!(GOOD.contains(from), "{from}");
             let error = Manifest::from_yaml(&GOOD.replace(from, to)).unwrap_err().to_string();
             assert!(error.contains(says), "{from} -> {to}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_preview_belongs_to_a_writing_tool_and_reads_by_a_reading_one() {
+        let host = GOOD.replace("host: ^1.0", "host: ^1.1");
+        let with = |tools: &str| Manifest::from_yaml(&host.replace("- {name: datadog_monitors, risk: read}", tools));
+        let good = with("- {name: get, risk: read}\n  - {name: set, risk: write, preview: {reads: get}}").unwrap();
+        assert!(good.previews() && Manifest::from_json(&good.to_json().unwrap()).unwrap() == good);
+        assert!(with("- {name: set, risk: destructive, preview: {}}").unwrap().previews());
+        for (tools, says) in [
+            ("- {name: get, risk: read, preview: {}}", "only reads"),
+            ("- {name: set, risk: write, preview: {reads: get}}", "no reading tool of this plugin"),
+            ("- {name: set, risk: write, preview: {reads: set}}", "no reading tool of this plugin"),
+            ("- {name: set, risk: write, preview: {sends: get}}", "sends"),
+            ("- {name: set, risk: write, preview: true}", "cannot be read"),
+        ] {
+            let error = with(tools).unwrap_err().to_string();
+            assert!(error.contains(says), "{tools}: {error}");
         }
     }
 }

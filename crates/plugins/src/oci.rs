@@ -12,6 +12,8 @@ use crate::{Digest, Manifest};
 
 /// Media type of an image manifest.
 pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of a list of manifests.
+pub(crate) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 /// What a plugin's manifest says it is.
 pub(crate) const ARTIFACT_TYPE: &str = "application/vnd.portcullis.plugin.v1";
 /// Media type of the package.
@@ -95,6 +97,9 @@ struct ImageManifest {
     artifact_type: Option<String>,
     config: Descriptor,
     layers: Vec<Descriptor>,
+    /// What it is about, of a manifest that is attached to another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subject: Option<Descriptor>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     annotations: BTreeMap<String, String>,
 }
@@ -149,6 +154,7 @@ impl PluginManifest {
             artifact_type: Some(ARTIFACT_TYPE.to_owned()),
             config: Descriptor::new(EMPTY_TYPE, Blob::of(EMPTY), None),
             layers,
+            subject: None,
             annotations: [
                 annotation("title", manifest.name.as_str()),
                 annotation("version", &manifest.version.to_string()),
@@ -161,6 +167,104 @@ impl PluginManifest {
         };
         let bytes = serde_json::to_vec(&written).map_err(|error| wrong(error.to_string()))?;
         if Self::read(&bytes)? == *self { Ok(bytes) } else { Err(wrong("the manifest would not be read back as it was meant")) }
+    }
+}
+
+/// A signature that is attached to the manifest of a plugin (image specification 1.1, `subject`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AttachedSignature {
+    /// The manifest it is attached to.
+    pub(crate) subject: Blob,
+    /// The signature.
+    pub(crate) signature: Blob,
+}
+
+impl AttachedSignature {
+    /// Reads the manifest of one.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, OciError> {
+        let read: ImageManifest = serde_json::from_slice(bytes)
+            .map_err(|error| wrong(format!("the manifest of a signature cannot be read: {}", shown(&error.to_string()))))?;
+        if read.artifact_type.as_deref() != Some(SIGNATURE_TYPE) {
+            return Err(wrong("it is no signature of a plugin"));
+        }
+        let subject = read.subject.ok_or_else(|| wrong("the signature is attached to nothing"))?;
+        let [layer] = read.layers.as_slice() else { return Err(wrong("the signature has more than one part, or none")) };
+        if layer.media_type != SIGNATURE_TYPE {
+            return Err(wrong(format!("it has a layer of type {}, which no signature has", shown(&layer.media_type))));
+        }
+        Ok(Self {
+            subject: subject.blob("manifest it is attached to", MOST_MANIFEST)?,
+            signature: layer.blob("signature", MOST_SIGNATURE)?,
+        })
+    }
+
+    /// Its manifest; the same content gives the same bytes.
+    pub(crate) fn write(self) -> Result<Vec<u8>, OciError> {
+        let written = ImageManifest {
+            schema_version: 2,
+            media_type: Some(MANIFEST_TYPE.to_owned()),
+            artifact_type: Some(SIGNATURE_TYPE.to_owned()),
+            config: Descriptor::new(EMPTY_TYPE, Blob::of(EMPTY), None),
+            layers: vec![Descriptor::new(SIGNATURE_TYPE, self.signature, None)],
+            subject: Some(Descriptor::new(MANIFEST_TYPE, self.subject, None)),
+            annotations: BTreeMap::new(),
+        };
+        serde_json::to_vec(&written).map_err(|error| wrong(error.to_string()))
+    }
+}
+
+/// What is attached to a manifest, as a registry lists it or a tag of that name holds it (distribution specification 1.1,
+/// "Listing Referrers" and "Referrers Tag Schema"). What others attached is kept as it is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Referrers(serde_json::Map<String, serde_json::Value>);
+
+impl Default for Referrers {
+    fn default() -> Self {
+        let empty = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": []});
+        Self(empty.as_object().cloned().unwrap_or_default())
+    }
+}
+
+impl Referrers {
+    /// Reads a list.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, OciError> {
+        let read = serde_json::from_slice::<serde_json::Value>(bytes);
+        match read {
+            Ok(serde_json::Value::Object(index)) if index.get("manifests").is_some_and(serde_json::Value::is_array) => {
+                Ok(Self(index))
+            }
+            Ok(_) => Err(wrong("what is attached is no list of manifests")),
+            Err(error) => Err(wrong(format!("what is attached cannot be read: {}", shown(&error.to_string())))),
+        }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &serde_json::Value> {
+        self.0.get("manifests").and_then(serde_json::Value::as_array).into_iter().flatten()
+    }
+
+    /// Digests of the manifests of signatures among it. An entry without a type may be one.
+    pub(crate) fn signatures(&self) -> Vec<Digest> {
+        let is_one = |entry: &&serde_json::Value| entry.get("artifactType").is_none_or(|of| of == SIGNATURE_TYPE);
+        let digest = |entry: &serde_json::Value| Digest::parse(entry.get("digest")?.as_str()?).ok();
+        self.entries().filter(is_one).filter_map(digest).collect()
+    }
+
+    /// Adds the manifest of a signature. Whether it was not there.
+    pub(crate) fn add(&mut self, manifest: &[u8]) -> bool {
+        let blob = Blob::of(manifest);
+        if self.signatures().contains(&blob.digest) {
+            return false;
+        }
+        let entry = serde_json::json!({"mediaType": MANIFEST_TYPE, "digest": blob.digest.to_string(), "size": blob.size,
+            "artifactType": SIGNATURE_TYPE});
+        if let Some(serde_json::Value::Array(entries)) = self.0.get_mut("manifests") {
+            entries.push(entry);
+        }
+        true
+    }
+
+    pub(crate) fn write(&self) -> Result<Vec<u8>, OciError> {
+        serde_json::to_vec(&self.0).map_err(|error| wrong(error.to_string()))
     }
 }
 
@@ -309,6 +413,32 @@ mod tests {
         assert!(PluginManifest::read(none.to_string().as_bytes()).unwrap_err().to_string().contains("no package"));
         assert!(PluginManifest::read(&vec![b' '; 1 << 20]).unwrap_err().to_string().contains("more than"));
         assert!(PluginManifest::read("[".repeat(200_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_signature_is_attached_to_one_manifest_and_what_others_attached_is_kept() {
+        let attached = AttachedSignature { subject: Blob::of(b"manifest"), signature: Blob::of(b"signature") };
+        let bytes = attached.write().unwrap();
+        assert_eq!(AttachedSignature::read(&bytes).unwrap(), attached);
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        for (from, to, says) in [
+            ("\"subject\"", "\"object\"", "attached to nothing"),
+            (SIGNATURE_TYPE, "application/x-sh", "no signature of a plugin"),
+            ("\"layers\":[", "\"layers\":[{\"mediaType\":\"x\",\"digest\":\"y\",\"size\":1},", "more than one part"),
+        ] {
+            let error = AttachedSignature::read(text.replacen(from, to, 1).as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(says), "{from}: {error}");
+        }
+        let foreign = serde_json::json!({"mediaType": MANIFEST_TYPE, "digest": Blob::of(b"x").digest.to_string(), "size": 1,
+            "artifactType": "application/vnd.acme.sbom", "annotations": {"a": "b"}});
+        let index = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [foreign]});
+        let mut list = Referrers::read(index.to_string().as_bytes()).unwrap();
+        assert!(list.signatures().is_empty() && list.add(&bytes) && !list.add(&bytes));
+        let again = Referrers::read(&list.write().unwrap()).unwrap();
+        assert_eq!((again.signatures(), again.entries().next()), (vec![Digest::of(&bytes)], Some(&foreign)));
+        for bad in ["", "[]", "{}", r#"{"manifests": {}}"#] {
+            assert!(Referrers::read(bad.as_bytes()).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -12,11 +12,12 @@ use portcullis_egress::{
     AddressPolicy, Authentication, Credential, Echoes, EgressClient, EgressConfig, EgressErrorKind, EgressRequest, SecretFault,
     SecretResolver, TlsOptions, origin_of,
 };
-use portcullis_policy::Permit;
+use portcullis_policy::{Permit, Trail};
 use url::Url;
 
 use crate::bindings::portcullis::plugin::http::{Failure, Request, Response};
 use crate::bindings::portcullis::plugin::types::Pair;
+use crate::stdio::clean;
 use crate::{Limits, Manifest, OriginPattern, PluginGrant, SecretPlace, SecretRequest};
 
 /// Connections to different origins kept at once, for patterns with a wildcard.
@@ -98,12 +99,29 @@ impl Outside {
         origins.chain(secrets.map(|secret| format!("secret {}", secret.name))).collect()
     }
 
+    /// Leaves what a plugin was kept from in the record of the call, with as much of the reason as the plugin learns. What
+    /// merely did not work is no refusal.
+    fn keep_from(&self, trail: &Trail, what: &str, failure: Failure) -> Failure {
+        let (Failure::Invalid(why) | Failure::Undeclared(why) | Failure::Refused(why) | Failure::Redirect(why)) = &failure else {
+            return failure;
+        };
+        self.refuse(trail, what, why);
+        failure
+    }
+
+    fn refuse(&self, trail: &Trail, what: &str, why: &str) {
+        if trail.refused(&format!("{} {what}", self.plugin), why) {
+            let (what, why) = (clean(what), clean(why));
+            tracing::warn!(target: "portcullis::plugin", plugin = &*self.plugin, "kept from {what}: {why}");
+        }
+    }
+
     fn permits(&self, origin: &str) -> Result<(), Failure> {
         if !self.declared.iter().any(|pattern| pattern.matches(origin)) {
-            return Err(Failure::Undeclared(format!("the manifest does not declare {origin}")));
+            return Err(Failure::Undeclared("the manifest does not declare this origin".to_owned()));
         }
         if !self.granted.iter().any(|pattern| pattern.matches(origin)) {
-            return Err(Failure::Refused(format!("the operator does not grant {origin}")));
+            return Err(Failure::Refused("the operator does not grant this origin".to_owned()));
         }
         Ok(())
     }
@@ -133,20 +151,31 @@ impl Outside {
         Ok(client)
     }
 
-    /// Sends a request on behalf of a call.
-    pub(crate) async fn send(&self, permit: &Permit, request: Request) -> Result<Response, Failure> {
-        let (origin, mut outgoing) = prepare(&request)?;
+    /// The origin of a request that is only planned, and its address as it would be sent.
+    pub(crate) fn planned(&self, request: &Request) -> Result<String, Failure> {
+        let (origin, _) = prepare(request)?;
         self.permits(&origin)?;
+        Ok(Url::parse(&request.url).map_or_else(|_| request.url.clone(), |url| url.to_string()))
+    }
+
+    /// Sends a request on behalf of the call whose trail it is. The record names the host when there was, or may have been, a
+    /// connection; what was refused before or on the way is in the record as that.
+    pub(crate) async fn send(&self, permit: &Permit, trail: &Trail, request: Request) -> Result<Response, Failure> {
+        let (origin, mut outgoing) = prepare(&request).map_err(|failure| self.keep_from(trail, "a request", failure))?;
+        let host = format!("host:{origin}");
+        let kept = |failure| self.keep_from(trail, &host, failure);
+        self.permits(&origin).map_err(kept)?;
         let mut shown = Vec::new();
         for name in &request.credentials {
-            let secret = self.placed(name, &origin)?;
+            let placed = self.placed(name, &origin);
+            let secret = placed.map_err(|failure| self.keep_from(trail, &format!("secret '{name}' for {host}"), failure))?;
             outgoing = outgoing.credential(secret.authentication());
             shown.push(secret.credential.clone());
         }
-        let client = self.client(&origin)?;
-        if !permit.trail().reached(&format!("host:{origin}")) {
-            return Err(Failure::Refused("this call has reached as many origins as its record can name".to_owned()));
-        }
+        let client = self.client(&origin).map_err(kept)?;
+        let Some(approach) = trail.approach(&host) else {
+            return Err(kept(Failure::Refused("this call has reached as many origins as its record can name".to_owned())));
+        };
         let work = client.send(permit, outgoing);
         let sent = match request.timeout_ms {
             None => work.await,
@@ -157,7 +186,10 @@ impl Outside {
         };
         let answer = sent.map_err(|error| {
             tracing::debug!(target: "portcullis::plugin", plugin = &*self.plugin, "{error}");
-            failure(error.kind())
+            if !error.contacted() {
+                approach.not_reached();
+            }
+            kept(failure(error.kind()))
         })?;
         let mut headers: Vec<Pair> = answer
             .headers
@@ -182,21 +214,30 @@ impl Outside {
         let request = self.requested.iter().find(|secret| secret.name == name);
         let declared = request.is_some_and(|secret| secret.origins.iter().any(|pattern| pattern.matches(origin)));
         if !declared {
-            return Err(Failure::Undeclared(format!("the manifest declares no such secret for {origin}")));
+            return Err(Failure::Undeclared("the manifest does not declare this secret for this origin".to_owned()));
         }
         self.secrets.get(name).ok_or_else(|| Failure::Refused("the operator does not grant this secret".to_owned()))
     }
 
-    /// A secret in the plugin's own hands.
-    pub(crate) async fn read_secret(&self, name: &str) -> Result<String, Withheld> {
+    /// A secret in the plugin's own hands, in the record of the call before it is: what the record has no room for is not
+    /// handed out.
+    pub(crate) async fn read_secret(&self, trail: &Trail, name: &str) -> Result<String, Withheld> {
+        let kept = |withheld: Withheld, why: &str| {
+            self.refuse(trail, &format!("secret '{name}'"), why);
+            withheld
+        };
         if !self.requested.iter().any(|secret| secret.name == name && secret.read) {
-            return Err(Withheld::Undeclared);
+            return Err(kept(Withheld::Undeclared, "the manifest does not ask to read it"));
         }
-        let granted = self.secrets.get(name).filter(|granted| granted.read).ok_or(Withheld::Refused)?;
+        let granted = self.secrets.get(name).filter(|granted| granted.read);
+        let granted = granted.ok_or_else(|| kept(Withheld::Refused, "the operator does not let it be read"))?;
         let secret = granted.credential.current().await.map_err(|fault| {
             tracing::warn!(target: "portcullis::plugin", plugin = &*self.plugin, "{fault}");
             Withheld::Unavailable
         })?;
+        if !trail.reached(&format!("secret:{}/{name}", self.plugin)) {
+            return Err(kept(Withheld::Unavailable, "the record of the call has no room for it"));
+        }
         Ok(secret.expose().trim_end_matches(['\r', '\n']).to_owned())
     }
 }

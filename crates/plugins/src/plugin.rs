@@ -7,26 +7,28 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use portcullis_egress::SecretResolver;
+use portcullis_guard::is_hidden;
 use portcullis_model::{Fault, FaultCode, RiskClass, Signal};
 use portcullis_policy::Permit;
-use portcullis_ports::Exchange;
+use portcullis_ports::{DRY_RUN, Exchange, offer_dry_run};
 use semver::Version;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 use wasmtime::{Store, Trap};
 
+use crate::bindings::foresight::exports::portcullis::plugin::preview::ToolPreview;
 use crate::bindings::portcullis::plugin::telemetry::{Answer, Question};
 use crate::bindings::portcullis::plugin::types::{self as wit, ToolResult};
-use crate::bindings::{Plugin as World, PluginPre};
 use crate::cache::{CacheScope, PluginCache};
 use crate::convert;
-use crate::engine::{self, EngineError, PluginEngine};
+use crate::engine::{self, EngineError, Made, PluginEngine};
 use crate::outside::Outside;
-use crate::state::{CallState, Exceeded, Home, Underway};
+use crate::preview;
+use crate::state::{CallState, Exceeded, Home, Underway, Way};
 use crate::stdio::clean;
 use crate::store::Verified;
-use crate::{Digest, Limits, Manifest, PluginGrant, PluginName, PluginSettings};
+use crate::{Digest, Manifest, ManifestPreview, ManifestTool, PluginGrant, PluginName, PluginSettings};
 
 /// Crashes in a row after which a plugin is kept out.
 pub(crate) const CRASHES_IN_A_ROW: u32 = 5;
@@ -67,6 +69,8 @@ pub(crate) struct Described {
     pub(crate) open_world: bool,
     pub(crate) input_schema: Value,
     pub(crate) output_schema: Option<Value>,
+    /// How it tells what a call would do; `None` when it cannot.
+    pub(crate) preview: Option<ManifestPreview>,
 }
 
 /// Told when a plugin is to be kept out.
@@ -97,7 +101,7 @@ pub(crate) struct Plugin {
     failures: AtomicU64,
     mark: String,
     engine: Arc<PluginEngine>,
-    made: PluginPre<CallState>,
+    made: Made,
     slots: Semaphore,
     crashes: Mutex<Crashes>,
     quarantine: OnceLock<String>,
@@ -122,7 +126,7 @@ impl Plugin {
         let Verified { package, by } = verified;
         let manifest = package.manifest;
         let grant = settings.grant(&manifest.name);
-        let limits = Limits::of(&manifest.limits, grant.limits.as_ref().unwrap_or(&settings.limits));
+        let limits = settings.limits_of(&manifest);
         let home = Arc::new(Home {
             name: Arc::from(manifest.name.as_str()),
             limits,
@@ -133,6 +137,12 @@ impl Plugin {
         let made = engine.compile(&package.component)?;
         let described = describe(engine, &made, &home).await?;
         let tools = checked(&manifest, described)?;
+        if manifest.previews() != made.foresight.is_some() {
+            return Err(LoadError::Forged(match made.foresight {
+                None => "a tool of the manifest has a preview, and it exports none (world previewing-plugin)".to_owned(),
+                Some(_) => "it exports previews, and no tool of the manifest has one".to_owned(),
+            }));
+        }
         Ok(Self {
             mark: format!("plugin:{}@{}", manifest.name, package.digest),
             name: manifest.name,
@@ -167,6 +177,11 @@ impl Plugin {
         self.withdrawn.store(true, Ordering::SeqCst);
     }
 
+    /// Whether it was [`Plugin::withdraw`]n.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::SeqCst)
+    }
+
     /// Calls made and calls that did not end well, since it was loaded.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.calls.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed))
@@ -182,7 +197,22 @@ impl Plugin {
     ) -> Result<ToolResult, Fault> {
         match self.run(permit, Some(exchange), &format!("tool {tool}"), Work::Tool { tool, arguments }).await? {
             Done::Tool(result) => Ok(result),
-            Done::Answer(_) => Err(Fault::new(FaultCode::Internal, "a plugin answered what it was not asked")),
+            Done::Answer(_) | Done::Preview(_) => Err(not_asked()),
+        }
+    }
+
+    /// Asks what a tool would do. Through HTTP it gets as far as `way` lets it.
+    pub(crate) async fn preview_tool(
+        &self,
+        permit: &Permit,
+        way: Way,
+        tool: &str,
+        arguments: &str,
+    ) -> Result<ToolPreview, Fault> {
+        let what = format!("preview of {tool}");
+        match self.run(permit, None, &what, Work::Preview { tool, arguments, way }).await? {
+            Done::Preview(preview) => Ok(preview),
+            Done::Tool(_) | Done::Answer(_) => Err(not_asked()),
         }
     }
 
@@ -191,7 +221,7 @@ impl Plugin {
         let what = format!("question {}", convert::name_of(question));
         match self.run(permit, None, &what, Work::Question(question)).await? {
             Done::Answer(answer) => Ok(answer),
-            Done::Tool(_) => Err(Fault::new(FaultCode::Internal, "a plugin answered what it was not asked")),
+            Done::Tool(_) | Done::Preview(_) => Err(not_asked()),
         }
     }
 
@@ -200,7 +230,7 @@ impl Plugin {
         if let Some(reason) = self.quarantined() {
             return Err(self.kept_out(reason));
         }
-        if self.withdrawn.load(Ordering::SeqCst) {
+        if self.is_withdrawn() {
             return Err(Fault::new(FaultCode::Unavailable, format!("plugin '{}' is not in use any more", self.name)));
         }
         let mut note = Note::begin(self, permit, what);
@@ -257,16 +287,17 @@ impl Plugin {
         let deadline = permit.deadline().min(wall);
         let permit = permit.with_deadline_at_most(deadline);
         let (progress, mut said) = unbounded_channel();
-        let call = Underway { permit: permit.clone(), scope: CacheScope::of(&permit), progress };
-        let context = convert::context(&permit, limits.result);
+        let way = work.way(deadline);
+        // What is read for a preview is read as its reader may.
+        let seen_as = if let Way::Reading(reading) = &way { (**reading).clone() } else { permit.clone() };
+        let trail = permit.trail().clone();
+        let call = Underway { permit, way, scope: CacheScope::of(&seen_as), progress };
+        let context = convert::context(&seen_as, limits.result);
         let _clock = self.engine.running();
         let state = CallState::new(self.home.clone(), Some(call), deadline);
         let mut store = self.engine.store(state).map_err(|error| Broken::Crash(reason_of(&error)))?;
         let ended = {
-            let call = async {
-                let world = self.made.instantiate_async(&mut store).await?;
-                work.done(&world, &mut store, &context).await
-            };
+            let call = work.done(&self.made, &mut store, &context);
             tokio::pin!(call);
             let timed = async {
                 loop {
@@ -283,6 +314,9 @@ impl Plugin {
             };
             tokio::time::timeout_at(deadline.into(), timed).await
         };
+        if store.data().held_back > 0 {
+            trail.note(format!("{} requests of a preview were held back", store.data().held_back));
+        }
         // What was said on the way to an answer belongs before it.
         while let (Some(exchange), Ok(message)) = (exchange, said.try_recv()) {
             exchange.progress(message.done, message.total, &message.message);
@@ -367,37 +401,57 @@ impl Plugin {
 enum Work<'a> {
     Tool { tool: &'a str, arguments: &'a str },
     Question(&'a Question),
+    Preview { tool: &'a str, arguments: &'a str, way: Way },
 }
 
 /// What came of it.
 enum Done {
     Tool(ToolResult),
     Answer(Answer),
+    Preview(ToolPreview),
+}
+
+fn not_asked() -> Fault {
+    Fault::new(FaultCode::Internal, "a plugin answered what it was not asked")
 }
 
 impl Work<'_> {
+    /// What of HTTP is open to it, until `deadline`.
+    fn way(&self, deadline: Instant) -> Way {
+        match self {
+            Self::Preview { way: Way::Reading(reading), .. } => Way::Reading(Box::new(reading.with_deadline_at_most(deadline))),
+            Self::Preview { way, .. } => way.clone(),
+            Self::Tool { .. } | Self::Question(_) => Way::Open,
+        }
+    }
+
     async fn done(
         self,
-        world: &World,
+        made: &Made,
         store: &mut Store<CallState>,
         context: &wit::Context,
     ) -> wasmtime::Result<Result<Done, wit::Fault>> {
-        let guest = world.portcullis_plugin_guest();
-        let (done, size) = match self {
-            Self::Tool { tool, arguments } => match guest.call_call_tool(&mut *store, tool, arguments, context).await? {
-                Ok(result) => {
-                    let size = convert::size_of_result(&result);
-                    (Done::Tool(result), size)
-                }
-                Err(fault) => return Ok(Err(fault)),
-            },
-            Self::Question(question) => match guest.call_answer_question(&mut *store, question, context).await? {
-                Ok(answer) => {
-                    let size = convert::size_of_answer(&answer);
-                    (Done::Answer(answer), size)
-                }
-                Err(fault) => return Ok(Err(fault)),
-            },
+        let answered = match self {
+            Self::Tool { tool, arguments } => {
+                let world = made.world.instantiate_async(&mut *store).await?;
+                let result = world.portcullis_plugin_guest().call_call_tool(&mut *store, tool, arguments, context).await?;
+                result.map(|result| (convert::size_of_result(&result), Done::Tool(result)))
+            }
+            Self::Question(question) => {
+                let world = made.world.instantiate_async(&mut *store).await?;
+                let answer = world.portcullis_plugin_guest().call_answer_question(&mut *store, question, context).await?;
+                answer.map(|answer| (convert::size_of_answer(&answer), Done::Answer(answer)))
+            }
+            Self::Preview { tool, arguments, .. } => {
+                let foresight = made.foresight.as_ref().ok_or_else(|| wasmtime::format_err!("it exports no previews"))?;
+                let world = foresight.instantiate_async(&mut *store).await?;
+                let preview = world.portcullis_plugin_preview().call_preview_tool(&mut *store, tool, arguments, context).await?;
+                preview.map(|preview| (preview::size_of(&preview), Done::Preview(preview)))
+            }
+        };
+        let (size, done) = match answered {
+            Ok(answered) => answered,
+            Err(fault) => return Ok(Err(fault)),
         };
         let limit = store.data().home.limits.result;
         if size > limit {
@@ -464,13 +518,13 @@ impl Drop for Note<'_> {
     }
 }
 
-async fn describe(engine: &PluginEngine, made: &PluginPre<CallState>, home: &Arc<Home>) -> Result<wit::Description, LoadError> {
+async fn describe(engine: &PluginEngine, made: &Made, home: &Arc<Home>) -> Result<wit::Description, LoadError> {
     let failed = |error: &wasmtime::Error| LoadError::Describe(reason_of(error));
     let _clock = engine.running();
     let mut store = engine.store(engine::describing(home.clone())).map_err(|error| failed(&error))?;
     let wall = Duration::from_millis(u64::from(home.limits.wall_ms));
     let work = async {
-        let world = made.instantiate_async(&mut store).await?;
+        let world = made.world.instantiate_async(&mut store).await?;
         world.portcullis_plugin_guest().call_describe(&mut store).await
     };
     let described = tokio::time::timeout(wall, work).await;
@@ -487,7 +541,7 @@ async fn describe(engine: &PluginEngine, made: &PluginPre<CallState>, home: &Arc
 /// Compares what a component says with its manifest. Whatever differs is no plugin.
 fn checked(manifest: &Manifest, said: wit::Description) -> Result<Vec<Described>, LoadError> {
     let forged = |reason: String| LoadError::Forged(reason);
-    let mut wanted: BTreeMap<&str, RiskClass> = manifest.tools.iter().map(|tool| (tool.name.as_str(), tool.risk)).collect();
+    let mut wanted: BTreeMap<&str, &ManifestTool> = manifest.tools.iter().map(|tool| (tool.name.as_str(), tool)).collect();
     let signals = said.signals.iter().map(|signal| convert::signal(*signal)).collect();
     if manifest.signals != signals {
         return Err(forged("it answers other signals".to_owned()));
@@ -495,7 +549,7 @@ fn checked(manifest: &Manifest, said: wit::Description) -> Result<Vec<Described>
     let mut tools = Vec::new();
     for tool in said.tools {
         let shown = clean(&tool.name).chars().take(64).collect::<String>();
-        let Some(risk) = wanted.remove(tool.name.as_str()) else {
+        let Some(&ManifestTool { risk, ref preview, .. }) = wanted.remove(tool.name.as_str()) else {
             return Err(forged(format!("it describes a tool '{shown}', which the manifest does not name, or names once")));
         };
         if convert::risk(tool.risk) != risk {
@@ -510,20 +564,30 @@ fn checked(manifest: &Manifest, said: wit::Description) -> Result<Vec<Described>
             if text.len() > most {
                 return Err(forged(format!("the {what} of tool '{shown}' is longer than {most} bytes")));
             }
-            if let Some(c) = text.chars().find(|c| is_hidden(*c)) {
-                return Err(forged(format!("the {what} of tool '{shown}' holds the hidden character U+{:04X}", u32::from(c))));
-            }
         }
+        let seen = |what: &str, hidden: Option<char>| match hidden {
+            Some(c) => Err(forged(format!("the {what} of tool '{shown}' holds the hidden character U+{:04X}", u32::from(c)))),
+            None => Ok(()),
+        };
+        seen("title", hidden(&tool.title))?;
+        seen("description", hidden(&tool.description))?;
         let schema = |what: &str, text: &str| -> Result<Value, LoadError> {
             let value: Value = serde_json::from_str(text)
                 .map_err(|error| forged(format!("the {what} schema of tool '{shown}' is no JSON: {error}")))?;
+            // As it will be read: what is written as an escape is a character by now.
+            seen(&format!("{what} schema"), hidden_within(&value))?;
             if value.get("type").and_then(Value::as_str) != Some("object") {
                 return Err(forged(format!("the {what} schema of tool '{shown}' is not that of an object")));
             }
             Ok(value)
         };
+        let input_schema = schema("input", &tool.input_schema)?;
+        if preview.is_some() && !offer_dry_run(&mut input_schema.clone()) {
+            return Err(forged(format!("tool '{shown}' has a preview, and an argument '{DRY_RUN}' of its own")));
+        }
         tools.push(Described {
-            input_schema: schema("input", &tool.input_schema)?,
+            preview: preview.clone(),
+            input_schema,
             output_schema: tool.output_schema.as_deref().map(|text| schema("output", text)).transpose()?,
             name: tool.name,
             title: tool.title,
@@ -539,9 +603,62 @@ fn checked(manifest: &Manifest, said: wit::Description) -> Result<Vec<Described>
     }
 }
 
-/// What a person does not see and a model reads.
-fn is_hidden(c: char) -> bool {
-    (c.is_control() && c != '\n')
-        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}' | '\u{fe00}'..='\u{fe0f}')
+/// The first character that a person does not see and a model reads.
+fn hidden(text: &str) -> Option<char> {
+    text.chars().find(|c| is_hidden(*c) || ('\u{fe00}'..='\u{fe0f}').contains(c))
+}
+
+/// The same of everything in a value, names of members included.
+fn hidden_within(value: &Value) -> Option<char> {
+    match value {
+        Value::String(text) => hidden(text),
+        Value::Array(items) => items.iter().find_map(hidden_within),
+        Value::Object(members) => members.iter().find_map(|(name, value)| hidden(name).or_else(|| hidden_within(value))),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described(input_schema: &str, description: &str) -> wit::Description {
+        let tool = wit::Tool {
+            name: "probe_do".into(),
+            title: "Probe".into(),
+            description: description.into(),
+            risk: wit::Risk::Read,
+            idempotent: true,
+            open_world: false,
+            input_schema: input_schema.into(),
+            output_schema: Some(r#"{"type": "object"}"#.into()),
+        };
+        wit::Description { tools: vec![tool], signals: Vec::new() }
+    }
+
+    #[test]
+    fn hidden_characters_are_found_however_they_are_written() {
+        let manifest = "{schema: 1, name: probe, version: 1.0.0, host: ^1.0, summary: s, licence: MIT, homepage: 'https://e.org', \
+                        tools: [{name: probe_do, risk: read}]}";
+        let manifest = Manifest::from_yaml(manifest).unwrap();
+        let plain = "{\r\n\t\"type\": \"object\", \"description\": \"Größe 日本 \\n\\t \\u00e9\"}";
+        assert!(checked(&manifest, described(plain, "Two\nlines.")).is_ok(), "{:?}", checked(&manifest, described(plain, "")));
+        for (schema, description, says) in [
+            (
+                r#"{"type": "object", "description": "a\u200bb"}"#,
+                "",
+                "input schema of tool 'probe_do' holds the hidden character U+200B",
+            ),
+            (r#"{"type": "object", "properties": {"a\u202e": {}}}"#, "", "U+202E"),
+            (r#"{"type": "object", "examples": [{"x": ["\udb40\udc41"]}]}"#, "", "U+E0041"),
+            (r#"{"type": "object", "description": "\u001b[8m"}"#, "", "U+001B"),
+            (r#"{"type": "object", "description": "\u3164"}"#, "", "U+3164"),
+            (r#"{"type": "object", "description": "\ufe0f"}"#, "", "U+FE0F"),
+            ("{\"type\": \"object\", \"description\": \"a\u{200b}b\"}", "", "U+200B"),
+            (r#"{"type": "object"}"#, "a\u{2060}b", "description of tool 'probe_do' holds the hidden character U+2060"),
+        ] {
+            let refused = checked(&manifest, described(schema, description)).unwrap_err().to_string();
+            assert!(refused.contains(says), "{schema}: {refused}");
+        }
+    }
 }

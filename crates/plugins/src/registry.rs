@@ -13,6 +13,16 @@ use crate::oci::{ARTIFACT_TYPE, Blob, Challenge, EMPTY, MANIFEST_TYPE, MOST_MANI
 use crate::place::{OciReference, WebAddress};
 use crate::{Digest, FetchError, Fetcher, Package};
 
+/// Bytes that are sent in one piece; more are sent in several, for whatever stands before a registry may take no more.
+const PIECE: usize = 8 << 20;
+
+/// An upload that began.
+struct Begun {
+    location: String,
+    /// Bytes of a piece.
+    piece: usize,
+}
+
 /// What a registry gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulled {
@@ -81,7 +91,7 @@ impl Fetcher {
 }
 
 /// One conversation with a registry about one repository.
-struct Visit<'a> {
+pub(crate) struct Visit<'a> {
     fetcher: &'a Fetcher,
     reference: &'a OciReference,
     origin: String,
@@ -92,7 +102,7 @@ struct Visit<'a> {
 }
 
 impl<'a> Visit<'a> {
-    fn new(fetcher: &'a Fetcher, reference: &'a OciReference, actions: &'static str) -> Result<Self, FetchError> {
+    pub(crate) fn new(fetcher: &'a Fetcher, reference: &'a OciReference, actions: &'static str) -> Result<Self, FetchError> {
         let origin = fetcher.registry_origin(reference.authority());
         // A header of the registry's own is presented from the beginning: no challenge speaks of it.
         let shown = match fetcher.authentication(&origin)? {
@@ -102,12 +112,12 @@ impl<'a> Visit<'a> {
         Ok(Self { fetcher, reference, origin, actions, shown, asked: false })
     }
 
-    fn address(&self, rest: &str) -> Result<WebAddress, FetchError> {
+    pub(crate) fn address(&self, rest: &str) -> Result<WebAddress, FetchError> {
         Ok(WebAddress::parse(&format!("{}/v2/{}/{rest}", self.origin, self.reference.repository()))?)
     }
 
     /// The manifest of the reference, and the digest it has. Nothing is asked by tag after this.
-    async fn manifest(&mut self) -> Result<(Vec<u8>, Digest), FetchError> {
+    pub(crate) async fn manifest(&mut self) -> Result<(Vec<u8>, Digest), FetchError> {
         let named = self.reference.digest().map(|digest| digest.to_string());
         let name = named.as_deref().or(self.reference.tag()).unwrap_or_default();
         let address = self.address(&format!("manifests/{name}"))?;
@@ -123,7 +133,7 @@ impl<'a> Visit<'a> {
         Ok((answer.body, found))
     }
 
-    async fn blob(&mut self, what: &str, blob: Blob) -> Result<Vec<u8>, FetchError> {
+    pub(crate) async fn blob(&mut self, what: &str, blob: Blob) -> Result<Vec<u8>, FetchError> {
         let address = self.address(&format!("blobs/{}", blob.digest))?;
         let bytes = self.get(&address, &[], blob.size).await?.successful(&address)?.body;
         let what = format!("{what} of {}", self.reference);
@@ -135,7 +145,7 @@ impl<'a> Visit<'a> {
     }
 
     /// Asks; answers the registry's challenge once.
-    async fn get(&mut self, address: &WebAddress, headers: &[(&str, &str)], most: u64) -> Result<Answer, FetchError> {
+    pub(crate) async fn get(&mut self, address: &WebAddress, headers: &[(&str, &str)], most: u64) -> Result<Answer, FetchError> {
         let answer = self.fetcher.get(address, &self.shown, headers, most).await?;
         if answer.status != StatusCode::UNAUTHORIZED || !self.answer_challenge(&answer.headers).await? {
             return Ok(answer);
@@ -144,7 +154,7 @@ impl<'a> Visit<'a> {
     }
 
     /// Sends; answers the registry's challenge once.
-    async fn send(&mut self, request: EgressRequest) -> Result<EgressResponse, FetchError> {
+    pub(crate) async fn send(&mut self, request: EgressRequest) -> Result<EgressResponse, FetchError> {
         let with = |shown: &Authentication| request.clone().authenticated(shown.clone()).max_response_bytes(MOST_WORDS);
         let answer = self.fetcher.send(&self.origin, with(&self.shown)).await?;
         if answer.status != StatusCode::UNAUTHORIZED || !self.answer_challenge(&answer.headers).await? {
@@ -211,33 +221,39 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// Uploads a blob that is not there yet (specification, "POST then PUT").
-    async fn upload(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
+    pub(crate) fn reference(&self) -> &OciReference {
+        self.reference
+    }
+
+    /// Segments of a path in the repository.
+    pub(crate) fn path(&self, rest: &[&str]) -> Vec<String> {
+        let repository = self.reference.repository().split('/');
+        std::iter::once("v2").chain(repository).chain(rest.iter().copied()).map(str::to_owned).collect()
+    }
+
+    /// Uploads a blob that is not there yet: a large one in pieces, where the registry takes them.
+    pub(crate) async fn upload(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
         let digest = Digest::of(bytes).to_string();
-        let path = |rest: &[&str]| -> Vec<String> {
-            let repository = self.reference.repository().split('/');
-            std::iter::once("v2").chain(repository).chain(rest.iter().copied()).map(str::to_owned).collect()
-        };
-        let (there, begin) = (path(&["blobs", &digest]), path(&["blobs", "uploads"]));
-        let head = self.send(EgressRequest::new(Method::HEAD, there)).await?;
+        let head = self.send(EgressRequest::new(Method::HEAD, self.path(&["blobs", &digest]))).await?;
         if head.status == StatusCode::OK {
             return Ok(());
         }
-        let begun = self.send(EgressRequest::post(begin).trailing_slash()).await?;
-        if begun.status != StatusCode::ACCEPTED {
-            return Err(refused(self.reference.to_string(), begun.status, &begun.body));
+        let begun = self.begin_upload().await?;
+        let Begun { mut location, piece } = begun;
+        let mut rest = bytes;
+        if bytes.len() > piece {
+            match self.send_pieces(&location, bytes, piece).await? {
+                Some(last) => (location, rest) = (last, &[]),
+                // It takes no pieces: everything at once, from the beginning.
+                None => location = self.begin_upload().await?.location,
+            }
         }
-        let location = begun.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
-        let location = location.ok_or_else(|| FetchError::Protocol {
-            address: self.reference.to_string(),
-            reason: "it does not say where to upload to".to_owned(),
-        })?;
         let glue = if location.contains('?') { '&' } else { '?' };
         let encoded = digest.replace(':', "%3A");
         // Egress refuses a location in another origin: the bytes and the token go to this registry.
         let request = EgressRequest::new(Method::PUT, Vec::<String>::new())
             .at_reference(format!("{location}{glue}digest={encoded}"))
-            .bytes("application/octet-stream", Bytes::copy_from_slice(bytes));
+            .bytes("application/octet-stream", Bytes::copy_from_slice(rest));
         let put = self.send(request).await?;
         if put.status != StatusCode::CREATED {
             return Err(refused(self.reference.to_string(), put.status, &put.body));
@@ -245,10 +261,49 @@ impl<'a> Visit<'a> {
         Ok(())
     }
 
+    async fn begin_upload(&mut self) -> Result<Begun, FetchError> {
+        let begun = self.send(EgressRequest::post(self.path(&["blobs", "uploads"])).trailing_slash()).await?;
+        if begun.status != StatusCode::ACCEPTED {
+            return Err(refused(self.reference.to_string(), begun.status, &begun.body));
+        }
+        let least = begun.headers.get("oci-chunk-min-length").and_then(|least| least.to_str().ok()?.parse().ok());
+        Ok(Begun { location: self.location(&begun)?, piece: PIECE.max(least.unwrap_or(0)) })
+    }
+
+    /// Where the registry wants the next bytes.
+    fn location(&self, answer: &EgressResponse) -> Result<String, FetchError> {
+        let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
+        location.map(str::to_owned).ok_or_else(|| FetchError::Protocol {
+            address: self.reference.to_string(),
+            reason: "it does not say where to upload to".to_owned(),
+        })
+    }
+
+    /// Sends everything in pieces (specification, "Pushing a blob in chunks"). Gives where to end the upload; nothing where
+    /// the registry takes none.
+    async fn send_pieces(&mut self, location: &str, bytes: &[u8], piece: usize) -> Result<Option<String>, FetchError> {
+        let (mut location, mut at) = (location.to_owned(), 0);
+        for part in bytes.chunks(piece) {
+            let request = EgressRequest::new(Method::PATCH, Vec::<String>::new())
+                .at_reference(location)
+                .header(header::CONTENT_RANGE.as_str(), format!("{at}-{}", at + part.len() - 1))
+                .bytes("application/octet-stream", Bytes::copy_from_slice(part));
+            let taken = self.send(request).await?;
+            match taken.status {
+                StatusCode::ACCEPTED => location = self.location(&taken)?,
+                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED if at == 0 => {
+                    return Ok(None);
+                }
+                status => return Err(refused(self.reference.to_string(), status, &taken.body)),
+            }
+            at += part.len();
+        }
+        Ok(Some(location))
+    }
+
     async fn publish(&mut self, manifest: &[u8], digest: Digest) -> Result<(), FetchError> {
         let name = self.reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
-        let repository = self.reference.repository().split('/').map(str::to_owned);
-        let path = std::iter::once("v2".to_owned()).chain(repository).chain(["manifests".to_owned(), name]);
+        let path = self.path(&["manifests", &name]);
         let request = EgressRequest::new(Method::PUT, path).bytes(MANIFEST_TYPE, Bytes::copy_from_slice(manifest));
         let put = self.send(request).await?;
         if put.status != StatusCode::CREATED {

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{LimitSettings, OriginPattern, PluginName};
+use crate::{LimitSettings, Limits, Manifest, OriginPattern, PluginName};
 
 /// Plugins: what is trusted, and what each may use. Installing and enabling is done with `portcullis plugin`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -107,7 +107,7 @@ pub struct PluginGrant {
     /// Settings of the plugin's own; see its README.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub settings: Map<String, Value>,
-    /// The most it may spend, instead of what holds for all plugins.
+    /// The most it may spend: each limit named here instead of the one in `plugins.limits`, which hold for the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitSettings>,
     /// Name of the source it becomes, when it answers signals; its own name when absent.
@@ -159,6 +159,13 @@ impl PluginSettings {
     /// What `name` is granted: nothing where it is not named.
     pub fn grant(&self, name: &PluginName) -> PluginGrant {
         self.grants.iter().find(|grant| grant.name == *name).cloned().unwrap_or_else(|| PluginGrant::none(name.clone()))
+    }
+
+    /// The limits of a plugin: what its manifest asks for, within what is allowed to it by name and, where that says nothing,
+    /// to all plugins.
+    pub fn limits_of(&self, manifest: &Manifest) -> Limits {
+        let named = self.grants.iter().find(|grant| grant.name == manifest.name).and_then(|grant| grant.limits);
+        Limits::of(&manifest.limits, &named.unwrap_or_default().over(&self.limits))
     }
 
     /// What is wrong with the section, in words.

@@ -68,9 +68,21 @@ pub(crate) struct Progress {
     pub(crate) message: String,
 }
 
+/// What of HTTP is open to a call.
+#[derive(Debug, Clone)]
+pub(crate) enum Way {
+    /// Whatever the operator granted.
+    Open,
+    /// What only reads, under this permit: a call tells what it would do.
+    Reading(Box<Permit>),
+    /// Nothing, and why.
+    Closed(Arc<str>),
+}
+
 /// On whose behalf a call runs.
 pub(crate) struct Underway {
     pub(crate) permit: Permit,
+    pub(crate) way: Way,
     pub(crate) scope: CacheScope,
     pub(crate) progress: UnboundedSender<Progress>,
 }
@@ -95,6 +107,8 @@ pub(crate) struct CallState {
     /// It waited for at least a tick, so the one that ended meanwhile is not its own.
     waited: bool,
     secrets_read: u32,
+    /// Requests that a preview did not get through.
+    pub(crate) held_back: u32,
 }
 
 impl CallState {
@@ -118,6 +132,7 @@ impl CallState {
             waited_for: Duration::ZERO,
             waited: false,
             secrets_read: 0,
+            held_back: 0,
         }
     }
 

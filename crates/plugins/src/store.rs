@@ -62,6 +62,29 @@ pub enum StoreError {
         /// What it would go back from.
         reason: String,
     },
+    /// Somebody else vouches for it than for what had the name before.
+    #[error(
+        "{name} {version} is not installed: {now}, and what had this name before was {before}; whatever is granted to the name would \
+         be theirs from now on; to install it all the same, add --allow-new-key"
+    )]
+    OtherSigner {
+        /// The plugin.
+        name: PluginName,
+        /// The version offered.
+        version: Version,
+        /// Who vouched for what was installed: `signed by key …`, `not signed`.
+        before: String,
+        /// Who vouches for what is offered.
+        now: String,
+    },
+    /// What is to be done has to be on record first.
+    #[error("{name} is not installed: it could not be recorded: {reason}")]
+    Unrecorded {
+        /// The plugin.
+        name: PluginName,
+        /// Why not.
+        reason: String,
+    },
     /// Not installed.
     #[error("there is no plugin '{name}'{}", if known.is_empty() { "; none is installed".to_owned() } else { format!("; installed are {}", known.join(", ")) })]
     Unknown {
@@ -135,6 +158,9 @@ pub struct Installed {
 struct Highest {
     version: Version,
     digest: Digest,
+    /// The key that vouched for what was installed last; absent for what nobody signed, and in lists from before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +170,18 @@ struct List {
     plugins: Vec<Installed>,
     /// Kept when a plugin is removed, so that removing is no way back.
     highest: BTreeMap<String, Highest>,
+    /// Packages nothing in the list needs any more; they go when the list is written.
+    #[serde(skip)]
+    dropped: Vec<Digest>,
+}
+
+/// What an installation changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installation {
+    /// What is installed then.
+    pub installed: Installed,
+    /// Who vouched for what had the name before, where that was somebody else: `signed by key …`, `not signed`.
+    pub other_signer: Option<String>,
 }
 
 /// How to install.
@@ -153,6 +191,8 @@ pub struct InstallOptions {
     pub allow_downgrade: bool,
     /// Also without a signature that anybody vouches for. A revoked key or package is refused all the same.
     pub insecure: bool,
+    /// Also when another key vouches for it than for what had its name before.
+    pub new_key: bool,
     /// Use it at once.
     pub enable: bool,
 }
@@ -220,7 +260,7 @@ impl PluginStore {
         found.ok_or_else(|| StoreError::Unknown { name: shown(name), known: known() })
     }
 
-    /// Verifies a package and stores exactly the bytes that were verified.
+    /// Verifies a package and stores exactly the bytes that were verified, without a record of it.
     ///
     /// # Errors
     /// See [`StoreError`]; nothing is changed then.
@@ -232,50 +272,55 @@ impl PluginStore {
         options: InstallOptions,
         now: Timestamp,
     ) -> Result<Installed, StoreError> {
+        self.install_recorded(bytes, signature, trust, options, now, |_| Ok(())).map(|done| done.installed)
+    }
+
+    /// The same with a record, which comes first: what cannot be recorded is not done, and what was there stays. Whoever
+    /// recorded it hears of what failed afterwards by the error.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; what is installed is as it was then.
+    pub fn install_recorded(
+        &self,
+        bytes: &[u8],
+        signature: Option<&[u8]>,
+        trust: Result<TrustRoot, TrustError>,
+        options: InstallOptions,
+        now: Timestamp,
+        record: impl FnOnce(&Installation) -> Result<(), String>,
+    ) -> Result<Installation, StoreError> {
         let verified = verify(bytes, signature, trust, Occasion::Install, options.insecure, now)?;
         let Manifest { name, version, .. } = verified.package.manifest;
-        let digest = verified.package.digest;
+        let (digest, key) = (verified.package.digest, verified.by.map(|(key, _)| key));
         self.change(|list| {
-            if !options.allow_downgrade
-                && let Some(highest) = list.highest.get(name.as_str())
-            {
-                let reason = if highest.version > version {
-                    Some(format!("{} was installed before", highest.version))
-                } else if highest.version == version && highest.digest != digest {
-                    Some(format!("the same version was installed before with {}", highest.digest))
-                } else {
-                    None
-                };
-                if let Some(reason) = reason {
-                    return Err(StoreError::Downgrade { name: name.clone(), version: version.clone(), reason });
-                }
+            let other_signer = list.other_signer(&name, key.as_deref());
+            if let Some(before) = other_signer.clone().filter(|_| !options.new_key) {
+                return Err(StoreError::OtherSigner { name, version, before, now: signer(key.as_deref()) });
             }
-            Self::keep(&self.package_path(digest), bytes)?;
-            match signature {
-                Some(signature) => Self::keep(&self.signature_path(digest), signature)?,
-                None => drop(fs::remove_file(self.signature_path(digest))),
+            if let Some(reason) = list.goes_back(&name, &version, digest).filter(|_| !options.allow_downgrade) {
+                return Err(StoreError::Downgrade { name, version, reason });
             }
-            let before = list.plugins.iter().position(|plugin| plugin.name == name).map(|at| list.plugins.remove(at));
+            let before = list.plugins.iter().find(|plugin| plugin.name == name);
             let installed = Installed {
                 name: name.clone(),
                 version: version.clone(),
                 digest,
                 installed_at: format_timestamp(now),
-                enabled: options.enable || before.as_ref().is_some_and(|before| before.enabled),
-                insecure: verified.by.is_none(),
-                key: verified.by.map(|(key, _)| key),
+                enabled: options.enable || before.is_some_and(|before| before.enabled),
+                insecure: key.is_none(),
+                key: key.clone(),
                 quarantine: None,
             };
-            list.plugins.push(installed.clone());
-            list.plugins.sort_by(|a, b| a.name.cmp(&b.name));
-            let higher = list.highest.get(name.as_str()).is_none_or(|highest| highest.version <= version);
-            if higher || options.allow_downgrade {
-                list.highest.insert(name.to_string(), Highest { version: version.clone(), digest });
+            let done = Installation { installed: installed.clone(), other_signer };
+            record(&done).map_err(|reason| StoreError::Unrecorded { name: name.clone(), reason })?;
+            Self::keep(&self.package_path(digest), bytes)?;
+            match signature {
+                Some(signature) => Self::keep(&self.signature_path(digest), signature)?,
+                None => drop(fs::remove_file(self.signature_path(digest))),
             }
-            if let Some(before) = before.filter(|before| before.digest != digest) {
-                self.forget(before.digest);
-            }
-            Ok(installed)
+            list.highest.insert(name.to_string(), Highest { version, digest, key });
+            list.put(installed);
+            Ok(done)
         })
     }
 
@@ -358,7 +403,7 @@ impl PluginStore {
         self.change(|list| {
             let at = position(list, name)?;
             let removed = list.plugins.remove(at);
-            self.forget(removed.digest);
+            list.dropped.push(removed.digest);
             Ok(removed)
         })
     }
@@ -377,7 +422,7 @@ impl PluginStore {
         let bytes = match read_bounded(&path, MOST_LIST) {
             Ok(bytes) => bytes,
             Err(StoreError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(List { format: FORMAT, plugins: Vec::new(), highest: BTreeMap::new() });
+                return Ok(List { format: FORMAT, plugins: Vec::new(), highest: BTreeMap::new(), dropped: Vec::new() });
             }
             Err(other) => return Err(other),
         };
@@ -404,6 +449,10 @@ impl PluginStore {
         let text = serde_json::to_vec_pretty(&list)
             .map_err(|error| StoreError::Damaged { path: self.list_path(), reason: error.to_string() })?;
         Self::keep(&self.list_path(), &text)?;
+        // Not before the list is written: until then it needs them.
+        for digest in list.dropped.iter().filter(|dropped| list.plugins.iter().all(|plugin| plugin.digest != **dropped)) {
+            self.forget(*digest);
+        }
         Ok(done)
     }
 
@@ -417,6 +466,39 @@ impl PluginStore {
             drop(fs::remove_file(path));
         }
     }
+}
+
+impl List {
+    /// Who vouched for what had this name, where that is not `key`. `None`: the same, or nobody knows of anything before.
+    fn other_signer(&self, name: &PluginName, key: Option<&str>) -> Option<String> {
+        let installed = self.plugins.iter().find(|plugin| plugin.name == *name).map(|plugin| plugin.key.as_deref());
+        let removed = || self.highest.get(name.as_str()).and_then(|highest| highest.key.as_deref()).map(Some);
+        installed.or_else(removed).filter(|before| *before != key).map(signer)
+    }
+
+    /// What this would be a way back from.
+    fn goes_back(&self, name: &PluginName, version: &Version, digest: Digest) -> Option<String> {
+        let highest = self.highest.get(name.as_str())?;
+        if highest.version > *version {
+            Some(format!("{} was installed before", highest.version))
+        } else if highest.version == *version && highest.digest != digest {
+            Some(format!("the same version was installed before with {}", highest.digest))
+        } else {
+            None
+        }
+    }
+
+    /// In the place of what had the name.
+    fn put(&mut self, installed: Installed) {
+        let before = self.plugins.iter().position(|plugin| plugin.name == installed.name);
+        self.dropped.extend(before.map(|at| self.plugins.remove(at).digest));
+        self.plugins.push(installed);
+        self.plugins.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+}
+
+fn signer(key: Option<&str>) -> String {
+    key.map_or_else(|| "not signed".to_owned(), |key| format!("signed by key {key}"))
 }
 
 fn shown(name: &str) -> String {
@@ -497,164 +579,4 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> std::io::Resu
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{KeyRole, PrivateKey, TrustedKey};
-    use portcullis_model::parse_instant;
-
-    struct Shop {
-        store: PluginStore,
-        key: PrivateKey,
-        root: TrustRoot,
-        now: Timestamp,
-        _directory: tempfile::TempDir,
-    }
-
-    impl Shop {
-        fn new() -> Self {
-            let directory = tempfile::tempdir().unwrap();
-            let key = PrivateKey::generate().unwrap();
-            let trusted = TrustedKey {
-                id: key.public().id(),
-                public: key.public(),
-                owner: "Acme".into(),
-                roles: vec![KeyRole::Package],
-                plugins: Vec::new(),
-                hubs: Vec::new(),
-                not_before: "2026-01-01T00:00:00Z".into(),
-                not_after: "2027-01-01T00:00:00Z".into(),
-                revoked: None,
-            };
-            Self {
-                store: PluginStore::at(directory.path().join("plugins")),
-                key,
-                root: TrustRoot { keys: vec![trusted], ..TrustRoot::default() },
-                now: parse_instant("2026-06-01T00:00:00Z", Timestamp::default()).unwrap(),
-                _directory: directory,
-            }
-        }
-
-        fn package(&self, version: &str, body: &str) -> (Vec<u8>, Vec<u8>) {
-            let manifest = Manifest::from_yaml(&format!("{{schema: 1, name: sample, version: {version}, host: ^1.0, summary: s, licence: MIT, homepage: 'https://e.org', tools: [{{name: t, risk: read}}]}}")).unwrap();
-            let component = [b"\0asm\x0d\0\x01\0".as_slice(), body.as_bytes()].concat();
-            let bytes = Package::write(&manifest, &component, "", b"{}").unwrap();
-            let signature = self.key.sign(&manifest, Digest::of(&bytes), self.now).to_json().into_bytes();
-            (bytes, signature)
-        }
-
-        fn install(&self, version: &str, body: &str, options: InstallOptions) -> Result<Installed, StoreError> {
-            let (bytes, signature) = self.package(version, body);
-            self.store.install(&bytes, Some(&signature), Ok(self.root.clone()), options, self.now)
-        }
-
-        fn load(&self) -> Result<Verified, StoreError> {
-            self.store.load(&self.store.find("sample").unwrap(), Ok(self.root.clone()), false, self.now)
-        }
-    }
-
-    #[test]
-    fn what_was_installed_is_what_is_loaded() {
-        let shop = Shop::new();
-        let installed = shop.install("1.0.0", "a", InstallOptions::default()).unwrap();
-        assert!(!installed.enabled && !installed.insecure);
-        let loaded = shop.load().unwrap();
-        assert!(loaded.package.component.ends_with(b"a"));
-        assert_eq!(loaded.by.unwrap().1, "Acme");
-        assert!(shop.store.enable("sample", true).unwrap().enabled);
-        let again = shop.install("1.1.0", "b", InstallOptions::default()).unwrap();
-        assert!(again.enabled, "an update stays in use");
-        assert!(!shop.store.package_path(installed.digest).exists());
-    }
-
-    #[test]
-    fn a_package_that_was_changed_on_disk_is_not_loaded() {
-        let shop = Shop::new();
-        let installed = shop.install("1.0.0", "a", InstallOptions::default()).unwrap();
-        let path = shop.store.package_path(installed.digest);
-        let (other, signature) = shop.package("1.0.0", "b");
-        fs::write(&path, &other).unwrap();
-        fs::write(shop.store.signature_path(installed.digest), &signature).unwrap();
-        assert!(matches!(shop.load(), Err(StoreError::Altered { .. })), "not even when the other one is signed too");
-    }
-
-    #[test]
-    fn revoking_and_losing_the_trust_root_stop_what_is_installed() {
-        let mut shop = Shop::new();
-        shop.install("1.0.0", "a", InstallOptions::default()).unwrap();
-        let installed = shop.store.find("sample").unwrap();
-        let absent = || Err(TrustError::Absent { path: "gone".into() });
-        assert!(matches!(shop.store.load(&installed, absent(), true, shop.now), Err(StoreError::Trust(_))));
-        shop.root.keys[0].revoked = Some(crate::Revocation { at: "2026-06-01T00:00:00Z".into(), reason: "stolen".into() });
-        assert!(shop.load().unwrap_err().to_string().contains("stolen"));
-    }
-
-    #[test]
-    fn versions_do_not_go_back_unless_asked_not_even_by_removing() {
-        let shop = Shop::new();
-        shop.install("2.0.0", "a", InstallOptions::default()).unwrap();
-        let refused = shop.install("1.9.0", "b", InstallOptions::default()).unwrap_err().to_string();
-        assert!(refused.contains("2.0.0 was installed before") && refused.contains("--allow-downgrade"), "{refused}");
-        assert!(
-            shop.install("2.0.0", "other bytes", InstallOptions::default()).unwrap_err().to_string().contains("same version")
-        );
-        shop.store.remove("sample").unwrap();
-        assert!(matches!(shop.install("1.9.0", "b", InstallOptions::default()), Err(StoreError::Downgrade { .. })));
-        shop.install("2.0.0", "a", InstallOptions::default()).unwrap();
-        let asked = InstallOptions { allow_downgrade: true, ..InstallOptions::default() };
-        assert_eq!(shop.install("1.9.0", "b", asked).unwrap().version, Version::new(1, 9, 0));
-    }
-
-    #[test]
-    fn unsigned_takes_two_operators_words_and_revoked_none() {
-        let mut shop = Shop::new();
-        let (bytes, signature) = shop.package("1.0.0", "a");
-        let root = || Ok(shop.root.clone());
-        let plain = InstallOptions::default();
-        assert!(matches!(
-            shop.store.install(&bytes, None, root(), plain, shop.now),
-            Err(StoreError::Trust(TrustError::Unsigned))
-        ));
-        assert!(shop.store.list().unwrap().is_empty());
-        let insecure = InstallOptions { insecure: true, ..plain };
-        let installed = shop.store.install(&bytes, None, root(), insecure, shop.now).unwrap();
-        assert!(installed.insecure && installed.key.is_none());
-        assert!(matches!(shop.load(), Err(StoreError::UnsignedNotAllowed { .. })));
-        assert!(shop.store.load(&installed, root(), true, shop.now).unwrap().by.is_none());
-        // Signed and installed so: insecure or not makes no difference.
-        assert!(!shop.store.install(&bytes, Some(&signature), root(), insecure, shop.now).unwrap().insecure);
-        shop.root.keys[0].revoked = Some(crate::Revocation { at: "2026-06-01T00:00:00Z".into(), reason: "stolen".into() });
-        let root = || Ok(shop.root.clone());
-        assert!(shop.store.install(&bytes, Some(&signature), root(), insecure, shop.now).is_err());
-        // A revoked package stays revoked when what lies beside it is no signature at all.
-        let reason = "it lies".to_owned();
-        let revoked = crate::RevokedPackage { digest: Digest::of(&bytes), at: "2026-06-01T00:00:00Z".into(), reason };
-        let root = || Ok(TrustRoot { revoked_packages: vec![revoked.clone()], ..TrustRoot::default() });
-        for signature in [None, Some(signature.as_slice()), Some(b"{".as_slice())] {
-            let refused = shop.store.install(&bytes, signature, root(), insecure, shop.now).unwrap_err().to_string();
-            assert!(refused.contains("it lies"), "{refused}");
-        }
-        // And where nobody can say what was revoked, nothing is let in.
-        let unusable = Err(TrustError::Unusable { path: "trust.json".into(), reason: "it is damaged".into() });
-        assert!(shop.store.install(&bytes, None, unusable, insecure, shop.now).unwrap_err().to_string().contains("damaged"));
-    }
-
-    #[test]
-    fn quarantine_ends_with_enabling_and_concurrent_changes_are_all_kept() {
-        let shop = Shop::new();
-        let installed = shop.install("1.0.0", "a", InstallOptions { enable: true, ..InstallOptions::default() }).unwrap();
-        let other = Digest::of(b"another package");
-        assert!(shop.store.quarantine("sample", other, "crashes", shop.now).unwrap().quarantine.is_none());
-        let held = shop.store.quarantine("sample", installed.digest, "crashes", shop.now).unwrap();
-        assert_eq!(held.quarantine.unwrap().reason, "crashes");
-        assert!(shop.store.enable("sample", true).unwrap().quarantine.is_none());
-        std::thread::scope(|scope| {
-            for on in [true, false, true, false] {
-                let store = shop.store.clone();
-                scope.spawn(move || (0..20).for_each(|_| drop(store.enable("sample", on).unwrap())));
-            }
-        });
-        assert_eq!(shop.store.list().unwrap().len(), 1);
-        let unknown = shop.store.enable("simple", true).unwrap_err().to_string();
-        assert!(unknown.contains("'simple'") && unknown.contains("sample"), "{unknown}");
-    }
-}
+mod tests;

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use portcullis_model::{Fault, FaultCode, InvalidName, RiskClass, ToolName, ToolSpec, WriteCategory};
+use portcullis_model::{Fault, FaultCode, InvalidName, RiskClass, Scope, ToolName, ToolSpec, WriteCategory};
 use portcullis_policy::Permit;
-use portcullis_ports::{Arguments, Content, Exchange, Outcome, Output, Tool};
+use portcullis_ports::{
+    Arguments, Content, DRY_RUN, Exchange, Outcome, Output, Preview, Reading, Sight, Tool, offer_dry_run, wants_dry_run,
+};
 use serde_json::Value;
 
 use crate::bindings::portcullis::plugin::types;
 use crate::plugin::{Described, Plugin};
+use crate::preview;
+use crate::state::Way;
 
 /// One tool of one plugin.
 pub(crate) struct PluginTool {
@@ -19,11 +23,49 @@ pub(crate) struct PluginTool {
     /// What the plugin calls it; the house may have given it another name.
     own_name: String,
     spec: Arc<ToolSpec>,
+    foresight: Foresight,
+}
+
+/// How it tells what a call would do.
+enum Foresight {
+    /// It cannot.
+    None,
+    /// From the arguments alone.
+    Blind,
+    /// By what another tool of the plugin reads.
+    Reading {
+        /// Its name in the catalogue.
+        tool: String,
+        /// Names of its arguments.
+        arguments: Vec<String>,
+    },
 }
 
 impl PluginTool {
-    /// Under `name`.
-    pub(crate) fn new(plugin: &Arc<Plugin>, tool: &Described, name: &str) -> Result<Self, InvalidName> {
+    /// Under `name`; `named` tells the names of the plugin's other tools in the catalogue, of those that are there.
+    pub(crate) fn new(
+        plugin: &Arc<Plugin>,
+        tool: &Described,
+        name: &str,
+        named: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, InvalidName> {
+        let foresight = match &tool.preview {
+            None => Foresight::None,
+            Some(preview) => preview.reads.as_ref().and_then(|reads| Some((reads, named(reads.as_str())?))).map_or(
+                Foresight::Blind,
+                |(reads, tool)| {
+                    let reader = plugin.tools.iter().find(|other| other.name == reads.as_str());
+                    let schema = reader.and_then(|reader| reader.input_schema.get("properties")).and_then(Value::as_object);
+                    let arguments = schema.map(|properties| properties.keys().cloned().collect()).unwrap_or_default();
+                    Foresight::Reading { tool, arguments }
+                },
+            ),
+        };
+        let mut input_schema = tool.input_schema.clone();
+        if tool.preview.is_some() {
+            // That there is room for it was checked when it was loaded.
+            offer_dry_run(&mut input_schema);
+        }
         let category = (tool.risk != RiskClass::Read).then(|| WriteCategory(format!("plugin-{}", plugin.name).into()));
         let spec = ToolSpec {
             name: ToolName::new(name)?,
@@ -33,17 +75,17 @@ impl PluginTool {
             idempotent: tool.idempotent,
             open_world: tool.open_world,
             category,
-            input_schema: Arc::new(tool.input_schema.clone()),
+            input_schema: Arc::new(input_schema),
             output_schema: tool.output_schema.clone().map(Arc::new),
             completions: Vec::new(),
             shown: None,
         };
-        Ok(Self { plugin: plugin.clone(), own_name: tool.name.clone(), spec: Arc::new(spec) })
+        Ok(Self { plugin: plugin.clone(), own_name: tool.name.clone(), spec: Arc::new(spec), foresight })
     }
 
     /// Whether the caller's scope leaves room for an answer that nobody confines.
-    fn may_use(&self, permit: &Permit) -> Result<(), Fault> {
-        let (scope, grant) = (permit.scope(), &self.plugin.grant);
+    fn may_use(&self, scope: &Scope) -> Result<(), Fault> {
+        let grant = &self.plugin.grant;
         let source = grant.source.as_ref().map_or(self.plugin.name.as_str(), |name| name.as_str());
         let refused = |message: String| Fault::new(FaultCode::Forbidden, message);
         if scope.tenant != grant.tenant || !scope.sources.contains(source) {
@@ -93,10 +135,54 @@ impl Tool for PluginTool {
         &self.spec
     }
 
+    fn serves(&self, scope: &Scope) -> Result<(), Fault> {
+        self.may_use(scope)
+    }
+
     async fn run(&self, permit: &Permit, arguments: Arguments, exchange: &dyn Exchange) -> Result<Outcome, Fault> {
-        self.may_use(permit)?;
-        let arguments = Value::Object(arguments.0).to_string();
+        self.may_use(permit.scope())?;
+        let mut arguments = arguments.0;
+        if self.previews() {
+            if wants_dry_run(&Arguments(arguments.clone())) {
+                return Err(Fault::new(FaultCode::Internal, "a dry run reached the work itself, so nothing was done"));
+            }
+            arguments.shift_remove(DRY_RUN);
+        }
+        let arguments = Value::Object(arguments).to_string();
         let result = self.plugin.call_tool(permit, exchange, &self.own_name, &arguments).await?;
         Ok(self.output(result)?.into())
+    }
+
+    fn previews(&self) -> bool {
+        !matches!(self.foresight, Foresight::None)
+    }
+
+    fn present_state(&self, arguments: &Arguments) -> Option<Reading> {
+        let Foresight::Reading { tool, arguments: taken } = &self.foresight else { return None };
+        let shared = arguments.0.iter().filter(|(name, _)| taken.contains(name));
+        let arguments = Arguments(shared.map(|(name, value)| (name.clone(), value.clone())).collect());
+        Some(Reading { tool: tool.clone(), arguments })
+    }
+
+    async fn preview(
+        &self,
+        permit: &Permit,
+        sight: Sight<'_>,
+        arguments: Arguments,
+        _exchange: &dyn Exchange,
+    ) -> Result<Option<Preview>, Fault> {
+        self.may_use(permit.scope())?;
+        let way = match (&self.foresight, sight) {
+            (Foresight::None, _) => return Ok(None),
+            (Foresight::Blind, _) => Way::Closed(Arc::from("the manifest names no tool that reads what this one changes")),
+            (Foresight::Reading { .. }, Sight::Closed(why)) => Way::Closed(Arc::from(why)),
+            (Foresight::Reading { .. }, Sight::Allowed(reading)) => match self.may_use(reading.scope()) {
+                Ok(()) => Way::Reading(Box::new(reading.clone())),
+                Err(fault) => Way::Closed(Arc::from(fault.message())),
+            },
+        };
+        let arguments = Value::Object(arguments.0).to_string();
+        let foreseen = self.plugin.preview_tool(permit, way, &self.own_name, &arguments).await?;
+        preview::read(&self.plugin, foreseen).map(Some)
     }
 }

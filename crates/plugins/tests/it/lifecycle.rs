@@ -124,6 +124,39 @@ async fn what_is_revoked_or_disabled_while_running_is_put_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_list_keeps_nobody_in_whom_nobody_trusts_any_more() {
+    let Some(shop) = Shop::open("") else { return };
+    let list = shop.store.list_path();
+    let good = std::fs::read(&list).unwrap();
+    let changed = async |since| tokio::time::timeout(Duration::from_secs(30), shop.plugins().changed(since)).await.unwrap();
+    let seen = shop.plugins().revision();
+    std::fs::write(&list, "{").unwrap();
+    changed(seen).await;
+    // What was installed goes on, and the trouble is said once.
+    assert!(shop.probe(json!({"what": "echo"})).await.is_ok());
+    assert_eq!(shop.happened("plugin.unreadable").len(), 1);
+    assert!(shop.report().iter().any(|line| line.standing == Standing::Broken && line.detail.contains("cannot be followed")));
+    let seen = shop.plugins().revision();
+    let mut root = shop.root();
+    root.keys[0].revoked = Some(Revocation { at: "2026-01-01T00:00:00Z".into(), reason: "the key was stolen".into() });
+    root.save(&shop.store.default_trust_root()).unwrap();
+    changed(seen).await;
+    assert!(shop.plugins().offer(&Taken::default()).tools.is_empty());
+    assert_eq!((shop.happened("plugin.revoked").len(), shop.happened("plugin.unreadable").len()), (1, 1));
+    root.keys[0].revoked = None;
+    let seen = shop.plugins().revision();
+    root.save(&shop.store.default_trust_root()).unwrap();
+    changed(seen).await;
+    assert!(shop.probe(json!({"what": "echo"})).await.is_ok());
+    let seen = shop.plugins().revision();
+    std::fs::write(&list, good).unwrap();
+    changed(seen).await;
+    assert!(shop.probe(json!({"what": "echo"})).await.is_ok());
+    assert!(shop.report().iter().all(|line| !line.detail.contains("cannot be followed")));
+    shop.plugins().stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_keeps_crashing_is_kept_out_until_an_operator_enables_it() {
     let Some(mut shop) = Shop::open("") else { return };
     let tool = shop.tool("probe_do");

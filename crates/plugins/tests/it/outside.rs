@@ -137,6 +137,41 @@ async fn the_metadata_address_is_never_reached_even_when_declared_and_granted() 
 }
 
 #[tokio::test]
+async fn what_a_plugin_is_kept_from_is_noted_and_only_what_was_spoken_to_counts_as_reached() {
+    let web = Web::start();
+    let Some(shop) = web.shop(OPEN) else { return };
+    let host = |port: u16| format!("host:http://127.0.0.1:{port}");
+    let after = async |url: &str| {
+        let permit = shop.permit();
+        shop.probe_with(&permit, &NoExchange, json!({"what": "http", "url": url})).await.unwrap();
+        let reached = permit.trail().all_reached().iter().any(|what| what.starts_with("host:"));
+        (reached, permit.trail().words().unwrap())
+    };
+    let (reached, words) = after("https://example.org/").await;
+    assert!(
+        !reached && words.ends_with("; refused probe host:https://example.org:443 (the manifest does not declare this origin)"),
+        "{words}"
+    );
+    let (reached, words) = after("https://api.example.com/").await;
+    assert!(
+        !reached && words.ends_with("; refused probe host:https://api.example.com:443 (the operator does not grant this origin)"),
+        "{words}"
+    );
+    let (reached, words) = after(&web.url("/away")).await;
+    assert!(reached && words.ends_with(&format!("; refused probe {} (it leads to another origin)", host(web.port))), "{words}");
+    // Nobody listens there: no refusal, and nothing was reached.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let manifest = MANIFEST.replace("18080", &silent.to_string());
+    let Some(shop) = Shop::open_with(&manifest, &OPEN.replace("PORT", &silent.to_string())) else { return };
+    let permit = shop.permit();
+    let url = format!("http://127.0.0.1:{silent}/");
+    let answer = shop.probe_with(&permit, &NoExchange, json!({"what": "http", "url": url})).await.unwrap();
+    assert!(answer["failure"].as_str().is_some_and(|failure| failure.contains("Unreachable")), "{answer}");
+    assert!(!permit.trail().all_reached().iter().any(|what| **what == *host(silent)));
+    assert!(!permit.trail().words().unwrap().contains("refused"));
+}
+
+#[tokio::test]
 async fn headers_cannot_be_smuggled() {
     let web = Web::start();
     let Some(shop) = web.shop(OPEN) else { return };

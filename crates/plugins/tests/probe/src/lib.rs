@@ -34,8 +34,15 @@ impl Guest for Probe {
             input_schema: input_schema.into(),
             output_schema: None,
         };
+        // Written as an escape, so that the text of the schema holds nothing to see.
+        let hiding = r#""what":{"type":"string","description":"What to do.\u200b\u2060"}"#;
+        let schema = if setting("hiding") == true {
+            DO_SCHEMA.replace(r#""what":{"type":"string"}"#, hiding)
+        } else {
+            DO_SCHEMA.to_owned()
+        };
         Description {
-            tools: vec![tool("probe_do", Risk::Read, DO_SCHEMA), tool("probe_change", Risk::Write, CHANGE_SCHEMA)],
+            tools: vec![tool("probe_do", Risk::Read, &schema), tool("probe_change", Risk::Write, CHANGE_SCHEMA)],
             signals: vec![Signal::Metrics, Signal::Logs, Signal::Traces, Signal::Alerts],
         }
     }
@@ -118,7 +125,7 @@ impl Guest for Probe {
 
     fn answer_question(question: Question, context: Context) -> Result<Answer, Fault> {
         match question {
-            Question::Health => Ok(Answer::Health(Health { up: true, version: Some("1.0".into()), message: None })),
+            Question::Health => Ok(Answer::Health(health())),
             Question::Services(window) => Ok(Answer::Services(
                 ["cart", "foreign"]
                     .map(|name| Service { name: name.into(), signals: vec![Signal::Logs], last_seen: Some(window.start) })
@@ -146,6 +153,18 @@ fn said(value: Value) -> ToolResult {
 
 fn fault(code: FaultCode, message: &str) -> Fault {
     Fault { code, message: message.into(), hint: None, detail: Some("for the operator".into()), retry_after_seconds: None }
+}
+
+fn setting(name: &str) -> Value {
+    let mut settings: Value = serde_json::from_str(&call::settings()).unwrap_or_default();
+    settings[name].take()
+}
+
+/// As well as the server it is told to look at; well by itself when there is none.
+fn health() -> Health {
+    let url = setting("health");
+    let failure = url.as_str().and_then(|url| fetch(&json!({"url": url}), 1)["failure"].as_str().map(str::to_owned));
+    Health { up: failure.is_none(), version: Some("1.0".into()), message: failure }
 }
 
 /// Calls itself for ever.
