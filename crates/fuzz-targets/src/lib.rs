@@ -6,7 +6,10 @@
 
 mod confinement;
 mod confining;
+mod definitions;
+mod door;
 pub mod drive;
+mod origins;
 mod packages;
 mod parcels;
 mod readers;
@@ -54,10 +57,12 @@ pub struct Target {
 /// Every reader.
 pub const TARGETS: &[Target] = &[
     readers::JSON_RPC,
+    door::MCP_DOOR,
     readers::JWT,
     readers::CONFIG,
     readers::POLICY,
     readers::ADDRESS,
+    origins::FORWARDED_BY,
     readers::REDACTOR,
     confinement::URL_PATH,
     rewriting::PROMQL,
@@ -72,6 +77,7 @@ pub const TARGETS: &[Target] = &[
     parcels::OCI_MANIFEST,
     parcels::HUB_INDEX,
     parcels::PACKAGE_PLACE,
+    definitions::DEFINITION,
 ];
 
 /// The reader of this name.
