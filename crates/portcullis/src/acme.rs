@@ -10,7 +10,7 @@ use anyhow::Context;
 use axum::Router;
 use portcullis_acme::{Answers, Happening, Keeper, challenge_router, report};
 use portcullis_audit::{AuditEvent, AuditLog, EventKind};
-use portcullis_config::{AcmeSettings, CertificateOrigin};
+use portcullis_config::{AcmeSettings, CertificateOrigin, TrustedProxies};
 use portcullis_model::{Clock, SystemClock, format_timestamp};
 use portcullis_policy::Policies;
 use portcullis_secrets::SecretManager;
@@ -63,7 +63,7 @@ pub fn start(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     if let (Some(listener), Some(router)) = (listener, router(keeper.settings(), &answers, house.tally.at(TRANSPORT))?) {
-        let (closing, wire) = (stop.clone(), crate::wire::wire(None, &house.tally, TRANSPORT));
+        let (closing, wire) = (stop.clone(), crate::wire::wire(None, &TrustedProxies::default(), &house.tally, TRANSPORT));
         tasks.spawn(async move {
             let served = portcullis_wire::serve(listener, router, closing, CONNECTIONS, wire).await;
             served.context("serving HTTP-01 challenges")

@@ -1,6 +1,7 @@
 //! The command line: what a person types. Parsing only; the work is in `commands`.
 
 mod gate;
+mod names;
 mod plugin;
 mod plugin_source;
 mod policy;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use gate::{ApprovalAction, ProfileAction};
+pub use names::{NameArgs, NameKindArg, NamesAction};
 pub use plugin::{
     InfoArgs, InstallArgs, KeyAddArgs, PackArgs, PluginAction, PluginFormat, PluginKeyAction, PluginLanguage, VerifyPluginArgs,
 };
@@ -89,6 +91,12 @@ pub enum Command {
         /// What to do with them.
         #[command(subcommand)]
         action: UpstreamAction,
+    },
+    /// Names of tools and prompts: whose each is, and who gets one.
+    Names {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: NamesAction,
     },
     /// Secrets the configuration refers to.
     Secret {

@@ -16,11 +16,12 @@ use portcullis_manifest::ApiExtension;
 use portcullis_model::{Clock, SystemClock};
 use portcullis_plugins::Plugins;
 use portcullis_policy::Policies;
-use portcullis_ports::{Extension, Happening, Names, Report, Source, Standing, Taken, Witness};
+use portcullis_ports::{Denied, Extension, Happening, NameKind, Offer, Report, Right, Source, Standing, Taken, Witness};
 use portcullis_secrets::SecretManager;
 use portcullis_state::Store;
-use portcullis_upstream::Upstream;
+use portcullis_upstream::{Keeping, Upstream};
 
+use crate::names::{News, Round, explained};
 use crate::settings::Config;
 
 /// The extensions of this house.
@@ -34,7 +35,8 @@ pub struct Extensions {
 impl Extensions {
     /// What the configuration names. Nothing is started and no connection is opened.
     pub fn open(config: &Config, secrets: &SecretManager) -> anyhow::Result<Self> {
-        let mut this = Self { upstreams: portcullis_upstream::open(&config.upstreams, secrets)?, ..Self::default() };
+        let mut this =
+            Self { upstreams: portcullis_upstream::open(&config.upstreams, secrets, Keeping::ByThisBinary)?, ..Self::default() };
         this.parts.extend(this.upstreams.iter().cloned().map(|upstream| -> Arc<dyn Extension> { upstream }));
         this.parts.extend(apis(config, secrets)?);
         let plugins = Plugins::open(&config.data, &config.plugins, Arc::new(secrets.clone()), Arc::new(SystemClock));
@@ -69,41 +71,59 @@ impl Extensions {
         Ok(())
     }
 
-    /// Registers what they offer now.
-    pub fn furnish(&self, builder: &mut CatalogueBuilder) {
-        let (mut left_out, mut kept) = (Vec::new(), Names::default());
+    /// Registers what they offer now, under names that are theirs.
+    pub fn furnish(&self, builder: &mut CatalogueBuilder, round: &mut Round) {
+        let mut left_out = Vec::new();
+        round.house(&builder.taken());
         for part in &self.parts {
-            let mut taken = builder.taken();
-            taken.tools.extend(kept.tools.iter().cloned());
-            taken.prompts.extend(kept.prompts.iter().cloned());
-            let offer = part.offer(&taken);
-            for tool in offer.tools {
+            let taken = round.taken(builder.taken());
+            let Offer { tools, prompts, resources, kept, owners, denied, .. } = part.offer(&taken);
+            let own = part.owners();
+            let own: Vec<&str> = own.iter().map(String::as_str).collect();
+            for tool in tools {
                 let name = tool.spec().name.to_string();
-                // What is written about a name, rules, approvals, habits, was written about what had it before.
-                if kept.tools.contains(&name) {
-                    left_out.push(left(part.name(), &name, KEPT));
+                let owner = owners.get(&name).map(|owner| &**owner);
+                let rights = owner.map_or_else(|| own.clone(), |owner| vec![owner]);
+                let owner = owner.unwrap_or_else(|| part.name());
+                if taken.right(NameKind::Tool, &name, &rights) == Right::Anothers {
+                    round.deny(without(NameKind::Tool, owner, &name));
                 } else if let Err(error) = builder.add_tool(tool) {
                     left_out.push(left(part.name(), &name, &error.to_string()));
+                } else {
+                    round.give(NameKind::Tool, &name, owner, true);
                 }
             }
-            for prompt in offer.prompts {
+            for prompt in prompts {
                 let name = prompt.spec().name.to_string();
-                if kept.prompts.contains(&name) {
-                    left_out.push(left(part.name(), &name, KEPT));
+                if taken.right(NameKind::Prompt, &name, &own) == Right::Anothers {
+                    round.deny(without(NameKind::Prompt, part.name(), &name));
                 } else if let Err(error) = builder.add_prompt(prompt) {
                     left_out.push(left(part.name(), &name, &error.to_string()));
+                } else {
+                    round.give(NameKind::Prompt, &name, part.name(), true);
                 }
             }
-            for reader in offer.resources {
+            for reader in resources {
                 builder.add_resources(reader);
             }
-            kept.tools.extend(offer.kept.tools);
-            kept.prompts.extend(offer.kept.prompts);
+            round.keep(NameKind::Tool, &kept.tools, &taken, &own);
+            round.keep(NameKind::Prompt, &kept.prompts, &taken, &own);
+            for one in denied {
+                round.deny(one);
+            }
         }
-        for report in &left_out {
+        left_out.extend(round.denied().map(|(denied, holder)| Report {
+            name: denied.owner.clone(),
+            standing: Standing::Attention,
+            detail: format!("{}; see: portcullis names list", explained(denied, holder)),
+        }));
+        let names = round.tools();
+        self.parts.iter().for_each(|part| part.learn(&names));
+        let mut before = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        for report in left_out.iter().filter(|report| !before.contains(report)) {
             tracing::warn!(target: "portcullis", name = report.name, "{}", report.detail);
         }
-        *self.left_out.lock().unwrap_or_else(PoisonError::into_inner) = left_out;
+        *before = left_out;
     }
 
     /// The sources they bring.
@@ -145,9 +165,6 @@ impl Extensions {
     }
 }
 
-/// Why a name is not given to somebody else.
-const KEPT: &str = "the name is kept for a tool or prompt of another server, which was accepted under it";
-
 /// The described APIs.
 fn apis(config: &Config, secrets: &SecretManager) -> anyhow::Result<Vec<Arc<dyn Extension>>> {
     let open = |(index, api)| -> anyhow::Result<Arc<dyn Extension>> {
@@ -157,8 +174,37 @@ fn apis(config: &Config, secrets: &SecretManager) -> anyhow::Result<Vec<Arc<dyn 
     config.apis.iter().enumerate().map(open).collect()
 }
 
+fn without(kind: NameKind, owner: &str, wanted: &str) -> Denied {
+    Denied { kind, owner: owner.to_owned(), wanted: wanted.to_owned(), given: None, why: None }
+}
+
 fn left(extension: &str, name: &str, reason: &str) -> Report {
     Report { name: extension.to_owned(), standing: Standing::Attention, detail: format!("'{name}' is left out: {reason}") }
+}
+
+/// Writes who went without a name, or lost one, into the audit log.
+pub fn record_names(audit: &AuditLog, redactor: &Redactor, news: &News) -> anyhow::Result<()> {
+    let (what, kind, name, owner, note) = match news {
+        News::Denied(denied, holder) => (
+            "names.denied",
+            denied.kind,
+            &denied.wanted,
+            &denied.owner,
+            format!("{}: {}", denied.owner, explained(denied, holder)),
+        ),
+        News::TakenOver(kind, name, from) => (
+            "names.taken_over",
+            *kind,
+            name,
+            from,
+            format!("{} '{name}' was that of {from}, and this house has its own now", kind.as_str()),
+        ),
+    };
+    let clean = |text: &str| redactor.text(text, &mut Redactions::default()).into_owned();
+    let of = if owner.starts_with("upstream ") { EventKind::Upstream } else { EventKind::Plugin };
+    let event = AuditEvent::new(of).method(what).tool(clean(&format!("{}/{name}", kind.as_str())));
+    audit.append(event.decided(Decision::Deny, what).note(clean(&note)))?;
+    Ok(())
 }
 
 /// Writes what happens to extensions into the audit log, without the secrets that may be in their words.
@@ -189,9 +235,10 @@ mod tests {
     use std::time::Duration;
 
     use async_trait::async_trait;
+    use portcullis_model::Timestamp;
     use portcullis_model::{Fault, RiskClass, Scope, TenantId, ToolName, ToolSpec};
     use portcullis_policy::{Budget, Charter, CharterGrant, Permit};
-    use portcullis_ports::{Arguments, Exchange, Offer, Outcome, Output, Tool};
+    use portcullis_ports::{Arguments, Exchange, Outcome, Output, Tool};
     use serde_json::json;
     use tokio::sync::watch;
 
@@ -290,7 +337,7 @@ mod tests {
         let own = Foreign::named("query_logs", json!({"type": "object", "additionalProperties": false, "title": "own"}));
         let mut builder = CatalogueBuilder::new().tool(own.clone()).unwrap();
         let extensions = house_of(&Part::new());
-        extensions.furnish(&mut builder);
+        extensions.furnish(&mut builder, &mut Round::unwritten(Timestamp::from_nanos(1)));
         let catalogue = builder.build();
         assert_eq!(catalogue.tool_names().into_iter().collect::<Vec<_>>(), ["query_logs", "welcome"]);
         let kept = catalogue.tool_specs().find(|spec| spec.name.as_str() == "query_logs").unwrap();
@@ -298,8 +345,8 @@ mod tests {
         let report = extensions.report();
         assert_eq!(report.len(), 2, "{report:?}");
         assert!(report.iter().all(|line| line.standing == Standing::Attention && line.name == "part"));
-        assert!(report[0].detail.starts_with("'query_logs' is left out: "), "{report:?}");
-        assert!(report[1].detail.starts_with("'broken' is left out: "), "{report:?}");
+        assert!(report[0].detail.starts_with("'broken' is left out: "), "{report:?}");
+        assert!(report[1].detail.starts_with("tool 'query_logs' is left out: the name is that of this house"), "{report:?}");
     }
 
     #[tokio::test]

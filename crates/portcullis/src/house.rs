@@ -5,19 +5,20 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use portcullis_acme::Keeper;
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind, Shippers, SinkState, SinkView, Sinks};
-use portcullis_config::{Expose, ExposeWord, RateSettings};
+use portcullis_config::RateSettings;
 use portcullis_connectors::prometheus::PrometheusSource;
 use portcullis_console::{MeasuredRecorder, Metrics};
 use portcullis_gateway::{
-    Admission, ApprovalSettings, Approvals, Catalogue, CatalogueBuilder, Exposure, Gateway, GatewayParts, LimitSettings,
-    ProfileMode, Profiles, Rate, Recorder, SharedRates, TokenLedger,
+    Admission, ApprovalSettings, Approvals, Catalogue, Gateway, GatewayParts, LimitSettings, ProfileMode, Profiles, Rate,
+    Recorder, SharedRates, TokenLedger,
 };
-use portcullis_guard::{Redactor, Releaser, Sanitizer};
+use portcullis_guard::{AddressMode, Redactor, Releaser};
 use portcullis_identity::token::Verifier;
 use portcullis_identity::{KeyRing, Pepper, local_principal, local_user};
 use portcullis_model::{Clock, KeyId, Principal, Scope, SourceName, SystemClock, TenantId, ToolSpec, WriteCategory};
@@ -29,20 +30,30 @@ use portcullis_ports::Source;
 use portcullis_secrets::SecretManager;
 use portcullis_state::SqliteStore;
 use portcullis_telemetry::{EmbeddedSource, Store, StoreError};
-use portcullis_tools::{INSTRUCTIONS, Library, SourceCompleter, Sources, default_prompts, default_tools};
+use portcullis_tools::Sources;
 use zeroize::Zeroizing;
 
 use crate::callers::Callers;
 use crate::extensions::Extensions;
+use crate::furnish::{NameWriter, unwritten_catalogue};
+use crate::names::NameBook;
 use crate::record::AuditRecorder;
 use crate::refusals::Tally;
 use crate::rules::{self, Rules};
 use crate::scrub::AnswerScrubber;
+use crate::secret_watch::SecretWatch;
 use crate::settings::{Config, SourceKind};
 use crate::unavailable::Unavailable;
 
+/// Every so many seconds secret stores are asked, this server's tokens there are kept alive, and values that are over are
+/// forgotten.
+const TEND: u64 = 5;
+
 /// The name of the embedded store among the sources.
 pub const EMBEDDED: &str = "embedded";
+
+/// Until what could not be taken over is tried again.
+const ANOTHER_TRY: Duration = Duration::from_secs(2);
 
 /// Keys and audit: what every command that changes something needs.
 pub struct Foundations {
@@ -156,6 +167,7 @@ pub struct House {
     /// The sources in use.
     pub sources: Arc<Sources>,
     secrets: RwLock<SecretManager>,
+    secret_watch: SecretWatch,
     /// Whoever exchanges the tokens of callers, where an issuer is set up for it.
     callers: Option<Arc<Callers>>,
     /// Standing work: checking sources.
@@ -170,6 +182,9 @@ pub struct House {
     pub sinks: Sinks,
     /// Plugins, other servers, and whatever else brings tools from outside.
     pub extensions: Extensions,
+    /// Whose each name is.
+    names: NameBook,
+    redactor: Redactor,
     /// Revisions of the extensions when the first catalogue was made.
     offered: Vec<u64>,
     /// What happened here, in numbers.
@@ -177,8 +192,10 @@ pub struct House {
     sink_view: OnceLock<SinkView>,
     in_force: ArcSwap<Config>,
     file_in_force: AtomicBool,
-    /// Digest of the rules in force; held while they are replaced.
-    furnishing: Mutex<String>,
+    /// Held while the catalogue and the rules are replaced.
+    furnishing: tokio::sync::Mutex<()>,
+    /// Digest of the rules in force.
+    digest: Mutex<String>,
     clock: Arc<dyn Clock>,
     version: AtomicU64,
 }
@@ -196,8 +213,10 @@ impl House {
         extensions.recall(foundations.store(), &clock).await?;
         let offered = extensions.revisions();
         let sources = Arc::new(Sources::new(all_sources(config, embedded, &secrets, &extensions)?)?);
-        let catalogue = catalogue(config, &sources, &extensions, &clock)?;
-        let Rules { policies, products, digest } = load_policies(config, &catalogue, &extensions, 1)?;
+        let names = NameBook::new(foundations.store(), clock.clone());
+        let writer = NameWriter { names: &names, audit: &foundations.audit, redactor: &scrubber.0 };
+        let (catalogue, held) = writer.catalogue(config, &sources, &extensions, &clock).await?;
+        let Rules { policies, products, digest } = load_policies(config, &catalogue, &extensions, &held, 1)?;
         secrets.allow(&mut |grant| policies.charter(grant)).context("secret_stores")?;
         if let Some(callers) = &callers {
             callers.introduce(config, &secrets, &policies, &clock, &foundations.audit)?;
@@ -209,7 +228,8 @@ impl House {
         let acme = crate::acme::keeper(config, &policies, &secrets)?;
         let sinks = Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant), &secrets).context("audit")?;
         let metrics = Arc::new(Metrics::new());
-        let tally = Arc::new(Tally::new(foundations.audit.clone(), scrubber.0.clone(), metrics.clone()));
+        let claims = claim_redactor(config, &foundations.pseudonyms[..])?;
+        let tally = Arc::new(Tally::new(foundations.audit.clone(), scrubber.0.clone(), claims, metrics.clone()));
         let ledger = Arc::new(TokenLedger::shared(foundations.state.clone(), clock.clone()));
         let rates = crate::replicas::rates(config, foundations.store(), clock.clone(), &foundations.pseudonyms[..]);
         let profiles = Arc::new(foundations.profiles(config).await?);
@@ -233,6 +253,7 @@ impl House {
             },
         });
         let gateway = Arc::new(gateway);
+        let secret_watch = SecretWatch::new(&foundations.pseudonyms[..]);
         Ok(Self {
             foundations,
             gateway,
@@ -243,6 +264,7 @@ impl House {
             store,
             sources,
             secrets: RwLock::new(secrets),
+            secret_watch,
             callers,
             health,
             external,
@@ -250,31 +272,40 @@ impl House {
             tally,
             sinks,
             extensions,
+            names,
+            redactor: scrubber.0.clone(),
             offered,
             metrics,
             sink_view: OnceLock::new(),
             in_force: ArcSwap::from_pointee(config.clone()),
             file_in_force: AtomicBool::new(true),
-            furnishing: Mutex::new(digest),
+            furnishing: tokio::sync::Mutex::default(),
+            digest: Mutex::new(digest),
             clock,
             version: AtomicU64::new(1),
         })
     }
 
     /// Takes over what can change while running: sources, policies, roles, enabled writes. All or nothing.
-    pub fn reload(&self, config: &Config) -> anyhow::Result<()> {
-        self.furnish(config)?;
+    pub async fn reload(&self, config: &Config) -> anyhow::Result<()> {
+        self.furnish(config).await?;
         self.in_force.store(Arc::new(taken_over(&self.in_force.load(), config)));
         Ok(())
     }
 
     /// Takes over what extensions offer, each time it changes, for as long as this is awaited.
     pub async fn follow_extensions(&self) -> Infallible {
-        let mut seen = self.offered.clone();
+        let (mut seen, mut again) = (self.offered.clone(), false);
         loop {
-            self.extensions.changed(&seen).await;
+            tokio::select! {
+                () = self.extensions.changed(&seen) => {}
+                () = self.names.changed() => {}
+                () = tokio::time::sleep(ANOTHER_TRY), if again => {}
+            }
             seen = self.extensions.revisions();
-            if let Err(error) = self.furnish(&self.in_force.load_full()) {
+            let furnished = self.furnish(&self.in_force.load_full()).await;
+            again = furnished.is_err();
+            if let Err(error) = furnished {
                 tracing::error!("what extensions offer was not taken over, the last catalogue stays: {error:#}");
             }
         }
@@ -292,24 +323,26 @@ impl House {
     }
 
     /// Puts catalogue, policies and sources in place, together.
-    fn furnish(&self, config: &Config) -> anyhow::Result<()> {
-        let mut in_force = self.furnishing.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn furnish(&self, config: &Config) -> anyhow::Result<()> {
+        let _turn = self.furnishing.lock().await;
         let embedded: Option<Arc<dyn Source>> = self.sources.all().iter().find(|s| s.name().as_str() == EMBEDDED).cloned();
-        let secrets = crate::outside::secrets(config, self.callers.as_ref())?;
+        let secrets = crate::outside::secrets(config, self.callers.as_ref())?.after(&self.secrets());
         let replacement = all_sources(config, embedded, &secrets, &self.extensions)?;
         let version = self.version.fetch_add(1, Ordering::SeqCst) + 1;
-        let catalogue = catalogue(config, &self.sources, &self.extensions, &self.clock)?;
-        let Rules { policies, products, digest } = load_policies(config, &catalogue, &self.extensions, version)?;
+        let writer = NameWriter { names: &self.names, audit: &self.foundations.audit, redactor: &self.redactor };
+        let (catalogue, held) = writer.catalogue(config, &self.sources, &self.extensions, &self.clock).await?;
+        let Rules { policies, products, digest } = load_policies(config, &catalogue, &self.extensions, &held, version)?;
         secrets.allow(&mut |grant| policies.charter(grant)).context("secret_stores")?;
-        if *in_force != digest {
+        let before = self.digest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if before != digest {
             // What follows cannot fail any more once the names are known to be sound.
             Sources::new(replacement.clone())?;
-            let record = rules::changed(config, &in_force, &digest);
+            let record = rules::changed(config, &before, &digest);
             self.foundations.audit.append(record).context("the change of the rules cannot be recorded, so it is not made")?;
         }
         self.sources.replace(replacement)?;
         self.gateway.install(catalogue, policies, products);
-        *in_force = digest;
+        *self.digest.lock().unwrap_or_else(PoisonError::into_inner) = digest;
         *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets;
         if let Some(external) = &self.external {
             external.rules_changed();
@@ -320,6 +353,29 @@ impl House {
     /// The secrets the configuration in force names.
     pub fn secrets(&self) -> SecretManager {
         self.secrets.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks at every secret, and records what changed since the last look.
+    pub async fn look_at_secrets(&self) -> anyhow::Result<()> {
+        self.secret_watch.look(&self.secrets(), &*self.foundations.store(), &self.foundations.audit, true).await
+    }
+
+    /// Looks at the secrets of this machine every second, and looks after the stores of others every few, for as long as
+    /// this is awaited.
+    pub async fn follow_secrets(&self) -> Infallible {
+        loop {
+            for turn in 1..=TEND {
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                let whole = turn == TEND;
+                if whole {
+                    self.secrets().tend().await;
+                }
+                let (store, audit) = (self.foundations.store(), &self.foundations.audit);
+                if let Err(error) = self.secret_watch.look(&self.secrets(), &*store, audit, whole).await {
+                    tracing::error!("the secrets could not be looked at; it is tried again: {error:#}");
+                }
+            }
+        }
     }
 
     /// The settings in force.
@@ -344,7 +400,7 @@ impl House {
 
     /// Writes a record of the server's own life.
     pub fn audit_life(&self, kind: EventKind, note: impl Into<String>) {
-        let rules = || rules::loaded(&self.in_force(), &self.furnishing.lock().unwrap_or_else(PoisonError::into_inner));
+        let rules = || rules::loaded(&self.in_force(), &self.digest.lock().unwrap_or_else(PoisonError::into_inner));
         let more = (kind == EventKind::Start).then(rules);
         for event in [AuditEvent::new(kind).note(note.into())].into_iter().chain(more) {
             if let Err(error) = self.foundations.audit.append(event) {
@@ -443,8 +499,8 @@ pub fn check(config: &Config) -> anyhow::Result<String> {
     let secrets = crate::outside::secrets(config, crate::callers::expected(config).as_ref())?;
     let extensions = Extensions::open(config, &secrets)?;
     let sources = Arc::new(Sources::new(all_sources(config, None, &secrets, &extensions)?)?);
-    let catalogue = catalogue(config, &sources, &extensions, &clock)?;
-    let Rules { policies, .. } = load_policies(config, &catalogue, &extensions, 1)?;
+    let catalogue = unwritten_catalogue(config, &sources, &extensions, &clock)?;
+    let Rules { policies, .. } = load_policies(config, &catalogue, &extensions, &BTreeSet::new(), 1)?;
     releaser(config, &[])?;
     config.audit.options().context("audit")?;
     Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant), &secrets).context("audit")?;
@@ -519,6 +575,13 @@ pub fn redactor(config: &Config, key: &[u8]) -> anyhow::Result<Redactor> {
     Redactor::with_settings(&config.redaction, key).map_err(anyhow::Error::msg).context("redaction")
 }
 
+/// The same for what requests claim about where they come from: addresses stay, as those of clients do.
+fn claim_redactor(config: &Config, key: &[u8]) -> anyhow::Result<Redactor> {
+    let mut settings = config.redaction.clone();
+    settings.pii.ip = AddressMode::Off;
+    Redactor::with_settings(&settings, key).map_err(anyhow::Error::msg).context("redaction")
+}
+
 /// What goes out, by the operator's settings. `key` makes the pseudonyms of this installation.
 fn releaser(config: &Config, key: &[u8]) -> anyhow::Result<Releaser> {
     Releaser::with_settings(redactor(config, key)?, config.release).map_err(anyhow::Error::msg).context("release")
@@ -569,7 +632,7 @@ pub fn source_warnings(config: &Config) -> Vec<String> {
         .collect()
 }
 
-fn all_sources(
+pub(crate) fn all_sources(
     config: &Config,
     embedded: Option<Arc<dyn Source>>,
     secrets: &SecretManager,
@@ -592,45 +655,21 @@ fn all_sources(
     Ok(sources)
 }
 
-fn catalogue(
+/// The rules. They may also speak of tools whose names are `held` and that are not there at the moment.
+pub(crate) fn load_policies(
     config: &Config,
-    sources: &Arc<Sources>,
+    catalogue: &Catalogue,
     extensions: &Extensions,
-    clock: &Arc<dyn Clock>,
-) -> anyhow::Result<Catalogue> {
-    let sanitizer = Sanitizer::new(config.sanitize.clone()).map_err(anyhow::Error::msg).context("sanitize")?;
-    let mut builder = CatalogueBuilder::new()
-        .sanitizer(sanitizer)
-        .resources(Arc::new(Library::new(sources.clone(), clock.clone())))
-        .completer(Arc::new(SourceCompleter::new(sources.clone(), clock.clone())))
-        .instructions(INSTRUCTIONS)
-        .exposure(exposure(config))?;
-    for tool in default_tools(sources, clock) {
-        builder = builder.tool(tool)?;
-    }
-    for prompt in default_prompts() {
-        builder = builder.prompt(prompt)?;
-    }
-    extensions.furnish(&mut builder);
-    Ok(builder.build())
-}
-
-/// Which tools a listing shows.
-fn exposure(config: &Config) -> Exposure {
-    match &config.tools.expose {
-        Expose::Word(ExposeWord::All) => Exposure::All,
-        Expose::Word(ExposeWord::Auto) => Exposure::Within(config.tools.auto_limit_tokens),
-        Expose::Names(names) => Exposure::Only(names.clone()),
-    }
-}
-
-fn load_policies(config: &Config, catalogue: &Catalogue, extensions: &Extensions, version: u64) -> anyhow::Result<Rules> {
+    held: &BTreeSet<String>,
+    version: u64,
+) -> anyhow::Result<Rules> {
     let mut texts = Vec::new();
     for path in &config.policies {
         let text = std::fs::read_to_string(path).with_context(|| format!("reading the policy file {}", path.display()))?;
         texts.push(PolicyText { origin: path.display().to_string(), text });
     }
     let mut vocabulary = vocabulary(config, catalogue, extensions);
+    vocabulary.expected.extend(held.difference(&catalogue.tool_names()).cloned());
     let products = Products::load(&config.products, &vocabulary).context("products")?;
     vocabulary.products = products.tools();
     let offset = config.policy_utc_offset.as_deref().map_or(Ok(0), utc_offset).context("policy_utc_offset")?;
@@ -670,9 +709,9 @@ impl Rulebook {
         let secrets = crate::outside::secrets(config, crate::callers::expected(config).as_ref())?;
         let extensions = Extensions::open(config, &secrets)?;
         let sources = Arc::new(Sources::new(all_sources(config, None, &secrets, &extensions)?)?);
-        let catalogue = catalogue(config, &sources, &extensions, &clock)?;
+        let catalogue = unwritten_catalogue(config, &sources, &extensions, &clock)?;
         let config = Config { policies: files.to_vec(), ..config.clone() };
-        let Rules { policies, .. } = load_policies(&config, &catalogue, &extensions, 1)?;
+        let Rules { policies, .. } = load_policies(&config, &catalogue, &extensions, &BTreeSet::new(), 1)?;
         Ok(Self { tools: catalogue.tool_specs().cloned().collect(), policies })
     }
 

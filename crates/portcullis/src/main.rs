@@ -8,9 +8,11 @@ mod cli;
 mod commands;
 mod demo;
 mod extensions;
+mod furnish;
 mod house;
 mod identify;
 mod log;
+mod names;
 mod operations;
 mod outside;
 mod record;
@@ -18,6 +20,7 @@ mod refusals;
 mod replicas;
 mod rules;
 mod scrub;
+mod secret_watch;
 mod settings;
 mod shutdown;
 mod steward;
@@ -34,6 +37,10 @@ use crate::settings::{Config, LoadedConfig};
 use crate::terminal::paint;
 
 fn main() -> ExitCode {
+    // Beside a program of an upstream this binary does nothing else, and reads nothing.
+    if let Some(ended) = portcullis_upstream::keep_program(std::env::args_os()) {
+        return ended;
+    }
     let cli = Cli::parse();
     if let Command::Completions { shell } = cli.command {
         clap_complete::generate(shell, &mut Cli::command(), "portcullis", &mut std::io::stdout());
@@ -75,6 +82,7 @@ async fn run(cli: Cli, loaded: LoadedConfig) -> anyhow::Result<()> {
         Command::Profile { action } => commands::profile::run(config, action).await,
         Command::Access { action } => commands::access::run(config, action).await,
         Command::Upstream { action } => commands::upstream::run(config, action).await,
+        Command::Names { action } => commands::names::run(config, action).await,
         Command::Secret { action } => commands::secret::run(config, &action).await,
         Command::Plugin { action } => commands::plugin::run(config, action).await,
         Command::Config { action } => commands::config::run(&loaded, &action),

@@ -1,19 +1,24 @@
 //! What the house asks of others before a call goes on: secrets from where they are kept, and a decision of an outside
 //! policy. Guards that both are checked at the start. Must not print a value.
 
+use std::any::Any;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::Context;
-use portcullis_audit::{AuditEvent, EventKind};
+use portcullis_audit::Sinks;
 use portcullis_egress::CallerCredentials;
 use portcullis_model::{Clock, SystemClock};
 use portcullis_opa::OpaPolicy;
 use portcullis_policy::Policies;
 use portcullis_secrets::{SecretManager, SecretState};
+use portcullis_tools::Sources;
 
 use crate::callers::Callers;
 use crate::commands::doctor::State;
-use crate::house::House;
+use crate::extensions::Extensions;
+use crate::house::{self, House};
+use crate::rules::Rules;
 use crate::settings::Config;
 
 /// The manager of the secrets the configuration names, and of credentials in the names of callers. Reads none.
@@ -21,6 +26,31 @@ pub fn secrets(config: &Config, callers: Option<&Arc<Callers>>) -> anyhow::Resul
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let manager = SecretManager::new(&config.secrets, &config.secret_stores, &clock)?;
     Ok(manager.with_callers(callers.cloned().map(|callers| -> Arc<dyn CallerCredentials> { callers })))
+}
+
+/// The secrets of the configuration, and everything that refers to one: what is given up with it is told no more.
+pub struct SecretUsers {
+    /// The manager.
+    pub secrets: SecretManager,
+    _users: Box<dyn Any + Send>,
+}
+
+impl SecretUsers {
+    /// Introduces everybody who looks up a secret, without opening or asking anything.
+    pub fn open(config: &Config) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let secrets = secrets(config, crate::callers::expected(config).as_ref())?;
+        let extensions = Extensions::open(config, &secrets)?;
+        let sources = Arc::new(Sources::new(house::all_sources(config, None, &secrets, &extensions)?)?);
+        let catalogue = crate::furnish::unwritten_catalogue(config, &sources, &extensions, &clock)?;
+        let Rules { policies, .. } = house::load_policies(config, &catalogue, &extensions, &BTreeSet::new(), 1)?;
+        secrets.allow(&mut |grant| policies.charter(grant)).context("secret_stores")?;
+        let sinks = Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant), &secrets).context("audit")?;
+        let exchanges = crate::callers::exchanges(config, &secrets, &policies, &clock)?;
+        let external = policy(config, &policies, &secrets)?;
+        let acme = crate::acme::keeper(config, &policies, &secrets)?;
+        Ok(Self { secrets, _users: Box::new((extensions, sources, sinks, exchanges, external, acme)) })
+    }
 }
 
 /// The outside policy, where one is configured. Asks nothing yet.
@@ -57,19 +87,4 @@ pub async fn report(house: &House) -> Vec<(String, State, String)> {
         (format!("secret {}", r.name), state, format!("{}: {}", r.state.as_str(), r.detail))
     }));
     lines
-}
-
-/// Records every secret that cannot be used, so that a source that fails for it is no riddle.
-pub async fn audit_secrets(house: &House) -> anyhow::Result<()> {
-    for secret in house.secrets().report().await.into_iter().filter(|r| !r.state.is_usable()) {
-        let operation = match secret.state {
-            SecretState::Expired => "secret.expired",
-            SecretState::Missing => "secret.missing",
-            SecretState::Unavailable => "secret.unavailable",
-            _ => "secret.refused",
-        };
-        let event = AuditEvent::operation(EventKind::Secret, operation, secret.name);
-        house.foundations.audit.append(event).context("recording the state of a secret")?;
-    }
-    Ok(())
 }

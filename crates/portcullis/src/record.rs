@@ -35,13 +35,13 @@ const RATES: [&str; 3] = ["rate-limit", "tenant-rate", "global-rate"];
 impl Recorder for AuditRecorder {
     fn record(&self, end: &RoadEnd) -> Result<(), String> {
         if let Some(pause) = end.lockout {
-            return self.tally.lockout(end.transport.as_str(), end.peer, pause).map_err(|e| e.to_string());
+            return self.tally.lockout(end.transport.as_str(), end.whence.as_ref(), pause).map_err(|e| e.to_string());
         }
         let event = self.event(end);
         if !end.allowed && (CHEAP.contains(&end.method) || RATES.contains(&&*end.rule)) {
             let who = end.principal.as_ref().map(|principal| principal.id.to_string());
             let kind = Kind { transport: end.transport.as_str(), method: end.method, rule: end.rule.to_string(), who };
-            return self.tally.note(kind, end.peer, event).map_err(|e| e.to_string());
+            return self.tally.note(kind, end.whence.as_ref(), event).map_err(|e| e.to_string());
         }
         self.audit.append_for(end.risk.unwrap_or(RiskClass::Read), event).map(|_| ()).map_err(|e| e.to_string())
     }
@@ -68,9 +68,10 @@ impl AuditRecorder {
             (_, true, None) => EventKind::Lookup,
         };
         let decision = if end.allowed { Decision::Allow } else { Decision::Deny };
-        let mut event = AuditEvent::new(kind)
+        let mut event = self
+            .tally
+            .located(AuditEvent::new(kind), end.whence.as_ref())
             .transport(end.transport.as_str())
-            .client(end.peer)
             .method(end.method)
             .decided(decision, end.rule.to_string())
             .code(end.code)

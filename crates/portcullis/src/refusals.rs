@@ -5,13 +5,14 @@
 //! Must not lose a refusal: what could not be written stays counted and is written with the next summary.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use portcullis_audit::{AuditError, AuditEvent, AuditLog, Decision, EventKind};
 use portcullis_console::Metrics;
 use portcullis_guard::{Redactions, Redactor};
+use portcullis_model::Whence;
 use portcullis_wire::{Refusals, RequestRefusal};
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +32,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What is counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Kind {
-    /// The listener: `http`, `otlp`, `stdio`.
+    /// The listener: `http`, `admin`, `otlp-http`, `otlp-grpc`, `stdio`.
     pub transport: &'static str,
     /// What was refused: `request`, `authenticate`, `handshake`, …
     pub method: &'static str,
@@ -61,14 +62,25 @@ struct Windows {
 pub struct Tally {
     audit: Arc<AuditLog>,
     redactor: Redactor,
+    /// For what requests say about where they come from: takes secrets out and leaves addresses.
+    claims: Redactor,
     metrics: Arc<Metrics>,
     windows: Mutex<Windows>,
 }
 
 impl Tally {
-    /// Nothing counted yet.
-    pub fn new(audit: Arc<AuditLog>, redactor: Redactor, metrics: Arc<Metrics>) -> Self {
-        Self { audit, redactor, metrics, windows: Mutex::default() }
+    /// Nothing counted yet. `redactor` is for sentences, `claims` for addresses that were claimed and not believed.
+    pub fn new(audit: Arc<AuditLog>, redactor: Redactor, claims: Redactor, metrics: Arc<Metrics>) -> Self {
+        Self { audit, redactor, claims, metrics, windows: Mutex::default() }
+    }
+
+    /// The event with where it came from.
+    pub fn located(&self, event: AuditEvent, whence: Option<&Whence>) -> AuditEvent {
+        let mut event = event.whence(whence);
+        if let Some(claimed) = &event.claimed {
+            event.claimed = Some(self.claims.text(claimed, &mut Redactions::default()).into_owned().into());
+        }
+        event
     }
 
     fn windows(&self) -> MutexGuard<'_, Windows> {
@@ -79,24 +91,24 @@ impl Tally {
     ///
     /// # Errors
     /// When it should have been recorded by itself and the log cannot be written; it is counted then.
-    pub fn note(&self, kind: Kind, peer: Option<SocketAddr>, event: AuditEvent) -> Result<(), AuditError> {
-        self.note_at(kind, peer, event, Instant::now())
+    pub fn note(&self, kind: Kind, whence: Option<&Whence>, event: AuditEvent) -> Result<(), AuditError> {
+        self.note_at(kind, whence, event, Instant::now())
     }
 
     /// Records that whoever failed to prove who it is has to wait from now on.
     ///
     /// # Errors
     /// As [`Tally::note`].
-    pub fn lockout(&self, transport: &'static str, peer: Option<SocketAddr>, wait: Duration) -> Result<(), AuditError> {
+    pub fn lockout(&self, transport: &'static str, whence: Option<&Whence>, wait: Duration) -> Result<(), AuditError> {
         let kind = Kind { transport, method: "lockout", rule: "lockout".to_owned(), who: None };
-        self.note(kind, peer, AuditEvent::lockout(None, wait).transport(transport))
+        self.note(kind, whence, AuditEvent::lockout(None, wait).transport(transport))
     }
 
-    fn note_at(&self, kind: Kind, peer: Option<SocketAddr>, event: AuditEvent, now: Instant) -> Result<(), AuditError> {
-        let event = event.client(peer);
+    fn note_at(&self, kind: Kind, whence: Option<&Whence>, event: AuditEvent, now: Instant) -> Result<(), AuditError> {
+        let event = self.located(event, whence);
         let key = {
             let mut windows = self.windows();
-            let key = windows.key(kind, peer.map(|peer| network(peer.ip())));
+            let key = windows.key(kind, whence.map(|whence| network(whence.address())));
             let alone = windows.room_in_all(now);
             let window = windows.open.entry(key.clone()).or_insert_with(|| Window::new(now));
             // A window that is over, but still holds what is not recorded, goes on until it is.
@@ -224,7 +236,7 @@ impl Refusals for Listener {
             .decided(Decision::Deny, refusal.rule)
             .code(Some(refusal.code))
             .note(detail);
-        if let Err(error) = self.tally.note(kind, refusal.peer, event) {
+        if let Err(error) = self.tally.note(kind, refusal.whence, event) {
             tracing::error!(%error, "the audit record of a refused request could not be written; it stays counted");
         }
     }
@@ -238,7 +250,8 @@ mod tests {
 
     fn tally(directory: &std::path::Path) -> Arc<Tally> {
         let audit = Arc::new(AuditLog::open(directory, Arc::new(SystemClock)).unwrap());
-        Arc::new(Tally::new(audit, Redactor::new().unwrap(), Arc::default()))
+        let redactor = Redactor::new().unwrap();
+        Arc::new(Tally::new(audit, redactor.clone(), redactor, Arc::default()))
     }
 
     fn kind(rule: &str) -> Kind {
@@ -249,9 +262,8 @@ mod tests {
         AuditEvent::new(EventKind::Refused).decided(Decision::Deny, rule.to_owned()).code(Some(FaultCode::Forbidden))
     }
 
-    #[allow(clippy::unnecessary_wraps, reason = "as it is taken")]
-    fn peer(text: &str) -> Option<SocketAddr> {
-        Some(text.parse().unwrap())
+    fn from(text: &str) -> Whence {
+        Whence::direct(text.parse().unwrap())
     }
 
     /// Records of refusals, and the events they stand for.
@@ -268,8 +280,8 @@ mod tests {
         let tally = tally(home.path());
         let start = Instant::now();
         for n in 0..10_000_u32 {
-            let peer = peer(&format!("192.0.2.{}:1", n % 250));
-            tally.note_at(kind("host"), peer, event("host"), start).unwrap();
+            let whence = from(&format!("192.0.2.{}:1", n % 250));
+            tally.note_at(kind("host"), Some(&whence), event("host"), start).unwrap();
         }
         assert_eq!(counted(home.path()), (20, 20));
         tally.flush_at(false, start + Duration::from_secs(59));
@@ -278,7 +290,7 @@ mod tests {
         assert_eq!(counted(home.path()), (21, 10_000));
         tally.flush_at(true, start + WINDOW);
         assert_eq!(counted(home.path()), (21, 10_000), "nothing twice");
-        tally.note_at(kind("host"), peer("192.0.2.1:1"), event("host"), start + WINDOW).unwrap();
+        tally.note_at(kind("host"), Some(&from("192.0.2.1:1")), event("host"), start + WINDOW).unwrap();
         assert_eq!(counted(home.path()), (22, 10_001), "a new minute");
     }
 
@@ -291,7 +303,7 @@ mod tests {
             let [_, b, c, d] = n.to_be_bytes();
             let v6 = Ipv6Addr::new(0x2001, 0xdb8, u16::from(b), u16::from(c) << 8 | u16::from(d), 0, 0, 0, 1);
             let rule = ["host", "origin"][n as usize % 2];
-            tally.note_at(kind(rule), Some(SocketAddr::from((v6, 1))), event(rule), start).unwrap();
+            tally.note_at(kind(rule), Some(&Whence::direct((v6, 1).into())), event(rule), start).unwrap();
         }
         assert!(tally.windows().open.len() <= APART + 2);
         tally.flush_at(true, start + WINDOW);
@@ -306,8 +318,8 @@ mod tests {
         let tally = tally(home.path());
         let start = Instant::now();
         for _ in 0..30 {
-            for (rule, from) in [("host", "192.0.2.1:1"), ("host", "198.51.100.1:1"), ("origin", "192.0.2.1:1")] {
-                tally.note_at(kind(rule), peer(from), event(rule), start).unwrap();
+            for (rule, place) in [("host", "192.0.2.1:1"), ("host", "198.51.100.1:1"), ("origin", "192.0.2.1:1")] {
+                tally.note_at(kind(rule), Some(&from(place)), event(rule), start).unwrap();
             }
         }
         tally.flush_at(true, start + WINDOW);

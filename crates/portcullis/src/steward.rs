@@ -119,6 +119,7 @@ impl Steward for HouseSteward {
         };
         Sample {
             load: self.house.gateway.load(),
+            shared_rates: Some(self.house.rates.counts()),
             sessions: self.sessions.open(),
             tools: self.house.gateway.tool_count(),
             audit: self.house.foundations.audit.counts(),
@@ -127,6 +128,8 @@ impl Steward for HouseSteward {
             egress: portcullis_egress::egress_counts(),
             secrets: secrets
                 .into_iter()
+                // Where a secret is kept is for operators alone.
+                .filter(|one| one.kind.is_some())
                 .map(|one| SecretSample { usable: one.state.is_usable(), expires: expires(&one.name), name: one.name })
                 .collect(),
             certificates: self.certificates(),

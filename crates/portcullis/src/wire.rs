@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use portcullis_acme::{Answers, certificate_file};
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
-use portcullis_config::{CertificateOrigin, Plaintext, TlsSettings};
+use portcullis_config::{CertificateOrigin, Plaintext, TlsSettings, TrustedProxies};
 use portcullis_identity::ClientCertificate;
-use portcullis_model::{FaultCode, SystemClock, format_duration};
+use portcullis_model::{FaultCode, SystemClock, Whence, format_duration};
 use portcullis_wire::{Certificates, Challenges, HandshakeFailure, Protocol, Reception, Refreshed, Wire};
 use tokio_util::sync::CancellationToken;
 
@@ -200,10 +200,15 @@ pub struct AuditedReception {
     transport: &'static str,
 }
 
-/// The wire of a listener.
-pub fn wire(certificates: Option<&Arc<Certificates>>, tally: &Arc<Tally>, transport: &'static str) -> Wire {
+/// The wire of a listener behind `proxies`.
+pub fn wire(
+    certificates: Option<&Arc<Certificates>>,
+    proxies: &TrustedProxies,
+    tally: &Arc<Tally>,
+    transport: &'static str,
+) -> Wire {
     let reception = AuditedReception { tally: tally.clone(), transport };
-    Wire::new(certificates.cloned(), Arc::new(reception)).recording(tally.at(transport))
+    Wire::new(certificates.cloned(), Arc::new(reception)).recording(tally.at(transport)).behind(proxies.clone())
 }
 
 impl Reception for AuditedReception {
@@ -226,7 +231,7 @@ impl Reception for AuditedReception {
             .code(Some(FaultCode::Unauthenticated))
             .note(reason.clone());
         let kind = Kind { transport: self.transport, method: "handshake", rule: "client-certificate".to_owned(), who: None };
-        if let Err(error) = self.tally.note(kind, Some(peer), event) {
+        if let Err(error) = self.tally.note(kind, Some(&Whence::direct(peer)), event) {
             tracing::error!(%error, "the audit record of a refused connection could not be written");
         }
     }

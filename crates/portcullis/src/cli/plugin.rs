@@ -170,6 +170,9 @@ pub struct InstallArgs {
     /// Also an older version than was installed before, or another package of the same version.
     #[arg(long)]
     pub allow_downgrade: bool,
+    /// Also by another key than the one that signed what had its name before: what is granted to the name is theirs then.
+    #[arg(long)]
+    pub allow_new_key: bool,
     /// Also without a signature anybody vouches for. It then starts only with plugins.allow_unsigned, and every start,
     /// `doctor` and the audit log say so.
     #[arg(long)]

@@ -55,6 +55,10 @@ pub struct PushArgs {
     /// Also when the tag stands for something else already.
     #[arg(long)]
     pub replace: bool,
+    /// Only attach the signature, to the package that is there already under this tag or digest: of somebody else who vouches
+    /// for it.
+    #[arg(long, conflicts_with = "replace")]
+    pub attach: bool,
     /// How to reach it.
     #[command(flatten)]
     pub reach: ReachArgs,

@@ -14,7 +14,7 @@ use portcullis_ports::Standing;
 use portcullis_wire::Certificates;
 use serde::Serialize;
 
-use super::guards;
+use super::{guards, opt_outs};
 use crate::cli::OutputArgs;
 use crate::house::{House, audit_directory, redactor, refuse_open_doors, source_warnings};
 use crate::operations::SourceReport;
@@ -38,7 +38,7 @@ pub enum State {
 /// One line of the report.
 #[derive(Debug, Clone, Serialize)]
 pub struct Line {
-    /// `control`, `extension` or `source`.
+    /// `control`, `opt-out`, `extension` or `source`.
     pub kind: &'static str,
     /// What.
     pub name: String,
@@ -71,7 +71,7 @@ pub async fn run(config: &Config, output: &OutputArgs) -> anyhow::Result<()> {
                 State::Attention => paint::warn("attention"),
                 State::Broken => paint::bad("broken   "),
             };
-            say(format!("{mark} {:<8} {:<22} {}", line.kind, line.name, line.detail));
+            say(format!("{mark} {:<9} {:<22} {}", line.kind, line.name, line.detail));
         }
     }
     if broken > 0 {
@@ -95,6 +95,7 @@ pub async fn report(config: &Config, house: &House) -> String {
 pub async fn lines(config: &Config, house: &House) -> Vec<Line> {
     let mut lines = controls(config, house).await;
     lines.extend(guards::lines(config, house).await);
+    lines.extend(opt_outs::lines(config, &house.gateway));
     let outside = crate::outside::report(house).await;
     let outside = crate::acme::line(config).into_iter().chain(outside).chain(super::plugin::hub::report(config));
     lines.extend(outside.map(|(name, state, detail)| Line { kind: "control", name, state, detail }));
@@ -156,7 +157,6 @@ async fn controls(config: &Config, house: &House) -> Vec<Line> {
         Some(role) => add("anonymous callers", State::Attention, format!("let in from this machine as '{role}'")),
         None => add("anonymous callers", State::On, "refused".into()),
     }
-    add("host and origin check", State::On, format!("loopback names{}", also(&config.listen.allowed_hosts)));
     add("roles and policies", State::On, format!("built-in roles, {} own files", config.policies.len()));
     match config.write.enable.as_slice() {
         [] => add("write gate", State::On, "closed: no writing tool exists".into()),
@@ -325,10 +325,6 @@ fn tls_lines(config: &Config) -> Vec<(&'static str, State, String)> {
         add("otlp tls", doors.otlp_http.as_ref(), near);
     }
     lines
-}
-
-fn also(hosts: &[String]) -> String {
-    if hosts.is_empty() { String::new() } else { format!(" and {}", hosts.join(", ")) }
 }
 
 async fn sources(house: &House) -> Vec<Line> {

@@ -1,13 +1,15 @@
 //! The lines of `portcullis doctor` about what passes the gate, who is let in, and what is remembered: read from the
 //! settings in force and from the running house, never assumed.
 
-use portcullis_guard::{AddressMode, SanitizeMode, Switch};
+use portcullis_audit::Reaction;
+use portcullis_config::{Plaintext, RateSettings, Sessions, TrustedProxies};
+use portcullis_guard::{AddressMode, SanitizeMode, StrictLimits, Switch};
 use portcullis_identity::AcceptedCredentials;
 use portcullis_model::{Clock, SystemClock, format_duration};
 
 use super::doctor::{Line, State};
 use crate::house::House;
-use crate::settings::{Config, SourceKind};
+use crate::settings::Config;
 
 /// A line about a control.
 fn line(name: &str, state: State, detail: impl Into<String>) -> Line {
@@ -21,11 +23,15 @@ fn state(on: bool) -> State {
 
 /// Every control the other lines do not speak of.
 pub async fn lines(config: &Config, house: &House) -> Vec<Line> {
-    let mut lines = vec![
+    vec![
+        hosts(config),
+        pages(config),
+        headers(config),
         credentials("credentials for mcp", config, config.identity.mcp, config.listen.anonymous_role.is_some()),
         credentials("credentials for otlp", config, config.identity.ingest, config.ingest.loopback_without_key),
         credentials("credentials for admin", config, config.identity.admin, false),
         lockout(config),
+        proxies(config),
         aging(house).await,
         secrets(config),
         people(config),
@@ -34,11 +40,14 @@ pub async fn lines(config: &Config, house: &House) -> Vec<Line> {
         approvals(config),
         profiles(config, house),
         products(config),
+        rates(config),
         budget(config),
+        sessions(config),
+        bounds(config),
         retention(config),
-    ];
-    lines.extend(egress(config));
-    lines
+        on_failure(config),
+        egress(),
+    ]
 }
 
 fn credentials(name: &str, config: &Config, accepted: AcceptedCredentials, anonymous: bool) -> Line {
@@ -73,6 +82,36 @@ fn lockout(config: &Config) -> Line {
             format_duration(lockout.longest_wait.0)
         ),
     )
+}
+
+/// Who is believed about whom it speaks for, listener by listener.
+fn proxies(config: &Config) -> Line {
+    let mut listeners = vec![("listen", &config.listen.trusted_proxies, config.listen.plaintext)];
+    if config.admin.enabled {
+        listeners.push(("admin", &config.admin.trusted_proxies, config.admin.plaintext));
+    }
+    if crate::wire::takes_telemetry(config) {
+        listeners.push(("ingest", &config.ingest.trusted_proxies, config.ingest.plaintext));
+    }
+    let unnamed = |(_, proxies, plaintext): &&(_, &TrustedProxies, Option<Plaintext>)| plaintext.is_some() && proxies.is_empty();
+    if let Some((section, ..)) = listeners.iter().find(unnamed) {
+        let detail = format!(
+            "{section}.plaintext says that a proxy stands in front, and {section}.trusted_proxies names none: everybody behind it \
+             counts as one address"
+        );
+        return line("trusted proxies", State::Attention, detail);
+    }
+    let named: Vec<String> = listeners
+        .iter()
+        .filter(|(_, proxies, _)| !proxies.is_empty())
+        .map(|(section, proxies, _)| format!("{section}: {proxies}"))
+        .collect();
+    let detail = if named.is_empty() {
+        "none: what a request says about where it comes from is believed of nobody".to_owned()
+    } else {
+        format!("believed about their clients: {}; nobody else is", named.join("; "))
+    };
+    line("trusted proxies", State::On, detail)
 }
 
 async fn aging(house: &House) -> Line {
@@ -180,9 +219,28 @@ fn products(config: &Config) -> Line {
 }
 
 fn budget(config: &Config) -> Line {
-    match config.limits.tokens_per_day {
-        0 => line("token budget", State::Attention, "none: limits.tokens_per_day is 0"),
-        tokens => line("token budget", State::On, format!("{tokens} a day for each caller")),
+    let told = |tokens: u64, setting: &str, whom: &str| match tokens {
+        0 => format!("none for {whom}: {setting} is 0"),
+        tokens => format!("{tokens} a day for {whom}"),
+    };
+    let (caller, tenant) = (config.limits.tokens_per_day, config.limits.tenant.tokens_per_day);
+    let caller_says = told(caller, "limits.tokens_per_day", "each caller");
+    let tenant_says = told(tenant, "limits.tenant.tokens_per_day", "each tenant");
+    line("token budget", state(caller > 0 && tenant > 0), format!("{caller_says}; {tenant_says}"))
+}
+
+fn on_failure(config: &Config) -> Line {
+    let policy = &config.audit.on_failure;
+    let classes = [("read", policy.read), ("write", policy.write)];
+    let going_on: Vec<&str> =
+        classes.iter().filter(|(_, reaction)| *reaction == Reaction::Continue).map(|(class, _)| *class).collect();
+    match going_on.as_slice() {
+        [] => line("no record, no answer", State::On, "calls stop while their record cannot be written"),
+        classes => line(
+            "no record, no answer",
+            State::Attention,
+            format!("calls go on without a record: audit.on_failure of {}", classes.join(", ")),
+        ),
     }
 }
 
@@ -200,19 +258,92 @@ fn retention(config: &Config) -> Line {
     line("audit keeping", state(!audit.sinks.is_empty()), format!("{every}; {kept}{elsewhere}"))
 }
 
-/// Which inner networks each source may be asked in.
-fn egress(config: &Config) -> Vec<Line> {
-    let mut lines = vec![line(
-        "egress",
+fn rates(config: &Config) -> Line {
+    let limits = &config.limits;
+    let rate = |settings: &RateSettings| format!("{}/s, burst {}", settings.per_second, settings.burst);
+    let tenant = &limits.tenant;
+    line(
+        "rates",
         State::On,
-        "one client; only configured origins; metadata services never; no proxies from the environment",
-    )];
-    for source in &config.sources {
-        let SourceKind::Prometheus(settings) = &source.kind;
-        if !settings.allow_addresses.is_empty() {
-            let ranges = serde_json::to_value(&settings.allow_addresses).map(|v| v.to_string()).unwrap_or_default();
-            lines.push(line("egress", State::Attention, format!("source {} may be at inner addresses: {ranges}", source.name)));
-        }
+        format!(
+            "an address before it is known {}; a tool {}; one that writes {}; a tenant {}/s, burst {}, {} at once; all together {}",
+            rate(&limits.address),
+            rate(&limits.tool),
+            rate(&limits.write),
+            tenant.calls_per_second,
+            tenant.burst,
+            tenant.concurrent,
+            rate(&limits.global)
+        ),
+    )
+}
+
+fn sessions(config: &Config) -> Line {
+    let listen = &config.listen;
+    let who = match listen.sessions {
+        Sessions::Needed => "for clients that need one",
+        Sessions::All => "for every client of an older era",
+        Sessions::None => "for nobody",
+    };
+    let bounds = format!(
+        "{} per principal, {} in all, ended after {} of silence",
+        listen.max_sessions_per_principal,
+        listen.max_sessions,
+        format_duration(listen.session_ttl.0)
+    );
+    line("sessions", State::On, format!("{who}; {bounds}"))
+}
+
+fn bounds(config: &Config) -> Line {
+    let (listen, json) = (&config.listen, StrictLimits::default());
+    line(
+        "request bounds",
+        State::On,
+        format!(
+            "bodies {} (mcp), {} (admin) and {} (otlp) bytes; JSON {} deep with {} members; heads within {}; {} connections",
+            listen.max_body.0,
+            config.admin.max_body.0,
+            config.ingest.max_body.0,
+            json.depth,
+            json.members,
+            format_duration(listen.header_time.0),
+            listen.max_connections
+        ),
+    )
+}
+
+fn hosts(config: &Config) -> Line {
+    let all =
+        [("mcp", &config.listen.allowed_hosts), ("admin", &config.admin.allowed_hosts), ("otlp", &config.ingest.allowed_hosts)];
+    let more: Vec<String> = all
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(at, names)| format!("{at} also {}", names.join(", ")))
+        .collect();
+    let detail = if more.is_empty() { String::new() } else { format!("; {}", more.join("; ")) };
+    line("host and origin check", state(more.is_empty()), format!("loopback names{detail}"))
+}
+
+fn pages(config: &Config) -> Line {
+    match config.listen.allowed_origins.as_slice() {
+        [] => line("pages of others (CORS)", State::On, "refused, whatever their origin"),
+        origins => line("pages of others (CORS)", State::Attention, format!("let in: {}", origins.join(", "))),
     }
-    lines
+}
+
+fn headers(config: &Config) -> Line {
+    let inside =
+        [("mcp", config.listen.tls.is_some()), ("admin", config.admin.tls.is_some()), ("otlp", config.ingest.tls.is_some())];
+    let inside: Vec<&str> = inside.into_iter().filter(|(_, tls)| *tls).map(|(at, _)| at).collect();
+    let hsts = if inside.is_empty() {
+        "no listener speaks TLS, so HSTS is not sent".to_owned()
+    } else {
+        format!("HSTS at {}", inside.join(", "))
+    };
+    line("security headers", State::On, format!("on every answer; {hsts}"))
+}
+
+fn egress() -> Line {
+    let how = "one client; only configured origins; metadata services never; no proxies from the environment";
+    line("egress", State::On, format!("{how}; inner networks only as allow_addresses says"))
 }

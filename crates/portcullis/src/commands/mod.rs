@@ -9,6 +9,8 @@ pub mod config;
 pub mod doctor;
 pub mod guards;
 pub mod key;
+pub mod names;
+pub mod opt_outs;
 pub mod plugin;
 pub mod policy;
 pub mod profile;

@@ -13,11 +13,11 @@ use portcullis_audit::{AuditEvent, Decision, EventKind};
 use portcullis_config::{FileStamp, Sessions};
 use portcullis_console::{ConsoleParts, Metrics};
 use portcullis_gateway::{Gateway, RefusedSender};
-use portcullis_identity::{ClientCertificate, KeyStatus, Presented};
+use portcullis_identity::{ClientCertificate, KeyStatus, Presented, Transport};
 use portcullis_mcp::{HostPolicy, HttpSettings, SessionCount, SessionLimits, SessionsFor};
 use portcullis_model::{Clock, FaultCode, SystemClock, TenantId};
-use portcullis_telemetry::{IngestAuthorizer, IngestLimits, IngestRefusal, OtlpDoor, Sender};
-use portcullis_wire::{ConnectionSettings, Refusals as _, RequestRefusal};
+use portcullis_telemetry::{IngestAuthorizer, IngestLimits, IngestRefusal, OtlpDoor, Sender, Way};
+use portcullis_wire::{ConnectionSettings, Refusals as _, RequestRefusal, Wire};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -38,8 +38,6 @@ const RELOAD_CHECK: Duration = Duration::from_secs(1);
 const MAINTENANCE: Duration = Duration::from_secs(30);
 /// How often token accounts and profiles are brought together with other processes.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How often the tokens at secret stores are looked after, and values that are over are forgotten.
-const TEND: Duration = Duration::from_secs(5);
 /// How long calls in flight may take once we are told to stop.
 const DRAIN: Duration = Duration::from_secs(4);
 /// How long requests at the admin listener may take after everything else has ended.
@@ -112,7 +110,7 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
         tracing::warn!(target: "portcullis", "{warning}");
     }
     house.audit_life(EventKind::Start, format!("serve on {}", config.listen.mcp));
-    crate::outside::audit_secrets(&house).await?;
+    house.look_at_secrets().await?;
     for line in doctor::report(config, &house).await.lines() {
         tracing::info!(target: "portcullis", "{line}");
     }
@@ -151,9 +149,12 @@ pub async fn run_house(
         ConnectionSettings { header_time: config.listen.header_time.0, connections: config.listen.max_connections.max(1) };
     let answers = crate::acme::settings(config).map(Answers::new);
     let (doors, audit) = (Doors::answering(config, answers.as_ref())?, house.foundations.audit.clone());
-    let mut administration =
-        Administration::start(listeners.admin, admin::parts(config, &house, &doors, &sessions, &stop)?, &doors, &house.tally);
-    let wire = crate::wire::wire(doors.mcp.as_ref(), &house.tally, "http");
+    let mut administration = Administration::start(
+        listeners.admin,
+        admin::parts(config, &house, &doors, &sessions, &stop)?,
+        crate::wire::wire(doors.admin.as_ref(), &config.admin.trusted_proxies, &house.tally, Transport::Admin.as_str()),
+    );
+    let wire = crate::wire::wire(doors.mcp.as_ref(), &config.listen.trusted_proxies, &house.tally, Transport::Http.as_str());
     tasks.spawn({
         let keeping = house.tally.clone().keep(stop.clone());
         async move {
@@ -181,13 +182,14 @@ pub async fn run_house(
         let authorizer = Arc::new(IngestDoor {
             gateway: house.gateway.clone(),
             tally: house.tally.clone(),
-            refusals: house.tally.at("otlp"),
+            refusals: [Way::Http, Way::Grpc].map(|way| house.tally.at(transport(way).as_str())),
             metrics: house.metrics.clone(),
         });
         let door = OtlpDoor::new(store.clone(), authorizer, limits, config.ingest.allowed_hosts.clone());
         let (grpc_door, http_stop, grpc_stop) = (door.clone(), stop.clone(), stop.clone());
-        let http_wire = crate::wire::wire(doors.otlp_http.as_ref(), &house.tally, "otlp");
-        let grpc_wire = crate::wire::wire(doors.otlp_grpc.as_ref(), &house.tally, "otlp");
+        let proxies = &config.ingest.trusted_proxies;
+        let http_wire = crate::wire::wire(doors.otlp_http.as_ref(), proxies, &house.tally, Transport::OtlpHttp.as_str());
+        let grpc_wire = crate::wire::wire(doors.otlp_grpc.as_ref(), proxies, &house.tally, Transport::OtlpGrpc.as_str());
         tasks.spawn(async move {
             door.serve_http(http, http_wire, http_stop.cancelled_owned()).await.context("serving OTLP over HTTP")
         });
@@ -216,9 +218,7 @@ pub async fn run_house(
     });
     let (tending, ending) = (house.clone(), stop.clone());
     tasks.spawn(async move {
-        while ending.run_until_cancelled(tokio::time::sleep(TEND)).await.is_some() {
-            tending.secrets().tend().await;
-        }
+        ending.run_until_cancelled(tending.follow_secrets()).await;
         Ok(())
     });
     let (settling, ending) = (house.clone(), stop.clone());
@@ -246,7 +246,7 @@ pub async fn run_house(
     if let Some(watched) = watched {
         let (house, ending) = (house.clone(), stop.clone());
         tasks.spawn(async move {
-            ending.run_until_cancelled(watch(house, watched)).await;
+            ending.run_until_cancelled(Box::pin(watch(house, watched))).await;
             Ok(())
         });
     }
@@ -278,9 +278,9 @@ struct Administration {
 }
 
 impl Administration {
-    fn start(listener: Option<TcpListener>, parts: ConsoleParts, doors: &Doors, tally: &Arc<Tally>) -> Self {
+    fn start(listener: Option<TcpListener>, parts: ConsoleParts, wire: Wire) -> Self {
         let stop = CancellationToken::new();
-        let (ending, wire) = (stop.clone(), crate::wire::wire(doors.admin.as_ref(), tally, "admin"));
+        let ending = stop.clone();
         let task = listener.map(|listener| {
             tokio::spawn(async move {
                 let settings = ConnectionSettings { connections: ADMIN_CONNECTIONS, ..ConnectionSettings::default() };
@@ -368,28 +368,41 @@ async fn refuse_public_without_keys(config: &Config, house: &House) -> anyhow::R
 struct IngestDoor {
     gateway: Arc<Gateway>,
     tally: Arc<Tally>,
-    refusals: Arc<refusals::Listener>,
+    /// Over HTTP and over gRPC.
+    refusals: [Arc<refusals::Listener>; 2],
     metrics: Arc<Metrics>,
+}
+
+/// What records call the way telemetry came.
+fn transport(way: Way) -> Transport {
+    match way {
+        Way::Http => Transport::OtlpHttp,
+        Way::Grpc => Transport::OtlpGrpc,
+    }
 }
 
 #[async_trait]
 impl IngestAuthorizer for IngestDoor {
     async fn authorize(&self, sender: &Sender<'_>) -> Result<TenantId, IngestRefusal> {
-        let presented = &Presented {
+        let whence = Some(sender.whence);
+        let transport = transport(sender.way);
+        let presented = Presented {
+            transport,
             certificate: sender.known.get::<Arc<ClientCertificate>>().map(AsRef::as_ref),
-            forwarded: sender.forwarded,
-            ..Presented::http(sender.authorization, Some(sender.peer))
+            whence: whence.cloned(),
+            ..Presented::http(sender.authorization, None)
         };
-        self.gateway.identify_sender(presented).await.map_err(|RefusedSender { rule, fault, lockout }| {
-            self.metrics.refused_sender("otlp", rule);
+        let transport = transport.as_str();
+        self.gateway.identify_sender(&presented).await.map_err(|RefusedSender { rule, fault, lockout }| {
+            self.metrics.refused_sender(transport, rule);
             let event = AuditEvent::new(EventKind::Ingest)
-                .transport("otlp")
+                .transport(transport)
                 .method("authenticate")
                 .decided(Decision::Deny, rule)
                 .code(Some(fault.code()));
-            let kind = Kind { transport: "otlp", method: "authenticate", rule: rule.to_owned(), who: None };
-            let noted = self.tally.note(kind, presented.peer, event);
-            let wait = lockout.map_or(Ok(()), |wait| self.tally.lockout("otlp", presented.peer, wait));
+            let kind = Kind { transport, method: "authenticate", rule: rule.to_owned(), who: None };
+            let noted = self.tally.note(kind, whence, event);
+            let wait = lockout.map_or(Ok(()), |wait| self.tally.lockout(transport, whence, wait));
             if let Err(error) = noted.and(wait) {
                 tracing::error!(%error, "the audit record of a refused sender could not be written");
             }
@@ -406,8 +419,12 @@ impl IngestAuthorizer for IngestDoor {
         })
     }
 
-    fn refused(&self, refusal: RequestRefusal<'_>) {
-        self.refusals.refused(refusal);
+    fn refused(&self, way: Way, refusal: RequestRefusal<'_>) {
+        let [http, grpc] = &self.refusals;
+        match way {
+            Way::Http => http.refused(refusal),
+            Way::Grpc => grpc.refused(refusal),
+        }
     }
 }
 
@@ -445,11 +462,14 @@ async fn watch(house: Arc<House>, watched: Watched) {
             Ok(next) => rules = stamps(&next.settings.policies),
             Err(_) => rules = rules.into_iter().map(|(file, _)| (file.clone(), FileStamp::of(&file))).collect(),
         }
-        match reload(&house, &watched) {
+        match reload(&house, &watched).await {
             Ok(next) => {
                 tracing::info!(file = %watched.path.display(), "configuration reloaded");
                 house.note_configuration(true);
                 house.audit_life(EventKind::Config, "reloaded");
+                if let Err(error) = house.look_at_secrets().await {
+                    tracing::error!("the secrets could not be looked at; it is tried again: {error:#}");
+                }
                 let waiting = needs_restart(&watched.in_force, &next);
                 if !waiting.is_empty() {
                     tracing::warn!("changes to {} take effect after a restart", waiting.join(", "));
@@ -464,13 +484,13 @@ async fn watch(house: Arc<House>, watched: Watched) {
     }
 }
 
-fn reload(house: &House, watched: &Watched) -> anyhow::Result<Config> {
+async fn reload(house: &House, watched: &Watched) -> anyhow::Result<Config> {
     let mut next = settings::read(Some(&watched.path), watched.data.clone())?.settings;
     if let Some(address) = watched.listen {
         next.listen.mcp = address;
     }
     refuse_open_doors(&next)?;
-    house.reload(&next)?;
+    house.reload(&next).await?;
     Ok(next)
 }
 

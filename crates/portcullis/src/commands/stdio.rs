@@ -15,12 +15,14 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     let house = House::open(config).await?;
     house.rates.join().await;
     house.audit_life(EventKind::Start, "stdio");
+    house.look_at_secrets().await?;
     let sinks = house.feed_sinks().await;
     let ended = tokio::select! {
         ended = portcullis_mcp::serve_stdio(house.gateway.clone(), stop) => ended,
         never = house.follow_extensions() => match never {},
         never = house.follow_resources() => match never {},
         never = house.follow_rates() => match never {},
+        never = house.follow_secrets() => match never {},
     };
     house.audit_life(EventKind::Stop, "stdio");
     sinks.stop().await;

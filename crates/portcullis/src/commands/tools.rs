@@ -23,7 +23,7 @@ async fn list(house: &House, output: &OutputArgs) -> anyhow::Result<()> {
         Ok(caller) => caller,
         Err(fault) => bail!("{}", fault.get().message),
     };
-    let tools = match house.gateway.tools(&caller) {
+    let tools = match house.gateway.tools(&caller).await {
         Ok(tools) => tools,
         Err(fault) => bail!("{}", fault.get().message),
     };

@@ -214,6 +214,159 @@ fn a_private_address_and_a_description_that_is_none_stop_the_start() {
     assert!(!checked.status.success() && String::from_utf8_lossy(&checked.stderr).contains("Swagger 2.0"));
 }
 
+/// A home with a description in a file of this name, and more settings of the API.
+fn home_of(backend: &Backend, (file, description): (&str, &str), api: &str, more: &str) -> Home {
+    let home = Home::new("tools: {expose: all}\n");
+    let spec = home.directory.path().join(file);
+    std::fs::write(&spec, description).unwrap();
+    let text = std::fs::read_to_string(&home.config).unwrap();
+    let api =
+        format!("apis:\n- {{name: shop, spec: {{file: '{}'}}, url: '{}/v1', {api}}}\n{more}\n", spec.display(), backend.url);
+    std::fs::write(&home.config, text + &api).unwrap();
+    home
+}
+
+/// A description in YAML (3.1), with a schema that contains itself, in two circles, and one that refers to elsewhere.
+const YAML: &str = r##"
+openapi: 3.1.0
+info: {title: Shop, version: "1"}
+paths:
+  /trees/{id}:
+    parameters:
+      - {name: id, in: path, required: true, schema: {type: string}}
+    get:
+      operationId: getTree
+      tags: [trees]
+      summary: &said Reads a tree
+    put:
+      operationId: putTree
+      tags: [trees]
+      summary: Writes a tree
+      requestBody:
+        required: true
+        content: {application/json: {schema: {$ref: "#/components/schemas/Tree"}}}
+  /leaves:
+    get: {operationId: listLeaves, tags: [leaves], summary: *said, parameters: [{name: under, in: query, schema: {type: integer}}]}
+  /away:
+    get: {operationId: getAway, tags: [trees], summary: Elsewhere, parameters: [{$ref: "https://evil.example/x.yaml#/p"}]}
+components:
+  schemas:
+    Tree:
+      type: object
+      required: [name]
+      additionalProperties: false
+      properties:
+        name: {type: string}
+        children: {type: array, items: {$ref: "#/components/schemas/Tree"}}
+        owner: {$ref: "#/components/schemas/Owner"}
+    Owner: {type: object, properties: {of: {$ref: "#/components/schemas/Tree"}}}
+"##;
+
+#[test]
+fn a_description_in_yaml_whose_schemas_contain_themselves_is_offered_and_checked() {
+    let backend =
+        Backend::start(|_, body| (200, if body.is_empty() { json!({"name": "oak"}).to_string() } else { body.to_owned() }));
+    let home = home_of(&backend, ("shop.yaml", YAML), WRITES, "write: {enable: ['api:shop']}");
+    let key = home.key(&["--role", "admin"]);
+    let server = Server::start_in(home);
+    let admin = Visitor::new(&server, &key);
+    assert_eq!(names(&admin), ["shop_get_tree", "shop_list_leaves", "shop_put_tree"]);
+    assert_eq!(admin.call("shop_get_tree", &json!({"id": "1"})).json()["result"]["structuredContent"]["body"]["name"], "oak");
+    let deep = (0..10).fold(json!({"name": "leaf"}), |child, _| json!({"name": "branch", "children": [child]}));
+    let arguments = json!({"id": "1", "body": deep});
+    let put = |arguments: &Value| {
+        let reply = admin.call("shop_put_tree", arguments).json();
+        if !reply.to_string().contains("pending approval") {
+            return reply;
+        }
+        server.home.run_ok(&["approvals", "grant", &pending(&reply)]);
+        admin.call("shop_put_tree", arguments).json()
+    };
+    let written = put(&arguments);
+    assert_eq!(written["result"]["structuredContent"]["status"], 200, "{written}");
+    let sent = backend.seen().into_iter().find(|request| request.starts_with("PUT /v1/trees/1 ")).unwrap();
+    assert!(sent.contains(&deep.to_string()), "{sent}");
+    // What is wrong deep inside is found there, refused, recorded, and not sent.
+    let count = backend.seen().len();
+    let wrong = json!({"id": "1", "body": {"name": "a", "children": [{"name": "b", "owner": {"of": {"name": 7}}}]}});
+    let refused = put(&wrong);
+    assert!(refused.to_string().contains("owner"), "{refused}");
+    let record = server.home.audited(|r| r["tool"] == "shop_put_tree");
+    assert_eq!((&record["decision"], &record["rule"]), (&json!("deny"), &json!("argument-schema")), "{record}");
+    assert_eq!(backend.seen().len(), count);
+    // What refers to elsewhere is left out, and nothing was fetched.
+    let report = String::from_utf8_lossy(&server.home.run(&["doctor"]).stdout).into_owned();
+    assert!(report.contains("evil.example") && report.contains("nothing outside of the description is read"), "{report}");
+    assert!(admin.call("shop_get_away", &json!({})).body.contains("unknown tool"));
+    server.home.audited(|r| r["tool"] == "shop_get_away" && r["kind"] == "refused" && r["decision"] == "deny");
+}
+
+#[test]
+fn operations_are_chosen_by_tag_method_path_and_name_and_the_rest_does_not_exist() {
+    let backend = Backend::start(|_, _| (200, "{}".to_owned()));
+    for (api, wanted, refused) in [
+        ("allow: [{tags: [leaves]}]", &["shop_list_leaves"][..], "shop_get_tree"),
+        ("allow: [{paths: ['/trees/*']}]", &["shop_get_tree"], "shop_list_leaves"),
+        ("allow: [{paths: ['/trees/*'], methods: [PUT]}]", &["shop_put_tree"], "shop_get_tree"),
+        ("allow: [{operations: [listLeaves, 'PUT /trees/{id}']}]", &["shop_list_leaves", "shop_put_tree"], "shop_get_tree"),
+        ("allow: [{methods: ['*']}], deny: [{tags: [trees]}]", &["shop_list_leaves"], "shop_put_tree"),
+    ] {
+        let settings = format!("allow_addresses: [loopback], {api}");
+        let home = home_of(&backend, ("shop.yaml", YAML), &settings, "write: {enable: ['api:shop']}");
+        let key = home.key(&["--role", "admin"]);
+        let server = Server::start_in(home);
+        let admin = Visitor::new(&server, &key);
+        assert_eq!(names(&admin), wanted, "{api}");
+        let reply = admin.call(refused, &json!({"id": "1"}));
+        assert!(reply.body.contains("unknown tool"), "{api}: {}", reply.body);
+        let record = server.home.audited(|r| r["tool"] == refused);
+        assert_eq!((&record["kind"], &record["decision"]), (&json!("refused"), &json!("deny")), "{api}");
+    }
+    assert!(backend.seen().is_empty(), "{:?}", backend.seen());
+}
+
+#[test]
+fn a_huge_description_is_read_within_its_limits_and_what_is_chosen_of_it_works() {
+    let mut paths = serde_json::Map::new();
+    for number in 0..4_000 {
+        let id = json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string"}});
+        let words = "Reads one of very many things that this backend keeps. ".repeat(20);
+        let read = json!({"operationId": format!("getThing{number}"), "tags": [format!("t{}", number % 100)], "summary": "Reads a thing",
+            "description": words, "parameters": [id]});
+        paths.insert(format!("/things{number}/{{id}}"), json!({ "get": read }));
+    }
+    let huge = json!({"openapi": "3.0.3", "info": {"title": "Shop", "version": "1"}, "paths": paths}).to_string();
+    assert!(huge.len() > 4 << 20, "{}", huge.len());
+    let backend = Backend::start(|path, _| (200, json!({ "path": path }).to_string()));
+    // As much as nobody could choose from is not offered by halves.
+    let all = home_of(&backend, ("huge.json", &huge), LOOPBACK, "");
+    let key = all.key(&["--role", "reader"]);
+    let began = Instant::now();
+    let server = Server::start_in(all);
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    assert_eq!(names(&Visitor::new(&server, &key)), [""; 0]);
+    let report = String::from_utf8_lossy(&server.home.run(&["doctor"]).stdout).into_owned();
+    assert!(report.contains("4000 operations are selected and max_tools is 200: nothing is offered"), "{report}");
+    let resident = server.resident();
+    assert!(resident < 512 << 20, "{resident} bytes");
+    drop(server);
+    let some = home_of(&backend, ("huge.json", &huge), "allow_addresses: [loopback], allow: [{tags: [t7]}]", "");
+    let key = some.key(&["--role", "reader"]);
+    let server = Server::start_in(some);
+    let reader = Visitor::new(&server, &key);
+    let offered = names(&reader);
+    assert_eq!(offered.len(), 40, "{offered:?}");
+    let answer = reader.call("shop_get_thing107", &json!({"id": "9"})).json();
+    assert_eq!(answer["result"]["structuredContent"]["body"]["path"], "/v1/things107/9", "{answer}");
+    server.home.audited(|r| r["tool"] == "shop_get_thing107" && r["kind"] == "call" && r["decision"] == "allow");
+    assert!(reader.call("shop_get_thing8", &json!({"id": "9"})).body.contains("unknown tool"));
+    server.home.audited(|r| r["tool"] == "shop_get_thing8" && r["kind"] == "refused" && r["decision"] == "deny");
+    let small =
+        home_of(&backend, ("huge.json", &huge), "allow_addresses: [loopback], max_spec: 1MiB", "").run(&["config", "check"]);
+    let said = String::from_utf8_lossy(&small.stderr).into_owned();
+    assert!(!small.status.success() && said.contains("at most 1048576 are read (max_spec)"), "{said}");
+}
+
 /// The FastAPI server of `tests/clients/python`, where its requirements are installed.
 struct Pets {
     child: Child,

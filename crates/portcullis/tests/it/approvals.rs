@@ -174,3 +174,50 @@ fn nobody_is_asked_in_a_form_about_what_does_not_fit_it() {
     assert_eq!((&request["tenant"], &request["origin"]), (&json!("default"), &json!("portcullis")), "{request}");
     assert_eq!((&request["unredacted"], request["definition"].as_str().unwrap().len()), (&json!(false), 64), "{request}");
 }
+
+#[test]
+fn a_request_and_a_yes_to_it_end() {
+    let (server, one, _) = bench("approvals: {lifetime: 2s}\n");
+    let home = &server.home;
+    let query = json!({"query": "SELECT 1 AS x"});
+    let requests = || -> Vec<Value> {
+        serde_json::from_str::<Value>(&home.run_ok(&["approvals", "list", "--json"])).unwrap().as_array().unwrap().clone()
+    };
+    let ended = |id: &str| {
+        crate::wire::eventually("the request has ended", || requests().iter().all(|request| request["id"] != id));
+    };
+    // Nobody decided in time: then nobody can any more.
+    let id = pending(&one.call("sql", &query).json());
+    ended(&id);
+    let late = home.run(&["approvals", "grant", &id]);
+    assert!(!late.status.success(), "{}", String::from_utf8_lossy(&late.stdout));
+    let again = one.call("sql", &query).json();
+    assert!(!passed(&again), "a late yes opens nothing: {again}");
+    server.home.audited(|r| r["tool"] == "sql" && r["rule"] == "approval" && r["decision"] == "deny");
+
+    // A yes that was not used in time opens nothing either.
+    let other = json!({"query": "SELECT 2 AS x"});
+    let id = pending(&one.call("sql", &other).json());
+    home.run_ok(&["approvals", "grant", &id]);
+    ended(&id);
+    let reply = one.call("sql", &other).json();
+    assert!(!passed(&reply), "{reply}");
+    assert!(!pending(&reply).is_empty(), "it is asked for anew: {reply}");
+    let record = home.audited(|r| r["tool"] == "sql" && r["method"] == "tools/call");
+    assert_eq!(
+        (&record["decision"], &record["rule"], &record["code"]),
+        (&json!("deny"), &json!("approval"), &json!("forbidden"))
+    );
+
+    // Neither does the yes of a form that came too late.
+    let third = json!({"query": "SELECT 3 AS x"});
+    let asked = with_form(&one, &third, &json!({}))["result"].clone();
+    let name = asked["inputRequests"].as_object().unwrap().keys().next().unwrap().clone();
+    let began = std::time::Instant::now();
+    crate::wire::eventually("its time is over", || began.elapsed() > std::time::Duration::from_millis(2_100));
+    let yes = json!({"inputResponses": {name: {"action": "accept", "content": {"approve": true}}}, "requestState": asked["requestState"]});
+    let reply = with_form(&one, &third, &yes);
+    assert!(!passed(&reply), "{reply}");
+    assert!(!home.audit().iter().any(|r| r["tool"] == "sql" && r["decision"] == "allow"));
+    assert!(intact(home));
+}

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::admin::ask;
+use crate::admin::{ask, get};
 use crate::server::{Home, Server, intact};
+use crate::visitor::Backend;
 
 fn files(home: &Home, ending: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(home.data().join("audit")).unwrap();
@@ -67,6 +68,56 @@ fn calls_stop_while_the_log_cannot_be_written_and_go_on_when_it_can() {
     assert!(reply["result"]["structuredContent"].is_object(), "{reply}");
     assert_eq!(calls(&server.home), recorded + 1);
     assert!(intact(&server.home), "nothing of it was lost: {:?}", server.home.run(&["audit", "verify"]));
+}
+
+#[test]
+fn where_the_operator_says_so_looking_goes_on_without_a_record_and_changing_does_not() {
+    let backend = Backend::start(|_, _| (200, "[]".to_owned()));
+    let home = crate::limits::home(&backend, "write: {per_second: 1000, burst: 1000}, tool: {per_second: 1000, burst: 1000}");
+    let text = std::fs::read_to_string(&home.config).unwrap();
+    std::fs::write(&home.config, format!("{text}audit: {{rotate: 64KiB, on_failure: {{read: continue}}}}\n")).unwrap();
+    let key = home.key(&["--role", "admin"]);
+    let scraper = home.key(&["--scope", "metrics"]);
+    let doctor: Vec<Value> = serde_json::from_slice(&home.run(&["doctor", "--json"]).stdout).unwrap();
+    let line = doctor.iter().find(|line| line["name"] == "no record, no answer").unwrap();
+    assert_eq!(line["state"], "attention", "{line}");
+    let server = Server::start_in(home);
+    let active = written_now(&server, &key);
+    let next = PathBuf::from(format!("{}.1", active.display()));
+    std::fs::write(&next, "not a record").unwrap();
+    let write = || server.call(Some(&key), "shop_create_order", &json!({"item": "x"})).json();
+    let began = Instant::now();
+    let refused = loop {
+        let look = server.call(Some(&key), "list_sources", &json!({})).json();
+        assert!(look["result"]["structuredContent"].is_object(), "looking stopped: {look}");
+        let change = write();
+        if change.to_string().contains("audit log cannot be written") {
+            break change;
+        }
+        assert!(began.elapsed() < Duration::from_mins(1), "the log is never full: {change}");
+    };
+    assert!(refused["result"]["structuredContent"].is_null(), "{refused}");
+    let (placed, recorded) = (backend.seen().len(), calls(&server.home));
+    for _ in 0..5 {
+        let look = server.call(Some(&key), "list_sources", &json!({})).json();
+        assert!(look["result"]["structuredContent"].is_object(), "{look}");
+        assert!(write().to_string().contains("audit log cannot be written"));
+    }
+    assert_eq!(backend.seen().len(), placed, "a change that cannot be recorded is not sent");
+    assert_eq!(calls(&server.home), recorded, "there is no record");
+    // It is counted and told while it lasts.
+    let metrics = get(&server, &scraper, "/metrics").body;
+    let counted = metrics.lines().find_map(|line| line.strip_prefix("portcullis_audit_unrecorded_calls "));
+    let counted: f64 = counted.unwrap_or_else(|| panic!("{metrics}")).parse().unwrap();
+    assert!(counted >= 6.0, "{counted} calls without a record are counted");
+    assert!(server.log().contains("is already there and is not overwritten"), "the log says why: {}", server.log());
+    let home = server.kill();
+    std::fs::remove_file(&next).unwrap();
+    let server = Server::start_in(home);
+    let change = server.call(Some(&key), "shop_create_order", &json!({"item": "x"})).json();
+    assert!(change["result"]["structuredContent"].is_object(), "{change}");
+    assert_eq!(calls(&server.home), recorded + 1);
+    assert!(intact(&server.home), "{:?}", server.home.run(&["audit", "verify"]));
 }
 
 #[test]

@@ -13,25 +13,25 @@ use crate::server::{BINARY, Home, Server, intact, modern_headers, post};
 use crate::visitor::{Backend, Visitor, now_nanos};
 
 /// Everything that was planted, by place.
-struct Garden {
-    dice: Dice,
-    planted: Vec<(String, Plant)>,
+pub(crate) struct Garden {
+    pub(crate) dice: Dice,
+    pub(crate) planted: Vec<(String, Plant)>,
 }
 
 impl Garden {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dice: Dice(0x5eed_1234), planted: Vec::new() }
     }
 
     /// One of every class for this place.
-    fn sow(&mut self, place: &str) -> Vec<Plant> {
+    pub(crate) fn sow(&mut self, place: &str) -> Vec<Plant> {
         let plants = plants(&mut self.dice);
         self.planted.extend(plants.iter().map(|p| (place.to_owned(), p.clone())));
         plants
     }
 
     /// A value that looks like nothing; only the name of its field tells.
-    fn plain(&mut self, place: &str) -> String {
+    pub(crate) fn plain(&mut self, place: &str) -> String {
         let value = format!("Tiger{}", self.dice.of(DIGITS, 9));
         let plant = Plant { class: "named field", text: value.clone(), hidden: vec![value.clone()] };
         self.planted.push((place.to_owned(), plant));
@@ -251,10 +251,10 @@ fn prometheus(garden: &mut Garden) -> Backend {
 
 /// Everything the binary said, by who said it.
 #[derive(Default)]
-struct Heard(Vec<(String, String)>);
+pub(crate) struct Heard(pub(crate) Vec<(String, String)>);
 
 impl Heard {
-    fn add(&mut self, who: impl Into<String>, said: impl Into<String>) {
+    pub(crate) fn add(&mut self, who: impl Into<String>, said: impl Into<String>) {
         self.0.push((who.into(), said.into()));
     }
 
@@ -285,7 +285,7 @@ impl Heard {
     }
 
     /// What of the garden can be read in what was said.
-    fn leaks(&self, garden: &Garden) -> BTreeSet<String> {
+    pub(crate) fn leaks(&self, garden: &Garden) -> BTreeSet<String> {
         let mut leaks = BTreeSet::new();
         for (who, said) in &self.0 {
             let all = Self::readings(said);
@@ -330,7 +330,7 @@ fn strings(value: &Value, into: &mut String) {
     }
 }
 
-fn percent_decoded(text: &str) -> String {
+pub(crate) fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
@@ -395,6 +395,8 @@ fn questions(names: &[String]) -> Vec<(&'static str, Value)> {
         ("query_metrics", json!({"query": "crash", "source": "prom"})),
         ("query_metrics", json!({"metric": "latency_p95", "source": "prom", "limit": 100})),
         ("query_metrics", json!({"metric": "described_3"})),
+        ("find_tools", json!({"query": "what is wrong with the checkout"})),
+        ("call_tool", json!({"name": "query_logs", "arguments": {"window": "1h", "limit": 200, "attributes": true}})),
     ];
     for label in ["note", "password", "service", "job", "host.note"] {
         all.push(("find_metrics", json!({"values_of": label, "limit": 200})));
@@ -483,6 +485,16 @@ fn tools(visitor: &Visitor, names: &[String], heard: &mut Heard) -> usize {
         }
     }
     answered
+}
+
+/// A tool that is in the catalogue and in no question was not looked at; one in a question that is not there, in vain.
+fn every_tool_was_asked(visitor: &Visitor) {
+    let listed = visitor.ask("tools/list", &json!({})).json();
+    let listed = listed["result"]["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap().to_owned());
+    // These two are there while others are hidden from the list; they are asked in any case.
+    let listed: BTreeSet<String> = listed.chain(["find_tools", "call_tool"].map(str::to_owned)).collect();
+    let asked: BTreeSet<String> = questions(&[]).into_iter().map(|(tool, _)| tool.to_owned()).collect();
+    assert_eq!(asked, listed, "the questions of this test and the catalogue differ");
 }
 
 /// Everything but tools: lists, resources, prompts, completions, refusals.
@@ -627,6 +639,7 @@ fn no_secret_of_a_backend_comes_out_anywhere() {
     }
     commands(&server.home, "beside a server", &mut heard);
     heard.add("the server's log", server.log());
+    every_tool_was_asked(&visitor);
     let home = server.kill();
     commands(&home, "alone", &mut heard);
     for entry in std::fs::read_dir(home.data().join("audit")).unwrap() {

@@ -1,6 +1,9 @@
 //! What a person types, and what it says when it is wrong.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
+
+use serde_json::Value;
 
 use crate::server::{Home, exists};
 
@@ -85,6 +88,14 @@ fn doctor_lists_every_control_and_call_answers() {
         "credentials for admin",
         "api keys",
         "host and origin check",
+        "pages of others (CORS)",
+        "security headers",
+        "rates",
+        "shared limits",
+        "sessions",
+        "request bounds",
+        "no record, no answer",
+        "external policy",
         "roles and policies",
         "write gate",
         "limits",
@@ -127,4 +138,92 @@ fn doctor_lists_every_control_and_call_answers() {
     assert!(!bad.status.success() && said.contains("15m"), "{said}");
     assert!(home.run_ok(&["completions", "bash"]).contains("portcullis"));
     assert!(exists(&home.data().join("audit")));
+}
+
+/// The settings of each row of the table of named opt-outs in SECURITY.md; commands, which no setting stands for, apart.
+fn named_opt_outs() -> BTreeSet<String> {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../SECURITY.md")).unwrap();
+    let table = page.split("## Named opt-outs").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| setting |"));
+    let cells = rows.map(|line| line.trim_start_matches("| ").split(" |").next().unwrap());
+    let settings = cells.filter(|cell| !cell.starts_with("the command `portcullis "));
+    settings
+        .flat_map(|cell| {
+            let end = [" (", " of ", " on ", " in ", " with "].iter().filter_map(|word| cell.find(word)).min();
+            let named: Vec<&str> = cell[..end.unwrap_or(cell.len())].split('`').skip(1).step_by(2).collect();
+            assert!(!named.is_empty(), "{cell} begins with no setting");
+            named
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Every opt-out at once. What can stand in several places stands in several.
+const WEAKENED: &str = "\
+listen: {mcp: 'MCP_ADDRESS', anonymous_role: reader, allowed_hosts: [a.example], allowed_origins: ['https://page.example'], sessions: all, plaintext: i-terminate-tls-elsewhere, trusted_proxies: ['127.0.0.1']}
+admin: {listen: 'ADMIN_ADDRESS', allowed_hosts: [b.example], plaintext: i-terminate-tls-elsewhere, trusted_proxies: ['127.0.0.1']}
+redaction: {secrets: 'off', allow_secrets: i-understand, pii: {email: 'off'}}
+release: {frame: 'off'}
+sanitize: {name: {mode: 'off'}}
+write: {enable: [cluster]}
+approvals: {four_eyes: false}
+limits: {tokens_per_day: 0, tenant: {tokens_per_day: 0}}
+audit:
+  on_failure: {read: continue, write: continue}
+  retention: {max_age: 365d}
+  sinks: [{name: hook, to: {webhook: {url: 'http://127.0.0.1:9/hook', secret: 'a-made-up-signing-secret', allow_addresses: [loopback]}}}]
+external_policy: {url: 'http://127.0.0.1:9', path: portcullis/allow, allow_addresses: [loopback]}
+secret_stores: [{name: vault, url: 'http://127.0.0.1:9', allow_addresses: [loopback], auth: {token: 'env:PATH'}}]
+sources: [{name: prom, kind: prometheus, url: 'http://127.0.0.1:9', allow_addresses: [loopback]}]
+upstreams:
+- {name: up, http: {url: 'http://127.0.0.1:9/mcp', allow_addresses: [loopback]}, trust: accept_first_sight, confined_callers: allow, questions: {sampling: allow, links: ['https://a.example']}, recheck: 5s, risk: [{tools: '*', class: read}]}
+plugins:
+  allow_unsigned: true
+  sources: [{origin: 'http://hub.example:80'}]
+  grants: [{name: weather, open_to_confined: true, secrets: {token: {value: 'env:PATH', read: true}}}]
+";
+
+#[test]
+fn every_named_opt_out_is_told_by_the_doctor_and_nothing_else_is() {
+    let report = |home: &Home| -> Vec<Value> {
+        let output = home.run(&["doctor", "--json"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines: Vec<Value> =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text} {}", String::from_utf8_lossy(&output.stderr)));
+        lines.into_iter().filter(|line| line["kind"] == "opt-out").collect()
+    };
+    let names = |lines: &[Value]| -> BTreeSet<String> { lines.iter().map(|l| l["name"].as_str().unwrap().to_owned()).collect() };
+    // By default nothing asks for attention, and what is on is marked so in the table.
+    let usual = report(&Home::new(""));
+    let chosen: Vec<&Value> = usual.iter().filter(|line| line["state"] != "on").collect();
+    assert!(chosen.is_empty(), "{chosen:#?}");
+    let by_default: BTreeSet<String> =
+        ["ingest.loopback_without_key", "admin.health", "approvals.elicitation", "profiles.mode", "/healthz"]
+            .map(str::to_owned)
+            .into();
+    assert_eq!(names(&usual), by_default);
+    let home = Home::new(WEAKENED);
+    let rule = home.directory.path().join("grant.cedar");
+    let grant = r#"@id("may-see") @unredacted("true") permit(principal in Portcullis::Role::"admin", action == Portcullis::Action::"call", resource);"#;
+    std::fs::write(&rule, grant).unwrap();
+    let text = std::fs::read_to_string(&home.config).unwrap().replace(
+        "ingest: {",
+        "ingest: {allowed_hosts: [c.example], plaintext: i-terminate-tls-elsewhere, trusted_proxies: ['127.0.0.1'], ",
+    );
+    std::fs::write(&home.config, format!("{text}policies: ['{}']\n", rule.display())).unwrap();
+    let weakened = report(&home);
+    assert_eq!(names(&weakened), named_opt_outs(), "SECURITY.md and the doctor do not speak of the same settings");
+    for line in &weakened {
+        let usual = by_default.contains(line["name"].as_str().unwrap());
+        assert_eq!(line["state"], if usual { "on" } else { "attention" }, "{line}");
+    }
+    let detail = |name: &str| weakened.iter().find(|l| l["name"] == name).unwrap()["detail"].as_str().unwrap();
+    for place in ["sources.prom", "external_policy", "secret_stores.vault", "upstreams.up.http", "audit.sinks.hook.to.webhook"] {
+        assert!(
+            detail("allow_addresses").contains(&format!("{place}.allow_addresses")),
+            "{place}: {}",
+            detail("allow_addresses")
+        );
+    }
+    assert!(detail("@unredacted(\"true\")").contains("may-see"), "{weakened:#?}");
 }

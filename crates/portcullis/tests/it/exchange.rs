@@ -1,6 +1,7 @@
 //! Asking a backend in the caller's own name (RFC 8693), over the real binary. The issuer is a stand-in on loopback that
 //! answers the token endpoint as RFC 8693 section 2.2 says and refuses what is no exchange.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -47,45 +48,58 @@ fn exchanged(body: &str) -> (u16, String) {
     (200, answer.to_string())
 }
 
+/// An issuer that publishes its keys and exchanges tokens, and its signing key.
+pub(crate) fn issuer() -> (Backend, KeyPair) {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let point = key.public_key_raw().to_vec();
+    let keys = json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "k", "x": b64(&point[1..33]), "y": b64(&point[33..])}]});
+    let own = Arc::new(Mutex::new(String::new()));
+    let named = own.clone();
+    let issuer = Backend::start(move |path, body| {
+        let own = named.lock().unwrap().clone();
+        match path {
+            "/.well-known/openid-configuration" => (200, json!({"issuer": own, "jwks_uri": format!("{own}/jwks")}).to_string()),
+            "/jwks" => (200, keys.to_string()),
+            "/token" => exchanged(body),
+            _ => (404, String::new()),
+        }
+    });
+    own.lock().unwrap().clone_from(&issuer.url);
+    (issuer, key)
+}
+
+/// Settings that trust an issuer, and a source that is asked in the callers' names.
+pub(crate) fn settings(issuer: &str, prometheus: &str) -> String {
+    format!(
+        "identity:\n  tokens:\n    issuers:\n      - name: test\n        issuer: '{issuer}'\n        default_roles: [reader]\n        \
+         exchange: {{token_endpoint: '{issuer}/token', client_id: portcullis, client_secret: hunter2-client}}\n\
+         sources:\n- {{name: prom, kind: prometheus, url: '{prometheus}', allow_addresses: [loopback], \
+         auth: {{exchange: {{audience: prometheus, scopes: ['metrics:read']}}}}}}\n"
+    )
+}
+
+/// A token of the issuer about somebody, for the server at `mcp`, with further claims.
+pub(crate) fn token(key: &KeyPair, issuer: &str, mcp: SocketAddr, who: &str, more: &Value) -> String {
+    let mut claims = json!({"iss": issuer, "aud": format!("http://{mcp}/mcp"), "sub": who, "iat": now(), "exp": now() + 300});
+    claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    signed_by(key, &json!({"alg": "ES256", "typ": "at+jwt", "kid": "k"}), &claims)
+}
+
 impl Bench {
     fn start() -> Self {
         Self::start_with("")
     }
 
     fn start_with(more: &str) -> Self {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let point = key.public_key_raw().to_vec();
-        let keys = json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "k", "x": b64(&point[1..33]), "y": b64(&point[33..])}]});
-        let own = Arc::new(Mutex::new(String::new()));
-        let named = own.clone();
-        let issuer = Backend::start(move |path, body| {
-            let own = named.lock().unwrap().clone();
-            match path {
-                "/.well-known/openid-configuration" => {
-                    (200, json!({"issuer": own, "jwks_uri": format!("{own}/jwks")}).to_string())
-                }
-                "/jwks" => (200, keys.to_string()),
-                "/token" => exchanged(body),
-                _ => (404, String::new()),
-            }
-        });
-        own.lock().unwrap().clone_from(&issuer.url);
+        let (issuer, key) = issuer();
         let (prometheus, seen) = empty_prometheus();
-        let home = Home::new(&format!(
-            "identity:\n  tokens:\n    issuers:\n      - name: test\n        issuer: '{url}'\n        default_roles: [reader]\n        \
-             exchange: {{token_endpoint: '{url}/token', client_id: portcullis, client_secret: hunter2-client}}\n\
-             sources: [{{name: prom, kind: prometheus, url: '{prometheus}', allow_addresses: [loopback], \
-             auth: {{exchange: {{audience: prometheus, scopes: ['metrics:read']}}}}}}]\n{more}",
-            url = issuer.url
-        ));
+        let home = Home::new(&format!("{}{more}", settings(&issuer.url, &prometheus)));
         let api_key = home.key(&["--role", "reader"]);
         Self { server: Server::start_in(home), issuer, key, api_key, seen }
     }
 
     fn token(&self, who: &str) -> String {
-        let resource = format!("http://{}/mcp", self.server.mcp);
-        let claims = json!({"iss": self.issuer.url, "aud": resource, "sub": who, "iat": now(), "exp": now() + 300});
-        signed_by(&self.key, &json!({"alg": "ES256", "typ": "at+jwt", "kid": "k"}), &claims)
+        token(&self.key, &self.issuer.url, self.server.mcp, who, &json!({}))
     }
 
     fn ask(&self, credential: &str) -> Reply {

@@ -11,7 +11,12 @@
 // The house bans connections outside of `egress`; a test has to knock from outside.
 #![allow(clippy::disallowed_methods, reason = "tests are the outside world")]
 
+/// The figures of the benchmark of controls.
+#[path = "../../benches/controls/costs/mod.rs"]
+mod controls;
+
 mod acme;
+mod address_forms;
 mod admin;
 mod admin_tls;
 mod apis;
@@ -20,9 +25,13 @@ mod attacks;
 mod audit;
 mod audit_trouble;
 mod binding;
+mod bypass;
 mod canary;
+mod canary_outside;
 mod command_line;
+mod costs;
 mod crash;
+mod credentials;
 mod demo;
 mod doors;
 mod dry_run;
@@ -32,20 +41,28 @@ mod hostile_plugins;
 mod ingest;
 mod interleaved;
 mod keys;
+mod limits;
 mod many_tools;
 mod neighbours;
 mod opa;
 mod parcels;
 mod plants;
 mod plugin_hub;
+mod plugin_previews;
 mod plugin_registry;
 mod plugin_samples;
+mod plugin_sandbox;
+mod plugin_scaffold;
 mod plugin_sources;
+mod plugin_trust;
 mod plugins;
 mod policies;
 mod products;
 mod profiles;
 mod prometheus;
+mod promql;
+mod proxies;
+mod reach;
 mod refusals;
 mod replicas;
 mod scrape;

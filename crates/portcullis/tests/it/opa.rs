@@ -111,10 +111,14 @@ fn resources_prompts_and_completions_are_asked_about_as_well() {
             json!({"ref": {"type": "ref/prompt", "name": name}, "argument": {"name": argument, "value": "c"}}),
         ),
     ];
-    for (count, (method, params)) in lookups.iter().enumerate() {
+    let mut before = 0;
+    // Values are what a tool lists, so it is asked about that too, as it is for a resource with a tool behind it.
+    let behind = ("resources/read", json!({"uri": "portcullis://service/cart"}));
+    for ((method, params), asked) in lookups.iter().chain([&behind]).zip([1, 1, 2, 2]) {
         let answer = visitor.ask(method, params).json();
         assert!(answer["result"].is_object(), "{method}: {answer}");
-        assert_eq!(opa.asked.load(Ordering::SeqCst), count + 1, "{method} was not asked about");
+        before += asked;
+        assert_eq!(opa.asked.load(Ordering::SeqCst), before, "{method} was not asked about");
     }
     opa.undefined.store(true, Ordering::SeqCst);
     for (method, params) in &lookups {

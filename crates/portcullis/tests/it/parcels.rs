@@ -17,7 +17,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::server::{Home, free_port};
+use crate::server::{Home, free_port, skipped};
 use crate::wire::{Authority, authority, private};
 
 /// The first bytes of every component; enough for a package that is installed and not started.
@@ -25,6 +25,7 @@ const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0and nothing more";
 const REGISTRY: &str = "/usr/bin/docker-registry";
 
 /// An author with a key and a folder.
+#[derive(Clone)]
 pub(crate) struct Author {
     pub folder: PathBuf,
     pub key: PathBuf,
@@ -44,16 +45,31 @@ impl Author {
 
     /// Packs and signs a version of `name`; gives the package and its digest.
     pub(crate) fn release(&self, home: &Home, name: &str, version: &str) -> (PathBuf, String) {
+        self.release_of(home, name, version, COMPONENT)
+    }
+
+    /// The same with these bytes for a component.
+    pub(crate) fn release_of(&self, home: &Home, name: &str, version: &str, component: &[u8]) -> (PathBuf, String) {
         let manifest = format!(
             "{{schema: 1, name: {name}, version: {version}, host: ^1.0, summary: Answers {name}, licence: MIT, \
              homepage: 'https://example.org', tools: [{{name: {name}_do, risk: read}}]}}"
         );
         let manifest = Manifest::from_yaml(&manifest).unwrap();
-        let bytes = Package::write(&manifest, COMPONENT, "# Sample\n", b"{}").unwrap();
+        let bytes = Package::write(&manifest, component, "# Sample\n", b"{}").unwrap();
         let path = self.folder.join(format!("{name}-{version}.plugin"));
         std::fs::write(&path, bytes).unwrap();
         let signed = json_of(home, &["plugin", "sign", &text(&path), "--key", &text(&self.key), "--json"]);
         (path, signed["digest"].as_str().unwrap().to_owned())
+    }
+
+    /// Packs a component that runs under this manifest, as an author does, and signs it; gives the package.
+    pub(crate) fn pack(&self, home: &Home, component: &Path, manifest: &str) -> String {
+        std::fs::write(self.folder.join("plugin.yaml"), manifest).unwrap();
+        std::fs::write(self.folder.join("README.md"), "# Plugin\n").unwrap();
+        let packed = json_of(home, &["plugin", "pack", &text(&self.folder), "--component", &text(component), "--json"]);
+        let package = packed["package"].as_str().unwrap().to_owned();
+        home.run_ok(&["plugin", "sign", &package, "--key", &text(&self.key)]);
+        package
     }
 
     pub(crate) fn trusted(&self, home: &Home, more: &[&str]) {
@@ -234,7 +250,7 @@ impl Registry {
     /// installed.
     pub(crate) fn start(encrypted: bool, auth: &str, files: &[(&str, &str)]) -> Option<Self> {
         if !Path::new(REGISTRY).exists() {
-            println!("skipped: {REGISTRY} is not installed");
+            skipped(&format!("{REGISTRY} is not installed"));
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -280,6 +296,12 @@ impl Registry {
 
     pub(crate) fn ca(&self) -> String {
         text(&self.directory.path().join("ca.pem"))
+    }
+
+    /// The file in which it keeps the manifest of a tag.
+    pub(crate) fn tagged(&self, repository: &str, tag: &str) -> PathBuf {
+        let link = format!("store/docker/registry/v2/repositories/{repository}/_manifests/tags/{tag}/current/link");
+        self.blob(std::fs::read_to_string(self.directory.path().join(link)).unwrap().trim())
     }
 
     /// The file in which it keeps a blob.

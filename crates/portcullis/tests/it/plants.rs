@@ -2,12 +2,14 @@
 //! file for a leak.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 pub(crate) const BASE32: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 pub(crate) const LETTERS: &[u8] = b"abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+pub(crate) const RANDOM: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 pub(crate) const DIGITS: &[u8] = b"0123456789";
 pub(crate) const HEX: &[u8] = b"0123456789abcdef";
 
@@ -33,6 +35,14 @@ pub(crate) struct Plant {
     pub(crate) class: &'static str,
     pub(crate) text: String,
     pub(crate) hidden: Vec<String>,
+}
+
+/// A release as Helm keeps it in a Secret: JSON, gzip, base64, and base64 once more as data of a Secret.
+fn helm_release(password: &str) -> String {
+    let chart = format!("{{\"name\":\"shop\",\"config\":{{\"db\":{{\"password\":\"{password}\"}}}}}}");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(chart.as_bytes()).unwrap();
+    STANDARD.encode(STANDARD.encode(packed.finish().unwrap()))
 }
 
 fn luhn(mut digits: String) -> String {
@@ -102,6 +112,19 @@ pub(crate) fn plants(dice: &mut Dice) -> Vec<Plant> {
         format!("apiVersion: v1\nkind: Secret\nmetadata:\n  name: db\ndata:\n  a.conf: {data}\ntype: Opaque"),
         &[&data],
     );
+    let password = STANDARD.encode(part(dice, 15));
+    let applied =
+        serde_json::json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db"}, "data": {"a.conf": password}});
+    add(
+        "last-applied",
+        serde_json::json!({"metadata": {"annotations": {"kubectl.kubernetes.io/last-applied-configuration": applied.to_string()}}})
+            .to_string(),
+        &[&password],
+    );
+    let release = helm_release(&part(dice, 60));
+    add("helm-release", format!("release sh.helm.release.v1.shop.v3 is {release} now"), &[&release[130..170]]);
+    let random = dice.of(RANDOM, 48);
+    add("high-entropy", format!("session opened {random} for upload"), &[&random]);
     let key = STANDARD.encode(part(dice, 90));
     add("kubeconfig", format!("users: [{{user: {{client-key-data: {key}}}}}]"), &[&key]);
     let name = format!("ana{}", dice.of(DIGITS, 6));

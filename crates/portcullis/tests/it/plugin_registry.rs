@@ -256,3 +256,173 @@ fn a_hostile_registry_gets_no_credential_for_another_place_and_is_not_believed()
     let audit: Vec<Value> = home.audit();
     assert!(!Value::from(audit).to_string().contains("hunter2"));
 }
+
+/// Another author's signature of the same package, beside the first one.
+fn countersigned(home: &Home, package: &str) -> (Author, String) {
+    let other = Author::new(home, "reviewer");
+    let copy = other.folder.join(std::path::Path::new(package).file_name().unwrap());
+    std::fs::copy(package, &copy).unwrap();
+    home.run_ok(&["plugin", "sign", &text(&copy), "--key", &text(&other.key)]);
+    (other, text(&copy))
+}
+
+/// An operator who trusts nobody yet but has a trust root, and a package of a stranger.
+fn unknown() -> (Home, Author, String) {
+    let home = Home::new("");
+    let somebody = Author::new(&home, "somebody");
+    somebody.trusted(&home, &[]);
+    let author = Author::new(&home, "stranger");
+    let (package, _) = author.release(&home, "sample", "1.0.0");
+    (home, author, text(&package))
+}
+
+#[test]
+fn a_signature_that_is_attached_later_is_found_by_tag_and_belongs_to_one_manifest() {
+    let Some(registry) = Registry::start(false, "", &[]) else { return };
+    let plain = ["--plain-http"];
+    let (home, author, package) = unknown();
+    let tag = registry.reference("acme/sample:1.0.0");
+    let pushed = json_of(&home, &with(&["push", &package, &tag, "--json"], &plain));
+    recorded_refusal(&home, &with(&["install", &tag], &plain), "plugin.install", "is not in the trust root");
+    let (reviewer, copy) = countersigned(&home, &package);
+    reviewer.trusted(&home, &[]);
+    let attached = json_of(&home, &with(&["push", &copy, &tag, "--attach", "--json"], &plain));
+    assert_ne!(attached["manifest"], pushed["manifest"]);
+    // Once more is once; a second one goes beside it.
+    home.run_ok(&with(&["push", &copy, &tag, "--attach"], &plain));
+    home.run_ok(&with(&["push", &package, pushed["pinned"].as_str().unwrap(), "--attach"], &plain));
+    let subject = pushed["manifest"].as_str().unwrap();
+    let list = registry.tagged("acme/sample", &subject.replace(':', "-"));
+    let list: Value = serde_json::from_slice(&std::fs::read(list).unwrap()).unwrap();
+    assert_eq!(list["manifests"].as_array().unwrap().len(), 2, "{list}");
+    let record =
+        home.audited(|r| r["method"] == "plugin.push" && r["note"].to_string().contains("its signature alone, attached"));
+    assert_eq!(record["decision"], "allow");
+    home.run_ok(&with(&["install", &tag], &plain));
+    assert_eq!(installed(&home), ["sample 1.0.0"]);
+    home.run_ok(&["plugin", "remove", "sample"]);
+    // Of another package it is refused, and what is attached to another manifest is nobody's.
+    let (other, _) = author.release(&home, "sample", "1.1.0");
+    recorded_refusal(&home, &with(&["push", &text(&other), &tag, "--attach"], &plain), "plugin.push", "is not what was named");
+    home.run_ok(&with(&["push", &text(&other), &registry.reference("acme/sample:1.1.0")], &plain));
+    let later = registry.reference("acme/sample:1.1.0");
+    recorded_refusal(&home, &with(&["install", &later], &plain), "plugin.install", "is not in the trust root");
+    // Taken back by whoever signed: nothing else vouches for it.
+    home.run_ok(&["plugin", "keys", "revoke", &reviewer.id, "--reason", "it was a mistake"]);
+    recorded_refusal(&home, &with(&["install", &tag], &plain), "plugin.install", "trust root");
+    assert!(intact(&home));
+}
+
+#[test]
+fn a_large_package_is_uploaded_in_pieces() {
+    let Some(registry) = Registry::start(false, "", &[]) else { return };
+    let (home, author, ..) = people("");
+    // Nothing to compress: an own generator, so that it is the same each time.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let noise = (0..(19 << 20) / 8).flat_map(|_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    let component: Vec<u8> = b"\0asm\x0d\0\x01\0".iter().copied().chain(noise).collect();
+    let (package, digest) = author.release_of(&home, "sample", "2.0.0", &component);
+    assert!(std::fs::metadata(&package).unwrap().len() > 16 << 20);
+    let tag = registry.reference("acme/sample:2.0.0");
+    home.run_ok(&with(&["push", &text(&package), &tag], &["--plain-http"]));
+    assert_eq!(std::fs::read(registry.blob(&digest)).unwrap(), std::fs::read(&package).unwrap());
+    let got = json_of(&home, &with(&["install", &tag, "--json"], &["--plain-http"]));
+    assert_eq!(got["digest"], digest.as_str());
+
+    // Pieces as large as the registry wants them, and one that takes none gets everything at once.
+    let size = std::fs::metadata(&package).unwrap().len();
+    for (takes, patches) in [(true, 2), (false, 1)] {
+        let stand_in = Web::answering(None, move |head| {
+            let mut page = Page::new("");
+            let uploads = "/v2/acme/sample/blobs/uploads/";
+            page.status = match head.split(' ').next()? {
+                "HEAD" | "GET" => 404,
+                "PATCH" if !takes => 405,
+                "PATCH" | "POST" => 202,
+                _ => 201,
+            };
+            page.headers = vec![("Location".into(), format!("{uploads}one?state=x"))];
+            page.headers.push(("OCI-Chunk-Min-Length".into(), (12 << 20).to_string()));
+            Some(page)
+        });
+        let reference = format!("oci://{}/acme/sample:2.0.0", stand_in.url.trim_start_matches("http://"));
+        home.run_ok(&with(&["push", &text(&package), &reference], &["--plain-http"]));
+        let seen = stand_in.seen();
+        let of = |method: &str| seen.iter().filter(|head| head.starts_with(method)).cloned().collect::<Vec<String>>();
+        assert_eq!(of("PATCH").len(), patches, "{seen:#?}");
+        if takes {
+            let ranges: Vec<String> = of("PATCH").iter().map(|head| header(head, "content-range")).collect();
+            assert_eq!(ranges, [format!("0-{}", (12 << 20) - 1), format!("{}-{}", 12 << 20, size - 1)]);
+        }
+        let whole = of("PUT").iter().any(|head| header(head, "content-length") == size.to_string());
+        assert_eq!(whole, !takes, "{seen:#?}");
+    }
+}
+
+fn header(head: &str, name: &str) -> String {
+    let lines = head.lines().filter_map(|line| line.split_once(": "));
+    lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned()).next().unwrap_or_default()
+}
+
+#[test]
+fn a_registry_that_lists_what_is_attached_is_asked_and_not_believed() {
+    let (home, _, package) = unknown();
+    let (reviewer, copy) = countersigned(&home, &package);
+    reviewer.trusted(&home, &[]);
+    // A registry of the later specification, as far as one package goes: it keeps what is put and lists referrers itself.
+    let Some(packaged) = Registry::start(false, "", &[]) else { return };
+    let tag = packaged.reference("acme/sample:1.0.0");
+    let plain = ["--plain-http"];
+    let pushed = json_of(&home, &with(&["push", &package, &tag, "--json"], &plain));
+    let attached = json_of(&home, &with(&["push", &copy, &tag, "--attach", "--json"], &plain));
+    let file = |digest: &Value| std::fs::read(packaged.blob(digest.as_str().unwrap())).unwrap();
+    let text_of = |digest: &Value| String::from_utf8(file(digest)).unwrap();
+    let manifest: Value = serde_json::from_slice(&file(&pushed["manifest"])).unwrap();
+    let signature: Value = serde_json::from_slice(&file(&attached["manifest"])).unwrap();
+    let web = Web::plain();
+    let place = |rest: &str| format!("/v2/acme/sample/{rest}");
+    web.put(&place("manifests/1.0.0"), Page::new(file(&pushed["manifest"])));
+    for layer in manifest["layers"].as_array().unwrap().iter().chain(signature["layers"].as_array().unwrap()) {
+        web.put(&place(&format!("blobs/{}", layer["digest"].as_str().unwrap())), Page::new(file(&layer["digest"])));
+    }
+    let subject = pushed["manifest"].as_str().unwrap();
+    let lists = |digest: &str, body: String| {
+        let entry = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": body.len(),
+            "artifactType": "application/vnd.portcullis.plugin.signature.v1+json"});
+        let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry]});
+        web.put(&place(&format!("referrers/{subject}")), Page::new(index.to_string()));
+        web.put(&place(&format!("manifests/{digest}")), Page::new(body));
+    };
+    let reference = format!("oci://{}/acme/sample:1.0.0", web.url.trim_start_matches("http://"));
+    let install = with(&["install", &reference], &plain);
+    let own = attached["manifest"].as_str().unwrap();
+    // Other bytes than are listed, and a signature that is attached to something else.
+    lists(own, text_of(&attached["manifest"]).replace("schemaVersion", "schemaversion"));
+    recorded_refusal(&home, &install, "plugin.install", "is not what was named");
+    let elsewhere = text_of(&attached["manifest"]).replace(subject, &format!("sha256:{}", "0".repeat(64)));
+    lists(&sha256(elsewhere.as_bytes()), elsewhere);
+    recorded_refusal(&home, &install, "plugin.install", "is not in the trust root");
+    lists(own, text_of(&attached["manifest"]));
+    home.run_ok(&install);
+    assert_eq!(installed(&home), ["sample 1.0.0"]);
+    let asked = web.seen();
+    assert!(
+        asked
+            .iter()
+            .any(|head| head.contains("/referrers/sha256:") && head.contains("artifactType=application%2Fvnd.portcullis")),
+        "{asked:#?}"
+    );
+    assert!(
+        !asked.iter().any(|head| head.contains("manifests/sha256-")),
+        "no tag is looked for where there is a list: {asked:#?}"
+    );
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    portcullis_plugins::Digest::of(bytes).to_string()
+}

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::server::{Home, Reply, Server, intact};
+use crate::server::{Home, Reply, Server, intact, skipped};
 use crate::visitor::Visitor;
 
 const API_KEY: &str = "dd-api-key-0123456789abcdef";
@@ -38,7 +38,7 @@ fn component(name: &str) -> Option<PathBuf> {
         _ => PathBuf::from("/usr/bin/wasm-ld-19"),
     };
     assert!(!tool.exists(), "{} is missing; build it with: cargo xtask plugins", path.display());
-    println!("skipped: no {}, and nothing to build it with (see .ci/install)", path.display());
+    skipped(&format!("no {}, and nothing to build it with (see .ci/install)", path.display()));
     None
 }
 

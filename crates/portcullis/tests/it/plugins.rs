@@ -2,19 +2,19 @@
 //! or revoked does not start, nothing a caller can reach installs or widens anything, and all of it is in the audit log.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::server::{BINARY, Home, Server, intact};
+use crate::parcels::{Author, refusal, text};
+use crate::server::{Home, Server, intact};
 use crate::visitor::{Backend, Visitor};
 
 pub(crate) const MANIFEST: &str = include_str!("../../../plugins/tests/probe/plugin.yaml");
 
-/// The component of the tests' plugin. `None` on a machine that has no compiler for it.
-pub(crate) fn component() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("plugins/probe.wasm");
+/// The component of a plugin of the tests. `None` on a machine that has no compiler for it.
+pub(crate) fn component_of(plugin: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join(format!("plugins/{plugin}.wasm"));
     if path.exists() {
         return Some(path);
     }
@@ -23,49 +23,57 @@ pub(crate) fn component() -> Option<PathBuf> {
     None
 }
 
-/// An author with a key, who packs the probe under a manifest and signs it.
-pub(crate) struct Author {
-    pub folder: PathBuf,
-    pub key: PathBuf,
-    pub public: String,
-    pub id: String,
+/// A house, and a stranger whose package of a plugin is trusted there, and not installed yet.
+pub(crate) struct Stranger {
+    pub home: Home,
+    pub author: Author,
+    pub component: PathBuf,
+    pub package: String,
 }
 
-impl Author {
-    pub(crate) fn new(home: &Home, name: &str) -> Self {
-        let folder = home.directory.path().join(name);
-        std::fs::create_dir(&folder).unwrap();
-        let key = folder.join("signing.pem");
-        let made = home.run_ok(&["plugin", "keys", "new", &text(&key), "--json"]);
-        let made: Value = serde_json::from_str(&made).unwrap();
-        let field = |name: &str| made[name].as_str().unwrap().to_owned();
-        Self { folder, key, public: field("public_key"), id: field("key") }
+impl Stranger {
+    /// With the probe under its own manifest.
+    pub(crate) fn probe() -> Option<Self> {
+        Self::with("", |_| MANIFEST.to_owned())
     }
 
-    /// Packs and signs; gives the package.
-    pub(crate) fn release(&self, home: &Home, component: &Path, manifest: &str) -> String {
-        std::fs::write(self.folder.join("plugin.yaml"), manifest).unwrap();
-        std::fs::write(self.folder.join("README.md"), "# Probe\n").unwrap();
-        let packed = home.run_ok(&["plugin", "pack", &text(&self.folder), "--component", &text(component), "--json"]);
-        let packed: Value = serde_json::from_str(&packed).unwrap();
-        let package = packed["package"].as_str().unwrap().to_owned();
-        home.run_ok(&["plugin", "sign", &package, "--key", &text(&self.key)]);
-        package
+    /// With the probe under this manifest, in a house with this configuration. `None` where it could not be built.
+    pub(crate) fn with(config: &str, manifest: impl FnOnce(&Home) -> String) -> Option<Self> {
+        Self::of("probe", config, manifest)
     }
 
-    pub(crate) fn trusted(&self, home: &Home) {
-        home.run_ok(&["plugin", "keys", "add", &self.public, "--owner", "A stranger", "--plugin", "probe"]);
+    /// With another plugin of the tests.
+    pub(crate) fn of(plugin: &str, config: &str, manifest: impl FnOnce(&Home) -> String) -> Option<Self> {
+        let stranger = Self::unknown(plugin, config, manifest)?;
+        stranger.author.trusted(&stranger.home, &["--plugin", plugin]);
+        Some(stranger)
     }
-}
 
-pub(crate) fn text(path: &Path) -> String {
-    path.display().to_string()
-}
+    /// With the probe, and nobody trusts it.
+    pub(crate) fn untrusted() -> Option<Self> {
+        Self::unknown("probe", "", |_| MANIFEST.to_owned())
+    }
 
-pub(crate) fn refusal(home: &Home, arguments: &[&str]) -> String {
-    let output = home.run(arguments);
-    assert!(!output.status.success(), "{arguments:?} went well: {}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    fn unknown(plugin: &str, config: &str, manifest: impl FnOnce(&Home) -> String) -> Option<Self> {
+        let component = component_of(plugin)?;
+        let home = Home::new(config);
+        let author = Author::new(&home, "stranger");
+        let package = author.pack(&home, &component, &manifest(&home));
+        Some(Self { home, author, component, package })
+    }
+
+    pub(crate) fn install(&self) {
+        self.home.run_ok(&["plugin", "install", &self.package, "--enable"]);
+    }
+
+    /// Installs it, and starts the house for somebody who reads.
+    pub(crate) fn started(self) -> (Server, Visitor) {
+        self.install();
+        let key = self.home.key(&["--role", "reader"]);
+        let server = Server::start_in(self.home);
+        let visitor = Visitor::new(&server, &key);
+        (server, visitor)
+    }
 }
 
 pub(crate) fn doctor(home: &Home, name: &str) -> Value {
@@ -90,11 +98,7 @@ pub(crate) fn tools(visitor: &Visitor) -> Vec<String> {
 
 #[test]
 fn a_strangers_signed_plugin_answers_beside_the_embedded_store_and_is_recorded() {
-    let Some(component) = component() else { return };
-    let home = Home::new("");
-    let author = Author::new(&home, "stranger");
-    let package = author.release(&home, &component, MANIFEST);
-    author.trusted(&home);
+    let Some(Stranger { home, package, .. }) = Stranger::probe() else { return };
     assert!(home.run_ok(&["plugin", "verify", &package]).contains("A stranger"));
     let installed: Value = serde_json::from_str(&home.run_ok(&["plugin", "install", &package, "--json"])).unwrap();
     let digest = installed["digest"].as_str().unwrap().to_owned();
@@ -143,16 +147,16 @@ fn a_strangers_signed_plugin_answers_beside_the_embedded_store_and_is_recorded()
 
 #[test]
 fn what_is_unsigned_altered_or_by_a_stranger_is_not_installed_and_that_is_recorded() {
-    let Some(component) = component() else { return };
+    let Some(component) = component_of("probe") else { return };
     let home = Home::new("");
     let author = Author::new(&home, "stranger");
-    let package = author.release(&home, &component, MANIFEST);
+    let package = author.pack(&home, &component, MANIFEST);
     // No trust root at all.
     assert!(refusal(&home, &["plugin", "install", &package]).contains("there is no trust root"));
     let other = Author::new(&home, "other");
-    other.trusted(&home);
+    other.trusted(&home, &["--plugin", "probe"]);
     assert!(refusal(&home, &["plugin", "install", &package]).contains(&format!("key {} is not in the trust root", author.id)));
-    author.trusted(&home);
+    author.trusted(&home, &["--plugin", "probe"]);
     // Every byte counts.
     let mut bytes = std::fs::read(&package).unwrap();
     let middle = bytes.len() / 2;
@@ -165,7 +169,7 @@ fn what_is_unsigned_altered_or_by_a_stranger_is_not_installed_and_that_is_record
     std::fs::copy(&package, &unsigned).unwrap();
     assert!(refusal(&home, &["plugin", "install", &text(&unsigned)]).contains("not signed"));
     // The signature of another package.
-    let later = author.release(&home, &component, &MANIFEST.replace("version: 1.0.0", "version: 1.0.1"));
+    let later = author.pack(&home, &component, &MANIFEST.replace("version: 1.0.0", "version: 1.0.1"));
     let mixed = refusal(&home, &["plugin", "install", &package, "--signature", &format!("{later}.sig")]);
     assert!(mixed.contains("signature is over probe 1.0.1"), "{mixed}");
     let listed: Value = serde_json::from_str(&home.run_ok(&["plugin", "list", "--json"])).unwrap();
@@ -190,33 +194,60 @@ fn what_is_unsigned_altered_or_by_a_stranger_is_not_installed_and_that_is_record
 
 #[test]
 fn revoking_a_key_stops_a_running_plugin_and_it_does_not_start_again() {
-    let Some(component) = component() else { return };
-    let home = Home::new("");
-    let author = Author::new(&home, "stranger");
-    let package = author.release(&home, &component, MANIFEST);
-    author.trusted(&home);
-    home.run_ok(&["plugin", "install", &package, "--enable"]);
-    let key = home.key(&["--role", "reader"]);
-    let server = Server::start_in(home);
-    let visitor = Visitor::new(&server, &key);
+    let Some(stranger) = Stranger::probe() else { return };
+    let (author, package) = (stranger.author.clone(), stranger.package.clone());
+    let (server, visitor) = stranger.started();
     assert!(tools(&visitor).contains(&"probe_do".to_owned()));
     server.home.run_ok(&["plugin", "keys", "revoke", &author.id, "--reason", "the laptop was stolen"]);
     eventually("the end of the tool", || !tools(&visitor).contains(&"probe_do".to_owned()));
     server.home.audited(|r| r["method"] == "plugin.revoked" && r["note"].to_string().contains("the laptop was stolen"));
     server.home.audited(|r| r["method"] == "plugin.revoke" && r["decision"] == "allow");
     assert!(refusal(&server.home, &["plugin", "keys", "add", &author.public, "--owner", "Again"]).contains("was revoked"));
-    let home = server.kill();
-    let server = Server::start_in(home);
-    assert!(!tools(&Visitor::new(&server, &key)).contains(&"probe_do".to_owned()));
+    let server = Server::start_in(server.kill());
+    assert!(!tools(&Visitor { mcp: server.mcp, ..visitor }).contains(&"probe_do".to_owned()));
     assert!(refusal(&server.home, &["plugin", "install", &package, "--insecure"]).contains("the laptop was stolen"));
 }
 
 #[test]
-fn a_plugin_nobody_signed_needs_two_words_of_the_operator_and_is_loud() {
-    let Some(component) = component() else { return };
+fn a_key_is_revoked_in_a_running_server_also_when_its_list_of_plugins_cannot_be_read() {
+    let Some(component) = component_of("probe") else { return };
     let home = Home::new("");
     let author = Author::new(&home, "stranger");
-    let package = author.release(&home, &component, MANIFEST);
+    let package = author.pack(&home, &component, MANIFEST);
+    author.trusted(&home, &["--plugin", "probe"]);
+    home.run_ok(&["plugin", "install", &package, "--enable"]);
+    let key = home.key(&["--role", "reader"]);
+    let server = Server::start_in(home);
+    let visitor = Visitor::new(&server, &key);
+    let list = server.home.data().join("plugins/installed.json");
+    let good = std::fs::read(&list).unwrap();
+    let listed = || tools(&visitor).contains(&"probe_do".to_owned());
+    let recorded =
+        || server.home.audit().iter().filter(|r| r["method"] == "plugin.unreadable" && r["decision"] == "deny").count();
+    let damage = || std::fs::write(&list, &good[..good.len() / 2]).unwrap();
+    eventually("the tool", listed);
+    damage();
+    eventually("the record of the trouble", || recorded() == 1);
+    assert!(listed(), "what was installed goes on");
+    // Mended, the list is followed again.
+    std::fs::write(&list, &good).unwrap();
+    server.home.run_ok(&["plugin", "disable", "probe"]);
+    eventually("the end of what was disabled", || !listed());
+    server.home.run_ok(&["plugin", "enable", "probe"]);
+    eventually("the return", listed);
+    damage();
+    eventually("the record of the next trouble", || recorded() == 2);
+    server.home.run_ok(&["plugin", "keys", "revoke", &author.id, "--reason", "the laptop was stolen"]);
+    eventually("the end of the tool", || !listed());
+    server.home.audited(|r| r["method"] == "plugin.revoked" && r["note"].to_string().contains("the laptop was stolen"));
+    let refused = visitor.call("probe_do", &json!({"what": "echo"}));
+    assert!(refused.body.contains("unknown tool") || refused.body.contains("not_found"), "{}", refused.body);
+    server.home.audited(|r| r["tool"] == "probe_do" && r["decision"] == "deny");
+}
+
+#[test]
+fn a_plugin_nobody_signed_needs_two_words_of_the_operator_and_is_loud() {
+    let Some(Stranger { home, package, .. }) = Stranger::untrusted() else { return };
     let output = home.run(&["plugin", "install", &package, "--insecure", "--enable"]);
     assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("NOT SIGNED"));
     home.audited(|r| r["method"] == "plugin.install-insecure");
@@ -234,22 +265,17 @@ fn a_plugin_nobody_signed_needs_two_words_of_the_operator_and_is_loud() {
 
 #[test]
 fn a_plugin_reaches_what_the_operator_grants_with_a_secret_it_never_sees() {
-    let Some(component) = component() else { return };
     let backend = Backend::start(|_, _| (200, r#"{"fine": true}"#.to_owned()));
     let port = backend.url.rsplit(':').next().unwrap().to_owned();
-    let home = Home::new(&format!(
+    let config = format!(
         "plugins:\n  grants:\n    - name: probe\n      http: ['{url}', 'http://MCP_ADDRESS']\n      allow_addresses: [loopback]\n      secrets: {{token: {{value: hunter2-in-clear}}}}\n",
         url = backend.url
-    ));
-    let author = Author::new(&home, "stranger");
-    let manifest =
-        MANIFEST.replace("18080", &port).replace("http://localhost:", &format!("http://{}', 'http://localhost:", home.mcp));
-    let package = author.release(&home, &component, &manifest);
-    author.trusted(&home);
-    home.run_ok(&["plugin", "install", &package, "--enable"]);
-    let key = home.key(&["--role", "reader"]);
-    let server = Server::start_in(home);
-    let visitor = Visitor::new(&server, &key);
+    );
+    let manifest = |home: &Home| {
+        MANIFEST.replace("18080", &port).replace("http://localhost:", &format!("http://{}', 'http://localhost:", home.mcp))
+    };
+    let Some(stranger) = Stranger::with(&config, manifest) else { return };
+    let (server, visitor) = stranger.started();
     let fetched =
         visitor.call("probe_do", &json!({"what": "http", "url": format!("{}/x", backend.url), "credentials": ["token"]}));
     assert!(fetched.body.contains("fine"), "{}", fetched.body);
@@ -268,15 +294,8 @@ fn a_plugin_reaches_what_the_operator_grants_with_a_secret_it_never_sees() {
 
 #[test]
 fn a_plugin_that_keeps_crashing_is_put_into_quarantine_until_an_operator_opens_it() {
-    let Some(component) = component() else { return };
-    let home = Home::new("");
-    let author = Author::new(&home, "stranger");
-    let package = author.release(&home, &component, MANIFEST);
-    author.trusted(&home);
-    home.run_ok(&["plugin", "install", &package, "--enable"]);
-    let key = home.key(&["--role", "reader"]);
-    let server = Server::start_in(home);
-    let visitor = Visitor::new(&server, &key);
+    let Some(stranger) = Stranger::probe() else { return };
+    let (server, visitor) = stranger.started();
     for _ in 0..5 {
         assert!(visitor.call("probe_do", &json!({"what": "panic"})).body.contains("crashed"));
     }
@@ -307,29 +326,4 @@ fn no_tool_installs_enables_or_widens_anything() {
         server.home.audited(|r| r["tool"] == tool && r["decision"] == "deny");
     }
     assert!(!server.home.data().join("plugins/installed.json").exists());
-}
-
-#[test]
-fn a_new_plugin_builds_packs_and_runs() {
-    let Some(_) = component() else { return };
-    let home = Home::new("");
-    let folder = home.directory.path().join("greeter");
-    home.run_ok(&["plugin", "new", "greeter", "--directory", &text(&folder)]);
-    assert!(refusal(&home, &["plugin", "new", "greeter", "--directory", &text(&folder)]).contains("is there already"));
-    // The standard library is compiled already, for the plugins of this repository.
-    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("plugins/build");
-    let mut build = Command::new(BINARY);
-    build.arg("--config").arg(&home.config).args(["plugin", "build"]).arg(&folder).env("CARGO_TARGET_DIR", built);
-    let output = build.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let packed: Value = serde_json::from_str(&home.run_ok(&["plugin", "pack", &text(&folder), "--json"])).unwrap();
-    assert_eq!(packed["tools"], json!(["greeter_greet"]));
-    let package = packed["package"].as_str().unwrap();
-    let key = folder.join("signing.pem");
-    let made: Value = serde_json::from_str(&home.run_ok(&["plugin", "keys", "new", &text(&key), "--json"])).unwrap();
-    home.run_ok(&["plugin", "sign", package, "--key", &text(&key)]);
-    home.run_ok(&["plugin", "keys", "add", made["public_key"].as_str().unwrap(), "--owner", "Me"]);
-    home.run_ok(&["plugin", "install", package, "--enable"]);
-    let said = home.run_ok(&["call", "greeter_greet", "name=World", "--json"]);
-    assert!(said.contains("Hello, World!"), "{said}");
 }

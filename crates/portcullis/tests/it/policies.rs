@@ -294,3 +294,98 @@ fn access_is_reviewed_and_exported_without_formulas() {
     let exported = home.run_ok(&["access", "review", "--all", "--csv"]);
     assert!(exported.contains("'=cmd()") && !exported.contains(",=cmd()"), "{exported}");
 }
+
+#[test]
+fn rows_bytes_and_namespaces_of_a_grant_bound_the_answer() {
+    let home = home_with(
+        r#"
+@id("few-rows") @max_rows("3") permit (principal in Portcullis::Role::"rows", action == Portcullis::Action::"call", resource);
+@id("few-bytes") @max_bytes("2KB") permit (principal in Portcullis::Role::"bytes", action == Portcullis::Action::"call", resource);
+@id("one-namespace") @namespaces("shop") permit (principal in Portcullis::Role::"space", action == Portcullis::Action::"call", resource);
+"#,
+    );
+    let text = std::fs::read_to_string(&home.config).unwrap();
+    std::fs::write(&home.config, text.replace("roles: [intern]", "roles: [rows, bytes, space]")).unwrap();
+    let [rows, bytes, space, reader] = ["rows", "bytes", "space", "reader"].map(|role| home.key(&["--role", role]));
+    let server = Server::start_in(home);
+    for (namespace, line) in [("shop", "inside"), ("vault", "outside")] {
+        for number in 0..4 {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos().to_string();
+            let attributes = json!([{"key": "service.name", "value": {"stringValue": "cart"}},
+                {"key": "k8s.namespace.name", "value": {"stringValue": namespace}}]);
+            let body = format!("{line} {number} {}", "x".repeat(600));
+            let request = json!({"resourceLogs": [{"resource": {"attributes": attributes}, "scopeLogs": [{"logRecords":
+                [{"timeUnixNano": now, "severityNumber": 17, "body": {"stringValue": body}}]}]}]});
+            let headers = [("Content-Type".to_owned(), "application/json".to_owned())];
+            assert_eq!(post(server.otlp, "/v1/logs", &headers, request.to_string().as_bytes()).status, 200);
+        }
+    }
+    let logs = |key: &str| server.call(Some(key), "query_logs", &json!({"window": "15m", "limit": 50})).json();
+    let sql = |key: &str| server.call(Some(key), "sql", &json!({"query": "SELECT * FROM otel_logs", "limit": 100})).json();
+    let count =
+        |reply: &Value| reply["result"]["structuredContent"]["rows"].as_array().unwrap_or_else(|| panic!("{reply}")).len();
+    assert_eq!((count(&sql(&reader)), count(&sql(&rows)), count(&sql(&space))), (8, 3, 4));
+    let few = logs(&rows);
+    assert_eq!(few["result"]["structuredContent"]["shown"], 3, "{few}");
+    server.home.audited(|r| r["tool"] == "query_logs" && r["rule"] == "few-rows" && r["decision"] == "allow");
+    let confined = logs(&space).to_string() + &sql(&space).to_string();
+    assert!(confined.contains("inside 0") && !confined.contains("outside"), "{confined}");
+    assert!(logs(&reader).to_string().contains("outside 0"));
+    server.home.audited(|r| r["tool"] == "sql" && r["rule"] == "one-namespace");
+    let refused = logs(&bytes);
+    assert!(refused.to_string().contains("the budget of one answer is 2000"), "{refused}");
+    server.home.audited(|r| r["tool"] == "query_logs" && r["code"] == "too_large" && r["rule"] == "few-bytes");
+}
+
+#[test]
+fn a_call_that_could_name_a_project_must_name_one_of_the_grant() {
+    use crate::upstreams::{Puppet, accept_all, listed, sees, until, visitor};
+    let deploys = json!({"name": "deploys", "description": "Lists.", "annotations": {"readOnlyHint": true},
+        "inputSchema": {"type": "object", "properties": {"project": {"type": "string"}}}});
+    let puppet = Puppet::new(&json!({"tools": [deploys]}));
+    let home = crate::upstreams::home(&[puppet.entry("up", "", "")], "");
+    let rule = r#"@id("own-project") @only_limits("true") @projects("shop") permit (principal, action == Portcullis::Action::"call", resource);"#;
+    let path = write(&home, "own.cedar", rule);
+    let text = std::fs::read_to_string(&home.config).unwrap();
+    std::fs::write(&home.config, format!("{text}policies: ['{}']\n", path.display())).unwrap();
+    let server = Server::start_in(home);
+    let reader = visitor(&server, &["--role", "reader"]);
+    until("it waits", || if listed(&server.home).len() == 1 { Ok(()) } else { Err(server.log()) });
+    accept_all(&server.home, "up");
+    sees(&reader, "deploys", true);
+    for arguments in [json!({"project": "vault"}), json!({})] {
+        let refused = reader.call("deploys", &arguments).body;
+        assert!(refused.contains("project-limit"), "{arguments}: {refused}");
+        let record = server.home.audited(|r| r["tool"] == "deploys");
+        assert_eq!((&record["rule"], &record["decision"]), (&json!("project-limit"), &json!("deny")), "{record}");
+        assert!(record["sources"].as_array().is_none_or(Vec::is_empty), "{record}");
+    }
+    assert_eq!(reader.call("deploys", &json!({"project": "shop"})).json()["result"]["isError"], false);
+    // What takes no project is not touched.
+    assert!(!reader.call("list_sources", &json!({})).body.contains("project-limit"));
+}
+
+#[test]
+fn a_rule_about_the_hour_refuses_a_call_at_that_hour_of_the_installation() {
+    let hour = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() % 86_400 / 3_600;
+    // The hour may turn while this runs, and does not turn twice.
+    let rule = |shift: u64| {
+        let hours: Vec<String> = [0, 1].iter().map(|more| format!("context.hour == {}", (hour() + shift + more) % 24)).collect();
+        format!(
+            r#"@id("closed") forbid (principal, action == Portcullis::Action::"call", resource == Portcullis::Tool::"sql") when {{ {} }};"#,
+            hours.join(" || ")
+        )
+    };
+    // Now; five hours from now; and five hours from now by clocks five hours ahead.
+    for (shift, offset, refused) in [(0, "", true), (5, "", false), (5, "policy_utc_offset: '+05:00'\n", true)] {
+        let home = home_with(&rule(shift));
+        let text = std::fs::read_to_string(&home.config).unwrap();
+        std::fs::write(&home.config, format!("{text}{offset}")).unwrap();
+        let key = home.key(&["--role", "reader"]);
+        let server = Server::start_in(home);
+        let reply = server.call(Some(&key), "sql", &json!({"query": "SELECT 1 AS x"})).json();
+        let record = server.home.audited(|r| r["tool"] == "sql");
+        assert_eq!(record["decision"] == "deny" && record["rule"] == "closed", refused, "{reply} {record}");
+        assert_eq!(listed(&server, &key).contains(&"sql".to_owned()), !refused, "a rule about the hour alone hides at that hour");
+    }
+}

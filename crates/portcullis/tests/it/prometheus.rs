@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::server::{Home, Server};
+use crate::server::{Home, Server, skipped};
 
 pub(crate) const PROMETHEUS: &str = "/usr/bin/prometheus";
 const NODE_EXPORTER: &str = "/usr/bin/prometheus-node-exporter";
@@ -109,7 +109,7 @@ pub(crate) fn start(program: &str, folder: &Path, arguments: &[String]) -> Proce
 /// A Prometheus that scrapes nothing but itself, and its address; `None` where there is no Prometheus.
 pub(crate) fn prometheus_of_itself(folder: &Path) -> Option<(Process, String)> {
     if !Path::new(PROMETHEUS).exists() {
-        println!("skipped: {PROMETHEUS} is not installed (package prometheus)");
+        skipped(&format!("{PROMETHEUS} is not installed (package prometheus)"));
         return None;
     }
     let port = free_port();

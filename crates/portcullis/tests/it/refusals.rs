@@ -119,6 +119,49 @@ fn what_breaks_the_rules_for_text_is_refused_on_every_road_and_recorded() {
 }
 
 #[test]
+fn every_rule_set_for_text_does_what_it_says() {
+    use crate::upstreams::{Puppet, accept_all, listed, sees, until, visitor};
+    let fetch = json!({"name": "fetch", "description": "Fetches.", "annotations": {"readOnlyHint": true},
+        "inputSchema": {"type": "object", "properties": {"address": {"type": "string", "format": "uri"}, "q": {"type": "string"}}}});
+    let puppet = Puppet::new(&json!({"tools": [fetch]}));
+    let rules = "sanitize:\n  name: {forbid_injection: true, max_length: 40}\n  free_text: {mode: strip, forbid: ['<script>']}\n  \
+                 filter_value: {mode: strip}\n  query: {mode: 'off'}\n  url_schemes: [https]\n";
+    let server = Server::start_in(crate::upstreams::home(&[puppet.entry("up", "", "")], rules));
+    let reader = visitor(&server, &["--role", "reader"]);
+    until("it waits", || if listed(&server.home).len() == 1 { Ok(()) } else { Err(server.log()) });
+    accept_all(&server.home, "up");
+    sees(&reader, "fetch", true);
+    assert_eq!(server.send_log("cart", 17, "boom in the cart").status, 200);
+    let long = "c".repeat(41);
+    for (tool, arguments, expected) in [
+        ("query_logs", json!({"service": "cart'; DROP TABLE x"}), "does not allow"),
+        ("query_logs", json!({"service": "x<ScRiPt>"}), "does not allow"),
+        ("query_logs", json!({"service": long}), "41 characters, at most 40"),
+        ("fetch", json!({"address": "file:///etc/passwd"}), "this URL scheme is not allowed"),
+        ("fetch", json!({"address": "http://example.org/"}), "this URL scheme is not allowed"),
+        ("fetch", json!({"address": "https://user:word@example.org/"}), "must not carry credentials"),
+        ("fetch", json!({"address": "example.org"}), "not an absolute URL"),
+        ("fetch", json!({"q": "<scr<script>ipt>".repeat(20_000)}), "at most 16384"),
+    ] {
+        let reply = reader.call(tool, &arguments).json();
+        assert!(reply.to_string().contains(expected), "{arguments}: {reply}");
+        let record = server.home.audited(|r| r["tool"] == tool && r["method"] == "tools/call");
+        assert_eq!((&record["decision"], &record["rule"]), (&json!("deny"), &json!("argument-schema")), "{record}");
+        assert_eq!(record["code"], "invalid_argument", "{record}");
+    }
+    // What is stripped is what the tool gets, and what is off is left alone.
+    let answer = reader.call("fetch", &json!({"q": "a\u{200b}b<SCRIPT>c", "address": "https://example.org/a?b=c"})).json();
+    assert!(answer.to_string().contains("abc"), "{answer}");
+    let found = reader.call("query_logs", &json!({"service": "cart", "text": "bo\u{200b}om", "window": "15m"})).json();
+    assert!(found.to_string().contains("boom in the cart"), "{found}");
+    let answer = reader.call("sql", &json!({"query": "SELECT 'a;\u{200b}--' AS x"})).json();
+    assert!(answer["result"]["structuredContent"]["rows"].is_array(), "{answer}");
+    server.home.audited(|r| r["tool"] == "sql" && r["decision"] == "allow");
+    let doctor = String::from_utf8_lossy(&server.home.run(&["doctor"]).stdout).into_owned();
+    assert!(doctor.contains("unchecked (sanitize): query"), "{doctor}");
+}
+
+#[test]
 fn whoever_has_to_wait_after_failures_is_recorded_once() {
     let home = Home::new("");
     let key = home.key(&[]);
@@ -156,7 +199,7 @@ fn every_kind_of_refusal_at_the_otlp_doors_is_recorded() {
         (400, "malformed-http", raw(otlp, b"\x00\x01\x02\r\n\r\n")),
     ] {
         assert_eq!(reply.status, status, "{rule}: {} {}", reply.head, reply.body);
-        refused(&server.home, "otlp", rule);
+        refused(&server.home, "otlp-http", rule);
     }
     let grpc = config.lines().find_map(|l| l.split_once("grpc: '")).map(|(_, rest)| rest.split('\'').next().unwrap());
     let grpc: SocketAddr = grpc.unwrap().parse().unwrap();
@@ -262,7 +305,8 @@ fn a_tenant_is_bounded_whoever_of_it_asks_and_the_record_says_so() {
 #[test]
 fn a_request_line_that_names_another_host_is_refused_on_every_listener() {
     let server = Server::start("");
-    for (address, transport, status) in [(server.mcp, "http", 400), (server.admin, "admin", 400), (server.otlp, "otlp", 403)] {
+    for (address, transport, status) in [(server.mcp, "http", 400), (server.admin, "admin", 400), (server.otlp, "otlp-http", 403)]
+    {
         let send = |line: &str| {
             let head = "Connection: close\r\nContent-Type: application/json\r\nContent-Length: 2\r\n";
             raw(address, format!("POST {line} HTTP/1.1\r\nHost: {address}\r\n{head}\r\n{{}}").as_bytes())
@@ -278,13 +322,13 @@ fn a_request_line_that_names_another_host_is_refused_on_every_listener() {
 }
 
 /// A frame of HTTP/2 (RFC 9113, section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// A header field that is not indexed (RFC 7541, section 6.2.2).
-fn field(name: &str, value: &str) -> Vec<u8> {
+pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
     let mut bytes = vec![0, u8::try_from(name.len()).unwrap()];
     bytes.extend_from_slice(name.as_bytes());
     let mut length = value.len();
@@ -349,6 +393,6 @@ fn a_head_beyond_its_bound_over_grpc_is_refused_and_recorded() {
         }
     }
     assert_eq!(sizes(), 2);
-    let record = refused(&server.home, "otlp", "head-size");
+    let record = refused(&server.home, "otlp-grpc", "head-size");
     assert_eq!(record["code"], "too_large", "{record}");
 }

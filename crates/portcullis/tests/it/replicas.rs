@@ -88,6 +88,12 @@ fn a_rate_holds_over_two_servers_together_and_both_record_the_refusal() {
     assert_eq!(chains.len(), 2, "{denied:#?}");
 }
 
+/// One of the metrics of shared rates.
+fn measured(text: &str, name: &str) -> Option<f64> {
+    let series = format!("portcullis_shared_rate_{name} ");
+    text.lines().find_map(|line| line.strip_prefix(&series)).and_then(|value| value.parse().ok())
+}
+
 /// Holds the store so that nobody can write into it, until it is dropped.
 struct Held(std::process::Child);
 
@@ -119,6 +125,13 @@ impl Drop for Held {
 fn a_store_that_cannot_be_written_divides_the_rate_and_is_recorded() {
     let limits = "limits: {calls_per_second: 1, burst: 40}\n";
     let (first, second, a, b) = both(limits);
+    let scraper = first.home.key(&["--scope", "metrics"]);
+    until("what is exchanged is measured", || {
+        let text = crate::admin::get(&first, &scraper, "/metrics").body;
+        let shares = measured(&text, "replicas") == Some(1.0) && measured(&text, "divided") == Some(0.0);
+        let exchanged = measured(&text, "boards_written_total") > Some(0.0) && measured(&text, "boards_read_total") > Some(0.0);
+        if shares && exchanged && measured(&text, "age_seconds") < Some(5.0) { Ok(()) } else { Err(text) }
+    });
     let held = Held::of(&first);
     let began = std::time::Instant::now();
     let mut admitted = 0_u64;
@@ -139,6 +152,9 @@ fn a_store_that_cannot_be_written_divides_the_rate_and_is_recorded() {
             admitted += 1;
         }
     }
+    let text = crate::admin::get(&first, &scraper, "/metrics").body;
+    assert_eq!((measured(&text, "divided"), measured(&text, "replicas")), (Some(1.0), Some(1.0)), "{text}");
+    assert!(measured(&text, "exchange_failures_total") > Some(0.0) && measured(&text, "age_seconds") > Some(0.0), "{text}");
     let most = 40 + 2 * 10 + began.elapsed().as_secs() + 1;
     assert!(admitted <= most, "{admitted} of at most {most}");
     drop(held);

@@ -95,6 +95,15 @@ impl Home {
         made["key"].as_str().unwrap().to_owned()
     }
 
+    /// A key of a reader with a secret that a person chose, which is slow to verify and can be guessed at.
+    pub(crate) fn chosen_key(&self) -> String {
+        let (secret, file) = ("Kq7#vLp2xWm9zR!d", self.directory.path().join("chosen"));
+        std::fs::write(&file, secret).unwrap();
+        let arguments = ["key", "import", "--label", "chosen", "--json", "--secret-file", file.to_str().unwrap()];
+        let made: Value = serde_json::from_str(&self.run_ok(&arguments)).unwrap();
+        format!("{}{secret}", made["key_prefix"].as_str().unwrap())
+    }
+
     /// The audit records, oldest first.
     pub(crate) fn audit(&self) -> Vec<Value> {
         let text = self.run_ok(&["audit", "tail", "-n", "1000", "--json"]);
@@ -213,6 +222,12 @@ pub(crate) fn modern_headers(tool: &str) -> Vec<(String, String)> {
 
 /// One request on its own connection. A `Host` among the headers replaces the right one.
 pub(crate) fn post(address: SocketAddr, path: &str, headers: &[(String, String)], body: &[u8]) -> Reply {
+    post_over(TcpStream::connect(address).unwrap(), path, headers, body)
+}
+
+/// One request, the last on its connection.
+pub(crate) fn post_over(mut stream: TcpStream, path: &str, headers: &[(String, String)], body: &[u8]) -> Reply {
+    let address = stream.peer_addr().unwrap();
     let mut head = format!("POST {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
     if !headers.iter().any(|(k, _)| k.eq_ignore_ascii_case("host")) {
         write!(head, "Host: {address}\r\n").unwrap();
@@ -221,7 +236,6 @@ pub(crate) fn post(address: SocketAddr, path: &str, headers: &[(String, String)]
         write!(head, "{name}: {value}\r\n").unwrap();
     }
     head.push_str("\r\n");
-    let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     stream.write_all(head.as_bytes()).unwrap();
     // The server may refuse before it has read everything.

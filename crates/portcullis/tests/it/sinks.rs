@@ -241,3 +241,66 @@ fn the_key_file_of_the_settings_is_used_by_every_audit_command() {
     assert!(intact(&home), "the erasure is signed with the same key");
     assert!(!home.data().join("audit/audit.key").exists(), "no second key was made");
 }
+
+/// The record in a message of RFC 5424, which has the facility, the version and the name of this program.
+fn of_syslog(message: &str) -> Value {
+    let (head, rest) = message.split_once(" portcullis ").unwrap_or_else(|| panic!("{message}"));
+    let (priority, stamp) = head.strip_prefix('<').and_then(|head| head.split_once(">1 ")).unwrap_or_else(|| panic!("{head}"));
+    let priority: u8 = priority.parse().unwrap();
+    assert!(priority / 8 == 13 && matches!(priority % 8, 3 | 4 | 6), "{head}");
+    assert!(stamp.contains('T') && !message.contains('\n'), "{message}");
+    serde_json::from_str(&rest[rest.find('{').unwrap()..]).unwrap_or_else(|e| panic!("{e}: {message}"))
+}
+
+#[test]
+fn the_local_syslog_gets_every_record_and_so_does_standard_error_in_its_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("log");
+    let daemon = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    daemon.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let receiver = Receiver::new(|_, _| ok());
+    let audit = format!(
+        "audit:\n  sinks:\n  - {{name: local, to: {{syslog: {{socket: '{}'}}}}}}\n  - {{name: err, to: {{syslog: {{transport: stderr}}}}}}\n",
+        socket.display()
+    );
+    let home = home_with(&audit, receiver.address);
+    let key = home.key(&[]);
+    let server = Server::start_in(home);
+    for _ in 0..3 {
+        server.call(Some(&key), "list_sources", &json!({}));
+    }
+    // Nobody, and a name that would break a line where it could.
+    server.call(None, "list_sources", &json!({}));
+    server.call(Some(&key), "no\n<13>1 forged", &json!({}));
+    let (mut taken, mut part) = (BTreeSet::new(), vec![0; 64 << 10]);
+    let mut kinds = BTreeSet::new();
+    until("every record arrives at the daemon", || {
+        while let Ok(read) = daemon.recv(&mut part) {
+            let record = of_syslog(std::str::from_utf8(&part[..read]).unwrap());
+            kinds.insert(record["kind"].as_str().unwrap().to_owned());
+            taken.insert(place(&record));
+        }
+        written(&server.home).is_subset(&taken)
+    });
+    assert!(["call", "authentication", "start"].iter().all(|kind| kinds.contains(*kind)), "{kinds:?}");
+    until("every record is on standard error", || {
+        let log = server.log();
+        let lines = log.lines().filter(|line| line.starts_with('<') && line.contains(" portcullis "));
+        let told: BTreeSet<_> = lines.map(|line| place(&of_syslog(line))).collect();
+        written(&server.home).is_subset(&told)
+    });
+    // A daemon that is gone is told of, and nothing is lost for good: it gets the rest when it is back.
+    drop(daemon);
+    std::fs::remove_file(&socket).unwrap();
+    server.call(Some(&key), "list_services", &json!({}));
+    until("the doctor sees it", || diagnosis(&server.home, "local")["state"] == "attention");
+    let daemon = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    daemon.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    until("what waited arrives", || {
+        while let Ok(read) = daemon.recv(&mut part) {
+            taken.insert(place(&of_syslog(std::str::from_utf8(&part[..read]).unwrap())));
+        }
+        written(&server.home).is_subset(&taken)
+    });
+    assert!(intact(&server.home));
+}

@@ -196,6 +196,11 @@ fn every_forgery_is_refused_and_recorded() {
         let secret = EncodingKey::from_secret(bench.key.public_key_raw());
         format!("{signed}.{}", crypto::sign(signed.as_bytes(), &secret, Algorithm::HS256).unwrap())
     };
+    let embedded = {
+        let point = stranger.public_key_raw();
+        let jwk = json!({"kty": "EC", "crv": "P-256", "kid": "k", "x": b64(&point[1..33]), "y": b64(&point[33..])});
+        json!({"alg": "ES256", "typ": "at+jwt", "kid": "k", "jwk": jwk})
+    };
     let none = b64(json!({"alg": "none", "typ": "at+jwt"}).to_string());
     let table = [
         ("token_algorithm_refused", format!("{none}.{payload}.")),
@@ -208,6 +213,11 @@ fn every_forgery_is_refused_and_recorded() {
         ),
         ("unknown_token_key", headed(json!({"alg": "ES256", "typ": "at+jwt", "kid": "../../etc/passwd"}))),
         ("token_header_refused", headed(json!({"alg": "ES256", "typ": "at+jwt", "kid": "k", "jku": "http://127.0.0.1:1/jwks"}))),
+        ("token_header_refused", headed(json!({"alg": "ES256", "typ": "at+jwt", "kid": "k", "x5u": "http://127.0.0.1:1/chain"}))),
+        // The stranger's own key in the header, which the signature fits.
+        ("token_header_refused", signed_by(&stranger, &embedded, &bench.claims("act"))),
+        ("token_header_refused", headed(json!({"alg": "ES256", "typ": "at+jwt", "kid": "k", "crit": ["exp"]}))),
+        ("token_too_large", with(json!({"padding": "x".repeat(20_000)}))),
         ("token_type_refused", headed(json!({"alg": "ES256", "typ": "JWT", "kid": "k"}))),
         ("token_expired", with(json!({"exp": now() - 60}))),
         ("token_not_yet_valid", with(json!({"nbf": now() + 600}))),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
-use portcullis_plugins::WIT;
+use portcullis_plugins::{Manifest, WIT};
 use serde_json::Value;
 use wit_component::ComponentEncoder;
 
@@ -156,6 +156,14 @@ fn world(directory: &Path) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>
     Ok((written.path().to_path_buf(), Some(written)))
 }
 
+/// Which of the worlds there it is built for: that with previews where the manifest has one.
+fn world_name(directory: &Path) -> &'static str {
+    // Whatever is wrong with a manifest is said when it is packed.
+    let manifest = std::fs::read_to_string(directory.join("plugin.yaml")).ok();
+    let previews = manifest.and_then(|text| Manifest::from_yaml(&text).ok()).is_some_and(|manifest| manifest.previews());
+    if previews { "previewing-plugin" } else { "plugin" }
+}
+
 fn python(directory: &Path, output: &Path) -> anyhow::Result<()> {
     let (program, own) = own_tool(directory, ".venv/bin", "componentize-py");
     if answer(Command::new(&program).arg("--version")).is_none() {
@@ -170,7 +178,7 @@ fn python(directory: &Path, output: &Path) -> anyhow::Result<()> {
         // Where it finds what the plugin imports.
         build.env("VIRTUAL_ENV", directory.join(".venv"));
     }
-    build.current_dir(directory).arg("-d").arg(wit).args(["-w", "plugin", "componentize", "app", "-o"]).arg(output);
+    build.current_dir(directory).arg("-d").arg(wit).args(["-w", world_name(directory), "componentize", "app", "-o"]).arg(output);
     succeed(&mut build)
 }
 
@@ -184,7 +192,13 @@ fn javascript(directory: &Path, output: &Path) -> anyhow::Result<()> {
     }
     let (wit, _kept) = world(directory)?;
     let mut build = Command::new(program);
-    build.current_dir(directory).arg("app.js").arg("--wit").arg(wit).args(["--world-name", "plugin", "--out"]).arg(output);
+    build
+        .current_dir(directory)
+        .arg("app.js")
+        .arg("--wit")
+        .arg(wit)
+        .args(["--world-name", world_name(directory), "--out"])
+        .arg(output);
     // What is not built in is not asked for: a plugin has the host functions of its world.
     build.args(["random", "stdio", "clocks", "http", "fetch-event"].iter().flat_map(|feature| ["--disable", *feature]));
     succeed(&mut build)
@@ -195,6 +209,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_plugin_with_a_preview_is_built_for_the_world_that_has_them() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(world_name(directory.path()), "plugin", "no manifest at all");
+        let manifest = |tools: &str| {
+            format!(
+                "{{schema: 1, name: x-y, version: 1.0.0, host: ^1.1, summary: s, licence: MIT, homepage: 'https://e.org', tools: [{tools}]}}"
+            )
+        };
+        for (tools, world) in
+            [("{name: t_set, risk: write, preview: {}}", "previewing-plugin"), ("{name: t_set, risk: write}", "plugin")]
+        {
+            std::fs::write(directory.path().join("plugin.yaml"), manifest(tools)).unwrap();
+            assert_eq!(world_name(directory.path()), world);
+        }
+    }
 
     #[test]
     fn the_library_is_found_where_cargo_puts_it() {

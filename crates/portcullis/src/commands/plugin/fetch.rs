@@ -8,10 +8,10 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use portcullis_egress::{AuthSettings, BasicSettings};
-use portcullis_model::SecretReference;
+use portcullis_model::{Clock as _, SecretReference, SystemClock};
 use portcullis_plugins::{
-    Digest, Fetcher, MOST_PACKED, OciReference, OriginPattern, Package, PackagePlace, PackageSource, Progress, WebAddress,
-    read_bounded,
+    Digest, Fetcher, MOST_PACKED, Occasion, OciReference, OriginPattern, Package, PackagePlace, PackageSource, Progress,
+    TrustRoot, WebAddress, read_bounded, verify,
 };
 use portcullis_policy::{Policies, Vocabulary};
 
@@ -59,7 +59,14 @@ pub async fn package(
             let fetcher = reaching(config, &args.reach, Some(&registry_origin(config, reference, &args.reach)))?;
             let pulled = fetcher.pull(reference).await?;
             let from = format!("from {}", reference.pinned(pulled.manifest));
-            Fetched { package: pulled.package, signature: pulled.signature, from }
+            let mut signature = pulled.signature;
+            if signature_at.is_none() && !trusted(config, &pulled.package, signature.as_deref()) {
+                // Somebody who is trusted may have signed it since.
+                let attached = fetcher.attached(reference, pulled.manifest).await?;
+                let other = attached.iter().find(|other| trusted(config, &pulled.package, Some(other)));
+                signature = other.cloned().or(signature).or_else(|| attached.first().cloned());
+            }
+            Fetched { package: pulled.package, signature, from }
         }
         PackagePlace::Hub(name) => {
             args.reach.speak_of_nothing()?;
@@ -76,6 +83,12 @@ pub async fn package(
         fetched.signature = Some(signature_from(config, named, &args.reach).await?);
     }
     Ok(fetched)
+}
+
+/// Whether this signature is one that would do here. It is judged once more where it counts.
+fn trusted(config: &Config, package: &[u8], signature: Option<&[u8]>) -> bool {
+    let root = TrustRoot::load(&super::trust_root(config));
+    signature.is_some() && verify(package, signature, root, Occasion::Install, false, SystemClock.now()).is_ok()
 }
 
 /// The signature an operator named.

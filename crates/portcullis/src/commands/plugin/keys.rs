@@ -27,7 +27,7 @@ pub async fn run(config: &Config, action: PluginKeyAction) -> anyhow::Result<()>
             } else {
                 say(format!("Private key: {} (mode 0600; whoever has it can sign as you)", file.display()));
                 say(format!("Key {id}, public key:\n\n  {}\n", paint::strong(&public)));
-                say(format!("Operators trust it with: portcullis plugin keys add {public} --owner NAME"));
+                say(format!("Operators trust it with: portcullis plugin keys add {public} --owner NAME --plugin PLUGIN"));
             }
             Ok(())
         }
@@ -94,6 +94,9 @@ async fn add(config: &Config, args: KeyAddArgs) -> anyhow::Result<()> {
     let note = format!("key of {} for {which} until {}", args.owner, whole_seconds(until));
     change(config, "plugin.trust", &id, &note, &root).await?;
     say(format!("Key {id} of {} is trusted for {which}; it may sign until {}.", args.owner, whole_seconds(until)));
+    if roles.contains(&KeyRole::Package) && args.plugins.is_empty() {
+        say(paint::warn("It may sign a plugin of any name; --plugin NAME says which are its own."));
+    }
     Ok(())
 }
 

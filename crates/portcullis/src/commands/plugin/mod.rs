@@ -14,7 +14,7 @@ mod show;
 use anyhow::{Context, bail};
 use portcullis_audit::Decision;
 use portcullis_model::{Clock, SystemClock};
-use portcullis_plugins::{InstallOptions, Installed, Occasion, PackagePlace, PluginStore, StoreError, TrustRoot};
+use portcullis_plugins::{InstallOptions, Installation, Installed, Occasion, PackagePlace, PluginStore, StoreError, TrustRoot};
 use serde_json::json;
 
 use crate::cli::{InstallArgs, PluginAction, PluginFormat, VerifyPluginArgs};
@@ -77,7 +77,13 @@ async fn change(
     let installed = store.find(name)?;
     let foundations = Foundations::open(config).await?;
     let note = format!("{} {}", installed.version, installed.digest);
-    let done = foundations.audit_plugin(method, name, Decision::Allow, &note).and_then(|()| Ok(act(&store)?));
+    let done = foundations.audit_plugin(method, name, Decision::Allow, &note).and_then(|()| {
+        act(&store).or_else(|error| {
+            // Allowed, and it did not come about.
+            foundations.audit_plugin(method, name, Decision::Deny, &error.to_string())?;
+            Err(error.into())
+        })
+    });
     foundations.close().await;
     done
 }
@@ -127,7 +133,12 @@ fn verify_omcp(args: &VerifyPluginArgs) -> anyhow::Result<()> {
 
 async fn install(config: &Config, args: InstallArgs) -> anyhow::Result<()> {
     let place = PackagePlace::parse(&args.source)?;
-    let options = InstallOptions { allow_downgrade: args.allow_downgrade, insecure: args.insecure, enable: args.enable };
+    let options = InstallOptions {
+        allow_downgrade: args.allow_downgrade,
+        insecure: args.insecure,
+        new_key: args.allow_new_key,
+        enable: args.enable,
+    };
     let foundations = Foundations::open(config).await?;
     let outcome = fetch_and_install(config, &foundations, &place, &args, options).await;
     foundations.close().await;
@@ -184,20 +195,21 @@ fn record_and_install(
     let store = store(config);
     let root = TrustRoot::load(&trust_root(config));
     let now = SystemClock.now();
-    match store.install(&fetched.package, fetched.signature.as_deref(), root, options, now) {
-        Ok(installed) => {
-            let signed = installed.key.as_ref().map_or("NOT SIGNED".to_owned(), |key| format!("signed by key {key}"));
-            let enabled = if installed.enabled { ", enabled" } else { "" };
-            let from = if fetched.from.is_empty() { String::new() } else { format!(", {}", fetched.from) };
-            let note = format!("{} {}, {signed}{enabled}{from}", installed.version, installed.digest);
-            let method = if installed.insecure { "plugin.install-insecure" } else { "plugin.install" };
-            if let Err(error) = foundations.audit_plugin(method, installed.name.as_str(), Decision::Allow, &note) {
-                // What could not be recorded does not stay.
-                store.remove(installed.name.as_str())?;
-                return Err(error);
-            }
-            Ok(installed)
-        }
+    let record = |done: &Installation| {
+        let installed = &done.installed;
+        let signed = installed.key.as_ref().map_or("NOT SIGNED".to_owned(), |key| format!("signed by key {key}"));
+        let other = done.other_signer.as_ref().map_or(String::new(), |before| format!(", before it was {before}"));
+        let enabled = if installed.enabled { ", enabled" } else { "" };
+        let from = if fetched.from.is_empty() { String::new() } else { format!(", {}", fetched.from) };
+        let note = format!("{} {}, {signed}{other}{enabled}{from}", installed.version, installed.digest);
+        let method = if installed.insecure { "plugin.install-insecure" } else { "plugin.install" };
+        let recorded = foundations.audit_plugin(method, installed.name.as_str(), Decision::Allow, &note);
+        recorded.map_err(|error| format!("{error:#}"))
+    };
+    match store.install_recorded(&fetched.package, fetched.signature.as_deref(), root, options, now, record) {
+        Ok(done) => Ok(done.installed),
+        // There is nothing to record it with.
+        Err(error @ StoreError::Unrecorded { .. }) => Err(error.into()),
         Err(error) => {
             let from = if fetched.from.is_empty() { String::new() } else { format!(" ({})", fetched.from) };
             foundations.audit_plugin("plugin.install", source, Decision::Deny, &format!("{error}{from}"))?;

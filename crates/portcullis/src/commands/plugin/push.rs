@@ -15,7 +15,7 @@ use crate::terminal::{say, say_json};
 /// Runs `portcullis plugin push`.
 pub async fn run(config: &Config, args: &PushArgs) -> anyhow::Result<()> {
     let reference = OciReference::parse(&args.reference)?;
-    if reference.tag().is_none() {
+    if reference.tag().is_none() && !args.attach {
         bail!("{reference} has no tag; what is pushed gets one, such as :1.0.0");
     }
     let bytes = read_bounded(&args.package, MOST_PACKED)?;
@@ -38,12 +38,13 @@ pub async fn run(config: &Config, args: &PushArgs) -> anyhow::Result<()> {
     let origin = fetch::registry_origin(config, &reference, &args.reach);
     let foundations = Foundations::open(config).await?;
     let publication = Publication { package: &bytes, signature: &signature, replace: args.replace };
-    let pushed = push(config, args, &reference, &origin, publication).await;
+    let pushed = push(config, args, &reference, &origin, publication, package.digest).await;
     let about = format!("{} {} {}", manifest.name, manifest.version, package.digest);
     let subject = reference.to_string();
     let recorded = match &pushed {
         Ok(digest) => {
-            foundations.audit_plugin("plugin.push", &subject, Decision::Allow, &format!("{about} as manifest {digest}"))
+            let what = if args.attach { "its signature alone, attached" } else { "with its signature" };
+            foundations.audit_plugin("plugin.push", &subject, Decision::Allow, &format!("{about} {what}, as manifest {digest}"))
         }
         Err(error) => foundations.audit_plugin("plugin.push", &subject, Decision::Deny, &format!("{about}: {error:#}")),
     };
@@ -55,7 +56,8 @@ pub async fn run(config: &Config, args: &PushArgs) -> anyhow::Result<()> {
         say_json(&json!({"reference": reference.to_string(), "pinned": pinned.to_string(), "manifest": digest,
             "digest": package.digest, "plugin": manifest.name, "version": manifest.version}));
     } else {
-        say(format!("Pushed {about}.\n{pinned}"));
+        let done = if args.attach { "Attached a signature to" } else { "Pushed" };
+        say(format!("{done} {about}.\n{pinned}"));
     }
     Ok(())
 }
@@ -66,6 +68,11 @@ async fn push(
     reference: &OciReference,
     origin: &str,
     publication: Publication<'_>,
+    package: Digest,
 ) -> anyhow::Result<Digest> {
-    Ok(fetch::reaching(config, &args.reach, Some(origin))?.push(reference, publication).await?)
+    let fetcher = fetch::reaching(config, &args.reach, Some(origin))?;
+    if args.attach {
+        return Ok(fetcher.attach(reference, package, publication.signature).await?);
+    }
+    Ok(fetcher.push(reference, publication).await?)
 }

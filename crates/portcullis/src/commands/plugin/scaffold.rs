@@ -51,6 +51,8 @@ pub fn run(name: &str, language: PluginLanguage, directory: Option<PathBuf>) -> 
     say(format!("  cd {}", directory.display()));
     let package = format!("{name}-0.1.0.plugin");
     let sign = format!("portcullis plugin sign {package} --key signing.pem");
+    let trust =
+        format!("portcullis plugin keys add PUBLIC_KEY --owner Me --plugin {name}  # once, as the operator who trusts it");
     let install = format!("portcullis plugin install {package} --enable");
     let call = format!("portcullis call {tool} name=World");
     let steps = [
@@ -58,7 +60,7 @@ pub fn run(name: &str, language: PluginLanguage, directory: Option<PathBuf>) -> 
         "portcullis plugin pack",
         "portcullis plugin keys new signing.pem            # once; prints your public key",
         &sign,
-        "portcullis plugin keys add PUBLIC_KEY --owner Me  # once, as the operator who trusts it",
+        &trust,
         &install,
         &call,
     ];

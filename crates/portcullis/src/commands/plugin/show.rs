@@ -1,6 +1,6 @@
 //! What a person reads about plugins: what is installed, and what one is and wants.
 
-use portcullis_plugins::{Limits, Manifest, Package, PackagePlace, PluginSettings, StoreError};
+use portcullis_plugins::{Limits, Manifest, ManifestTool, Package, PackagePlace, PluginSettings, StoreError};
 use serde_json::{Value, json};
 
 use super::{fetch, hub, store};
@@ -60,7 +60,7 @@ pub async fn info(config: &Config, args: &InfoArgs) -> anyhow::Result<()> {
         }
     };
     let manifest = &package.manifest;
-    let limits = limits(&config.plugins, manifest);
+    let limits = config.plugins.limits_of(manifest);
     if as_json {
         let grant = config.plugins.grant(&manifest.name);
         let granted: Vec<String> = grant.http.iter().map(ToString::to_string).collect();
@@ -71,7 +71,9 @@ pub async fn info(config: &Config, args: &InfoArgs) -> anyhow::Result<()> {
     }
     say(format!("{} {}  {}", paint::strong(manifest.name.as_str()), manifest.version, paint::faint(&package.digest.to_string())));
     say(&manifest.summary);
-    let tools: Vec<String> = manifest.tools.iter().map(|tool| format!("{} ({})", tool.name, tool.risk.as_str())).collect();
+    let previews = |tool: &ManifestTool| if tool.preview.is_some() { ", shows what it would do" } else { "" };
+    let tools: Vec<String> =
+        manifest.tools.iter().map(|tool| format!("{} ({}{})", tool.name, tool.risk.as_str(), previews(tool))).collect();
     let signals: Vec<&str> = manifest.signals.iter().map(|signal| signal.as_str()).collect();
     let or_none = |texts: String| if texts.is_empty() { "none".to_owned() } else { texts };
     let mut rows = vec![
@@ -121,11 +123,6 @@ fn permissions(settings: &PluginSettings, manifest: &Manifest) {
     } else {
         say(table(["it wants to", "", "plugins.grants"], rows));
     }
-}
-
-fn limits(settings: &PluginSettings, manifest: &Manifest) -> Limits {
-    let grant = settings.grant(&manifest.name);
-    Limits::of(&manifest.limits, grant.limits.as_ref().unwrap_or(&settings.limits))
 }
 
 fn shown_limits(limits: &Limits) -> String {

@@ -148,20 +148,29 @@ fn several_upstreams_of_a_kind_are_one_tool_where_they_agree() {
 }
 
 #[test]
-fn callers_confined_to_services_do_not_reach_what_cannot_be_confined() {
+fn callers_confined_to_services_neither_see_nor_reach_what_cannot_be_confined() {
     let puppet = Puppet::new(&json!({"tools": [tool("look", "Looks.")]}));
     let (server, visitor) = with_accepted(&puppet, "", "", "");
     sees(&visitor, "look", true);
-    let confined = super::visitor(&server, &["--role", "operator", "--service", "cart"]);
-    let refused = confined.call("look", &json!({}));
-    assert!(refused.body.contains("cannot be confined"), "{}", refused.body);
-    server.home.audited(|r| r["tool"] == "look" && r["code"] == "forbidden");
     // How far back an upstream looks is its own affair, so a limit on that is one as well.
-    let recent = super::visitor(&server, &["--role", "operator", "--look-back", "1h"]);
-    let refused = recent.call("look", &json!({}));
-    assert!(refused.body.contains("look-back of this credential"), "{}", refused.body);
-    let foreign = super::visitor(&server, &["--role", "operator", "--tenant", "other"]);
-    assert!(foreign.call("look", &json!({})).body.contains("is not available"));
+    for (options, why) in [
+        (&["--service", "cart"][..], "cannot be confined"),
+        (&["--namespace", "shop"][..], "cannot be confined"),
+        (&["--look-back", "1h"][..], "look-back of this credential"),
+        (&["--source", "embedded"][..], "is not available"),
+        (&["--tenant", "other"][..], "is not available"),
+    ] {
+        let someone = super::visitor(&server, &[&["--role", "operator"], options].concat());
+        assert!(!tools(&someone).contains(&"look".to_owned()), "{options:?}: what is always refused is not listed");
+        let refused = someone.call("look", &json!({})).json();
+        assert!(refused.to_string().contains("unknown tool: look"), "{options:?}: {refused}");
+        let record = server.home.audited(|r| r["tool"] == "look");
+        assert_eq!(
+            (&record["decision"], &record["rule"], &record["code"]),
+            (&json!("deny"), &json!("not-served"), &json!("not_found"))
+        );
+        assert!(record["note"].as_str().is_some_and(|note| note.contains(why)), "the operator finds why: {record}");
+    }
 }
 
 #[test]
@@ -253,4 +262,124 @@ fn a_program_is_started_only_as_it_was_written_down() {
         if report.contains("not the one in digests") { Ok(report) } else { Err(report) }
     });
     assert!(report.contains("upstream changed"), "{report}");
+    let record = server.home.audited(|r| r["method"] == "upstream.failed" && r["tool"] == "changed");
+    assert_eq!((&record["kind"], &record["decision"]), (&json!("upstream"), &json!("deny")));
+    assert!(record["note"].as_str().unwrap().contains("not the one in digests; it is not started"), "{record}");
+}
+
+#[test]
+fn a_program_that_others_could_exchange_is_not_started_and_that_is_recorded() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |path: &std::path::Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let puppet = Puppet::new(&json!({"tools": [tool("look", "Looks.")]}));
+    let place = tempfile::tempdir().unwrap();
+    mode(place.path(), 0o755);
+    let folder = place.path().join("bin");
+    std::fs::create_dir(&folder).unwrap();
+    let program = folder.join("server");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/upstreams/hostile.py");
+    let python = super::program("python3");
+    std::fs::write(&program, format!("#!/bin/sh\nexec {python} -u {script} {}\n", puppet.file().display())).unwrap();
+    mode(&program, 0o755);
+    // Whoever can write into the folder can put another program there, whatever the mode of this one is.
+    mode(&folder, 0o777);
+    let entry = format!("- {{name: up, stdio: {{command: {}}}, refresh: 1s}}\n", program.display());
+    let server = Server::start_in(home(&[entry], ""));
+    let visitor = super::visitor(&server, &["--role", "operator"]);
+    let report = until("it was tried", || {
+        let report = String::from_utf8_lossy(&server.home.run(&["doctor"]).stdout).into_owned();
+        if report.contains("bin can be changed by everybody") { Ok(report) } else { Err(report) }
+    });
+    assert!(report.contains("it is not started"), "{report}");
+    let record = server.home.audited(|r| r["method"] == "upstream.failed" && r["tool"] == "up");
+    assert!(record["decision"] == "deny" && record["note"].as_str().unwrap().contains("bin can be changed"), "{record}");
+    assert_eq!(listed(&server.home), [], "nothing of it was heard");
+    mode(&folder, 0o755);
+    stands(&server.home, "look", "new");
+    accept_all(&server.home, "up");
+    sees(&visitor, "look", true);
+}
+
+#[test]
+fn a_program_that_keeps_ending_is_started_again_with_growing_pauses_and_not_by_callers() {
+    let puppet = Puppet::new(&json!({"tools": [tool("look", "Looks.")]}));
+    let (server, visitor) = with_accepted(&puppet, "", "protocol: session", "");
+    sees(&visitor, "look", true);
+    assert_eq!(visitor.call("look", &json!({})).json()["result"]["isError"], false);
+    let starts = puppet.file().with_file_name("orders.json.starts");
+    let starts = || -> Vec<f64> {
+        let text = std::fs::read_to_string(&starts).unwrap_or_default();
+        text.lines().map(|line| line.parse().unwrap()).collect()
+    };
+    puppet.order(&json!({"tools": [tool("look", "Looks.")], "call": "die", "dies": true}));
+    let before = starts().len();
+    let began = std::time::Instant::now();
+    let failed = visitor.call("look", &json!({}));
+    assert_eq!(failed.json()["result"]["isError"], true, "{}", failed.body);
+    until("it was started six times", || {
+        let count = starts().len() - before;
+        if count >= 6 { Ok(()) } else { Err(format!("{count} times in {:?}", began.elapsed())) }
+    });
+    let all = starts();
+    let pauses: Vec<f64> = all[before..].windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(pauses[3] > 1.5 && pauses[4] > 1.6 * pauses[3], "they grow: {pauses:?}");
+    // While it rests, nobody's call starts it.
+    let (rested, now) = (starts().len(), std::time::Instant::now());
+    let mut refused = 0;
+    while now.elapsed() < std::time::Duration::from_secs(3) {
+        let reply = visitor.call("look", &json!({}));
+        assert_eq!(reply.json()["result"]["isError"], true, "{}", reply.body);
+        refused += u32::from(reply.body.contains("is left alone for a moment"));
+        // Fewer than a caller may make.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    assert!(refused > 3 && starts().len() <= rested + 1, "{refused} refused, {rested} {}", starts().len());
+    let record = server.home.audited(|r| r["tool"] == "look" && r["kind"] == "failed");
+    assert!(record["code"] == "backend_failed" && record["note"].to_string().contains("not reachable"), "{record}");
+    let record = server.home.audited(|r| r["method"] == "upstream.failed" && r["tool"] == "up");
+    assert!(record["note"].as_str().unwrap().contains("not reachable"), "{record}");
+}
+
+#[test]
+fn a_completion_travels_with_what_was_chosen_before_and_comes_back_with_its_counts() {
+    let prompt = |name: &str| json!({"name": name, "arguments": [{"name": "department", "required": true}, {"name": "name"}]});
+    let puppet =
+        Puppet::new(&json!({"prompts": [prompt("greet")], "templates": [{"uriTemplate": "note://{shelf}/{id}", "name": "n"}]}));
+    let server = Server::start_in(home(&[puppet.entry("up", "", "")], ""));
+    let visitor = super::visitor(&server, &["--role", "operator"]);
+    stands(&server.home, "greet", "new");
+    stands(&server.home, "note://{shelf}/{id}", "new");
+    accept_all(&server.home, "up");
+    let ask = |reference: Value, argument: &str, context: Value| {
+        let asked = json!({"ref": reference, "argument": {"name": argument, "value": "A"}, "context": {"arguments": context}});
+        visitor.ask("completion/complete", &asked)
+    };
+    let of_prompt = json!({"type": "ref/prompt", "name": "greet"});
+    let done = until("it is offered", || {
+        let reply = ask(of_prompt.clone(), "name", json!({"department": "Sales"})).json();
+        if reply.get("result").is_some() { Ok(reply) } else { Err(reply.to_string()) }
+    });
+    let completion = &done["result"]["completion"];
+    assert_eq!(completion["values"], json!([r#"{"arguments": {"department": "Sales"}}"#, "A one"]), "{done}");
+    assert_eq!((&completion["total"], &completion["hasMore"]), (&json!(7), &json!(true)), "{done}");
+    // Which values were chosen is on record as the arguments of a call are: by their digest.
+    let parameters =
+        || server.home.audited(|r| r["method"] == "completion/complete" && r["tool"] == "greet")["parameters"].clone();
+    let of_sales = parameters();
+    ask(of_prompt.clone(), "name", json!({"department": "Support"}));
+    assert!(of_sales.is_string() && parameters().is_string() && parameters() != of_sales, "{of_sales}");
+    let of_template = json!({"type": "ref/resource", "uri": "note://{shelf}/{id}"});
+    let done = ask(of_template.clone(), "id", json!({"shelf": "top"})).json();
+    assert_eq!(done["result"]["completion"]["values"][0], r#"{"arguments": {"shelf": "top"}}"#, "{done}");
+    // What is no argument of it, and what hides something, does not travel.
+    for (reference, context, says) in [
+        (&of_prompt, json!({"nobody": "x"}), "no argument 'nobody'"),
+        (&of_prompt, json!({"department": "Sa\u{202e}les"}), "U+202E"),
+        (&of_template, json!({"nobody": "x"}), "does not have"),
+    ] {
+        let refused = ask(reference.clone(), "name", context.clone());
+        assert!(refused.json()["error"]["message"].as_str().is_some_and(|m| m.contains(says)), "{says}: {}", refused.body);
+        let record = server.home.audited(|r| r["method"] == "completion/complete");
+        assert_eq!((&record["decision"], &record["rule"]), (&json!("deny"), &json!("argument-schema")), "{says}");
+    }
 }

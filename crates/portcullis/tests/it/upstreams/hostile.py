@@ -34,6 +34,20 @@ def read():
     return json.loads(line)
 
 
+def jot(name, words):
+    """Writes a file a test waits for, whole at once."""
+    with open(sys.argv[1] + ".fresh", "w", encoding="utf-8") as file:
+        file.write(words)
+    os.rename(sys.argv[1] + ".fresh", sys.argv[1] + "." + name)
+
+
+def turns(versions):
+    """Another one of them at each start."""
+    with open(sys.argv[1] + ".starts", encoding="utf-8") as file:
+        starts = len(file.readlines())
+    return versions[(starts - 1) % len(versions)]
+
+
 # What this process saw before.
 SEEN = {}
 
@@ -143,7 +157,7 @@ def call(request):
         if "task" not in params:
             send({"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32601, "message": "runs as a task only"}})
         else:
-            SEEN["arguments"] = arguments
+            SEEN["arguments"], SEEN["token"] = arguments, token
             created = {"taskId": "t1", "status": "working", "ttl": params["task"]["ttl"], "pollInterval": 100}
             reply(request, {"task": created})
     elif how == "update":
@@ -169,6 +183,41 @@ def call(request):
             os._exit(0)
         os.waitpid(child, 0)
         reply(request, text(os.read(reading, 20).decode()))
+    elif how == "escape":
+        # Out of its group and its session, without a parent of its own, and with nothing of its environment.
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            escaped = os.fork()
+            if escaped == 0:
+                os.setsid()
+                os.execve("/bin/sleep", ["sleep", "600"], {})
+            os.write(writing, str(escaped).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        reply(request, text(os.read(reading, 20).decode()))
+    elif how == "elicit_told":
+        form = {"type": "object", "properties": {"name": {"type": "string"}}}
+        jot("told", json.dumps(ask("elicitation/create", {"message": "Who?", "requestedSchema": form}), sort_keys=True))
+        heard = read()
+        jot("then", heard.get("method", "an answer"))
+    elif how == "sample_told":
+        message = {"role": "user", "content": {"type": "text", "text": "Hello"}}
+        jot("told", json.dumps(ask("sampling/createMessage", {"messages": [message], "maxTokens": 10}), sort_keys=True))
+    elif how == "wait":
+        jot("called", str(request["id"]))
+        heard = read()
+        # What else is asked meanwhile waits.
+        while heard.get("method") != "notifications/cancelled":
+            heard = read()
+        jot("cancelled", json.dumps([heard.get("method"), heard.get("params", {}).get("requestId") == request["id"]]))
+    elif how == "link_done":
+        asked = {"mode": "url", "message": "Sign in", "url": arguments["q"], "elicitationId": "e1"}
+        answer = ask("elicitation/create", asked)
+        for page in ["of-somebody-else", "e1"]:
+            send({"jsonrpc": "2.0", "method": "notifications/elicitation/complete", "params": {"elicitationId": page}})
+        reply(request, text(json.dumps(answer, sort_keys=True)))
     elif how == "die":
         os._exit(3)
     elif how == "silent":
@@ -176,6 +225,10 @@ def call(request):
 
 
 def serve():
+    with open(sys.argv[1] + ".starts", "a", encoding="utf-8") as file:
+        file.write("%f\n" % time.time())
+    if wanted().get("dies"):
+        os._exit(3)
     while True:
         request = read()
         method = request.get("method")
@@ -189,7 +242,7 @@ def serve():
             if now.get("runs_tasks"):
                 capabilities["tasks"] = {"cancel": {}, "requests": {"tools": {"call": {}}}}
             info = {"name": "hostile", "version": "1"}
-            version = now.get("version", "2025-11-25")
+            version = turns(now["versions"]) if "versions" in now else now.get("version", "2025-11-25")
             reply(request, {"protocolVersion": version, "capabilities": capabilities, "serverInfo": info})
         elif method == "tools/list":
             tools = now.get("tools", [])
@@ -204,6 +257,9 @@ def serve():
             reply(request, {"prompts": now.get("prompts", [])})
         elif method == "prompts/get":
             reply(request, {"messages": [{"role": "user", "content": {"type": "text", "text": "prompted"}}]})
+        elif method == "completion/complete":
+            values = [json.dumps(request["params"].get("context")), request["params"]["argument"]["value"] + " one"]
+            reply(request, {"completion": {"values": values, "total": 7, "hasMore": True}})
         elif method == "resources/list":
             reply(request, {"resources": now.get("resources", [])})
         elif method == "resources/templates/list":
@@ -222,6 +278,11 @@ def serve():
             if now.get("task") == "never":
                 continue
             answer = None
+            if now.get("task") == "reports":
+                # Of the request the task began with (2025-11-25, tasks: the token stays good as long as the task lives).
+                for done in [1, 2]:
+                    told = {"progressToken": SEEN["token"], "progress": done, "total": 3, "message": "step %d" % done}
+                    send({"jsonrpc": "2.0", "method": "notifications/progress", "params": told})
             if now.get("task") == "asks":
                 form = {"type": "object", "properties": {"name": {"type": "string"}}}
                 answer = ask("elicitation/create", {"message": "Who?", "requestedSchema": form, "_meta": related})

@@ -20,6 +20,8 @@ fn a_poisoned_tool_waits_for_a_person_before_a_model_reads_a_word_of_it() {
     assert!(!tools(&visitor).contains(&"plain".to_owned()), "also a harmless one waits");
     let refused = visitor.call("add", &json!({}));
     assert!(refused.body.contains("unknown tool") || refused.json()["error"]["code"] == -32602, "{}", refused.body);
+    let refusal = server.home.audited(|r| r["tool"] == "add" && r["kind"] == "refused");
+    assert_eq!((&refusal["decision"], &refusal["rule"]), (&json!("deny"), &json!("catalogue")));
     let record = server.home.audited(|r| r["kind"] == "upstream" && r["tool"] == "up/tool/add");
     assert_eq!((&record["method"], &record["decision"]), (&json!("upstream.quarantined"), &json!("deny")));
     assert!(record["note"].as_str().unwrap().contains("hidden-characters, instructions, terminal-sequences"), "{record}");
@@ -52,11 +54,37 @@ fn a_tool_that_changes_between_list_and_call_is_refused_and_held() {
     assert_eq!(listed(&server.home), [("look".to_owned(), "changed".to_owned())]);
     let shown = server.home.run_ok(&["upstream", "review", "up"]);
     assert!(shown.contains("- ") && shown.contains("evil.example"), "{shown}");
-    // Annotations are part of what was accepted, and what is as it was accepted is in use again.
-    let mut harmless = tool("look", "Looks.");
-    harmless["annotations"]["openWorldHint"] = json!(false);
-    puppet.order(&json!({"tools": [harmless]}));
-    assert!(visitor.call("look", &json!({})).json()["error"]["message"].as_str().unwrap().contains("unknown tool"));
+    let again = visitor.call("look", &json!({}));
+    assert!(again.json()["error"]["message"].as_str().unwrap().contains("unknown tool"), "{}", again.body);
+}
+
+#[test]
+fn changed_annotations_are_a_change_and_what_is_as_it_was_accepted_is_in_use_again() {
+    let accepted = tool("look", "Looks.");
+    for (name, value) in [("openWorldHint", json!(false)), ("readOnlyHint", json!(false)), ("title", json!("Looks"))] {
+        let puppet = Puppet::new(&json!({"tools": [accepted]}));
+        let (server, visitor) = with_accepted(&puppet, "", "", "");
+        sees(&visitor, "look", true);
+        assert_eq!(visitor.call("look", &json!({"q": "a"})).json()["result"]["isError"], false);
+        let mut changed = accepted.clone();
+        changed["annotations"][name] = value;
+        puppet.order(&json!({"tools": [changed]}));
+        stands(&server.home, "look", "changed");
+        sees(&visitor, "look", false);
+        let record = server.home.audited(|r| r["method"] == "upstream.quarantined" && r["note"].to_string().contains("changed"));
+        assert_eq!((&record["tool"], &record["decision"]), (&json!("up/tool/look"), &json!("deny")));
+        let shown = server.home.run_ok(&["upstream", "review", "up"]);
+        assert!(shown.contains("+ ") && shown.contains(name), "{shown}");
+        let refused = visitor.call("look", &json!({"q": "a"}));
+        assert!(refused.body.contains("unknown tool"), "{}", refused.body);
+        server.home.audited(|r| r["tool"] == "look" && r["kind"] == "refused" && r["decision"] == "deny");
+        // Nobody accepted it, and it is what was accepted before.
+        puppet.order(&json!({"tools": [accepted]}));
+        stands(&server.home, "look", "accepted");
+        sees(&visitor, "look", true);
+        server.home.audited(|r| r["method"] == "upstream.restored" && r["tool"] == "up/tool/look" && r["decision"] == "allow");
+        assert_eq!(visitor.call("look", &json!({"q": "a"})).json()["result"]["isError"], false);
+    }
 }
 
 #[test]
@@ -70,6 +98,12 @@ fn a_name_of_the_house_is_never_taken_over() {
     let own = visitor.ask("tools/list", &json!({})).json();
     let shown = server.home.run_ok(&["upstream", "review", "up"]);
     assert!(shown.contains("shadows in name") && shown.contains("look-alike in name"), "{shown}");
+    for (name, finding) in [("query_logs", "shadows"), ("query_1ogs", "look-alike")] {
+        let record = server.home.audited(|r| r["method"] == "upstream.quarantined" && r["tool"] == format!("up/tool/{name}"));
+        assert!(record["decision"] == "deny" && record["note"].as_str().unwrap().contains(finding), "{record}");
+    }
+    let by_the_way = server.home.run(&["upstream", "accept", "up", "--all"]);
+    assert!(String::from_utf8_lossy(&by_the_way.stderr).contains("--despite-findings"), "{by_the_way:?}");
     server.home.run_ok(&["upstream", "accept", "up", "query_logs", "--despite-findings"]);
     sees(&visitor, "up_query_logs", true);
     let now = visitor.ask("tools/list", &json!({})).json();
@@ -78,6 +112,9 @@ fn a_name_of_the_house_is_never_taken_over() {
         tools.iter().find(|t| t["name"] == "query_logs").unwrap()["description"].clone()
     };
     assert_eq!(description(&own), description(&now), "the own tool is as it was");
+    let denied = server.home.audited(|r| r["method"] == "names.denied" && r["tool"] == "tool/query_logs");
+    assert_eq!(denied["decision"], "deny");
+    assert!(denied["note"].as_str().unwrap().contains("'up_query_logs': the name is that of this house"), "{denied}");
 }
 
 #[test]
@@ -175,6 +212,24 @@ fn an_older_revision_than_before_waits_for_a_person() {
 }
 
 #[test]
+fn a_revision_that_goes_back_and_forth_is_one_record() {
+    let orders = |call: &str| json!({"tools": [tool("look", "Looks.")], "call": call, "versions": ["2025-11-25", "2024-11-05"]});
+    let puppet = Puppet::new(&orders("die"));
+    let (server, visitor) = with_accepted(&puppet, "", "", "");
+    sees(&visitor, "look", true);
+    let starts = puppet.file().with_file_name("orders.json.starts");
+    until("it was started again and again", || {
+        visitor.call("look", &json!({}));
+        let starts = std::fs::read_to_string(&starts).unwrap_or_default();
+        if starts.lines().count() >= 7 { Ok(()) } else { Err(format!("{starts}: {}", server.log())) }
+    });
+    let audit = server.home.audit();
+    let records: Vec<&Value> = audit.iter().filter(|r| r["tool"] == "up/protocol").collect();
+    assert_eq!(records.len(), 1, "{records:#?}");
+    assert!(records[0]["note"].as_str().unwrap().contains("speaks 2024-11-05 now and spoke 2025-11-25 before"), "{records:?}");
+}
+
+#[test]
 fn a_credential_that_was_presented_does_not_come_back() {
     let puppet = Puppet::new(&json!({"tools": [tool("look", "Looks.")], "call": "leak"}));
     let (server, visitor) = with_accepted(&puppet, "TOKEN: quite-ordinary-word", "", "");
@@ -184,6 +239,11 @@ fn a_credential_that_was_presented_does_not_come_back() {
         let reply = visitor.call("look", &json!({})).body;
         assert!(!reply.contains("quite-ordinary-word"), "{how}: {reply}");
         assert!(reply.contains("[redacted:credential]"), "{how}: {reply}");
+        let kind = if how == "leak" { "call" } else { "failed" };
+        let record = server.home.audited(|r| r["tool"] == "look" && r["kind"] == kind);
+        let note = record["note"].as_str().unwrap_or_default();
+        assert!(note.contains("a credential that was presented came back and was taken out"), "{how}: {record}");
+        assert!(!server.home.audit().iter().any(|r| r.to_string().contains("quite-ordinary-word")), "{how}");
     }
     // Nor does it go from its log into ours, whole or cut in half.
     puppet.order(&json!({"tools": [tool("look", "Looks.")], "call": "leak_log"}));
@@ -322,6 +382,36 @@ fn what_a_program_started_in_its_group_ends_with_it() {
         server.signal("-TERM");
         server.child.wait().unwrap();
         until(how, || if alive() { Err("it lives".to_owned()) } else { Ok(()) });
+    }
+}
+
+/// Whether a process runs.
+fn runs(process: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
+}
+
+#[test]
+fn what_leaves_its_group_and_session_ends_with_its_program_all_the_same() {
+    for how in ["-TERM", "-KILL", "its own end"] {
+        let orders = |call: &str| json!({"tools": [tool("look", "Looks.")], "call": call});
+        let puppet = Puppet::new(&orders("escape"));
+        let (mut server, visitor) = with_accepted(&puppet, "", "", "");
+        sees(&visitor, "look", true);
+        let escaped: u32 = text(&visitor.call("look", &json!({})).json()).parse().unwrap();
+        assert!(runs(escaped), "{how}");
+        let group = std::fs::read_to_string(format!("/proc/{escaped}/stat")).unwrap();
+        let fields: Vec<&str> = group.rsplit(')').next().unwrap().split_whitespace().collect();
+        assert_ne!(fields[3], std::process::id().to_string(), "it is in a session of its own: {group}");
+        if how.starts_with('-') {
+            server.signal(how);
+            server.child.wait().unwrap();
+        } else {
+            puppet.order(&orders("die"));
+            let failed = visitor.call("look", &json!({}));
+            assert!(failed.body.contains("cannot be reached"), "{}", failed.body);
+            server.home.audited(|r| r["tool"] == "look" && r["kind"] == "failed");
+        }
+        until(how, || if runs(escaped) { Err("it lives".to_owned()) } else { Ok(()) });
     }
 }
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::http::served;
-use super::{accept_all, home, sees, stands, text, tool};
+use super::{accept_all, home, sees, stands, text, tool, until};
 use crate::server::Server;
+use crate::visitor::Backend;
 
 /// Writes an answer with these headers.
 fn answer(stream: &mut std::net::TcpStream, status: u16, headers: &str, body: &str) {
@@ -112,4 +113,44 @@ fn a_flood_of_pings_on_a_standing_stream_ends_it_and_waits_nowhere() {
         let report = String::from_utf8_lossy(&server.home.run(&["doctor", "--json"]).stdout).into_owned();
         if report.contains("sent more than 600 requests of its own") { Ok(()) } else { Err(report) }
     });
+}
+
+#[test]
+fn an_address_to_post_to_on_another_origin_gets_nothing() {
+    let elsewhere = Backend::start(|_, _| (202, String::new()));
+    let places = [
+        format!("{}/messages", elsewhere.url),
+        elsewhere.url.replace("http:", "") + "/messages",
+        elsewhere.url.replace("http://", "http://user@") + "/messages",
+        elsewhere.url.replace("127.0.0.1", "localhost") + "/messages",
+    ];
+    for place in places {
+        let (told, asked) = (place.clone(), Arc::new(Mutex::new(Vec::new())));
+        let heard = asked.clone();
+        let url = served(move |head, body, stream| {
+            heard.lock().unwrap().push(format!("{head}\r\n\r\n{body}"));
+            if !body.is_empty() {
+                return answer(stream, 202, "", "");
+            }
+            let events = "HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+            let _ = stream.write_all(format!("{events}event: endpoint\ndata: {told}\n\n").as_bytes());
+            // It waits for whoever posts elsewhere.
+            std::thread::sleep(Duration::from_secs(2));
+        });
+        let address = format!("url: '{url}/sse', allow_addresses: [loopback], auth: {{bearer: for-this-origin-only}}");
+        let server = Server::start_in(home(&[format!("- {{name: up, sse: {{{address}}}, limits: {{start: 5s}}}}\n")], ""));
+        super::visitor(&server, &["--role", "operator"]);
+        let record = until("it is refused", || {
+            let record = server.home.audit().into_iter().find(|r| r["method"] == "upstream.failed");
+            record.ok_or_else(|| server.log())
+        });
+        assert_eq!((&record["kind"], &record["tool"], &record["decision"]), (&json!("upstream"), &json!("up"), &json!("deny")));
+        assert!(record["note"].as_str().unwrap().contains("the address the server gave leads to another origin"), "{record}");
+        let report = String::from_utf8_lossy(&server.home.run(&["doctor"]).stdout).into_owned();
+        assert!(report.contains("leads to another origin"), "{report}");
+        assert!(elsewhere.seen().is_empty(), "{place}: {:?}", elsewhere.seen());
+        let asked = asked.lock().unwrap().clone();
+        assert!(asked.iter().any(|request| request.contains("for-this-origin-only")), "its own origin was shown it: {asked:?}");
+        assert!(asked.iter().all(|request| request.starts_with("GET ")), "nothing was posted: {asked:?}");
+    }
 }

@@ -1,6 +1,8 @@
 //! Other MCP servers behind the real binary, good and hostile ones, and what the audit log says about them.
 
+mod beside;
 mod calls;
+mod ends;
 mod hostile;
 mod http;
 mod lines;

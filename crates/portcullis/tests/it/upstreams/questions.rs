@@ -11,7 +11,7 @@ use crate::visitor::Visitor;
 const TOKEN: &str = "ghp_0123456789abcdefghijABCDEFGHIJ456789";
 
 /// A server with one accepted puppet that has a process for each caller, and a caller.
-fn private(orders: &Value, more: &str) -> (Puppet, Server, Visitor) {
+pub(super) fn private(orders: &Value, more: &str) -> (Puppet, Server, Visitor) {
     let puppet = Puppet::new(orders);
     let entry = puppet.entry("up", "", more).replace("args: [", "per_principal: true, args: [");
     let server = Server::start_in(home(&[entry], ""));
@@ -180,6 +180,14 @@ fn a_tool_that_only_runs_as_a_task_is_followed_to_its_end_and_cancelled_with_its
     let done: Value = serde_json::from_str(&text(&done)).unwrap();
     let related = json!({"io.modelcontextprotocol/related-task": {"taskId": "t1"}});
     assert_eq!(done["answer"], json!({"action": "decline", "_meta": related}));
+    // What it reports goes to the caller, with the caller's own token.
+    puppet.order(&orders("reports"));
+    let params = json!({"name": "look", "arguments": {"q": "far"}, "_meta": {"progressToken": "mine"}});
+    let reported = visitor.ask("tools/call", &params).body;
+    for step in ["step 1", "step 2"] {
+        assert!(reported.contains(&format!(r#""message":"{step}""#)), "{reported}");
+    }
+    assert!(reported.contains(r#""progressToken":"mine""#) && reported.contains("arguments"), "{reported}");
     // Nobody waits for it any more: it is told so.
     puppet.order(&orders("never"));
     let ended = begin(&visitor, "far", &json!({}));

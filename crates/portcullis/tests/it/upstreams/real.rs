@@ -228,10 +228,22 @@ fn everything_passes_through_unchanged() {
     }
     let complete =
         json!({"ref": {"type": "ref/prompt", "name": "completable-prompt"}, "argument": {"name": "department", "value": "S"}});
-    let beside = direct.ask("completion/complete", &complete)["result"]["completion"]["values"].clone();
-    let behind = visitor.ask("completion/complete", &complete).json()["result"]["completion"]["values"].clone();
+    let beside = direct.ask("completion/complete", &complete)["result"]["completion"].clone();
+    let behind = visitor.ask("completion/complete", &complete).json()["result"]["completion"].clone();
     assert_eq!(behind, beside);
-    assert!(beside.as_array().is_some_and(|values| !values.is_empty()), "{beside}");
+    let departments = beside["values"].as_array().cloned().unwrap_or_default();
+    assert!(!departments.is_empty(), "{beside}");
+    // What fits the second argument depends on the first.
+    let mut of_departments = Vec::new();
+    for department in departments {
+        let complete = json!({"ref": {"type": "ref/prompt", "name": "completable-prompt"},
+            "argument": {"name": "name", "value": ""}, "context": {"arguments": {"department": department}}});
+        let beside = direct.ask("completion/complete", &complete)["result"]["completion"].clone();
+        let behind = visitor.ask("completion/complete", &complete).json()["result"]["completion"].clone();
+        assert_eq!(behind, beside, "{department}");
+        of_departments.push(behind["values"].clone());
+    }
+    assert!(of_departments.iter().any(|names| names.as_array().is_some_and(|names| !names.is_empty())), "{of_departments:?}");
     // Progress, and a question to the user.
     let slow = json!({"name": "trigger-long-running-operation", "arguments": {"duration": 1, "steps": 3}, "_meta": {"progressToken": "p"}});
     let streamed = visitor.ask("tools/call", &slow).body;

@@ -15,7 +15,7 @@ use crate::visitor::{Visitor, modern_request};
 const WAIT: Duration = Duration::from_secs(20);
 
 /// What is said on a stream that stays open, message by message.
-fn stream(server: &Server, path: &str, request: &str, headers: &[(String, String)], body: &str) -> Receiver<Value> {
+pub(crate) fn stream(server: &Server, path: &str, request: &str, headers: &[(String, String)], body: &str) -> Receiver<Value> {
     let mut stream = TcpStream::connect(server.mcp).unwrap();
     let mut head = format!("{request} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n", server.mcp, body.len());
     for (name, value) in headers {
@@ -126,8 +126,8 @@ fn who_may_not_read_may_not_watch() {
     let foreign = super::visitor(&server, &["--role", "operator", "--tenant", "other"]);
     let session = foreign.session(&json!({}));
     let refused = session.ask("resources/subscribe", &json!({"uri": "note://one"}));
-    assert!(refused.body.contains("is not available"), "{}", refused.body);
-    server.home.audited(|r| r["method"] == "resources/subscribe" && r["code"] == "forbidden");
+    assert!(refused.body.contains("no such resource"), "{}", refused.body);
+    server.home.audited(|r| r["method"] == "resources/subscribe" && r["code"] == "not_found" && r["tenant"] == "other");
     let absent = visitor.session(&json!({})).ask("resources/subscribe", &json!({"uri": "note://none"}));
     assert!(absent.body.contains("no such resource"), "{}", absent.body);
     assert_eq!(subscribed(&visitor), "subscribed: []");
