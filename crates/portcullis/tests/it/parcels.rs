@@ -222,6 +222,17 @@ fn serve(
         }
     }
     let head = String::from_utf8_lossy(&head).into_owned();
+    // What is sent is read before it is answered: closing over unread bytes resets the connection.
+    let length =
+        head.lines().filter_map(|line| line.split_once(": ")).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let mut left: u64 = length.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or_default();
+    let mut sent = [0; 4 << 10];
+    while left > 0 {
+        match stream.read(&mut sent) {
+            Ok(read) if read > 0 => left = left.saturating_sub(read as u64),
+            _ => return,
+        }
+    }
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
     seen.lock().unwrap().push(head.clone());
     let known = || pages.lock().unwrap().get(path.split('?').next().unwrap_or_default()).cloned();
