@@ -2,8 +2,7 @@
 //! and what a request to a backend passes.
 
 use std::hint::black_box;
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -11,19 +10,14 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request};
 use axum::response::IntoResponse as _;
 use axum::routing::get;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, EncodingKey, crypto};
+use jsonwebtoken::Algorithm;
 use portcullis_config::{TlsSettings, TrustedProxies};
 use portcullis_egress::{AddressPolicy, PathTemplate};
-use portcullis_identity::token::{TokenSettings, Verifier};
 use portcullis_identity::{KeyRequest, KeyRing, Pepper};
-use portcullis_model::{Clock, Secret, SystemClock, TenantId};
-use portcullis_policy::{Policies, Vocabulary};
+use portcullis_model::{Secret, SystemClock, TenantId};
 use portcullis_state::MemoryStore;
 use portcullis_wire::{Certificates, HostPolicy, Protocol, Visitor, guarded};
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
-use serde_json::{Value, json};
+use rcgen::{CertificateParams, KeyPair};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
@@ -36,8 +30,9 @@ use tower::Service as _;
 
 use super::{Figure, Rounds};
 
-const RESOURCE: &str = "https://mcp.example.com/mcp";
-const ISSUER: &str = "https://id.example.com";
+#[path = "../../../../identity/benches/signed/mod.rs"]
+mod signed;
+
 /// Bytes of a request and of an answer.
 const ASKED: usize = 600;
 const ANSWERED: usize = 3_000;
@@ -148,69 +143,10 @@ fn origins(rounds: Rounds) -> Vec<Figure> {
     ]
 }
 
-fn b64(bytes: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-/// A key, as a member of a key set.
-fn public(algorithm: Algorithm, key: &KeyPair) -> Value {
-    let raw = key.public_key_raw();
-    match algorithm {
-        Algorithm::ES256 => json!({"kty": "EC", "crv": "P-256", "x": b64(&raw[1..=32]), "y": b64(&raw[33..])}),
-        Algorithm::EdDSA => json!({"kty": "OKP", "crv": "Ed25519", "x": b64(raw)}),
-        // DER of 2048 bits: two headers of 4 bytes, a zero, 256 bytes of modulus, 2 bytes of header, the exponent.
-        _ => json!({"kty": "RSA", "n": b64(&raw[9..265]), "e": b64(&raw[267..])}),
-    }
-}
-
-/// Serves one document to everybody.
-fn serve(document: String) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/keys", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let mut request = [0; 4096];
-            let _ = stream.read(&mut request);
-            let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", document.len());
-            let _ = stream.write_all((head + &document).as_bytes());
-        }
-    });
-    url
-}
-
-/// A verifier and a token it accepts.
-fn prepared(algorithm: Algorithm) -> (Verifier, String) {
-    let key = match algorithm {
-        Algorithm::ES256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
-        Algorithm::EdDSA => KeyPair::generate_for(&PKCS_ED25519),
-        _ => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
-    }
-    .unwrap();
-    let url = serve(json!({"keys": [public(algorithm, &key)]}).to_string());
-    let settings: TokenSettings = serde_json::from_value(json!({"resource": RESOURCE, "issuers": [{
-        "name": "corp", "issuer": ISSUER, "jwks_uri": url, "scopes": {"look": {"roles": ["reader"]}}}]}))
-    .unwrap();
-    let policies = Policies::load(&[], &Vocabulary::default(), 1).unwrap();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let now = clock.now().as_nanos() / 1_000_000_000;
-    let verifier = Verifier::new(&settings, RESOURCE, clock, |grant| policies.charter(grant)).unwrap();
-    let header = json!({"alg": format!("{algorithm:?}"), "typ": "at+jwt"});
-    let claims = json!({"iss": ISSUER, "sub": "ada", "aud": RESOURCE, "iat": now, "exp": now + 3_600, "scope": "openid look",
-        "client_id": "agent", "jti": "0123456789abcdef"});
-    let signed = format!("{}.{}", b64(header.to_string()), b64(claims.to_string()));
-    let secret = match algorithm {
-        Algorithm::ES256 => EncodingKey::from_ec_der(key.serialized_der()),
-        Algorithm::EdDSA => EncodingKey::from_ed_der(key.serialized_der()),
-        _ => EncodingKey::from_rsa_pem(key.serialize_pem().as_bytes()).unwrap(),
-    };
-    let signature = crypto::sign(signed.as_bytes(), &secret, algorithm).unwrap();
-    (verifier, format!("{signed}.{signature}"))
-}
-
 fn tokens(runtime: &Runtime, rounds: Rounds) -> Vec<Figure> {
     let rounds = rounds.fewer(5);
     let verified = |algorithm| {
-        let (verifier, token) = prepared(algorithm);
+        let (verifier, token) = signed::prepared(algorithm);
         runtime.block_on(verifier.verify_token(&token)).expect("the keys are fetched once, before the clock runs");
         let micros = rounds.cost(|| drop(black_box(runtime.block_on(verifier.verify_token(&token)).unwrap())));
         Figure::new("token", format!("an access token verified, {algorithm:?}"), micros)
