@@ -64,21 +64,14 @@ pub(crate) fn build(audit: &Path) -> anyhow::Result<Arc<Gateway>> {
     let local = local_principal("conformance", ROLE)?;
     let identity = Identity::new(None, local, clock.clone()).with_anonymous_loopback(ROLE)?;
     // The suite and the load test are one principal each; the limits themselves are tested elsewhere.
-    let plenty = Rate::new(1_000_000, 1_000_000);
     let limits = LimitSettings {
-        address: plenty,
-        principal: plenty,
-        tool: plenty,
-        write: plenty,
-        tenant: plenty,
-        global: plenty,
         concurrent_per_principal: 256,
         concurrent_per_tenant: 256,
         concurrent: 256,
         deadline: Duration::from_secs(20),
         tokens_per_day: None,
         tenant_tokens_per_day: None,
-        ..LimitSettings::default()
+        ..LimitSettings::all_at(Rate::new(1_000_000, 1_000_000))
     };
     let state = Arc::new(MemoryStore::new(clock.clone()));
     let gateway = Arc::new(Gateway::new(GatewayParts {

@@ -208,17 +208,10 @@ impl World {
             enabled_writes: [WriteCategory("workloads".into())].into(),
             ..Vocabulary::of_tools(catalogue.tool_specs())
         };
-        let plenty = Rate::new(1_000_000, 1_000_000);
         let limits = LimitSettings {
-            address: plenty,
-            principal: plenty,
-            tool: plenty,
-            write: plenty,
-            tenant: plenty,
-            global: plenty,
             tokens_per_day: None,
             tenant_tokens_per_day: None,
-            ..LimitSettings::default()
+            ..LimitSettings::all_at(Rate::new(1_000_000, 1_000_000))
         };
         let clerk = Arc::new(Clerk(book.clone()));
         let gateway = Gateway::new(GatewayParts {

@@ -53,6 +53,14 @@ pub struct LimitSettings {
     pub tenant_tokens_per_day: Option<u64>,
 }
 
+impl LimitSettings {
+    /// The defaults, with the same rate for whatever is counted by a rate.
+    #[must_use]
+    pub fn all_at(rate: Rate) -> Self {
+        Self { address: rate, principal: rate, tool: rate, write: rate, tenant: rate, global: rate, ..Self::default() }
+    }
+}
+
 impl Default for LimitSettings {
     fn default() -> Self {
         Self {

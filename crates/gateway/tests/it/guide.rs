@@ -88,8 +88,7 @@ async fn bench(drawn: &[Drawn], exposure: Exposure, enabled: bool, forbid: &[&st
 
 /// Enough for every call of a case.
 fn plenty() -> LimitSettings {
-    let much = Rate::new(10_000, 10_000);
-    LimitSettings { address: much, principal: much, tool: much, write: much, global: much, ..LimitSettings::default() }
+    LimitSettings::all_at(Rate::new(10_000, 10_000))
 }
 
 fn forbidding(name: &str) -> String {

@@ -277,9 +277,7 @@ async fn bench(rules: &[usize], who: Who, writes: bool) -> Bench {
     vocabulary.products = products.tools();
     let text = rules.iter().map(|rule| RULES[*rule]).collect::<String>();
     let memory = Arc::new(Memory::default());
-    let much = Rate::new(100_000, 100_000);
-    let limits =
-        LimitSettings { address: much, principal: much, tool: much, write: much, global: much, ..LimitSettings::default() };
+    let limits = LimitSettings::all_at(Rate::new(100_000, 100_000));
     let gateway = Gateway::new(GatewayParts {
         catalogue,
         policies: Policies::load(&[PolicyText { origin: "test".into(), text }], &vocabulary, 1).unwrap(),

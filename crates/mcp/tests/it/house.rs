@@ -253,16 +253,7 @@ async fn house_releasing(many: usize, releaser: Releaser) -> House {
     let sleepers = Arc::new(Sleepers::default());
     let (catalogue, policies) = furnish(&sleepers, many, 1);
     let memory = Arc::new(Memory::default());
-    let plenty = Rate::new(10_000, 10_000);
-    let limits = LimitSettings {
-        address: plenty,
-        principal: plenty,
-        tool: plenty,
-        write: plenty,
-        tenant: plenty,
-        global: plenty,
-        ..LimitSettings::default()
-    };
+    let limits = LimitSettings::all_at(Rate::new(10_000, 10_000));
     let gateway = Arc::new(Gateway::new(GatewayParts {
         catalogue,
         policies,

@@ -215,17 +215,10 @@ impl Bench {
     }
 
     fn gateway(&self, parts: Parts) -> Gateway {
-        let plenty = Rate::new(100_000_000, 100_000_000);
         let limits = LimitSettings {
-            address: plenty,
-            principal: plenty,
-            tool: plenty,
-            write: plenty,
-            tenant: plenty,
-            global: plenty,
             tokens_per_day: parts.tokens_per_day,
             tenant_tokens_per_day: None,
-            ..LimitSettings::default()
+            ..LimitSettings::all_at(Rate::new(100_000_000, 100_000_000))
         };
         let mut catalogue = CatalogueBuilder::new();
         for tool in [&self.tool, &self.marked] {
