@@ -3,20 +3,15 @@
 
 use serde_json::{Value, json};
 
-use crate::parcels::Author;
-use crate::plugins::{MANIFEST, component_of, tools};
+use crate::plugins::{MANIFEST, Stranger, tools};
 use crate::server::{Home, Server, intact};
 use crate::visitor::Visitor;
 
 /// A house with the probe in it, under a grant.
 fn house(grant: &str) -> Option<Home> {
-    let component = component_of("probe")?;
-    let home = Home::new(&format!("plugins: {{grants: [{{name: probe, {grant}}}]}}\n"));
-    let author = Author::new(&home, "stranger");
-    let package = author.pack(&home, &component, MANIFEST);
-    author.trusted(&home, &["--plugin", "probe"]);
-    home.run_ok(&["plugin", "install", &package, "--enable"]);
-    Some(home)
+    let stranger = Stranger::with(&format!("plugins: {{grants: [{{name: probe, {grant}}}]}}\n"), |_| MANIFEST.to_owned())?;
+    stranger.install();
+    Some(stranger.home)
 }
 
 /// The structured answer of the probe.

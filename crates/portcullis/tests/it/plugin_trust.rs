@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 
 use crate::parcels::{Author, installed, recorded_refusal, text};
-use crate::plugins::{MANIFEST, component_of, doctor, eventually, tools};
+use crate::plugins::{MANIFEST, Stranger, doctor, eventually, tools};
 use crate::server::{BINARY, Home, Server, intact, skipped};
 use crate::visitor::Visitor;
 
@@ -24,15 +24,9 @@ struct Stage {
 
 impl Stage {
     fn set(config: &str) -> Option<Self> {
-        let component = component_of("probe")?;
-        let home = Home::new(config);
-        let author = Author::new(&home, "stranger");
-        let package = author.pack(&home, &component, MANIFEST);
-        author.trusted(&home, &["--plugin", "probe"]);
-        home.run_ok(&["plugin", "install", &package, "--enable"]);
-        let key = home.key(&["--role", "reader"]);
-        let server = Server::start_in(home);
-        let visitor = Visitor::new(&server, &key);
+        let stranger = Stranger::with(config, |_| MANIFEST.to_owned())?;
+        let (author, component, package) = (stranger.author.clone(), stranger.component.clone(), stranger.package.clone());
+        let (server, visitor) = stranger.started();
         assert!(tools(&visitor).contains(&"probe_do".to_owned()));
         Some(Self { server, visitor, author, component, package })
     }

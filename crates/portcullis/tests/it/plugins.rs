@@ -210,15 +210,9 @@ fn revoking_a_key_stops_a_running_plugin_and_it_does_not_start_again() {
 
 #[test]
 fn a_key_is_revoked_in_a_running_server_also_when_its_list_of_plugins_cannot_be_read() {
-    let Some(component) = component_of("probe") else { return };
-    let home = Home::new("");
-    let author = Author::new(&home, "stranger");
-    let package = author.pack(&home, &component, MANIFEST);
-    author.trusted(&home, &["--plugin", "probe"]);
-    home.run_ok(&["plugin", "install", &package, "--enable"]);
-    let key = home.key(&["--role", "reader"]);
-    let server = Server::start_in(home);
-    let visitor = Visitor::new(&server, &key);
+    let Some(stranger) = Stranger::probe() else { return };
+    let author = stranger.author.clone();
+    let (server, visitor) = stranger.started();
     let list = server.home.data().join("plugins/installed.json");
     let good = std::fs::read(&list).unwrap();
     let listed = || tools(&visitor).contains(&"probe_do".to_owned());

@@ -104,6 +104,13 @@ impl Home {
         format!("{}{secret}", made["key_prefix"].as_str().unwrap())
     }
 
+    /// The binary on standard input and output, over this house.
+    pub(crate) fn stdio(&self, stderr: Stdio) -> Child {
+        let mut command = Command::new(BINARY);
+        command.arg("--config").arg(&self.config).arg("stdio").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+        command.spawn().unwrap()
+    }
+
     /// The audit records, oldest first.
     pub(crate) fn audit(&self) -> Vec<Value> {
         let text = self.run_ok(&["audit", "tail", "-n", "1000", "--json"]);

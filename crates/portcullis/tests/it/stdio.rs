@@ -1,22 +1,14 @@
 //! MCP over standard input and output: both eras, and nothing but protocol on standard output.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::server::{BINARY, Home};
+use crate::server::Home;
 
 fn converse(home: &Home, messages: &[Value]) -> Vec<Value> {
-    let mut child = Command::new(BINARY)
-        .arg("--config")
-        .arg(&home.config)
-        .arg("stdio")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = home.stdio(Stdio::piped());
     let mut input = child.stdin.take().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut replies = Vec::new();

@@ -1,7 +1,7 @@
 //! Calls that are given up and questions that are refused: the other server hears it at once, and it is recorded.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::questions::private;
 use super::watching::{stream, wait_for};
 use super::{Puppet, accept_all, home, sees, stands, text, tool, until};
-use crate::server::{BINARY, Server};
+use crate::server::Server;
 use crate::visitor::{Session, modern_request};
 
 fn orders(call: &str) -> Value {
@@ -165,15 +165,7 @@ fn what_is_cancelled_over_standard_input_is_cancelled_at_the_upstream() {
     sees(&visitor, "look", true);
     // The same house, after its server.
     let home = server.kill();
-    let mut child = Command::new(BINARY)
-        .arg("--config")
-        .arg(&home.config)
-        .arg("stdio")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = home.stdio(Stdio::null());
     let mut input = child.stdin.take().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
