@@ -1,5 +1,6 @@
 //! Approvals: a person's yes to one call. Bound by hash to the principal with its tenant and product, to the tool as it was
-//! defined, to the exact arguments and to whether the answer goes out unredacted; it ends, and it is good for one call. What is asked is never "allowed for now": without a yes the call is refused.
+//! defined, to the exact arguments and to whether the answer goes out unredacted; it ends, and it is good for one call. What is
+//! asked is never let through meanwhile: without a yes the call is refused.
 //!
 //! The yes comes from the user of the client (MCP elicitation) or from an operator (`portcullis approvals grant`).
 
