@@ -284,6 +284,11 @@ pub(crate) fn is_live(paths: &ChainPaths) -> bool {
     File::open(paths.lock()).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
+/// Whether retention took a closed part away, also when that was after the files were listed.
+pub(crate) fn is_retired(paths: &ChainPaths, part: u64) -> bool {
+    read_base(paths).ok().flatten().is_some_and(|base| part < base.part)
+}
+
 /// Opens the file being written; writes go to its end whatever happens.
 pub(crate) fn open_active(path: &Path) -> Result<File, AuditError> {
     OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(AuditError::file(path, "opened"))

@@ -3,6 +3,8 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use portcullis_model::{FaultCode, Timestamp, parse_instant};
@@ -10,12 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::AuditError;
 use crate::event::{AuditEvent, Decision, EventKind};
-use crate::files::{ChainPaths, chains, is_live};
+use crate::files::{ChainFiles, ChainPaths, chains, is_live, is_retired};
 use crate::line::read_open;
 use crate::scan::{Backward, Forward, Line};
 
 /// Most lines listed that cannot be read.
 const UNREADABLE: usize = 100;
+
+/// How often a chain is looked at whose files change meanwhile.
+const LOOKS: usize = 100;
 
 /// A record as read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -174,6 +179,38 @@ fn read(chain: &str, path: &Path, line: Line, live: bool) -> Option<Result<Recor
     Some(read.map_err(|detail| Unreadable { file: file_name(path), detail }))
 }
 
+/// The files of a chain as they were at one moment.
+struct Held {
+    closed: Vec<(u64, PathBuf)>,
+    /// The one being written. It stays what it is when it is closed and another gets its name.
+    active: Option<(PathBuf, File)>,
+}
+
+impl Held {
+    /// Looks until no rotation came between listing the files and opening the one being written: what such a rotation closed
+    /// would be passed over.
+    fn of(paths: &ChainPaths, mut files: ChainFiles, live: bool) -> Result<Self, AuditError> {
+        for _ in 0..LOOKS {
+            let path = paths.active();
+            let active = match File::open(&path) {
+                Ok(file) => Some((path, file)),
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                Err(error) => return Err(AuditError::file(&path, "read")(error)),
+            };
+            let now = chains(&paths.directory)?.remove(&paths.name).unwrap_or_default();
+            // Who writes has a file open; between closing one and beginning the next there is none.
+            if now.parts.last() == files.parts.last() && (active.is_some() || !live) {
+                let mut closed = paths.in_order(&now);
+                closed.retain(|(part, _)| now.parts.contains(part));
+                return Ok(Self { closed, active });
+            }
+            files = now;
+        }
+        let reason = format!("its files changed {LOOKS} times while they were looked at");
+        Err(AuditError::file(&paths.active(), "read")(std::io::Error::other(reason)))
+    }
+}
+
 /// The last records.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tail {
@@ -184,6 +221,30 @@ pub struct Tail {
 }
 
 impl Tail {
+    /// Takes what is still wanted from the end of one file.
+    fn take(
+        &mut self,
+        chain: &str,
+        path: &Path,
+        mut lines: Backward,
+        live: bool,
+        filter: &AuditFilter,
+        wanted: &mut usize,
+    ) -> Result<(), AuditError> {
+        while *wanted > 0 {
+            let Some(line) = lines.next().map_err(AuditError::file(path, "read"))? else { break };
+            match read(chain, path, line, live) {
+                Some(Ok(record)) if filter.matches(&record) => {
+                    self.records.push(record);
+                    *wanted -= 1;
+                }
+                Some(Err(unreadable)) => self.not_read(unreadable),
+                Some(Ok(_)) | None => {}
+            }
+        }
+        Ok(())
+    }
+
     fn not_read(&mut self, unreadable: Unreadable) {
         match self.unreadable.len().cmp(&UNREADABLE) {
             Ordering::Less => self.unreadable.push(unreadable),
@@ -202,21 +263,22 @@ pub fn tail(directory: &Path, count: usize, filter: &AuditFilter) -> Result<Tail
     for (name, files) in chains(directory)? {
         let paths = ChainPaths::new(directory, &name);
         let live = is_live(&paths);
+        let Held { closed, active } = Held::of(&paths, files, live)?;
         let mut wanted = count;
-        'files: for (_, path) in paths.in_order(&files).into_iter().rev() {
-            let mut lines = Backward::open(&path, None).map_err(AuditError::file(&path, "read"))?;
-            while wanted > 0 {
-                let Some(line) = lines.next().map_err(AuditError::file(&path, "read"))? else { continue 'files };
-                match read(&name, &path, line, live) {
-                    Some(Ok(record)) if filter.matches(&record) => {
-                        tail.records.push(record);
-                        wanted -= 1;
-                    }
-                    Some(Err(unreadable)) => tail.not_read(unreadable),
-                    Some(Ok(_)) | None => {}
-                }
+        if let Some((path, file)) = active {
+            let lines = Backward::of(file).map_err(AuditError::file(&path, "read"))?;
+            tail.take(&name, &path, lines, live, filter, &mut wanted)?;
+        }
+        for (part, path) in closed.into_iter().rev() {
+            if wanted == 0 {
+                break;
             }
-            break;
+            match Backward::open(&path, None) {
+                Ok(lines) => tail.take(&name, &path, lines, live, filter, &mut wanted)?,
+                // It ended while the newer ones were read, and what is older than it did too.
+                Err(error) if error.kind() == ErrorKind::NotFound && is_retired(&paths, part) => break,
+                Err(error) => return Err(AuditError::file(&path, "read")(error)),
+            }
         }
     }
     tail.records.sort_by(|a, b| (a.time, &a.chain, a.sequence).cmp(&(b.time, &b.chain, b.sequence)));
@@ -226,29 +288,39 @@ pub fn tail(directory: &Path, count: usize, filter: &AuditFilter) -> Result<Tail
 }
 
 struct Cursor {
-    chain: String,
+    paths: ChainPaths,
     live: bool,
-    files: VecDeque<PathBuf>,
+    closed: VecDeque<(u64, PathBuf)>,
+    active: Option<(PathBuf, File)>,
     open: Option<(PathBuf, Forward)>,
     next: Option<Result<Record, Unreadable>>,
 }
 
 impl Cursor {
+    /// Opens the file that comes next; `None` when there is none or it is not there any more.
+    fn open_next(&mut self) -> Option<Result<(PathBuf, Forward), Unreadable>> {
+        while let Some((part, path)) = self.closed.pop_front() {
+            match Forward::open(&path, 0) {
+                Ok(lines) => return Some(Ok((path, lines))),
+                Err(error) if error.kind() == ErrorKind::NotFound && is_retired(&self.paths, part) => {}
+                Err(error) => return Some(Err(Unreadable { file: file_name(&path), detail: error.to_string() })),
+            }
+        }
+        self.active.take().map(|(path, file)| Ok((path, Forward::of(file))))
+    }
+
     fn advance(&mut self) -> Option<Result<Record, Unreadable>> {
         loop {
             let Some((path, lines)) = &mut self.open else {
-                let path = self.files.pop_front()?;
-                match Forward::open(&path, 0) {
-                    Ok(lines) => self.open = Some((path, lines)),
-                    Err(error) => {
-                        return Some(Err(Unreadable { file: file_name(&path), detail: error.to_string() }));
-                    }
+                match self.open_next()? {
+                    Ok(opened) => self.open = Some(opened),
+                    Err(unreadable) => return Some(Err(unreadable)),
                 }
                 continue;
             };
             match lines.next() {
                 Ok(Some(line)) => {
-                    if let Some(read) = read(&self.chain, path, line, self.live) {
+                    if let Some(read) = read(&self.paths.name, path, line, self.live) {
                         return Some(read);
                     }
                 }
@@ -280,8 +352,9 @@ pub fn query(directory: &Path, filter: AuditFilter) -> Result<Query, AuditError>
     let mut cursors = Vec::new();
     for (name, files) in chains(directory)? {
         let paths = ChainPaths::new(directory, &name);
-        let order = paths.in_order(&files).into_iter().map(|(_, path)| path).collect();
-        let mut cursor = Cursor { live: is_live(&paths), chain: name, files: order, open: None, next: None };
+        let live = is_live(&paths);
+        let Held { closed, active } = Held::of(&paths, files, live)?;
+        let mut cursor = Cursor { paths, live, closed: closed.into(), active, open: None, next: None };
         cursor.next = cursor.advance();
         cursors.push(cursor);
     }

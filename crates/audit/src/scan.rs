@@ -28,7 +28,12 @@ impl Forward {
     pub(crate) fn open(path: &Path, offset: u64) -> io::Result<Self> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(offset))?;
-        Ok(Self { reader: BufReader::with_capacity(64 << 10, file), offset })
+        Ok(Self { offset, ..Self::of(file) })
+    }
+
+    /// From the beginning of a file nothing was read from.
+    pub(crate) fn of(file: File) -> Self {
+        Self { reader: BufReader::with_capacity(64 << 10, file), offset: 0 }
     }
 
     pub(crate) fn next(&mut self) -> io::Result<Option<Line>> {
@@ -81,9 +86,15 @@ const BLOCK: u64 = 64 << 10;
 impl Backward {
     /// From `end` bytes, or from the end of the file.
     pub(crate) fn open(path: &Path, end: Option<u64>) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let length = file.metadata()?.len();
-        Ok(Self { file, position: end.map_or(length, |e| e.min(length)), pending: Vec::new(), first: true })
+        let mut lines = Self::of(File::open(path)?)?;
+        lines.position = end.map_or(lines.position, |end| end.min(lines.position));
+        Ok(lines)
+    }
+
+    /// From the end of a file.
+    pub(crate) fn of(file: File) -> io::Result<Self> {
+        let position = file.metadata()?.len();
+        Ok(Self { file, position, pending: Vec::new(), first: true })
     }
 
     fn grow(&mut self) -> io::Result<()> {

@@ -1,12 +1,13 @@
 //! `tail` and `query` over several chains.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use portcullis_audit::{AuditEvent, AuditFilter, AuditLog, AuditOptions, Decision, EventKind, query, tail};
+use portcullis_audit::{AuditEvent, AuditFilter, AuditLog, AuditOptions, Decision, EventKind, Record, Retention, query, tail};
 use portcullis_model::{Clock, ManualClock, PrincipalId};
 
-use crate::{clock, files, the_file};
+use crate::{call, clock, files, the_file};
 
 /// Two chains written in turns, a second apart, in small files.
 fn two_chains(clock: &ManualClock) -> tempfile::TempDir {
@@ -42,6 +43,50 @@ fn the_last_records_of_all_chains_in_order() {
     assert_eq!(tools(&tail(directory.path(), 2, &denied).unwrap().records), ["tool-20", "tool-25"]);
     assert_eq!(tail(directory.path(), 1_000, &calls).unwrap().records.len(), 30, "all files are read, to the first");
     assert!(tail(directory.path(), 0, &calls).unwrap().records.is_empty());
+}
+
+/// Numbers of the records, all there from the first to the last.
+fn unbroken(records: &[Record]) -> (u64, u64) {
+    let numbers: Vec<u64> = records.iter().map(|record| record.sequence).collect();
+    let (first, last) = (numbers[0], numbers[numbers.len() - 1]);
+    assert_eq!(numbers, (first..=last).collect::<Vec<_>>());
+    (first, last)
+}
+
+#[test]
+fn nothing_is_passed_over_while_files_are_closed_and_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = AuditOptions {
+        rotate_at_bytes: 1_000,
+        retention: Retention { max_bytes: Some(3_000), max_age: None },
+        sync_every: Duration::from_millis(1),
+        ..AuditOptions::default()
+    };
+    let log = AuditLog::open_with(directory.path(), Arc::new(clock()), options).unwrap();
+    let written = AtomicU64::new(log.append(call("first")).unwrap().sequence);
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let until = Instant::now() + Duration::from_secs(3);
+            while Instant::now() < until {
+                written.store(log.append(call("another")).unwrap().sequence, Ordering::SeqCst);
+            }
+            ended.store(true, Ordering::SeqCst);
+        });
+        let mut removed = 0;
+        while !ended.load(Ordering::SeqCst) {
+            let known = written.load(Ordering::SeqCst);
+            let last = tail(directory.path(), 5, &AuditFilter::default()).unwrap();
+            assert!(last.unreadable.is_empty(), "{:?}", last.unreadable);
+            assert!(unbroken(&last.records).1 >= known);
+            let known = written.load(Ordering::SeqCst);
+            let all: Vec<_> = query(directory.path(), AuditFilter::default()).unwrap().collect::<Result<_, _>>().unwrap();
+            // Files may end between the first one and the others.
+            assert!(all.last().is_some_and(|record| record.sequence >= known));
+            removed = removed.max(all[0].sequence);
+        }
+        assert!(removed > 1, "nothing was removed meanwhile");
+    });
 }
 
 #[test]
