@@ -1,10 +1,11 @@
 //! What one audit record costs, as the gate writes it: alone, and from two threads at once.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use divan::Bencher;
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
-use portcullis_model::{PrincipalId, SystemClock};
+use portcullis_model::{PrincipalId, SystemClock, Whence};
 
 fn main() {
     divan::main();
@@ -15,7 +16,7 @@ fn event() -> AuditEvent {
     // Somebody known from somewhere: the part that is sealed.
     let event = PrincipalId::new("key:7f3a9c21").map(|who| event.clone().principal_id(who)).unwrap_or(event);
     event
-        .client("192.0.2.7:50000".parse().ok())
+        .whence(Some(&Whence::direct(SocketAddr::from(([192, 0, 2, 7], 50_000)))))
         .transport("http")
         .method("tools/call")
         .tool("query_logs")

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use portcullis_model::{CredentialKind, Endpoint, FaultCode, KeyId, Principal, PrincipalId, TenantId, Whence};
 use serde::ser::SerializeMap;
@@ -441,13 +440,6 @@ impl AuditEvent {
         self
     }
 
-    /// Address of the client, where it is known.
-    #[must_use]
-    pub fn client(mut self, client: Option<SocketAddr>) -> Self {
-        self.client = client.map(Endpoint::from);
-        self
-    }
-
     /// Where the request came from, where it is known.
     #[must_use]
     pub fn whence(mut self, whence: Option<&Whence>) -> Self {
@@ -650,7 +642,7 @@ mod tests {
                 .about(PrincipalId::new("user:ben").unwrap())
                 .tenant(tenant)
                 .key(KeyId::new("abc").unwrap())
-                .client(Some("192.0.2.7:1".parse().unwrap()))
+                .whence(Some(&Whence::direct("192.0.2.7:1".parse().unwrap())))
                 .transport("http")
                 .method("tools/call")
                 .tool("query_logs")

@@ -196,7 +196,7 @@ fn unmapped(record: &Record) -> Value {
 mod tests {
     use super::*;
     use crate::event::{AuditEvent, Decision};
-    use portcullis_model::{PrincipalId, Timestamp};
+    use portcullis_model::{PrincipalId, Timestamp, Whence};
 
     fn record(event: AuditEvent) -> Record {
         Record { chain: "audit-a".into(), sequence: 7, time: Timestamp::from_seconds(1_800_000_000), event, line: String::new() }
@@ -206,7 +206,7 @@ mod tests {
     fn a_refused_call_is_api_activity_that_failed() {
         let event = AuditEvent::new(EventKind::Refused)
             .principal_id(PrincipalId::new("key:abc").unwrap())
-            .client(Some("192.0.2.7:5000".parse().unwrap()))
+            .whence(Some(&Whence::direct("192.0.2.7:5000".parse().unwrap())))
             .method("tools/call")
             .tool("delete_pod")
             .decided(Decision::Deny, "write-gate")
@@ -230,11 +230,11 @@ mod tests {
 
     #[test]
     fn the_proxies_in_between_stand_beside_the_client() {
-        let whence = portcullis_model::Whence::relayed("198.51.100.7".parse().unwrap(), "10.1.1.1, 10.0.0.5");
+        let whence = Whence::relayed("198.51.100.7".parse().unwrap(), "10.1.1.1, 10.0.0.5");
         let event = to_ocsf(&record(AuditEvent::new(EventKind::Call).whence(Some(&whence))));
         let expected = json!({"ip": "198.51.100.7", "intermediate_ips": ["10.1.1.1", "10.0.0.5"]});
         assert_eq!((&event["src_endpoint"], &event["unmapped"]["via"]), (&expected, &Value::Null));
-        let unplaced = portcullis_model::Whence::unplaced("192.0.2.7:5".parse().unwrap(), Some("x-forwarded-for: 10.0.0.1"));
+        let unplaced = Whence::unplaced("192.0.2.7:5".parse().unwrap(), Some("x-forwarded-for: 10.0.0.1"));
         let event = to_ocsf(&record(AuditEvent::new(EventKind::Call).whence(Some(&unplaced))));
         assert_eq!(event["src_endpoint"], json!({"ip": "192.0.2.7", "port": 5}));
         assert_eq!(event["unmapped"]["claimed"], "x-forwarded-for: 10.0.0.1");
@@ -321,7 +321,7 @@ mod tests {
             has_what_is_required(&to_ocsf(&record(bare.clone())));
             let full = bare
                 .principal_id(PrincipalId::new("key:abc").unwrap())
-                .client(Some("[2001:db8::1]:5000".parse().unwrap()))
+                .whence(Some(&Whence::direct("[2001:db8::1]:5000".parse().unwrap())))
                 .session("s-1")
                 .method("tools/call")
                 .tool("query_logs")

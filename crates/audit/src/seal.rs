@@ -416,6 +416,8 @@ impl<'a> Opened<'a> {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_model::Whence;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -429,7 +431,7 @@ mod tests {
     fn anna() -> AuditEvent {
         AuditEvent::new(EventKind::Call)
             .principal_id(PrincipalId::new("user:anna").unwrap())
-            .client(Some("192.0.2.7:5000".parse().unwrap()))
+            .whence(Some(&Whence::direct("192.0.2.7:5000".parse().unwrap())))
             .note("asked for \"more\"")
     }
 

@@ -153,7 +153,7 @@ struct Admitted {
     _place: OwnedSemaphorePermit,
 }
 
-/// The admin face: `/livez`, `/readyz`, `/metrics` and `/api/v1/…`. Needs `ConnectInfo` and what `portcullis_wire::serve`
+/// The admin face: `/livez`, `/readyz`, `/metrics` and `/api/v1/…`. Needs what `portcullis_wire::serve`
 /// makes known of a connection.
 pub fn router(parts: ConsoleParts) -> Router {
     let ConsoleParts { gateway, steward, metrics, refusals, settings } = parts;

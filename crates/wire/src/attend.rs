@@ -15,7 +15,6 @@ use std::{io, mem};
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::ConnectInfo;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -251,7 +250,6 @@ type Answered = Pin<Box<dyn Future<Output = Result<hyper::Response<Answer>, std:
 fn answer(mut request: hyper::Request<Incoming>, mut router: Router, visitor: &Visitor, under_way: UnderWay) -> Answered {
     let extensions = request.extensions_mut();
     extensions.extend(visitor.known.clone());
-    extensions.insert(ConnectInfo(visitor.peer));
     extensions.insert(visitor.clone());
     let answering = router.call(request);
     Box::pin(async move { Ok(answering.await?.map(|body| Answer { body, _under_way: under_way })) })

@@ -9,7 +9,6 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::extract::ConnectInfo;
 use http::header::FORWARDED;
 use http::{Extensions, HeaderMap, HeaderName};
 use portcullis_config::TrustedProxies;
@@ -37,11 +36,7 @@ struct Chain {
 
 /// Where a request comes from, by what the listener knows of its connection. Nothing without a connection.
 pub fn whence(extensions: &Extensions, headers: &HeaderMap) -> Option<Whence> {
-    if let Some(visitor) = extensions.get::<Visitor>() {
-        return Some(visitor.whence(headers));
-    }
-    let ConnectInfo(peer) = extensions.get::<ConnectInfo<SocketAddr>>()?;
-    Some(judge(&TrustedProxies::default(), *peer, headers))
+    extensions.get::<Visitor>().map(|visitor| visitor.whence(headers))
 }
 
 /// Where a request of `peer` comes from.
@@ -79,10 +74,10 @@ pub(crate) fn is_secured(proxies: &TrustedProxies, peer: SocketAddr, headers: &H
 /// The client, by the headers of a trusted proxy; nothing where it does not say. Two headers must say the same: a proxy
 /// keeps one of them, and the other is as its client sent it.
 fn client(proxies: &TrustedProxies, peer: IpAddr, headers: &HeaderMap) -> Result<Option<Chain>, Unreadable> {
-    let standard = headers.contains_key(FORWARDED).then(|| follow(proxies, peer, &hops(headers, &FORWARDED, by_standard)?));
+    let standard = headers.contains_key(FORWARDED).then(|| follow(proxies, peer, &hops(headers, &FORWARDED, by_standard)));
     let custom = headers
         .contains_key(X_FORWARDED_FOR)
-        .then(|| follow(proxies, peer, &hops(headers, &X_FORWARDED_FOR, |line| Some(by_custom(line)))?));
+        .then(|| follow(proxies, peer, &hops(headers, &X_FORWARDED_FOR, |line| Some(by_custom(line)))));
     match (standard.transpose()?, custom.transpose()?) {
         (Some(one), Some(other)) if one.client.address != other.client.address => Err(Unreadable),
         (Some(chain), _) | (None, Some(chain)) => Ok(Some(chain)),
@@ -117,11 +112,7 @@ fn follow(proxies: &TrustedProxies, peer: IpAddr, hops: &[Option<Endpoint>]) -> 
 }
 
 /// The hops of a header, over all its lines, the nearest last; a hop that is no address is there as nothing.
-fn hops(
-    headers: &HeaderMap,
-    name: &HeaderName,
-    read: fn(&str) -> Option<Vec<Option<Endpoint>>>,
-) -> Result<Vec<Option<Endpoint>>, Unreadable> {
+fn hops(headers: &HeaderMap, name: &HeaderName, read: fn(&str) -> Option<Vec<Option<Endpoint>>>) -> Vec<Option<Endpoint>> {
     let mut all = Vec::new();
     for line in headers.get_all(name) {
         // Bytes that are no text make every hop of their line unreadable, but not those of later lines.
@@ -130,7 +121,7 @@ fn hops(
             None => all.push(None),
         }
     }
-    if all.is_empty() { Err(Unreadable) } else { Ok(all) }
+    all
 }
 
 /// `X-Forwarded-For`: addresses, some proxies add a port.

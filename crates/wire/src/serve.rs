@@ -35,7 +35,7 @@ impl Default for ConnectionSettings {
 }
 
 /// Serves `router` on `listener` until `shutdown` is cancelled; then takes no new connection, lets requests in flight
-/// end, and cuts what is left after 4.5 s. Requests carry `ConnectInfo<SocketAddr>`, a [`crate::Visitor`], and what is
+/// end, and cuts what is left after 4.5 s. Requests carry a [`crate::Visitor`] and what is
 /// known from the client's certificate.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use portcullis_audit::{AuditEvent, AuditFilter, AuditOptions, EraseReport, EventKind, Problem, Retention, erase, query, verify};
-use portcullis_model::{KeyId, PrincipalId};
+use portcullis_model::{KeyId, PrincipalId, Whence};
 
 use crate::{clock, files, open, open_rotating, the_file};
 
@@ -15,7 +15,7 @@ fn person(name: &str) -> PrincipalId {
 fn did(name: &str, tool: &str) -> AuditEvent {
     AuditEvent::new(EventKind::Call)
         .principal_id(person(name))
-        .client(Some("192.0.2.7:5000".parse().unwrap()))
+        .whence(Some(&Whence::direct("192.0.2.7:5000".parse().unwrap())))
         .session(format!("session-of-{name}"))
         .tool(tool.to_owned())
 }

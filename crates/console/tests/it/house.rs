@@ -1,14 +1,13 @@
 //! A gate with keys and no tools, a recorder that remembers, and a steward who answers at once.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::ConnectInfo;
-use axum::http::{Request, Response};
+use axum::http::{Extensions, Request, Response};
+use portcullis_config::TrustedProxies;
 use portcullis_console::{
     AuditQuestion, Check, ConsoleParts, ConsoleSettings, MeasuredRecorder, Metrics, Sample, Steward, router,
 };
@@ -21,7 +20,7 @@ use portcullis_identity::{Door, Identity, KeyRequest, KeyRing, Pepper, local_pri
 use portcullis_model::{Fault, FaultCode, Principal, SystemClock, TenantId};
 use portcullis_policy::{Budget, Policies, Products, Vocabulary};
 use portcullis_state::MemoryStore;
-use portcullis_wire::{Refusals, RequestRefusal};
+use portcullis_wire::{Refusals, RequestRefusal, Visitor};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -160,7 +159,8 @@ impl House {
         body: impl Into<Body>,
     ) -> (u16, String, Response<()>) {
         let mut request: Request<Body> = request.header("Host", "localhost").body(body.into()).unwrap();
-        request.extensions_mut().insert(ConnectInfo(peer.parse::<SocketAddr>().unwrap()));
+        let (known, proxies) = (Extensions::default(), TrustedProxies::default());
+        request.extensions_mut().insert(Visitor { peer: peer.parse().unwrap(), secured: false, known, proxies });
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, 16 << 20).await.unwrap();

@@ -62,17 +62,16 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Reads the headers of a request and who the listener took it from.
-    pub(super) fn read(headers: &HeaderMap, extensions: &Extensions) -> Result<Self, Refused> {
-        let visitor = extensions.get::<Visitor>().cloned();
-        let visitor = visitor.ok_or_else(|| Refused::Unavailable("the peer's address is not known".into()))?;
+    /// Reads the headers of a request and who the listener took it from; `whence` is what those say together.
+    pub(super) fn read(headers: &HeaderMap, extensions: &Extensions, whence: Option<&Whence>) -> Result<Self, Refused> {
+        let known = extensions.get::<Visitor>().cloned().zip(whence.cloned());
+        let (visitor, whence) = known.ok_or_else(|| Refused::Unavailable("the peer's address is not known".into()))?;
         let mut given = headers.get_all(header::AUTHORIZATION).iter();
         // A header that is no text is no credential, but it was presented: it must not count as absent.
         let authorization = given.next().map(|value| value.to_str().unwrap_or("?").to_owned());
         if given.next().is_some() {
             return Err(Refused::TwoCredentials);
         }
-        let whence = visitor.whence(headers);
         Ok(Self { authorization, visitor, whence })
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use axum::http;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use futures::TryStreamExt as _;
-use portcullis_model::TenantId;
+use portcullis_model::{TenantId, Whence};
 use portcullis_wire::{Connection, Incoming, Visitor, Wire};
 use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -194,8 +194,8 @@ where
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
         let (shared, address) = (Arc::clone(&self.shared), self.address);
-        let caller = caller(&shared, address, &request);
         let whence = request.extensions().get::<Visitor>().map(|visitor| visitor.whence(request.headers()));
+        let caller = caller(&shared, address, &request, whence.as_ref());
         Box::pin(async move {
             let admitted = match caller {
                 Ok(caller) => admit(&shared, &caller).await,
@@ -238,11 +238,16 @@ fn later_refusal(headers: &http::HeaderMap) -> Option<Refused> {
 }
 
 /// The caller of a request whose names are in order.
-fn caller(shared: &Shared, address: SocketAddr, request: &http::Request<Body>) -> Result<Caller, Refused> {
+fn caller(
+    shared: &Shared,
+    address: SocketAddr,
+    request: &http::Request<Body>,
+    whence: Option<&Whence>,
+) -> Result<Caller, Refused> {
     let text = |name: &str| request.headers().get(name).map(|v| v.to_str().unwrap_or("?"));
     let line = request.uri().authority().map(http::uri::Authority::as_str);
     shared.check_names(address, (line, text("host")), text("origin"))?;
-    Caller::read(request.headers(), request.extensions())
+    Caller::read(request.headers(), request.extensions(), whence)
 }
 
 async fn admit(shared: &Shared, caller: &Caller) -> Result<(TenantId, OwnedSemaphorePermit), Refused> {

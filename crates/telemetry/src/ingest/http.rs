@@ -13,7 +13,7 @@ use axum::routing::post;
 use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
 use futures::StreamExt as _;
-use portcullis_model::TenantId;
+use portcullis_model::{TenantId, Whence};
 use portcullis_wire::{ConnectionSettings, Visitor, Wire, with_security_headers};
 use prost::Message as _;
 use tokio::net::TcpListener;
@@ -66,7 +66,7 @@ async fn answer(State(local): State<Local>, request: Request<Body>, signal: Otlp
     let reply_as = encoding.as_ref().copied().unwrap_or(Encoding::Json);
     let whence = request.extensions().get::<Visitor>().map(|visitor| visitor.whence(request.headers()));
     let result = match encoding {
-        Ok(encoding) => take(&local, request, signal, encoding).await,
+        Ok(encoding) => take(&local, request, whence.as_ref(), signal, encoding).await,
         Err(refused) => Err(refused),
     };
     match result {
@@ -78,13 +78,19 @@ async fn answer(State(local): State<Local>, request: Request<Body>, signal: Otlp
     }
 }
 
-async fn take(local: &Local, request: Request<Body>, signal: OtlpSignal, encoding: Encoding) -> Result<Receipt, Refused> {
+async fn take(
+    local: &Local,
+    request: Request<Body>,
+    whence: Option<&Whence>,
+    signal: OtlpSignal,
+    encoding: Encoding,
+) -> Result<Receipt, Refused> {
     let shared = &local.door.shared;
     let headers = request.headers();
     let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?"));
     let line = request.uri().authority().map(axum::http::uri::Authority::as_str);
     shared.check_names(local.address, (line, text(header::HOST)), text(header::ORIGIN))?;
-    let tenant = shared.admit(Way::Http, &Caller::read(headers, request.extensions())?).await?;
+    let tenant = shared.admit(Way::Http, &Caller::read(headers, request.extensions(), whence)?).await?;
     let _place = shared.place()?;
     let gzip = match text(header::CONTENT_ENCODING).map(str::to_ascii_lowercase).as_deref() {
         None | Some("identity" | "") => false,
