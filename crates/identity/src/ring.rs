@@ -280,8 +280,9 @@ impl KeyRing {
             key.keyed.iter().any(|secret| secret.mark == mark && !secret.is_over(now))
                 || key.chosen.iter().any(|secret| secret.mark == mark && !secret.is_over(now))
         };
-        let good =
-            |key: &Known| !key.revoked && key.expires_at.is_none_or(|at| now < at) && secret.is_none_or(|mark| counts(key, mark));
+        let good = |key: &Known| {
+            !key.revoked && key.expires_at.is_none_or(|at| now < at) && secret.is_some_and(|mark| counts(key, mark))
+        };
         !self.is_stale() && snapshot.keys.get(&bytes).is_some_and(good)
     }
 
