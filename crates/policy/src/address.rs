@@ -45,14 +45,21 @@ pub(crate) fn readings(uri: &str) -> Result<Vec<String>, AddressFault> {
     Ok(all)
 }
 
-/// An address and what comes out when it is decoded, until nothing is left to decode.
+/// An address and what comes out when it is decoded. Where its path ends is said by what is written: an encoded `?` is a part
+/// of the path to whoever decodes that.
 fn forms(usual: &str) -> Result<Vec<String>, AddressFault> {
-    let mut all = vec![usual.to_owned()];
+    let path = usual.split(['?', '#']).next().unwrap_or_default();
+    if decodings(path)?.iter().any(|form| has_dots(form)) {
+        return Err(AddressFault::Dots);
+    }
+    decodings(usual)
+}
+
+/// A text and what comes out when it is decoded, until nothing is left to decode.
+fn decodings(text: &str) -> Result<Vec<String>, AddressFault> {
+    let mut all = vec![text.to_owned()];
     loop {
         let last = all.last().map(String::as_str).unwrap_or_default();
-        if has_dots(last) {
-            return Err(AddressFault::Dots);
-        }
         let decoded = match decoded(last) {
             Ok(decoded) => decoded,
             // Only the first reading must be encoded well; what comes out of it may have a `%` of its own.
@@ -69,9 +76,8 @@ fn forms(usual: &str) -> Result<Vec<String>, AddressFault> {
     }
 }
 
-fn has_dots(uri: &str) -> bool {
-    let path = uri.split(['?', '#']).next().unwrap_or_default();
-    path.split(['/', '\\']).any(|part| matches!(part, "." | ".."))
+fn has_dots(path: &str) -> bool {
+    path.split(['/', '\\', '?', '#']).any(|part| matches!(part, "." | ".."))
 }
 
 fn digits(rest: &[u8]) -> Result<u8, AddressFault> {
@@ -154,11 +160,14 @@ mod tests {
             ("x://a/b%2F..%2fc", AddressFault::Dots),
             ("x://a/%252e%252e/b", AddressFault::Dots),
             ("x://a/..%5Cb", AddressFault::Dots),
+            ("x://a/%3F%2F..%2Fb", AddressFault::Dots),
+            ("x://a/%23%2F..%2Fb", AddressFault::Dots),
+            ("x://a/..%3Fb", AddressFault::Dots),
         ] {
             assert_eq!(usual_address(written), Err(fault), "{written}");
         }
         assert_eq!(usual_address(&format!("x://a/%{}41", "25".repeat(20))), Err(AddressFault::Depth));
-        assert!(usual_address("x://a/b..c/...?q=..").is_ok());
+        assert!(usual_address("x://a/b..c/...?q=../%2F..%2F").is_ok());
     }
 
     #[test]

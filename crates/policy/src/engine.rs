@@ -323,16 +323,18 @@ impl Policies {
         }
     }
 
-    /// The verdict on one address: on every way to read it. One that is refused refuses it, and the limits of all hold.
+    /// The verdict on one address: on every way to read it. It must be allowed as it is written; a rule that refuses what
+    /// comes out when it is decoded refuses it, and the limits of all that allow it hold.
     fn judge_read(&self, principal: &Principal, uri: &str) -> Verdict {
         let Ok(readings) = readings(uri) else { return Verdict::refused(ADDRESS_FORM) };
         let mut all: Option<Verdict> = None;
         for reading in &readings {
             let verdict = self.decide(principal, Act::Read, &Thing::readable(reading), None);
-            if !verdict.decision.allowed {
-                return verdict;
-            }
+            let no_grant = !verdict.decision.allowed && *verdict.decision.rule == *NO_RULE;
             all = Some(match all {
+                // A grant of an address that has to be encoded says nothing about it decoded.
+                Some(first) if no_grant => first,
+                _ if !verdict.decision.allowed => return verdict,
                 None => verdict,
                 Some(first) => Verdict { limits: Arc::new(first.limits.and(&verdict.limits)), ..first },
             });

@@ -477,6 +477,17 @@ fn a_rule_about_an_address_holds_for_all_its_spellings() {
         let permit = policies.authorize_lookup(None, asked, until, Budget::default(), TraceContext::default()).unwrap();
         assert_eq!(permit.scope().look_back, hours.map(Duration::from_hours), "{uri}");
     }
+    // A grant of an address that has to be encoded is one, and a rule about it decoded still refuses it.
+    let grant = r#"@id("spaced") permit(principal in Portcullis::Role::"intern", action == Portcullis::Action::"read",
+        resource == Portcullis::Resource::"portcullis://service/a%20b");"#;
+    let forbid = r#"@id("decoded") forbid(principal, action == Portcullis::Action::"read", resource)
+        when { resource.name like "*a b" };"#;
+    let (intern, spaced) = (principal("intern"), "portcullis://service/a%20b");
+    for (rules, rule) in [(grant.to_owned(), "spaced"), (format!("{grant}{forbid}"), "decoded")] {
+        let policies = load(&rules).unwrap();
+        assert_eq!(&*policies.decide_lookup(None, &intern, &Lookup::resource(spaced)).rule, rule);
+        assert!(!policies.decide_lookup(None, &intern, &Lookup::resource("portcullis://service/a%2520b")).allowed);
+    }
     let never = r#"forbid(principal, action, resource == Portcullis::Resource::"portcullis://service/p%61yment");"#;
     let refused = load(&format!("@id(\"odd\") {never}")).map(|_| ()).unwrap_err().to_string();
     assert!(refused.contains("write it as 'portcullis://service/payment'"), "{refused}");
