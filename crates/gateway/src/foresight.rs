@@ -10,7 +10,7 @@ use portcullis_model::{Fault, FaultCode, Secret};
 use portcullis_policy::Permit;
 use portcullis_ports::{
     Answers, Arguments, Change, ClientAbilities, Content, DRY_RUN, Exchange, NoticeLevel, Outcome, Output, Preview,
-    PreviewedBody, PreviewedRequest, Sight, Tool, wants_dry_run,
+    PreviewedBody, PreviewedRequest, Sight, Tool,
 };
 use portcullis_shape::{Differences, differences};
 use serde_json::{Map, Value, json};
@@ -78,23 +78,34 @@ fn bare(arguments: &Arguments) -> Arguments {
     arguments
 }
 
-/// Whether a schema has an argument of this name, wherever it says so.
-fn names(schema: &Value, argument: &str) -> bool {
-    match schema {
-        Value::Object(members) => members.iter().any(|(keyword, value)| {
-            let listed = matches!(keyword.as_str(), "properties" | "dependentSchemas") && value.get(argument).is_some();
-            listed || names(value, argument)
-        }),
-        Value::Array(all) => all.iter().any(|one| names(one, argument)),
+/// References and combinations of schemas that are followed at most.
+const DEEP: usize = 16;
+
+/// Whether a tool itself has an argument of this name: among the properties of its schema, wherever that puts them. What a
+/// property of it has inside is no argument of the tool.
+fn names(root: &Value, schema: &Value, argument: &str, deep: usize) -> bool {
+    let Some(members) = schema.as_object().filter(|_| deep > 0) else { return false };
+    let within = |one: &Value| names(root, one, argument, deep - 1);
+    members.iter().any(|(keyword, value)| match keyword.as_str() {
+        "properties" => value.get(argument).is_some(),
+        "allOf" | "anyOf" | "oneOf" => value.as_array().is_some_and(|all| all.iter().any(within)),
+        "if" | "then" | "else" => within(value),
+        "dependentSchemas" => value.as_object().is_some_and(|all| all.values().any(within)),
+        "$ref" => {
+            let place = value.as_str().and_then(|place| place.strip_prefix('#'));
+            place.and_then(|place| root.pointer(place)).is_some_and(within)
+        }
         _ => false,
-    }
+    })
 }
 
 /// A dry run of a tool that has none is refused in plain words, also where its schema lets any argument pass: it would be
 /// the work itself.
 pub(crate) fn can_be_dry(tool: &dyn Tool, arguments: &Arguments) -> Result<(), Fault> {
     let spec = tool.spec();
-    if !wants_dry_run(arguments) || tool.previews() || names(&spec.input_schema, DRY_RUN) {
+    // Whatever is said but `false` is meant as the wish for one.
+    let wished = arguments.0.get(DRY_RUN).is_some_and(|said| *said != Value::Bool(false));
+    if !wished || tool.previews() || names(&spec.input_schema, &spec.input_schema, DRY_RUN, DEEP) {
         return Ok(());
     }
     let message = format!("'{}' cannot show what a call would do, so there is no dry run of it; nothing was done", spec.name);
@@ -164,24 +175,26 @@ impl Gateway {
         Ok(read)
     }
 
-    /// What the person who decides is shown of the change, and whether that is all there is to see. Why not, where it cannot be
-    /// told: that is no reason not to ask.
+    /// What the person who decides is shown of the change: one of these, the first that fits into an answer, each with whether
+    /// it is all there is to see. Why not, where it cannot be told: that is no reason not to ask.
     pub(crate) async fn shown(
         &self,
         foresight: &Foresight<'_>,
         permit: &Permit,
         arguments: &Arguments,
-    ) -> (String, bool, Vec<Arc<str>>) {
+    ) -> (Vec<(String, bool)>, Vec<Arc<str>>) {
         let until = permit.deadline().min(Instant::now() + PATIENCE);
         let permit = permit.with_deadline_at_most(until);
         let seen = tokio::time::timeout_at(until.into(), self.foresee(foresight, &permit, arguments)).await;
         match seen {
             Ok(Ok(preview)) => {
-                let (said, whole) = described(&preview, &compared(&preview, DECIDED), DECIDED);
-                (said, whole, preview.sources)
+                let all = described(&preview, &compared(&preview, DECIDED), DECIDED);
+                let part = described(&preview, &compared(&preview, ANSWERED), ANSWERED).0;
+                let none = "what would change is too long to be shown".to_owned();
+                (vec![all, (part, false), (none, false)], preview.sources)
             }
-            Ok(Err(fault)) => (format!("what would change could not be told: {}", fault.message()), true, Vec::new()),
-            Err(_elapsed) => ("what would change could not be told in time".to_owned(), true, Vec::new()),
+            Ok(Err(fault)) => (vec![(format!("what would change could not be told: {}", fault.message()), true)], Vec::new()),
+            Err(_elapsed) => (vec![("what would change could not be told in time".to_owned(), true)], Vec::new()),
         }
     }
 }
@@ -415,11 +428,16 @@ mod tests {
             (json!({"properties": {"dry_run": {}}}), true),
             (json!({"allOf": [{"properties": {"dry_run": {}}}]}), true),
             (json!({"$defs": {"x": {"properties": {"dry_run": {}}}}, "$ref": "#/$defs/x"}), true),
+            (json!({"dependentSchemas": {"x": {"then": {"properties": {"dry_run": {}}}}}}), true),
             (json!({"properties": {"x": {}}, "additionalProperties": true}), false),
+            (json!({"properties": {"options": {"properties": {"dry_run": {}}}}}), false),
+            (json!({"$defs": {"x": {"properties": {"dry_run": {}}}}, "properties": {"options": {"$ref": "#/$defs/x"}}}), false),
+            (json!({"items": {"properties": {"dry_run": {}}}, "default": {"properties": {"dry_run": 1}}}), false),
+            (json!({"$ref": "#"}), false),
             (json!({"required": ["dry_run"]}), false),
             (json!(true), false),
         ] {
-            assert_eq!(names(&schema, DRY_RUN), named, "{schema}");
+            assert_eq!(names(&schema, &schema, DRY_RUN, DEEP), named, "{schema}");
         }
     }
 }

@@ -93,8 +93,7 @@ impl Gateway {
     /// question listing and calling ask. No permit comes of it: a face uses it to say which scope a client lacks.
     pub fn would_allow(&self, caller: &Caller, principal: &Principal, tool: &str) -> bool {
         let house = self.house.load();
-        let other = Caller { principal: Arc::new(principal.clone()), ..caller.clone() };
-        house.catalogue.tool(tool).is_some_and(|entry| house.permitted(&other, entry).is_ok())
+        house.catalogue.tool(tool).is_some_and(|entry| house.permitted_to(principal, caller, entry).is_ok())
     }
 
     /// Whether any resource can be watched: where none can, subscriptions are not offered.

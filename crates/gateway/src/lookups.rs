@@ -10,7 +10,8 @@ use portcullis_guard::{ClientFault, Released, TextKind};
 use portcullis_model::{CompletionKind, Fault, FaultCode, PromptSpec, RiskClass, TraceContext};
 use portcullis_policy::{Action, Permit};
 use portcullis_ports::{
-    Arguments, Behind, ClientAbilities, Exchange, PromptOutput, ResourceOutput, ResourceReader, Suggestions, Typing, Watch,
+    Arguments, Behind, ClientAbilities, Exchange, PromptOutput, Reading, ResourceOutput, ResourceReader, Suggestions, Typing,
+    Watch,
 };
 use serde_json::{Map, Value, json};
 
@@ -116,10 +117,17 @@ impl Gateway {
         self.admission.admit_tool(&principal.id, &habit, RiskClass::Read).await?;
         let behind = reader.behind(uri);
         if let Some(Behind::Call(reading)) = &behind {
-            self.admission.admit_tool(&principal.id, &reading.tool, RiskClass::Read).await?;
+            self.count_behind(house, caller, reading).await?;
         }
-        let permit = self.permit_lookup(house, caller, function, trace).map_err(|rule| Stop::Refused(rule, none()))?;
+        let permit =
+            self.permit_lookup(house, caller, (function, behind.as_ref()), trace).map_err(|rule| Stop::Refused(rule, none()))?;
         Ok(Address { reader, behind, habit, permit })
+    }
+
+    /// Counts what stands for a call as one of that tool, which was found for this caller already.
+    async fn count_behind(&self, house: &House, caller: &Caller, reading: &Reading) -> Result<(), Stop> {
+        let risk = house.catalogue.tool(&reading.tool).map_or(RiskClass::Read, |entry| entry.tool.spec().risk);
+        Ok(self.admission.admit_tool(&caller.principal.id, &reading.tool, risk).await?)
     }
 
     /// Renders a prompt.
@@ -154,7 +162,7 @@ impl Gateway {
         check_prompt_arguments(prompt.spec(), &arguments.0).map_err(|fault| Stop::refused(ARGUMENTS, fault))?;
         let arguments = clean_prompt_arguments(&house.catalogue, prompt.spec(), arguments)?;
         check_prompt_arguments(prompt.spec(), &arguments.0).map_err(|fault| Stop::refused(ARGUMENTS, fault))?;
-        let permit = self.permit_lookup(&house, caller, function, trace).map_err(|rule| Stop::Refused(rule, none()))?;
+        let permit = self.permit_lookup(&house, caller, (function, None), trace).map_err(|rule| Stop::Refused(rule, none()))?;
         let deed = Deed {
             answers: answers.as_ref(),
             abilities,
@@ -223,11 +231,11 @@ impl Gateway {
         house.may_show(caller, behind.as_ref()).map_err(|closed| closed.stop(none()))?;
         let habit = format!("completion/complete:{name}");
         self.admission.admit_tool(&principal.id, &habit, RiskClass::Read).await?;
-        let permit = self.permit_lookup(&house, caller, function, TraceContext::default());
-        let mut permit = permit.map_err(|rule| Stop::Refused(rule, none()))?;
         if let Some(Behind::Call(reading)) = &behind {
-            permit = permit.within(&self.permit_behind(&house, caller, reading, &permit).map_err(|closed| closed.stop(none()))?);
+            self.count_behind(&house, caller, reading).await?;
         }
+        let permit = self.permit_lookup(&house, caller, (function, behind.as_ref()), TraceContext::default());
+        let permit = permit.map_err(|rule| Stop::Refused(rule, none()))?;
         let argument = &*clean(&house.catalogue, "argument", TextKind::Name, argument)?;
         let prefix = &*clean(&house.catalogue, "value", TextKind::FreeText, prefix)?;
         let context = clean_context(&house.catalogue, reference, context)?;

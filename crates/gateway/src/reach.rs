@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use portcullis_model::{Fault, FaultCode, Scope, TraceContext};
+use portcullis_model::{Fault, FaultCode, Principal, Scope, TraceContext};
 use portcullis_policy::{ADDRESS_FORM, Asked, Lookup, LookupKind, Permit, Reach, Refusal, Wanted, usual_address};
 use portcullis_ports::{Arguments, Behind, HOUSE, Prompt, Reading, ResourceReader};
 use serde_json::Value;
@@ -125,8 +125,12 @@ impl House {
 
     /// As [`House::may_use`] of a tool, whether or not others are hidden.
     pub(crate) fn permitted(&self, caller: &Caller, entry: &ToolEntry) -> Result<(), Closed> {
-        let spec = entry.tool.spec();
-        let reach = self.policies.reach(caller.product.as_deref(), &caller.principal, Wanted::Tool(spec));
+        self.permitted_to(&caller.principal, caller, entry)
+    }
+
+    /// The same of another principal in the place of the caller.
+    pub(crate) fn permitted_to(&self, principal: &Principal, caller: &Caller, entry: &ToolEntry) -> Result<(), Closed> {
+        let reach = self.policies.reach(caller.product.as_deref(), principal, Wanted::Tool(entry.tool.spec()));
         served(reach, |scope| entry.tool.serves(scope))
     }
 
@@ -223,23 +227,19 @@ fn served(reach: Reach, serves: impl Fn(&Scope) -> Result<(), Fault>) -> Result<
 }
 
 impl Gateway {
-    /// The permit for a lookup, within that of the call it stands for, where it stands for one.
+    /// The permit for a lookup, within that of the call behind it, where there is one.
     pub(crate) fn permit_lookup(
         &self,
         house: &House,
         caller: &Caller,
-        function: Function<'_>,
+        (function, behind): (Function<'_>, Option<&Behind>),
         trace: TraceContext,
     ) -> Result<Permit, Arc<str>> {
         let Some(looked) = Looked::new(function) else { return Err(Arc::from(NO_TOOL)) };
         let (product, asked) = (caller.product.as_deref(), (&*caller.principal, &looked.lookup()));
         let permit = house.policies.authorize_lookup(product, asked, self.deadline(), self.budget, trace);
         let permit = permit.map_err(|Refusal { rule }| rule)?;
-        let behind = match function {
-            Function::Resource(reader, uri) => reader.behind(uri),
-            _ => None,
-        };
-        let permit = match &behind {
+        let permit = match behind {
             Some(Behind::Call(reading)) => {
                 let call = self.permit_behind(house, caller, reading, &permit).map_err(|closed| closed.rule)?;
                 permit.within(&call)

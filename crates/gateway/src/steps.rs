@@ -268,10 +268,21 @@ impl Gateway {
         let mut shown = None;
         if let Some(foresight) = deed.foresight {
             journey.follow(permit.trail());
-            let (text, whole, sources) = self.shown(foresight, permit, deed.arguments).await;
+            let (tellings, sources) = self.shown(foresight, permit, deed.arguments).await;
             journey.note(|end| end.sources.extend(sources));
-            let text = self.releaser.values(permit, vec![text]).map_err(Stop::Failed)?.into_inner().pop();
-            shown = text.map(|text| (text, whole));
+            let mut fault = None;
+            for (text, whole) in tellings {
+                match self.releaser.values(permit, vec![text]) {
+                    Ok(released) => {
+                        shown = released.into_inner().pop().map(|text| (text, whole));
+                        break;
+                    }
+                    Err(why) => fault = Some(why),
+                }
+            }
+            if let Some(fault) = fault.filter(|_| shown.is_none()) {
+                return Err(Stop::Failed(fault));
+            }
         }
         let preview = shown.as_ref().map(|(text, whole)| Shown { text, whole: *whole });
         Ok(self.approvals.ask(Subject { preview, ..subject }, can_ask).await)

@@ -34,6 +34,10 @@ fn backend() -> Backend {
             let lines: Vec<String> = (0..200).map(|line| format!("line {line} of the order")).collect();
             (200, json!({"id": "wide", "lines": lines, "last": "the very end of it"}).to_string())
         }
+        "/v1/orders/huge" => {
+            let lines: Vec<String> = (0..400).map(|line| format!("line {line}: {}", "far too much ".repeat(50))).collect();
+            (200, json!({"id": "huge", "lines": lines}).to_string())
+        }
         "/v1/orders/broken" => (500, "{}".into()),
         "/v1/orders/large" => (200, json!({"filler": "x".repeat(2 << 20)}).to_string()),
         _ => (404, "{}".into()),
@@ -255,6 +259,12 @@ fn nobody_is_asked_in_a_form_about_a_change_that_does_not_fit_it() {
     assert_eq!(asked(&backend, "DELETE"), 0);
     server.home.run_ok(&["approvals", "grant", &id]);
     admin.ask_able("tools/call", &params, &json!({"elicitation": {}}));
+    assert_eq!(asked(&backend, "DELETE"), 1, "{}", server.log());
+    // Also what is longer than an answer may be is put to somebody, in part.
+    let huge = json!({"name": "shop_drop_order", "arguments": {"id": "huge"}});
+    let id = pending(&admin.ask_able("tools/call", &huge, &json!({"elicitation": {}})).json());
+    let shown = server.home.run_ok(&["approvals", "show", &id]);
+    assert!(shown.contains("line 0: far too much") && shown.contains("differences shown"), "{shown}");
     assert_eq!(asked(&backend, "DELETE"), 1, "{}", server.log());
     assert!(intact(&server.home));
 }

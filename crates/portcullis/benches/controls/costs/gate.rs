@@ -17,7 +17,7 @@ use portcullis_guard::{
 };
 use portcullis_identity::{Identity, KeyRequest, KeyRing, Pepper, Presented, local_principal};
 use portcullis_model::{
-    Fault, FaultCode, Principal, RiskClass, SystemClock, TenantId, ToolName, ToolSpec, TraceContext, WriteCategory,
+    Fault, FaultCode, Principal, RiskClass, SystemClock, TenantId, ToolName, ToolSpec, TraceContext, Whence, WriteCategory,
 };
 use portcullis_policy::{
     Asked, Budget, ExternalDecision, ExternalInput, ExternalPolicy, Permit, Policies, PolicyText, Products, Vocabulary,
@@ -119,7 +119,10 @@ impl ExternalPolicy for Agreeing {
 
 fn event(log: &AuditLog, arguments: Option<&Value>) -> AuditEvent {
     let event = AuditEvent::new(EventKind::Call).transport("http").method("tools/call").tool("query_logs");
-    let event = event.client("192.0.2.7:50000".parse().ok()).decided(Decision::Allow, "reader-may-look").latency_us(900);
+    let event = event
+        .whence(Some(&Whence::direct("192.0.2.7:50000".parse().unwrap())))
+        .decided(Decision::Allow, "reader-may-look")
+        .latency_us(900);
     match arguments {
         Some(arguments) => event.parameters(log.fingerprint(arguments)),
         None => event,
