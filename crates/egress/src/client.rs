@@ -2,6 +2,7 @@
 //! permit, the deadline, the circuit and the URL have been checked. Must not log or interpret bodies.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
@@ -303,7 +304,7 @@ fn settle(pass: Pass, outcome: &Result<EgressResponse, EgressErrorKind>) -> bool
         }
         Err(kind) if kind.counts_against_backend() => {
             pass.failed(now);
-            matches!(kind, EgressErrorKind::Connect(_) | EgressErrorKind::BrokenOff { half_way: false, .. })
+            matches!(kind, EgressErrorKind::Connect { .. } | EgressErrorKind::BrokenOff { half_way: false, .. })
         }
         // The rest says nothing about the backend's health.
         Err(_) => false,
@@ -368,7 +369,10 @@ pub(crate) fn before_response(error: reqwest::Error) -> EgressErrorKind {
     if error.is_timeout() {
         EgressErrorKind::TimedOut(text)
     } else if error.is_connect() {
-        EgressErrorKind::Connect(text)
+        let nobody = cause::<std::io::Error>(&error).is_some_and(|error| {
+            matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable)
+        });
+        EgressErrorKind::Connect { cause: text, reached: !nobody }
     } else if is_cut(&error) {
         EgressErrorKind::BrokenOff { half_way: false, cause: text }
     } else if error.is_builder() {

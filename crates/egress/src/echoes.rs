@@ -131,29 +131,40 @@ impl Echoes {
         }
     }
 
-    /// Takes them out of a value, names of members included.
-    pub fn value(&self, value: &mut Value) {
+    /// Takes them out of a value, names of members included. Says whether there were any.
+    pub fn value(&self, value: &mut Value) -> bool {
         if matches!(self.0, Finder::Nothing) {
-            return;
+            return false;
         }
+        let mut any = false;
         match value {
             Value::String(text) => {
                 if self.are_in(text.as_bytes()) {
                     *text = self.text(text).into_owned();
+                    any = true;
                 } else if self.hidden_in(text) {
                     *text = STANDARD.encode(INSTEAD);
+                    any = true;
                 }
             }
-            Value::Array(items) => items.iter_mut().for_each(|item| self.value(item)),
+            Value::Array(items) => {
+                for item in items {
+                    any |= self.value(item);
+                }
+            }
             Value::Object(members) => {
                 if members.keys().any(|name| self.are_in(name.as_bytes())) {
                     let all = std::mem::take(members);
                     members.extend(all.into_iter().map(|(name, member)| (self.text(&name).into_owned(), member)));
+                    any = true;
                 }
-                members.values_mut().for_each(|member| self.value(member));
+                for member in members.values_mut() {
+                    any |= self.value(member);
+                }
             }
             _ => {}
         }
+        any
     }
 
     /// Whether a text is base64 of bytes that hold one of them.
@@ -204,11 +215,13 @@ mod tests {
         }
         for form in forms {
             let mut value = json!({"a": [format!("x {form} y")], form.clone(): 1});
-            echoes.value(&mut value);
+            assert!(echoes.value(&mut value) && !echoes.value(&mut value), "{form}: {value}");
             let text = value.to_string();
             assert!(!text.contains(&form[4..form.len() - 4]), "{form}: {text}");
             assert!(text.contains("redacted:credential"), "{form}: {text}");
         }
+        let mut whole = json!([{"b": STANDARD.encode(format!("ab{plain}"))}, 1]);
+        assert!(echoes.value(&mut whole) && !echoes.value(&mut json!([{"b": "no change"}, null, 1])), "{whole}");
         assert_eq!(echoes.text("no change"), "no change");
         assert!(!format!("{echoes:?}").contains("s3cr3t"));
     }

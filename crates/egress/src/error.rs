@@ -53,8 +53,13 @@ pub enum EgressErrorKind {
         class: AddressClass,
     },
     /// No connection: name not found, refused, TLS handshake failed.
-    #[error("cannot connect: {0}")]
-    Connect(String),
+    #[error("cannot connect: {cause}")]
+    Connect {
+        /// What went wrong.
+        cause: String,
+        /// Whether something at the other end may have been spoken to, as in a handshake that failed.
+        reached: bool,
+    },
     /// The backend was silent for longer than the source's timeouts allow.
     #[error("no answer in time: {0}")]
     TimedOut(String),
@@ -111,8 +116,8 @@ impl EgressErrorKind {
             | Self::CircuitOpen { .. }
             | Self::Credential(_)
             | Self::Caller(_)
-            | Self::AddressRefused { .. }
-            | Self::Connect(_) => false,
+            | Self::AddressRefused { .. } => false,
+            Self::Connect { reached, .. } => *reached,
             Self::DeadlineExceeded
             | Self::TimedOut(_)
             | Self::BrokenOff { .. }
@@ -124,7 +129,7 @@ impl EgressErrorKind {
 
     /// Whether the failure says that the backend is not in service.
     pub(crate) fn counts_against_backend(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::TimedOut(_) | Self::BrokenOff { .. } | Self::Garbage(_))
+        matches!(self, Self::Connect { .. } | Self::TimedOut(_) | Self::BrokenOff { .. } | Self::Garbage(_))
     }
 }
 
@@ -157,7 +162,9 @@ impl From<EgressError> for Fault {
                 FaultCode::BackendFailed,
                 format!("source '{source}' resolves to a {} address, which its configuration does not allow", class.as_str()),
             ),
-            EgressErrorKind::Connect(_) => Self::new(FaultCode::BackendFailed, format!("source '{source}' cannot be reached")),
+            EgressErrorKind::Connect { .. } => {
+                Self::new(FaultCode::BackendFailed, format!("source '{source}' cannot be reached"))
+            }
             EgressErrorKind::TimedOut(_) => {
                 Self::new(FaultCode::BackendFailed, format!("source '{source}' did not answer in time"))
                     .with_hint("ask for a shorter window or fewer series")
@@ -207,7 +214,7 @@ mod tests {
             EgressErrorKind::NotPermitted { origin: "http://10.1.2.3:9090".into() },
             EgressErrorKind::AddressRefused { address: [10, 1, 2, 3].into(), class: AddressClass::Private },
             EgressErrorKind::Credential(SecretFault::Missing { reference: "file:/10.1.2.3".into(), reason: "x".into() }),
-            EgressErrorKind::Connect("10.1.2.3:9090 refused".into()),
+            EgressErrorKind::Connect { cause: "10.1.2.3:9090 refused".into(), reached: false },
             EgressErrorKind::RedirectRefused("to http://10.1.2.3".into()),
         ] {
             let fault = Fault::from(EgressError::new(&name, kind));

@@ -55,7 +55,9 @@ impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let Self { policy, lookup } = self.clone();
         Box::pin(async move {
-            let found = lookup.lookup(name.as_str()).await?;
+            let found = lookup.lookup(name.as_str()).await;
+            let found =
+                found.map_err(|error| EgressErrorKind::Connect { cause: format!("no address: {error}"), reached: false })?;
             check_all(&policy, &found)?;
             Ok(Box::new(found.into_iter()) as Addrs)
         })

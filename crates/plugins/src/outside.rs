@@ -324,7 +324,7 @@ fn failure(kind: &EgressErrorKind) -> Failure {
         EgressErrorKind::AddressRefused { class, .. } => {
             Failure::Refused(format!("the name stands for a {} address, which is not open for this plugin", class.as_str()))
         }
-        EgressErrorKind::Connect(_) => Failure::Unreachable("no connection".to_owned()),
+        EgressErrorKind::Connect { .. } => Failure::Unreachable("no connection".to_owned()),
         EgressErrorKind::BrokenOff { .. } => Failure::Unreachable("the answer broke off".to_owned()),
         EgressErrorKind::Garbage(_) => Failure::Unreachable("the answer is not readable".to_owned()),
         EgressErrorKind::ResponseTooLarge { limit } => Failure::TooLarge(*limit),

@@ -134,7 +134,7 @@ impl From<portcullis_egress::EgressError> for Trouble {
     fn from(error: portcullis_egress::EgressError) -> Self {
         use portcullis_egress::EgressErrorKind as Kind;
         match error.kind() {
-            Kind::Connect(_) | Kind::BrokenOff { .. } => Self::Gone(error.to_string()),
+            Kind::Connect { .. } | Kind::BrokenOff { .. } => Self::Gone(error.to_string()),
             Kind::TimedOut(_) => Self::Slow("its longest silence".into()),
             Kind::Garbage(_) => Self::Garbage(error.to_string()),
             Kind::ResponseTooLarge { limit } => Self::TooLarge(format!("{limit} bytes")),

@@ -22,7 +22,7 @@ async fn nobody_listens() {
     drop(listener);
     let client = client(&url);
     let error = client.send(&permit(&client), get()).await.unwrap_err();
-    assert!(matches!(error.kind(), EgressErrorKind::Connect(_)), "{error}");
+    assert!(matches!(error.kind(), EgressErrorKind::Connect { reached: false, .. }), "{error}");
     let fault = Fault::from(error);
     assert_eq!((fault.code(), fault.message()), (FaultCode::BackendFailed, "source 'test' cannot be reached"));
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use portcullis_egress::{EgressClient, EgressErrorKind, EgressRequest, TlsOptions};
+use portcullis_egress::{EgressClient, EgressError, EgressErrorKind, EgressRequest, TlsOptions};
 use portcullis_model::Secret;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -75,12 +75,12 @@ async fn server(
     (port, task)
 }
 
-async fn ask(host: &str, port: u16, tls: TlsOptions) -> Result<String, EgressErrorKind> {
+async fn ask(host: &str, port: u16, tls: TlsOptions) -> Result<String, EgressError> {
     let mut settings = config(&format!("https://{host}:{port}"));
     settings.tls = tls;
     let client = EgressClient::new(settings).unwrap();
     let response = client.send(&permit(&client), EgressRequest::post(["x"])).await;
-    response.map(|r| String::from_utf8(r.body.to_vec()).unwrap()).map_err(|e| e.kind().clone())
+    response.map(|r| String::from_utf8(r.body.to_vec()).unwrap())
 }
 
 fn trusting(authority: &Authority) -> TlsOptions {
@@ -96,9 +96,27 @@ async fn only_the_configured_authority_is_trusted_and_names_must_fit() {
         [("localhost", TlsOptions::default()), ("localhost", trusting(&authority())), ("127.0.0.1", trusting(&ours))]
     {
         let error = ask(host, port, tls).await.unwrap_err();
-        assert!(matches!(error, EgressErrorKind::Connect(_)), "{host}: {error}");
+        assert!(matches!(error.kind(), EgressErrorKind::Connect { .. }), "{host}: {error}");
+        assert!(error.contacted(), "whoever failed the handshake was spoken to: {error}");
     }
     task.abort();
+}
+
+#[tokio::test]
+async fn whoever_hangs_up_in_the_handshake_was_spoken_to_and_nobody_was_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let task = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1]).await;
+        }
+    });
+    let error = ask("localhost", port, TlsOptions::default()).await.unwrap_err();
+    assert!(error.contacted(), "{error}");
+    task.abort();
+    let _ = task.await;
+    let error = ask("localhost", port, TlsOptions::default()).await.unwrap_err();
+    assert!(matches!(error.kind(), EgressErrorKind::Connect { .. }) && !error.contacted(), "{error}");
 }
 
 #[tokio::test]
@@ -107,7 +125,7 @@ async fn the_least_version_can_be_raised() {
     let (port, task) = server(&ours, None, &[&version::TLS12]).await;
     assert_eq!(ask("localhost", port, trusting(&ours)).await.unwrap(), "ok");
     let strict = TlsOptions { only_tls_13: true, ..trusting(&ours) };
-    assert!(matches!(ask("localhost", port, strict).await.unwrap_err(), EgressErrorKind::Connect(_)));
+    assert!(matches!(ask("localhost", port, strict).await.unwrap_err().kind(), EgressErrorKind::Connect { .. }));
     task.abort();
 }
 
