@@ -242,11 +242,12 @@ impl Referrers {
         self.0.get("manifests").and_then(serde_json::Value::as_array).into_iter().flatten()
     }
 
-    /// Digests of the manifests of signatures among it. An entry without a type may be one.
+    /// Digests of the manifests of signatures among it. An entry without a type may be one, and comes last.
     pub(crate) fn signatures(&self) -> Vec<Digest> {
-        let is_one = |entry: &&serde_json::Value| entry.get("artifactType").is_none_or(|of| of == SIGNATURE_TYPE);
         let digest = |entry: &serde_json::Value| Digest::parse(entry.get("digest")?.as_str()?).ok();
-        self.entries().filter(is_one).filter_map(digest).collect()
+        let named = self.entries().filter(|entry| entry.get("artifactType").is_some_and(|of| of == SIGNATURE_TYPE));
+        let nameless = self.entries().filter(|entry| entry.get("artifactType").is_none());
+        named.chain(nameless).filter_map(digest).collect()
     }
 
     /// Adds the manifest of a signature. Whether it was not there.
@@ -436,6 +437,12 @@ mod tests {
         assert!(list.signatures().is_empty() && list.add(&bytes) && !list.add(&bytes));
         let again = Referrers::read(&list.write().unwrap()).unwrap();
         assert_eq!((again.signatures(), again.entries().next()), (vec![Digest::of(&bytes)], Some(&foreign)));
+        // One without a type may be one too, after those that are.
+        let nameless = serde_json::json!({"mediaType": MANIFEST_TYPE, "digest": Digest::of(b"y").to_string(), "size": 1});
+        let index = serde_json::json!({"manifests": [nameless]});
+        let mut list = Referrers::read(index.to_string().as_bytes()).unwrap();
+        assert!(list.add(&bytes));
+        assert_eq!(list.signatures(), [Digest::of(&bytes), Digest::of(b"y")]);
         for bad in ["", "[]", "{}", r#"{"manifests": {}}"#] {
             assert!(Referrers::read(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -29,7 +29,12 @@ impl Fetcher {
         let mut found = Vec::new();
         for digest in visit.referrers(manifest).await?.signatures().into_iter().take(MOST_ATTACHED) {
             let address = visit.address(&format!("manifests/{digest}"))?;
-            let answer = visit.get(&address, &[("accept", MANIFEST_TYPE)], MOST_MANIFEST).await?.successful(&address)?;
+            let answer = visit.get(&address, &[("accept", MANIFEST_TYPE)], MOST_MANIFEST).await?;
+            // What was taken away is still listed for a while, or for good.
+            if answer.status == StatusCode::NOT_FOUND {
+                continue;
+            }
+            let answer = answer.successful(&address)?;
             crate::fetch::is_named(&format!("a signature attached to {reference}"), &answer.body, digest)?;
             // What is attached by others, or to something else, is not ours to judge.
             let Ok(attached) = AttachedSignature::read(&answer.body) else { continue };

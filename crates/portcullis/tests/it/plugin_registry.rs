@@ -38,7 +38,9 @@ fn a_package_is_pushed_and_installed_by_tag_and_by_digest() {
     let pushed = json_of(&home, &with(&["push", &package, &tag, "--json"], &plain));
     let pinned = pushed["pinned"].as_str().unwrap().to_owned();
     assert_eq!(pushed["digest"], digest.as_str());
-    home.audited(|r| r["method"] == "plugin.push" && r["decision"] == "allow" && r["note"].to_string().contains(&digest));
+    let record =
+        home.audited(|r| r["method"] == "plugin.push" && r["decision"] == "allow" && r["note"].to_string().contains(&digest));
+    assert!(record["note"].to_string().contains(", without encryption"), "{record}");
     // Once more changes nothing; another package under the same tag has to be meant.
     home.run_ok(&with(&["push", &package, &tag], &plain));
     let (other, other_digest) = author.release(&home, "sample", "1.1.0");
@@ -51,7 +53,8 @@ fn a_package_is_pushed_and_installed_by_tag_and_by_digest() {
     let got = json_of(&home, &with(&["install", &tag, "--json"], &plain));
     assert_eq!(got["digest"], digest.as_str());
     let record = home.audited(|r| r["method"] == "plugin.install" && r["decision"] == "allow");
-    assert!(record["note"].to_string().contains(&pinned), "the tag is resolved, and the record says to what: {record}");
+    let resolved = format!("{pinned}, without encryption");
+    assert!(record["note"].to_string().contains(&resolved), "the tag is resolved, and the record says to what and how: {record}");
 
     // A tag that moved is another package; the digest is not.
     home.run_ok(&with(&["push", &other, &tag, "--replace"], &plain));
@@ -128,6 +131,8 @@ fn a_registry_behind_a_password_is_read_with_it_and_not_without() {
     assert!(installed(&home).is_empty());
     let got = json_of(&home, &with(&["install", &tag, "--json"], &known));
     assert_eq!(got["digest"], digest.as_str());
+    let record = home.audited(|r| r["method"] == "plugin.install" && r["decision"] == "allow");
+    assert!(!record["note"].to_string().contains("without encryption"), "{record}");
     // The same from the settings, where it stays.
     let config = std::fs::read_to_string(&home.config).unwrap();
     let source = format!(
@@ -394,7 +399,11 @@ fn a_registry_that_lists_what_is_attached_is_asked_and_not_believed() {
     let lists = |digest: &str, body: String| {
         let entry = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": body.len(),
             "artifactType": "application/vnd.portcullis.plugin.signature.v1+json"});
-        let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry]});
+        // The first of the list is no longer there.
+        let mut gone = entry.clone();
+        gone["digest"] = json!(sha256(b"taken away"));
+        let index =
+            json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [gone, entry]});
         web.put(&place(&format!("referrers/{subject}")), Page::new(index.to_string()));
         web.put(&place(&format!("manifests/{digest}")), Page::new(body));
     };

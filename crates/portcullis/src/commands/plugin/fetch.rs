@@ -56,9 +56,10 @@ pub async fn package(
             Fetched { package, signature, from: format!("from {address}") }
         }
         PackagePlace::Registry(reference) => {
-            let fetcher = reaching(config, &args.reach, Some(&registry_origin(config, reference, &args.reach)))?;
+            let origin = registry_origin(config, reference, &args.reach);
+            let fetcher = reaching(config, &args.reach, Some(&origin))?;
             let pulled = fetcher.pull(reference).await?;
-            let from = format!("from {}", reference.pinned(pulled.manifest));
+            let from = format!("from {}{}", reference.pinned(pulled.manifest), in_clear(&origin));
             let mut signature = pulled.signature;
             if signature_at.is_none() && !trusted(config, &pulled.package, signature.as_deref()) {
                 // Somebody who is trusted may have signed it since.
@@ -122,6 +123,11 @@ pub fn registry_origin(config: &Config, reference: &OciReference, reach: &ReachA
     let plain = format!("http://{}", reference.authority());
     let unencrypted = reach.plain_http || config.plugins.sources.iter().any(|source| source.origin.matches(&plain));
     if unencrypted { plain } else { format!("https://{}", reference.authority()) }
+}
+
+/// What the record of a way there adds when everybody on it could read along; a reference to a registry does not say so.
+pub fn in_clear(origin: &str) -> &'static str {
+    if origin.starts_with("http://") { ", without encryption" } else { "" }
 }
 
 impl ReachArgs {

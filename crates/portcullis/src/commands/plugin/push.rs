@@ -44,7 +44,8 @@ pub async fn run(config: &Config, args: &PushArgs) -> anyhow::Result<()> {
     let recorded = match &pushed {
         Ok(digest) => {
             let what = if args.attach { "its signature alone, attached" } else { "with its signature" };
-            foundations.audit_plugin("plugin.push", &subject, Decision::Allow, &format!("{about} {what}, as manifest {digest}"))
+            let note = format!("{about} {what}, as manifest {digest}{}", fetch::in_clear(&origin));
+            foundations.audit_plugin("plugin.push", &subject, Decision::Allow, &note)
         }
         Err(error) => foundations.audit_plugin("plugin.push", &subject, Decision::Deny, &format!("{about}: {error:#}")),
     };
