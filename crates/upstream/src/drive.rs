@@ -154,9 +154,8 @@ impl Server {
         match &done {
             Ok(_) | Err(Trouble::Refused(_)) => fitness.well(),
             Err(trouble) if trouble.counts() => {
-                if fitness.failed(&trouble.to_string()) {
-                    self.record_failure(trouble);
-                }
+                fitness.failed(&trouble.to_string());
+                self.record_failure(fitness, trouble);
             }
             Err(_) => {}
         }
@@ -193,6 +192,7 @@ impl Server {
                     may,
                     task: None,
                     pages: pages.clone(),
+                    echoed: false,
                 };
                 let settled = self.begin_call(permit, work, run).await;
                 match settled.map_err(|trouble| if taken { trouble.after_taken() } else { trouble })? {
@@ -333,7 +333,21 @@ impl Server {
         if let (Ok(Value::Object(members)), Some(task)) = (&mut answer, &task) {
             members.insert("_meta".into(), task.meta());
         }
-        let run = Run { server: self, permit, exchange, conversation, proof, fitness, target, notices, asked, may, task, pages };
+        let run = Run {
+            server: self,
+            permit,
+            exchange,
+            conversation,
+            proof,
+            fitness,
+            target,
+            notices,
+            asked,
+            may,
+            task,
+            pages,
+            echoed: false,
+        };
         let gone_on = async {
             call.renew(permit)?;
             run.conversation.line.say(permit, &run.proof, wire::answer(&question.id, answer)).await?;

@@ -1,5 +1,6 @@
-//! How often and how much an upstream is asked, and how it is doing. Guards a failing upstream from being hammered and the house from waiting for
-//! it: after failures it is left alone, longer each time. Must not count what the upstream merely refused.
+//! How often and how much an upstream is asked, and how it is doing. Guards a failing upstream from being hammered and the
+//! house from waiting for it: after failures it is left alone, longer each time. Must not count what the upstream merely
+//! refused.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,6 +45,8 @@ struct State {
     failures: u32,
     until: Option<Instant>,
     trouble: Option<String>,
+    /// Why it does not answer, as far as that is on record.
+    recorded: Option<String>,
     reached: bool,
 }
 
@@ -70,14 +73,21 @@ impl Health {
         }
     }
 
-    /// Whether a failure may be recorded now, so that one that comes and goes does not fill the log.
-    pub(crate) fn may_record(&self, now: Instant) -> bool {
-        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = recorded.is_none_or(|before| now.duration_since(before) >= BETWEEN_RECORDS);
-        if may {
-            *recorded = Some(now);
+    /// Whether it is to be recorded now that it does not answer, for this reason. What lasts is recorded once; what comes and
+    /// goes does not fill the log, and is recorded later when it stays.
+    pub(crate) fn may_record(&self, fitness: &Fitness, why: &str, now: Instant) -> bool {
+        let why = shortened(why);
+        let mut state = fitness.state();
+        if state.recorded.as_ref() == Some(&why) {
+            return false;
         }
-        may
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        if recorded.is_some_and(|before| now.duration_since(before) < BETWEEN_RECORDS) {
+            return false;
+        }
+        *recorded = Some(now);
+        state.recorded = Some(why);
+        true
     }
 
     /// A place for one call: within the rate, at once or within `patience`.
@@ -119,13 +129,13 @@ impl Fitness {
     /// It answered.
     pub(crate) fn well(&self) {
         let mut state = self.state();
-        (state.failures, state.until, state.trouble, state.reached) = (0, None, None, true);
+        *state = State { reached: true, ..State::default() };
     }
 
     /// It did not. Says whether that, or why, is news.
     pub(crate) fn failed(&self, why: &str) -> bool {
         let mut state = self.state();
-        let why: String = why.chars().take(300).collect();
+        let why = shortened(why);
         let news = state.trouble.as_ref() != Some(&why);
         state.failures = state.failures.saturating_add(1);
         let rest = REST.0.saturating_mul(1 << state.failures.saturating_sub(1).min(10)).min(REST.1);
@@ -148,6 +158,11 @@ impl Fitness {
     pub(crate) fn rest(&self) -> Option<Duration> {
         self.state().until.and_then(|until| until.checked_duration_since(Instant::now()))
     }
+}
+
+/// As much of a reason as is kept.
+fn shortened(why: &str) -> String {
+    why.chars().take(300).collect()
 }
 
 #[cfg(test)]
@@ -174,8 +189,17 @@ mod tests {
     #[test]
     fn what_comes_and_goes_is_recorded_once_in_a_while() {
         let (health, begun) = (Health::new(&UpstreamLimits::default()), Instant::now());
-        assert!(health.may_record(begun) && !health.may_record(begun + Duration::from_secs(59)));
-        assert!(health.may_record(begun + BETWEEN_RECORDS));
+        let records = |why: &str, after| health.may_record(&health.fitness, why, begun + Duration::from_secs(after));
+        assert!(records("down", 0) && !records("down", 20) && !records("another reason", 29));
+        health.fitness.well();
+        // What is too soon for a record gets one as long as it lasts.
+        assert!(!records("another reason", 30) && records("another reason", 60) && !records("another reason", 600));
+        assert!(records("down", 600) && !records("down", 3600));
+        health.fitness.well();
+        assert!(records("down", 3600), "it is another outage");
+        // Whoever has a process of its own has outages of its own.
+        let own = Fitness::default();
+        assert!(health.may_record(&own, "down", begun + Duration::from_hours(2)) && !records("down", 7300));
     }
 
     #[tokio::test]

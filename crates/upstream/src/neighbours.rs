@@ -102,8 +102,7 @@ impl Neighbourhood {
         let said = |name: &String, owner: &String| own.contains(owner) || (owner.starts_with(&owner_of("")) && known(name));
         let house = all.house.iter().filter(|(name, owner)| !said(name, owner));
         let house = house.map(|(name, owner)| (owner.clone(), name.clone()));
-        let others = others()
-            .flat_map(|((_, server), names)| names.iter().map(move |name| (format!("upstream '{server}'"), name.clone())));
+        let others = others().flat_map(|((_, server), names)| names.iter().map(move |name| (owner_of(server), name.clone())));
         house.chain(others).collect()
     }
 }
@@ -156,6 +155,8 @@ mod tests {
         assert_eq!(heard("grafana"), with(&["look"]));
         assert_eq!(heard("up"), with(&["search", "eu_search"]));
         assert!(names.of_others("up").contains(&("plugin datadog".to_owned(), "datadog_monitors".to_owned())));
-        assert_eq!(names.of_others("up").iter().filter(|(_, name)| name == "search").count(), 1);
+        let up = names.of_others("up");
+        let owners: Vec<_> = up.iter().filter(|(_, name)| name.ends_with("search")).map(|(owner, _)| owner.as_str()).collect();
+        assert_eq!(owners, ["upstream eu"; 2], "whoever has a name is called the same way wherever it is known from");
     }
 }

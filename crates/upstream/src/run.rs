@@ -51,6 +51,8 @@ pub(crate) struct Run<'r> {
     pub task: Option<Task>,
     /// Pages it wanted opened, by the names of those questions.
     pub pages: Vec<String>,
+    /// Whether it is on record that a credential came back.
+    pub echoed: bool,
 }
 
 /// What came of a call.
@@ -95,13 +97,17 @@ impl Run<'_> {
             match call.next().await? {
                 Incoming::Answer { mut result, .. } => {
                     if let Ok(result) = &mut result {
-                        self.proof.echoes.value(result);
+                        self.clean(result);
                     }
                     return Ok(result);
                 }
                 Incoming::Notification { method, params } => self.hear(&method, params)?,
-                Incoming::Request { id, .. } => {
-                    let refusal = wire::answer(&id, Err(questions::NOT_PASSED_ON));
+                Incoming::Request { id, method, .. } => {
+                    let refused = questions::NOT_PASSED_ON;
+                    if self.count_question()? {
+                        self.record_refused(&method, refused.1);
+                    }
+                    let refusal = wire::answer(&id, Err(refused));
                     self.conversation.line.say(self.permit, &self.proof, refusal).await?;
                 }
             }
@@ -120,7 +126,8 @@ impl Run<'_> {
         if refusal.code == LINKS_WANTED
             && let Some(asks) = self.links(&refusal.data)?
         {
-            let pages: Vec<String> = asks.iter().filter_map(|(_, question)| page_of(question)).collect();
+            let mut pages = std::mem::take(&mut self.pages);
+            pages.extend(asks.iter().filter_map(|(_, question)| page_of(question)));
             let links: Vec<&String> = asks.iter().map(|(key, _)| key).collect();
             let state = json!({"links": links, "asked": self.asked, "pages": pages});
             return Ok(Settled::Answered(Answered::Asks(asks, state)));
@@ -136,9 +143,15 @@ impl Run<'_> {
         Err(kept)
     }
 
-    /// Puts on record that what was presented came back, and was taken out.
-    fn note_echo(&self, came_back: bool) {
-        if came_back {
+    /// Takes out of what the upstream says what was presented to it.
+    fn clean(&mut self, said: &mut Value) {
+        let came_back = self.proof.echoes.value(said);
+        self.note_echo(came_back);
+    }
+
+    /// Puts on record, once, that what was presented came back, and was taken out.
+    fn note_echo(&mut self, came_back: bool) {
+        if came_back && !std::mem::replace(&mut self.echoed, true) {
             self.permit.trail().note("a credential that was presented came back and was taken out");
         }
     }
@@ -146,10 +159,7 @@ impl Run<'_> {
     /// Reads a result.
     pub(crate) fn finished(mut self, mut result: Value) -> Result<Settled, Trouble> {
         self.done();
-        let said = result.clone();
-        self.proof.echoes.value(&mut result);
-        self.note_echo(said != result);
-        drop(said);
+        self.clean(&mut result);
         let (questions, state) = match ending(result).map_err(Trouble::House)? {
             Ending::Complete(members) => return Ok(Settled::Answered(Answered::Done(members))),
             Ending::Questions(questions, state) => (questions, state),
@@ -188,29 +198,37 @@ impl Run<'_> {
     fn question(&mut self, method: &str, mut params: Value) -> Result<Result<InputRequest, Refused>, Trouble> {
         let first_refusal = self.count_question()?;
         let before = params.get("url").cloned();
-        self.proof.echoes.value(&mut params);
+        self.clean(&mut params);
         let judged = if params.get("url") == before.as_ref() {
             questions::judged(&self.server.settings, self.may, method, params)
         } else {
             Err((-32_602, "the address holds a credential"))
         };
-        let shown: String = method.chars().filter(|c| !c.is_control()).take(60).collect();
-        let subject = format!("{}/{}", self.server.name, self.target);
-        let whose = self.permit.principal_id();
         match judged {
             Ok(question) => {
-                let note = format!("{shown} is put to the client of {whose}");
-                let recorded = self.server.record("upstream.question", subject, true, note);
+                let note = format!("{} is put to the client of {}", shown(method), self.permit.principal_id());
+                let recorded = self.server.record("upstream.question", self.subject(), true, note);
                 Ok(if recorded { Ok(question) } else { Err((-32_603, "the question could not be recorded, so it is not asked")) })
             }
             Err((code, why)) => {
                 // A flood of questions is one record: the call it belongs to has its own.
                 if first_refusal {
-                    self.server.record("upstream.question", subject, false, format!("{shown} in a call of {whose}: {why}"));
+                    self.record_refused(method, why);
                 }
                 Ok(Err((code, why)))
             }
         }
+    }
+
+    /// What its records are about.
+    fn subject(&self) -> String {
+        format!("{}/{}", self.server.name, self.target)
+    }
+
+    /// Puts on record that a question is not asked.
+    fn record_refused(&self, method: &str, why: &str) {
+        let note = format!("{} in a call of {}: {why}", shown(method), self.permit.principal_id());
+        self.server.record("upstream.question", self.subject(), false, note);
     }
 
     /// The pages a person has to open before the call can be made (2025-11-25). Nothing where one of them is not passed on:
@@ -268,6 +286,8 @@ impl Run<'_> {
             may: self.may,
             task: self.task,
         };
+        // What nobody answers any more takes no place from it.
+        self.server.end_unanswered();
         let handle = self.server.parking.park(parked).map_err(|(fault, parked)| {
             self.server.let_go(*parked, "there is no room for another call that waits");
             Trouble::House(fault)
@@ -283,7 +303,7 @@ impl Run<'_> {
 
     fn hear(&mut self, method: &str, mut params: Value) -> Result<(), Trouble> {
         self.count()?;
-        self.proof.echoes.value(&mut params);
+        self.clean(&mut params);
         match method {
             "notifications/progress" => {
                 let number = |name: &str| params.get(name).and_then(Value::as_f64);
@@ -309,6 +329,11 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// A method nobody may know, for records.
+fn shown(method: &str) -> String {
+    method.chars().filter(|c| !c.is_control()).take(60).collect()
 }
 
 /// The name of a question that wants a page opened.

@@ -223,7 +223,8 @@ impl Scanner {
         if weight > heaviest.0 {
             *heaviest = (weight, if place == "description" { says } else { format!("{place} {says}") });
         }
-        for reading in decode::readings(text) {
+        let (readings, more) = decode::readings(text);
+        for reading in readings {
             let (weight, says) = self.weigh(&reading.text, place, Role::Aside, look);
             let how = reading.how;
             if weight >= ENOUGH || reading.telling && weight >= ENOUGH / 2 {
@@ -234,6 +235,9 @@ impl Scanner {
                 look.findings.push(found("encoded", place, &format!("holds {how} that say “{}”", excerpt(&reading.text, 0))));
                 return;
             }
+        }
+        if more {
+            look.findings.push(found("encoded", place, "holds more encoded pieces than are looked at"));
         }
     }
 
@@ -416,14 +420,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_much_to_decode_is_pointed_out() {
+        let findings = |pieces: usize| {
+            let text = "dGhyZWUgd29yZCBmaWxsZXI= ".repeat(pieces);
+            Scanner::new().unwrap().look_at(json!({"name": "t", "description": text}), &[]).unwrap()
+        };
+        let too_many = |finding: &Finding| finding.what == "encoded" && finding.detail.contains("more encoded pieces");
+        assert!(!findings(8).iter().any(too_many) && findings(9).iter().any(too_many), "{:?}", findings(9));
+    }
+
+    #[test]
     fn names_that_shadow_or_imitate_are_pointed_out() {
-        let house = [("this house", "query_logs"), ("upstream 'b'", "send_email")];
+        let house = [("this house", "query_logs"), ("upstream b", "send_email")];
         assert_eq!(kinds(json!({"name": "query_logs"}), &house), ["shadows"]);
         assert_eq!(kinds(json!({"name": "query_Iogs"}), &house), ["look-alike"]);
         assert_eq!(kinds(json!({"name": "querylogs"}), &house), ["look-alike"]);
         assert_eq!(kinds(json!({"name": "send_emai1"}), &house), ["look-alike"]);
         assert_eq!(kinds(json!({"name": "sendd_email"}), &house), ["look-alike"]);
-        assert_eq!(kinds(json!({"name": "ѕend_email"}), &house), ["name", "look-alike"]);
+        for name in ["ѕend_email", "send_ema\u{1d5c5}l", "ѕєnd_еmаіӏ", "\u{1d42a}uery_1оgs"] {
+            assert_eq!(kinds(json!({ "name": name }), &house), ["name", "look-alike"], "{name}");
+        }
         assert!(kinds(json!({"name": "query_traces"}), &house).is_empty());
         let speaks = json!({"name": "t", "description": "Works best after send_email."});
         assert_eq!(kinds(speaks, &house), ["speaks-of-others"]);

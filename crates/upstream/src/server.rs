@@ -138,10 +138,12 @@ impl Server {
         self.revision.send_modify(|revision| *revision += 1);
     }
 
-    /// That it cannot be reached, in the audit log: at most once a minute, whoever noticed it.
-    pub(crate) fn record_failure(&self, trouble: &Trouble) {
-        if self.health.may_record(Instant::now()) {
-            self.record("upstream.failed", self.name.to_string(), false, trouble.to_string());
+    /// That it does not answer, in the audit log: for each failure, and recorded once as long as it lasts, at most once a
+    /// minute whoever noticed it.
+    pub(crate) fn record_failure(&self, fitness: &Fitness, trouble: &Trouble) {
+        let why = trouble.to_string();
+        if self.health.may_record(fitness, &why, Instant::now()) {
+            self.record("upstream.failed", self.name.to_string(), false, why);
         }
     }
 
@@ -225,9 +227,7 @@ impl Server {
 
     /// Ends conversations nobody used for a while, and calls that waited too long.
     pub(crate) async fn sweep(&self) {
-        for over in self.parking.sweep() {
-            self.let_go(over, "nobody answered in time");
-        }
+        self.end_unanswered();
         if let Some(count) = self.ear.missed_and_not_told(Instant::now()) {
             let note = format!(
                 "{count} log messages reached nobody: nobody called, or it could not be told which of several callers they are for"
@@ -244,6 +244,13 @@ impl Server {
         };
         for slot in ended {
             slot.close().await;
+        }
+    }
+
+    /// Ends calls that waited too long.
+    pub(crate) fn end_unanswered(&self) {
+        for over in self.parking.sweep() {
+            self.let_go(over, "nobody answered in time");
         }
     }
 

@@ -259,7 +259,10 @@ fn report(server: &Server) -> Report {
     }
     let missed = server.ear.missed();
     if missed > 0 {
-        parts.push(format!("{missed} log messages of it reached nobody, since several callers share what it says"));
+        parts.push(format!(
+            "{missed} log messages of it reached nobody: nobody called, or it could not be told which of several \
+             callers they are for"
+        ));
     }
     match server.health.fitness.condition() {
         Condition::Unknown => parts.push("not reached yet".to_owned()),

@@ -50,8 +50,8 @@ pub(crate) async fn look_after(server: Arc<Server>, charter: Charter, stop: Canc
                 server.ear.subscribed_to(BTreeSet::new());
                 if server.health.fitness.failed(&trouble.to_string()) {
                     tracing::warn!(target: "portcullis::upstream", upstream = %server.name, %trouble, "it cannot be looked at");
-                    server.record_failure(&trouble);
                 }
+                server.record_failure(&server.health.fitness, &trouble);
                 None
             }
         };

@@ -89,8 +89,8 @@ mod kept {
 
     /// Has a keeper end everything.
     pub(in crate::line) fn give_up(keeper: Pid) {
-        // It may be gone already, which is what is wanted.
-        let _ = kill(keeper, END);
+        // It may be gone already, which is what is wanted. One that somebody stopped goes on first.
+        let _ = kill(keeper, END).and_then(|()| kill(keeper, Signal::SIGCONT));
     }
 
     /// Starts the program and stays until it, and everything below it, is gone.

@@ -202,10 +202,11 @@ impl ProgramLine {
                 _ => self.group.end(),
             }
             if matches!(tokio::time::timeout(GRACE, ended.wait_for(|over| *over)).await, Ok(Ok(_))) {
-                break;
+                return;
             }
         }
-        self.group.signal(Signal::SIGKILL);
+        // A keeper may need longer for what it keeps: it is told once more, and not killed before it is done.
+        self.group.end();
     }
 }
 

@@ -164,7 +164,7 @@ fn gap_of(at: usize, character: char, next: Option<char>, text: &str) -> Gap {
         {
             // "e.g." and "i.e." end nothing.
             let before = text[..at].trim_end_matches(char::is_alphanumeric);
-            let short = text.len() - before.len() >= 1 && text[before.len()..at].chars().count() == 1 && before.ends_with('.');
+            let short = text[before.len()..at].chars().count() == 1 && before.ends_with('.');
             if short { Gap::Clause } else { Gap::Sentence }
         }
         '。' | '！' | '？' | '।' | '؟' | ';' | '•' | '<' | '>' | '|' => Gap::Sentence,
@@ -213,7 +213,7 @@ fn mostly_latin(text: &str) -> bool {
 }
 
 /// The one Latin letter that a character looks like (Unicode TS 39).
-fn prototype(character: char) -> Option<char> {
+pub(super) fn prototype(character: char) -> Option<char> {
     let mut buffer = [0_u8; 4];
     let text: &str = character.encode_utf8(&mut buffer);
     let mut skeleton = unicode_security::confusable_detection::skeleton(text);

@@ -388,7 +388,7 @@ pub(super) const ENGLISH: &[(Classes, &str)] = &[
     ),
     (
         SINK,
-        "webhook|web hook|external server|external service|external endpoint|external address|remote server|remote endpoint|our server|our endpoint|our api|third party|collector|collection endpoint|logging endpoint|telemetry endpoint|analytics endpoint|backup server|drop box|pastebin|ngrok|requestbin|webhook site|pipedream|interactsh|public gist|public repository|public repo|public channel|dns query|dns lookup|subdomain|gist|telegram bot|discord webhook|monitoring endpoint|audit endpoint|relay|zzurl|zzmail",
+        "webhook|web hook|external server|external service|external endpoint|external address|remote server|remote endpoint|our server|our endpoint|our api|third party|collector|collection endpoint|logging endpoint|telemetry endpoint|analytics endpoint|backup server|drop box|pastebin|ngrok|requestbin|webhook site|pipedream|interactsh|public gist|public repository|public repo|public channel|dns query|dns lookup|subdomain|gist|telegram bot|discord webhook|monitoring endpoint|audit endpoint|relay|zzurl|zzbox",
     ),
     (ASK, "ask|prompt|request|require|urge|get|make|have|invite|instruct|convince"),
     (

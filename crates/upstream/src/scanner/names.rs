@@ -3,6 +3,7 @@
 use portcullis_guard::is_hidden;
 use portcullis_model::ToolName;
 
+use super::fold::prototype;
 use super::{Finding, Neighbours, found};
 
 /// What is wrong with a tool's name among others.
@@ -36,33 +37,32 @@ pub(crate) fn skeleton(name: &str) -> String {
     for character in name.chars().flat_map(char::to_lowercase) {
         let seen = match character {
             '_' | '-' | '.' | ' ' | '\u{2010}'..='\u{2015}' => continue,
-            'а' | 'α' | 'à'..='å' | 'ɑ' | '@' => 'a',
+            // What the standard takes for no letter, or for another one.
+            'à'..='å' | '@' => 'a',
             'ь' | 'в' | 'β' => 'b',
-            'с' | 'ϲ' | 'ç' => 'c',
-            'ԁ' | 'ɗ' => 'd',
-            'е' | 'ё' | 'є' | 'ε' | 'è'..='ë' | '3' => 'e',
-            'ɡ' | 'ց' => 'g',
-            'һ' | 'н' => 'h',
-            'і' | 'ї' | 'ι' | 'ì'..='ï' | 'ı' | 'l' | '1' | '|' | 'ӏ' | 'ⅼ' => 'i',
-            'ј' => 'j',
+            'ç' => 'c',
+            'ɗ' => 'd',
+            'ё' | 'є' | 'ε' | 'è'..='ë' | '3' => 'e',
+            'н' => 'h',
+            'ї' | 'ì'..='ï' | 'l' | '1' | '|' => 'i',
             'к' | 'κ' => 'k',
-            'м' | 'μ' => 'm',
+            'м' | 'μ' | 'ｍ' => 'm',
             'п' | 'η' | 'ñ' => 'n',
-            'о' | 'ο' | 'σ' | 'ò'..='ö' | '0' | 'օ' => 'o',
-            'р' | 'ρ' => 'p',
-            'ԛ' => 'q',
-            'г' => 'r',
-            'ѕ' | '5' | '$' => 's',
+            'ò'..='ö' | '0' => 'o',
+            '5' | '$' => 's',
             'т' | 'τ' => 't',
-            'υ' | 'ù'..='ü' | 'ս' => 'u',
-            'ν' | 'ѵ' => 'v',
-            'ѡ' | 'ω' => 'w',
-            'х' | 'χ' => 'x',
-            'у' | 'γ' | 'ý' | 'ÿ' => 'y',
+            'ù'..='ü' => 'u',
+            'ω' => 'w',
+            'χ' => 'x',
+            'ý' | 'ÿ' => 'y',
             'ʐ' => 'z',
-            'ａ'..='ｚ' => char::from_u32(character as u32 - 0xff41 + 0x61).unwrap_or(character),
             hidden if is_hidden(hidden) => continue,
-            other => other,
+            plain if plain.is_ascii() => plain,
+            other => match prototype(other) {
+                Some('l') => 'i',
+                Some(letter) => letter,
+                None => other,
+            },
         };
         plain.push(seen);
     }
@@ -76,4 +76,44 @@ pub(super) fn mentions(text: &str, name: &str) -> bool {
         let bytes = text.as_bytes();
         !word(at.checked_sub(1).and_then(|i| bytes.get(i))) && !word(bytes.get(at + name.len()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_an_eye_takes_for_one_are_one() {
+        for (letter, alike) in [
+            ('a', "аαàáâãäåɑ@ａ"),
+            ('b', "ьвβ"),
+            ('c', "сϲç"),
+            ('d', "ԁɗ"),
+            ('e', "еёєεèéêë3"),
+            ('g', "ɡց"),
+            ('h', "һн"),
+            ('i', "іїιìíîïıl1|ӏⅼ"),
+            ('j', "ј"),
+            ('k', "кκ"),
+            ('m', "мμｍ"),
+            ('n', "пηñ"),
+            ('o', "оοσòóôõö0օ"),
+            ('p', "рρ"),
+            ('q', "ԛ"),
+            ('r', "г"),
+            ('s', "ѕ5$"),
+            ('t', "тτ"),
+            ('u', "υùúûüս"),
+            ('v', "νѵ"),
+            ('w', "ѡω"),
+            ('x', "хχ"),
+            ('y', "уγýÿ"),
+            ('z', "ʐｚ"),
+        ] {
+            for other in alike.chars() {
+                assert_eq!(skeleton(&other.to_string()), letter.to_string(), "{other}");
+            }
+        }
+        assert_eq!(skeleton("Query-L\u{200b}ogs.2"), "queryiogs2");
+    }
 }

@@ -111,11 +111,30 @@ pub(super) fn name_addresses(text: &str, addresses: &Regex) -> String {
     addresses
         .replace_all(text, |found: &regex::Captures<'_>| {
             // As long as before, so that places stay where they are.
-            let word = if found[0].contains('@') && !found[0].contains("://") { "zzmail" } else { "zzurlz" };
+            let word = if found[0].contains('@') && !found[0].contains("://") { "zzbox" } else { "zzurlz" };
             format!("{word}{}", " ".repeat(found[0].len().saturating_sub(word.len())))
         })
         .into_owned()
 }
 
-/// Addresses, for [`name_addresses`].
+/// Addresses, for [`name_addresses`]: none is shorter than its word.
 pub(super) const ADDRESSES: &str = r"(?i)\b(?:https?|ftp|wss?)://[^\s\x22'<>)\]]{3,400}|\b[a-z0-9._+-]{1,64}@[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){1,4}\b|\b(?:\d{1,3}\.){3}\d{1,3}:\d{2,5}\b";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_becomes_a_word_and_every_place_stays() {
+        let addresses = Regex::new(ADDRESSES).unwrap();
+        for (text, named) in [
+            ("to a@b.c now", "to zzbox now"),
+            ("to me@example.com now", "to zzbox          now"),
+            ("at ws://abc now", "at zzurlz   now"),
+            ("at 1.1.1.1:22 now", "at zzurlz     now"),
+        ] {
+            assert_eq!(name_addresses(text, &addresses), named, "{text}");
+            assert_eq!(text.len(), named.len(), "{text}");
+        }
+    }
+}

@@ -196,8 +196,8 @@ fn what_a_client_cancels_ends_in_a_plugin_and_is_recorded_as_that() {
     let session = visitor.session(&json!({}));
     let began = Instant::now();
     let said = begin(&server, &session, 7, "probe_do", &sleep);
-    // It is in the plugin once another call finds the places taken that it holds.
-    cancel_when_running(&session, 7, || session.ask("ping", &json!({})).status == 200);
+    std::thread::sleep(Duration::from_millis(500));
+    cancel(&session, 7);
     let record = cancelled_record(&server, "probe_do");
     assert!(record["note"].as_str().unwrap().contains("the caller went away"), "{record}");
     assert!(began.elapsed() < Duration::from_secs(25), "it does not sleep to its end: {:?}", began.elapsed());
@@ -215,16 +215,9 @@ fn what_a_client_cancels_ends_in_a_plugin_and_is_recorded_as_that() {
     });
 }
 
-/// Cancels a call once it had time to begin.
-fn cancel_when_running(session: &Session, id: u64, ready: impl Fn() -> bool) {
-    assert!(ready());
-    std::thread::sleep(Duration::from_millis(500));
-    cancel(session, id);
-}
-
 #[test]
 fn a_page_that_is_done_is_told_to_the_caller_who_was_asked_to_open_it() {
-    let (_puppet, server, visitor) = private(&orders("link_done"), "questions: {links: ['https://login.example']}");
+    let (puppet, server, visitor) = private(&orders("link_done"), "questions: {links: ['https://login.example']}");
     let session = visitor.session(&json!({"elicitation": {"url": {}}}));
     let common = stream(&server, "/mcp", "GET", &session_headers(&session), "");
     let page = "https://login.example/start";
@@ -236,6 +229,18 @@ fn a_page_that_is_done_is_told_to_the_caller_who_was_asked_to_open_it() {
     assert_eq!(done["params"], json!({"elicitationId": "e1"}), "its own page and no other");
     let ended = said.recv_timeout(Duration::from_secs(20)).unwrap();
     assert_eq!(text(&ended), r#"{"action": "accept"}"#);
+    // Also where another page was asked for after it.
+    puppet.order(&orders("link_twice"));
+    let said = begin(&server, &session, 8, "look", &json!({"q": page}));
+    for name in ["e1", "e2"] {
+        let question = wait_for(&said, "elicitation/create");
+        assert_eq!(question["params"]["elicitationId"], name, "{question}");
+        session.send(&json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept"}}));
+    }
+    let done = wait_for(&common, "notifications/elicitation/complete");
+    assert_eq!(done["params"], json!({"elicitationId": "e1"}));
+    assert_eq!(text(&said.recv_timeout(Duration::from_secs(20)).unwrap()), "signed in");
+    puppet.order(&orders("link_done"));
     // The stateless revision has no word for it.
     let able = json!({"elicitation": {"url": {}}});
     let params = json!({"name": "look", "arguments": {"q": page}});

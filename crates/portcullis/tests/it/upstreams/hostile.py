@@ -96,6 +96,10 @@ def call(request):
         reply(request, text("the token is " + os.environ["TOKEN"], structuredContent={os.environ["TOKEN"]: 1}))
     elif how == "leak_error":
         send({"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32000, "message": "bad " + os.environ["TOKEN"]}})
+    elif how == "leak_progress":
+        told = {"progressToken": token, "progress": 1, "message": "at " + os.environ["TOKEN"]}
+        send({"jsonrpc": "2.0", "method": "notifications/progress", "params": told})
+        reply(request, text("done"))
     elif how == "leak_log":
         sys.stderr.write("my token is %s\n%s\nend of log\n" % (os.environ["TOKEN"], "x" * 1990 + os.environ["TOKEN"]))
         sys.stderr.flush()
@@ -153,11 +157,22 @@ def call(request):
             send({"jsonrpc": "2.0", "id": request["id"], "error": error})
         else:
             reply(request, text("signed in"))
+    elif how == "link_twice":
+        calls = SEEN["calls"] = SEEN.get("calls", 0) + 1
+        if calls <= 2:
+            links = [{"mode": "url", "message": "Sign in", "url": arguments["q"], "elicitationId": "e%d" % calls}]
+            error = {"code": -32042, "message": "sign in first", "data": {"elicitations": links}}
+            send({"jsonrpc": "2.0", "id": request["id"], "error": error})
+        else:
+            send({"jsonrpc": "2.0", "method": "notifications/elicitation/complete", "params": {"elicitationId": "e1"}})
+            reply(request, text("signed in"))
     elif how == "task":
         if "task" not in params:
             send({"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32601, "message": "runs as a task only"}})
         else:
             SEEN["arguments"], SEEN["token"] = arguments, token
+            if wanted().get("task") == "asks_first":
+                SEEN["first"] = ask("sampling/createMessage", {"messages": [], "maxTokens": 1})
             created = {"taskId": "t1", "status": "working", "ttl": params["task"]["ttl"], "pollInterval": 100}
             reply(request, {"task": created})
     elif how == "update":
@@ -277,7 +292,7 @@ def serve():
             related = {"io.modelcontextprotocol/related-task": {"taskId": request["params"]["taskId"]}}
             if now.get("task") == "never":
                 continue
-            answer = None
+            answer = SEEN.pop("first", None)
             if now.get("task") == "reports":
                 # Of the request the task began with (2025-11-25, tasks: the token stays good as long as the task lives).
                 for done in [1, 2]:

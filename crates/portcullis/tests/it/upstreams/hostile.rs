@@ -245,6 +245,14 @@ fn a_credential_that_was_presented_does_not_come_back() {
         assert!(note.contains("a credential that was presented came back and was taken out"), "{how}: {record}");
         assert!(!server.home.audit().iter().any(|r| r.to_string().contains("quite-ordinary-word")), "{how}");
     }
+    // Nor in what is said before the answer.
+    let came_back = |record: &&Value| record["note"].to_string().contains("came back and was taken out");
+    let count = || server.home.audit().iter().filter(came_back).count();
+    let before = count();
+    puppet.order(&json!({"tools": [tool("look", "Looks.")], "call": "leak_progress"}));
+    let said = visitor.ask("tools/call", &json!({"name": "look", "arguments": {}, "_meta": {"progressToken": "mine"}})).body;
+    assert!(said.contains("at [redacted:credential]") && !said.contains("quite-ordinary-word"), "{said}");
+    until("it is recorded", || if count() > before { Ok(()) } else { Err(server.log()) });
     // Nor does it go from its log into ours, whole or cut in half.
     puppet.order(&json!({"tools": [tool("look", "Looks.")], "call": "leak_log"}));
     visitor.call("look", &json!({}));
@@ -392,7 +400,7 @@ fn runs(process: u32) -> bool {
 
 #[test]
 fn what_leaves_its_group_and_session_ends_with_its_program_all_the_same() {
-    for how in ["-TERM", "-KILL", "its own end"] {
+    for (how, stopped) in [("-TERM", false), ("-TERM", true), ("-KILL", false), ("its own end", false)] {
         let orders = |call: &str| json!({"tools": [tool("look", "Looks.")], "call": call});
         let puppet = Puppet::new(&orders("escape"));
         let (mut server, visitor) = with_accepted(&puppet, "", "", "");
@@ -402,6 +410,10 @@ fn what_leaves_its_group_and_session_ends_with_its_program_all_the_same() {
         let group = std::fs::read_to_string(format!("/proc/{escaped}/stat")).unwrap();
         let fields: Vec<&str> = group.rsplit(')').next().unwrap().split_whitespace().collect();
         assert_ne!(fields[3], std::process::id().to_string(), "it is in a session of its own: {group}");
+        if stopped {
+            // Its parent by now is what keeps it.
+            assert!(std::process::Command::new("kill").args(["-STOP", fields[1]]).status().unwrap().success());
+        }
         if how.starts_with('-') {
             server.signal(how);
             server.child.wait().unwrap();

@@ -180,6 +180,12 @@ fn a_tool_that_only_runs_as_a_task_is_followed_to_its_end_and_cancelled_with_its
     let done: Value = serde_json::from_str(&text(&done)).unwrap();
     let related = json!({"io.modelcontextprotocol/related-task": {"taskId": "t1"}});
     assert_eq!(done["answer"], json!({"action": "decline", "_meta": related}));
+    // Nothing is asked before there is a task, and that it was to be is on record.
+    puppet.order(&orders("asks_first"));
+    let done: Value = serde_json::from_str(&text(&begin(&visitor, "far", &json!({"sampling": {}})))).unwrap();
+    assert!(done["answer"]["message"].as_str().unwrap().contains("not passed on"), "{done}");
+    let record = server.home.audited(|r| r["method"] == "upstream.question" && r["decision"] == "deny");
+    assert!(record["note"].as_str().unwrap().contains("sampling/createMessage in a call of key:"), "{record}");
     // What it reports goes to the caller, with the caller's own token.
     puppet.order(&orders("reports"));
     let params = json!({"name": "look", "arguments": {"q": "far"}, "_meta": {"progressToken": "mine"}});
