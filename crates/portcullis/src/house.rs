@@ -216,6 +216,7 @@ impl House {
         let names = NameBook::new(foundations.store(), clock.clone());
         let writer = NameWriter { names: &names, audit: &foundations.audit, redactor: &scrubber.0 };
         let (catalogue, held) = writer.catalogue(config, &sources, &extensions, &clock).await?;
+        names.settled();
         let Rules { policies, products, digest } = load_policies(config, &catalogue, &extensions, &held, 1)?;
         secrets.allow(&mut |grant| policies.charter(grant)).context("secret_stores")?;
         if let Some(callers) = &callers {
@@ -288,7 +289,12 @@ impl House {
 
     /// Takes over what can change while running: sources, policies, roles, enabled writes. All or nothing.
     pub async fn reload(&self, config: &Config) -> anyhow::Result<()> {
-        self.furnish(config).await?;
+        if let Err(error) = self.furnish(config).await {
+            // An operator's word about a name that was read on the way is not in force: it is followed at the next look.
+            let _turn = self.furnishing.lock().await;
+            self.names.forget();
+            return Err(error);
+        }
         self.in_force.store(Arc::new(taken_over(&self.in_force.load(), config)));
         Ok(())
     }
@@ -342,6 +348,7 @@ impl House {
         }
         self.sources.replace(replacement)?;
         self.gateway.install(catalogue, policies, products);
+        self.names.settled();
         *self.digest.lock().unwrap_or_else(PoisonError::into_inner) = digest;
         *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets;
         if let Some(external) = &self.external {

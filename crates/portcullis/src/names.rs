@@ -28,6 +28,9 @@ const LONGEST: usize = 512;
 /// Most refusals remembered of one name, so that each is recorded once.
 const DENIED: usize = 64;
 
+/// Most records remembered of what could not be written down yet.
+const RECORDED: usize = 4_096;
+
 /// A name and what it is of.
 pub type Name = (NameKind, String);
 
@@ -57,6 +60,8 @@ struct View {
     counter: Option<u64>,
     /// With the versions the store gave them.
     leaves: BTreeMap<String, (u64, Leaf)>,
+    /// Whether it says something that is in force nowhere yet.
+    unsettled: bool,
 }
 
 /// The book as this process knows it.
@@ -65,6 +70,8 @@ pub struct NameBook {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     view: Mutex<View>,
+    /// What was recorded and could not be written down yet.
+    recorded: Mutex<BTreeSet<News>>,
 }
 
 /// The leaf a name stands on (FNV-1a; it only spreads).
@@ -86,11 +93,15 @@ fn name_of(key: &str) -> Option<Name> {
 impl NameBook {
     /// The book in `store`, not yet read.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, view: Mutex::default() }
+        Self { store, clock, view: Mutex::default(), recorded: Mutex::default() }
     }
 
     fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recorded(&self) -> MutexGuard<'_, BTreeSet<News>> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads it when somebody wrote since. Whether it says something else now.
@@ -108,8 +119,22 @@ impl NameBook {
         }
         let mut view = self.view();
         let same = view.leaves.len() == leaves.len() && view.leaves.values().map(|(_, l)| l).eq(leaves.values().map(|(_, l)| l));
-        *view = View { counter: Some(counter), leaves };
+        *view = View { counter: Some(counter), leaves, unsettled: view.unsettled || !same };
         Ok(!same)
+    }
+
+    /// What it says is in force now.
+    pub fn settled(&self) {
+        self.view().unsettled = false;
+    }
+
+    /// What was read for something that did not come about is in force nowhere: the next look finds it new once more. Not
+    /// while names are given.
+    pub fn forget(&self) {
+        let mut view = self.view();
+        if view.unsettled {
+            *view = View::default();
+        }
     }
 
     /// Waits until the book says something this process does not know yet.
@@ -136,14 +161,26 @@ impl NameBook {
         Round { entries: self.entries(), ..Round::unwritten(self.clock.now()) }
     }
 
-    /// Writes down what a round gave, after recording who went without. `false`: another process wrote in between, so the
-    /// round has to be made again.
+    /// Writes down what a round gave, after recording who went without, once however often the round is made. `false`:
+    /// another process wrote in between, so the round has to be made again.
     pub async fn commit(&self, round: &Round, record: &(dyn Fn(&News) -> anyhow::Result<()> + Sync)) -> anyhow::Result<bool> {
         for news in &round.news {
+            if self.recorded().contains(news) {
+                continue;
+            }
             record(news).context("who gets which name cannot be recorded, so it is not done")?;
+            let mut recorded = self.recorded();
+            if recorded.len() >= RECORDED {
+                recorded.clear();
+            }
+            recorded.insert(news.clone());
         }
         let changes = round.touched.iter().filter_map(|name| Some((name.clone(), Some(round.entries.get(name)?.clone()))));
-        self.write(changes.collect()).await
+        let written = self.write(changes.collect()).await?;
+        if written {
+            self.recorded().clear();
+        }
+        Ok(written)
     }
 
     /// Does what an operator decided about one name: `decide` gets what the book says, and gives what it says then.
@@ -192,7 +229,7 @@ impl NameBook {
 }
 
 /// Who went without a name, or lost one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum News {
     /// Somebody did not get a name.
     Denied(Denied, String),
@@ -370,6 +407,61 @@ mod tests {
         assert!(!second.commit(&theirs, &tell).await.unwrap());
         second.refresh().await.unwrap();
         assert_eq!(second.entries()[&(NameKind::Tool, "look".to_owned())].owner.as_deref(), Some("api x"));
+    }
+
+    #[tokio::test]
+    async fn who_goes_without_is_recorded_once_however_often_it_cannot_be_written() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = MemoryStore::new(clock.clone());
+        let book = || NameBook::new(Arc::new(store.clone()), clock.clone());
+        let (first, second) = (book(), book());
+        let told = Mutex::new(Vec::new());
+        let tell = |news: &News| -> anyhow::Result<()> {
+            told.lock().unwrap().push(news.clone());
+            Ok(())
+        };
+        let given = |book: &NameBook| {
+            let mut round = book.round();
+            round.give(NameKind::Tool, "search", "upstream a", true);
+            round
+        };
+        // Another process writes in between, and the round is made again.
+        first.refresh().await.unwrap();
+        let mut round = given(&first);
+        round.deny(denied("plugin b", "search"));
+        assert!(second.commit(&given(&second), &tell).await.unwrap());
+        assert!(!first.commit(&round, &tell).await.unwrap());
+        first.refresh().await.unwrap();
+        let mut again = given(&first);
+        again.deny(denied("plugin b", "search"));
+        assert!(!again.news.is_empty(), "nobody wrote it down");
+        assert!(first.commit(&again, &tell).await.unwrap());
+        assert_eq!(told.lock().unwrap().len(), 1);
+        // Nothing can be written for a while.
+        let mut round = first.round();
+        round.deny(denied("plugin c", "search"));
+        store.set_unreachable(true);
+        for _ in 0..3 {
+            assert!(first.commit(&round, &tell).await.is_err());
+        }
+        store.set_unreachable(false);
+        assert!(first.commit(&round, &tell).await.unwrap());
+        assert_eq!(told.lock().unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_was_read_and_is_in_force_nowhere_is_news_once_more() {
+        let (store, first) = book();
+        let second = NameBook::new(store, Arc::new(SystemClock));
+        let mut round = second.round();
+        round.give(NameKind::Tool, "search", "upstream a", true);
+        assert!(second.commit(&round, &|_| Ok(())).await.unwrap());
+        assert!(first.refresh().await.unwrap());
+        first.forget();
+        assert!(first.refresh().await.unwrap(), "what it was read for did not come about");
+        first.settled();
+        first.forget();
+        assert!(!first.refresh().await.unwrap(), "it is in force");
     }
 
     #[tokio::test]

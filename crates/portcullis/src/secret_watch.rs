@@ -23,6 +23,8 @@ const PURPOSE: &str = "portcullis 2026 marks of secrets";
 struct Seen {
     state: SecretState,
     mark: Option<SecretMark>,
+    /// Whether the mark is written down for the next start.
+    kept: bool,
 }
 
 /// See the module.
@@ -47,11 +49,19 @@ impl SecretWatch {
         if whole {
             seen.retain(|name, _| reports.iter().any(|report| report.name == *name));
         }
+        let mut trouble = None;
         for report in reports {
             let place = self.place(&report.name);
             let before = match seen.get(&report.name) {
                 Some(before) => Some(*before),
-                None => kept(store, &place).await?.map(|mark| Seen { state: SecretState::Ok, mark: Some(mark) }),
+                None => match kept(store, &place).await {
+                    Ok(mark) => mark.map(|mark| Seen { state: SecretState::Ok, mark: Some(mark), kept: true }),
+                    // Nothing is said about this one before it is known what it was; the others are looked at all the same.
+                    Err(error) => {
+                        trouble = trouble.or(Some(error));
+                        continue;
+                    }
+                },
             };
             for operation in happened(before, &report) {
                 let event = AuditEvent::operation(EventKind::Secret, operation, report.name.clone()).note(report.detail.clone());
@@ -59,12 +69,19 @@ impl SecretWatch {
             }
             // What cannot be read now is compared with what could be read last.
             let mark = report.mark.or(before.and_then(|before| before.mark));
-            if let (Some(mark), true) = (mark, mark != before.and_then(|before| before.mark)) {
-                store.put(MARKS, &place, &mark, None).await.context("keeping the mark of a secret")?;
+            let now = Seen { state: report.state, mark, kept: before.is_some_and(|before| before.kept && before.mark == mark) };
+            // What was recorded is seen, whether or not its mark can be written down; that is tried again at the next look.
+            seen.insert(report.name.clone(), now);
+            if let (Some(mark), false) = (mark, now.kept) {
+                match store.put(MARKS, &place, &mark, None).await.context("keeping the mark of a secret") {
+                    Ok(_) => {
+                        seen.insert(report.name, Seen { kept: true, ..now });
+                    }
+                    Err(error) => trouble = trouble.or(Some(error)),
+                }
             }
-            seen.insert(report.name, Seen { state: report.state, mark });
         }
-        Ok(())
+        trouble.map_or(Ok(()), Err)
     }
 
     /// Where the digest of a secret is kept: names of files do not stand there.
@@ -107,6 +124,13 @@ fn happened(before: Option<Seen>, now: &SecretReport) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::Arc;
+
+    use portcullis_model::{Clock, SystemClock};
+    use portcullis_secrets::SecretSettings;
+    use portcullis_state::MemoryStore;
+
     use super::*;
 
     fn report(state: SecretState, mark: Option<SecretMark>) -> SecretReport {
@@ -116,7 +140,7 @@ mod tests {
     #[test]
     fn each_change_is_told_once() {
         let (one, other) = (Some([1; 16]), Some([2; 16]));
-        let seen = |state, mark| Some(Seen { state, mark });
+        let seen = |state, mark| Some(Seen { state, mark, kept: true });
         for (before, state, mark, expected) in [
             (None, SecretState::Ok, one, vec![]),
             (None, SecretState::Expired, None, vec!["secret.expired"]),
@@ -132,5 +156,37 @@ mod tests {
         ] {
             assert_eq!(happened(before, &report(state, mark)), expected, "{before:?} {state:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_kept_is_recorded_once_and_keeps_no_other_secret_waiting() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, value: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, value).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            format!(r#"{{"name":"{name}","reference":"file:{}"}}"#, path.display())
+        };
+        let entries: [SecretSettings; 2] = ["a", "b"].map(|name| serde_json::from_str(&write(name, "first")).unwrap());
+        let secrets = SecretManager::new(&entries, &[], &clock).unwrap();
+        let store = MemoryStore::new(clock.clone());
+        let audit = AuditLog::open(&directory.path().join("audit"), clock).unwrap();
+        let watch = SecretWatch::new(b"a key");
+        watch.look(&secrets, &store, &audit, true).await.unwrap();
+        assert_eq!(audit.counts().appended, 0);
+        for name in ["a", "b"] {
+            write(name, "second");
+        }
+        store.set_unreachable(true);
+        for _ in 0..3 {
+            assert!(watch.look(&secrets, &store, &audit, true).await.is_err());
+            assert_eq!(audit.counts().appended, 2, "both replacements, once each");
+        }
+        // The marks are written down as soon as they can be: the next start finds nothing new.
+        store.set_unreachable(false);
+        watch.look(&secrets, &store, &audit, true).await.unwrap();
+        SecretWatch::new(b"a key").look(&secrets, &store, &audit, true).await.unwrap();
+        assert_eq!(audit.counts().appended, 2);
     }
 }

@@ -50,6 +50,15 @@ pub async fn lines(config: &Config, house: &House) -> Vec<Line> {
     ]
 }
 
+/// Whether a listener is there to speak of.
+fn is_opened(config: &Config, at: &str) -> bool {
+    match at {
+        "admin" => config.admin.enabled,
+        "otlp" => crate::wire::takes_telemetry(config),
+        _ => true,
+    }
+}
+
 fn credentials(name: &str, config: &Config, accepted: AcceptedCredentials, anonymous: bool) -> Line {
     let identity = &config.identity;
     let kinds = [
@@ -296,14 +305,15 @@ fn sessions(config: &Config) -> Line {
 
 fn bounds(config: &Config) -> Line {
     let (listen, json) = (&config.listen, StrictLimits::default());
+    let bodies = [("mcp", listen.max_body), ("admin", config.admin.max_body), ("otlp", config.ingest.max_body)];
+    let bodies: Vec<String> =
+        bodies.iter().filter(|(at, _)| is_opened(config, at)).map(|(at, most)| format!("{} ({at})", most.0)).collect();
     line(
         "request bounds",
         State::On,
         format!(
-            "bodies {} (mcp), {} (admin) and {} (otlp) bytes; JSON {} deep with {} members; heads within {}; {} connections",
-            listen.max_body.0,
-            config.admin.max_body.0,
-            config.ingest.max_body.0,
+            "bodies {} bytes; JSON {} deep with {} members; heads within {}; {} connections",
+            bodies.join(", "),
             json.depth,
             json.members,
             format_duration(listen.header_time.0),
@@ -317,7 +327,7 @@ fn hosts(config: &Config) -> Line {
         [("mcp", &config.listen.allowed_hosts), ("admin", &config.admin.allowed_hosts), ("otlp", &config.ingest.allowed_hosts)];
     let more: Vec<String> = all
         .into_iter()
-        .filter(|(_, names)| !names.is_empty())
+        .filter(|(at, names)| is_opened(config, at) && !names.is_empty())
         .map(|(at, names)| format!("{at} also {}", names.join(", ")))
         .collect();
     let detail = if more.is_empty() { String::new() } else { format!("; {}", more.join("; ")) };
@@ -332,13 +342,17 @@ fn pages(config: &Config) -> Line {
 }
 
 fn headers(config: &Config) -> Line {
-    let inside =
-        [("mcp", config.listen.tls.is_some()), ("admin", config.admin.tls.is_some()), ("otlp", config.ingest.tls.is_some())];
-    let inside: Vec<&str> = inside.into_iter().filter(|(_, tls)| *tls).map(|(at, _)| at).collect();
+    let (listen, admin, ingest) = (&config.listen, &config.admin, &config.ingest);
+    let all = [
+        ("mcp", listen.tls.is_some() || !listen.trusted_proxies.is_empty()),
+        ("admin", admin.tls.is_some() || !admin.trusted_proxies.is_empty()),
+        ("otlp", ingest.tls.is_some() || !ingest.trusted_proxies.is_empty()),
+    ];
+    let inside: Vec<&str> = all.into_iter().filter(|(at, tls)| *tls && is_opened(config, at)).map(|(at, _)| at).collect();
     let hsts = if inside.is_empty() {
-        "no listener speaks TLS, so HSTS is not sent".to_owned()
+        "no listener speaks TLS or trusts a proxy that could, so HSTS is not sent".to_owned()
     } else {
-        format!("HSTS at {}", inside.join(", "))
+        format!("HSTS at {} (where TLS ends here or a trusted proxy says so)", inside.join(", "))
     };
     line("security headers", State::On, format!("on every answer; {hsts}"))
 }

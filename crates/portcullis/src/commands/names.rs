@@ -2,7 +2,7 @@
 //! it takes effect, and running servers follow it within a second.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use portcullis_audit::{AuditEvent, Decision, EventKind};
@@ -30,7 +30,7 @@ pub async fn run(config: &Config, action: NamesAction) -> anyhow::Result<()> {
 async fn act(foundations: &Foundations, config: &Config, action: NamesAction) -> anyhow::Result<()> {
     let book = NameBook::new(foundations.store(), Arc::new(SystemClock));
     book.refresh().await?;
-    let desk = Desk { foundations, book: &book };
+    let desk = Desk { foundations, book: &book, recorded: Mutex::default() };
     match action {
         NamesAction::List { all, json } => {
             list(&book, all, json);
@@ -85,10 +85,21 @@ fn owners(config: &Config) -> anyhow::Result<BTreeSet<String>> {
     Ok(upstreams.chain(apis).chain(plugins).collect())
 }
 
-/// Where decisions are made.
+/// What is recorded about a decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Ruling {
+    method: &'static str,
+    /// About whom it is.
+    owner: String,
+    note: String,
+}
+
+/// Where a decision is made.
 struct Desk<'f> {
     foundations: &'f Foundations,
     book: &'f NameBook,
+    /// What was recorded of it last.
+    recorded: Mutex<Option<Ruling>>,
 }
 
 impl Desk<'_> {
@@ -100,18 +111,38 @@ impl Desk<'_> {
         (kind, args.name.clone())
     }
 
-    /// Records a decision, which is not made when that fails.
-    fn record(&self, method: &'static str, (kind, name): &Name, owner: &str, note: String) -> anyhow::Result<()> {
+    /// Records a decision, which is not made when that fails. However often it is tried, the same is recorded once.
+    fn record(&self, method: &'static str, name: &Name, owner: &str, note: String) -> anyhow::Result<()> {
+        let ruling = Ruling { method, owner: owner.to_owned(), note };
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        if recorded.as_ref() != Some(&ruling) {
+            self.append(&ruling, name, Decision::Allow).context("the decision cannot be recorded, so it is not made")?;
+            *recorded = Some(ruling);
+        }
+        Ok(())
+    }
+
+    fn append(&self, ruling: &Ruling, (kind, name): &Name, decision: Decision) -> anyhow::Result<()> {
         let who = local_principal(&local_user(), "admin")?;
-        let of = if owner.starts_with("upstream ") { EventKind::Upstream } else { EventKind::Plugin };
+        let of = if ruling.owner.starts_with("upstream ") { EventKind::Upstream } else { EventKind::Plugin };
         let event = AuditEvent::new(of)
             .principal(&who)
-            .method(method)
+            .method(ruling.method)
             .tool(format!("{}/{}", kind.as_str(), visible(name)))
-            .decided(Decision::Allow, "operator")
-            .note(note);
-        self.foundations.audit.append(event).context("the decision cannot be recorded, so it is not made")?;
+            .decided(decision, "operator")
+            .note(ruling.note.clone());
+        self.foundations.audit.append(event)?;
         Ok(())
+    }
+
+    /// Makes a decision, which `decide` records. What was recorded and did not come about is recorded as that.
+    async fn decide(&self, name: &Name, decide: impl Fn(Option<Entry>) -> anyhow::Result<Option<Entry>>) -> anyhow::Result<()> {
+        let done = self.book.decide(name, decide).await;
+        let recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Err(error), Some(ruling)) = (&done, recorded) {
+            self.append(&Ruling { note: format!("{error:#}"), ..ruling }, name, Decision::Deny)?;
+        }
+        done
     }
 
     async fn give(&self, config: &Config, args: &NameArgs, to: &str) -> anyhow::Result<()> {
@@ -134,7 +165,7 @@ impl Desk<'_> {
             let since = SystemClock.now();
             Ok(Some(Entry { owner: Some(to.to_owned()), since, used, apart: false, denied: BTreeSet::new() }))
         };
-        self.book.decide(&name, decide).await?;
+        self.decide(&name, decide).await?;
         say(format!("{} '{}' is that of {to} now.", name.0.as_str(), visible(&name.1)));
         Ok(())
     }
@@ -147,7 +178,7 @@ impl Desk<'_> {
             self.record("names.released", &name, &from, format!("from {from}"))?;
             Ok(Some(Entry { owner: None, since: SystemClock.now(), apart: false, denied: BTreeSet::new(), ..entry }))
         };
-        self.book.decide(&name, decide).await?;
+        self.decide(&name, decide).await?;
         say(format!(
             "{} '{}' is for whoever offers something under it next; who offers it now has it again at once.",
             name.0.as_str(),
@@ -174,7 +205,7 @@ impl Desk<'_> {
             self.record(method, &name, &owner, note)?;
             Ok(Some(Entry { apart: !together, used: true, ..entry }))
         };
-        self.book.decide(&name, decide).await?;
+        self.decide(&name, decide).await?;
         let how = if together { "together where they agree" } else { "one by one, with their prefixes" };
         say(format!("What upstreams offer under '{}' they offer {how} now.", visible(&name.1)));
         Ok(())
@@ -190,5 +221,55 @@ fn holder(name: &Name, entry: Option<&Entry>) -> anyhow::Result<String> {
     match entry.and_then(|entry| entry.owner.clone()) {
         Some(owner) if owner == THIS_HOUSE => bail!("'{}' is a name of this house, which stays its own", visible(&name.1)),
         owner => Ok(owner.unwrap_or_else(|| "nobody".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_audit::AuditFilter;
+    use portcullis_state::MAX_VALUE_BYTES;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_decision_is_recorded_once_and_so_is_that_it_did_not_come_about() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config { data: directory.path().join("data"), ..Config::default() };
+        let foundations = Foundations::open(&config).await.unwrap();
+        let book = NameBook::new(foundations.store(), Arc::new(SystemClock));
+        let desk = Desk { foundations: &foundations, book: &book, recorded: Mutex::default() };
+        let name = (NameKind::Tool, "search".to_owned());
+        let entry = |owner: String| Entry {
+            owner: Some(owner),
+            since: SystemClock.now(),
+            used: false,
+            apart: false,
+            denied: BTreeSet::new(),
+        };
+        let give = |owner: String| {
+            let (desk, name) = (&desk, &name);
+            move |_: Option<Entry>| -> anyhow::Result<Option<Entry>> {
+                // As often as another process writes in between.
+                for _ in 0..3 {
+                    desk.record("names.moved", name, "api shop", "from nobody to api shop".to_owned())?;
+                }
+                Ok(Some(entry(owner.clone())))
+            }
+        };
+        let records = || {
+            let tail = portcullis_audit::tail(foundations.audit.directory(), 10, &AuditFilter::default()).unwrap();
+            let of = tail.records.iter().map(portcullis_audit::Record::to_json).filter(|r| r["method"] == "names.moved");
+            of.map(|r| (r["decision"].clone(), r["note"].clone())).collect::<Vec<_>>()
+        };
+        let moved = (json!("allow"), json!("from nobody to api shop"));
+        desk.decide(&name, give("api shop".to_owned())).await.unwrap();
+        assert_eq!(records(), std::slice::from_ref(&moved));
+        // More than the store takes.
+        assert!(desk.decide(&name, give("x".repeat(MAX_VALUE_BYTES))).await.is_err());
+        let all = records();
+        let [first, second, failed] = &all[..] else { panic!("{all:?}") };
+        assert_eq!((first, second, &failed.0), (&moved, &moved, &json!("deny")));
+        assert!(failed.1.as_str().unwrap().contains("cannot be written"), "{failed:?}");
+        foundations.close().await;
     }
 }

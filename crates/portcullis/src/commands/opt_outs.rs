@@ -120,7 +120,7 @@ pub fn lines(config: &Config, gateway: &Gateway) -> Vec<Line> {
     let usual = serde_json::to_value(Config::default()).map(|settings| in_force(&settings)).unwrap_or_default();
     let usual: BTreeSet<(&str, String)> = usual.into_iter().map(|(row, place, _)| (row.name, place)).collect();
     let mut lines = Vec::new();
-    for row in TABLE {
+    for row in TABLE.iter().filter(|row| is_spoken_of(config, row)) {
         let found: Vec<(String, String)> = in_force(&settings)
             .into_iter()
             .filter(|(found, ..)| found.name == row.name)
@@ -144,6 +144,15 @@ pub fn lines(config: &Config, gateway: &Gateway) -> Vec<Line> {
         lines.push(line(UNREDACTED, State::Attention, detail));
     }
     lines
+}
+
+/// Whether a row is about something that is there: a listener that is not opened gives nothing up.
+fn is_spoken_of(config: &Config, row: &OptOut) -> bool {
+    match row.place.split('.').next() {
+        Some("admin") => config.admin.enabled,
+        Some("ingest") => crate::wire::takes_telemetry(config),
+        _ => true,
+    }
 }
 
 /// The rows that are in force in these settings, each with its place and its value.

@@ -226,4 +226,17 @@ fn every_named_opt_out_is_told_by_the_doctor_and_nothing_else_is() {
         );
     }
     assert!(detail("@unredacted(\"true\")").contains("may-see"), "{weakened:#?}");
+    // What is set for a listener that is off gives nothing up, and nothing is said of it.
+    let home = Home::new(WEAKENED);
+    let text = std::fs::read_to_string(&home.config).unwrap();
+    let text = text.replace("ingest: {", "ingest: {enabled: false, allowed_hosts: [c.example], ");
+    std::fs::write(&home.config, text.replace("admin: {", "admin: {enabled: false, ")).unwrap();
+    let spoken_of = names(&report(&home));
+    assert!(spoken_of.contains("listen.allowed_hosts"), "{spoken_of:?}");
+    assert!(!spoken_of.iter().any(|name| name.starts_with("admin.") || name.starts_with("ingest.")), "{spoken_of:?}");
+    let lines: Value = serde_json::from_slice(&home.run(&["doctor", "--json"]).stdout).unwrap();
+    let control = |name: &str| lines.as_array().unwrap().iter().find(|l| l["name"] == name).unwrap()["detail"].to_string();
+    let (hosts, bounds) = (control("host and origin check"), control("request bounds"));
+    assert!(hosts.contains("a.example") && !hosts.contains("b.example") && !hosts.contains("c.example"), "{hosts}");
+    assert!(bounds.contains("(mcp)") && !bounds.contains("(admin)") && !bounds.contains("(otlp)"), "{bounds}");
 }

@@ -266,10 +266,11 @@ fn a_wait_that_begins_while_the_address_is_over_its_rate_is_recorded() {
 
 #[test]
 fn the_doctor_says_who_is_believed_and_a_network_of_everybody_is_refused() {
-    let report = |home: &Home| {
+    let line = |home: &Home, name: &str| {
         let lines: Value = serde_json::from_slice(&home.run(&["doctor", "--json"]).stdout).unwrap();
-        lines.as_array().unwrap().iter().find(|line| line["name"] == "trusted proxies").unwrap().clone()
+        lines.as_array().unwrap().iter().find(|line| line["name"] == name).unwrap().clone()
     };
+    let report = |home: &Home| line(home, "trusted proxies");
     let plain = report(&Home::new(""));
     assert!(plain["state"] == "on" && plain["detail"].as_str().unwrap().contains("of nobody"), "{plain}");
     let named = report(&home(""));
@@ -278,6 +279,11 @@ fn the_doctor_says_who_is_believed_and_a_network_of_everybody_is_refused() {
         named["state"] == "on" && detail.contains("listen: 127.0.0.2/32") && detail.contains("ingest: 127.0.0.2/32"),
         "{named}"
     );
+    // A trusted proxy that says it was spoken to in TLS is promised HSTS, without TLS here.
+    let promises = |home: &Home| line(home, "security headers")["detail"].as_str().unwrap().to_owned();
+    assert!(promises(&Home::new("")).contains("HSTS is not sent"));
+    let promised = promises(&home("store: {enabled: false}\n"));
+    assert!(promised.contains("HSTS at mcp, admin (where TLS ends here or a trusted proxy says so)"), "{promised}");
     let forgotten = report(&Home::new("listen: {mcp: 'MCP_ADDRESS', plaintext: i-terminate-tls-elsewhere}\n"));
     assert!(
         forgotten["state"] == "attention" && forgotten["detail"].as_str().unwrap().contains("listen.trusted_proxies"),
