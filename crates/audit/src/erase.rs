@@ -11,6 +11,7 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use portcullis_model::{Clock, PrincipalId};
 use portcullis_state::KeyFile;
@@ -29,6 +30,8 @@ const PENDING: &str = "erase.pending";
 const LOCK: &str = "erase.lock";
 /// Most spans in one record, so that its line stays well below the longest that is read.
 const SPANS_PER_RECORD: usize = 10_000;
+/// How long a process that was told to end may still hold its chain.
+const LET_GO: Duration = Duration::from_secs(1);
 
 type Spans = Vec<(u64, u64, u8)>;
 
@@ -171,9 +174,21 @@ fn push(spans: &mut Spans, sequence: u64, bits: u8) {
     }
 }
 
+/// Whether a chain is being written, and not by a process that is just ending.
+fn stays_live(paths: &ChainPaths) -> bool {
+    let until = Instant::now() + LET_GO;
+    while is_live(paths) {
+        if Instant::now() >= until {
+            return true;
+        }
+        std::thread::sleep(LET_GO / 50);
+    }
+    false
+}
+
 fn refuse_if_live(directory: &Path, plan: &Plan) -> Result<(), AuditError> {
     for name in plan.chains.keys() {
-        if is_live(&ChainPaths::new(directory, name)) {
+        if stays_live(&ChainPaths::new(directory, name)) {
             return Err(AuditError::Erase(format!(
                 "{name} speaks of the subject and is being written by a running process: stop it (portcullis serve, stdio), run the erasure, and start it again; nothing was changed"
             )));

@@ -1,4 +1,5 @@
 //! What can go wrong with the audit log. All of it is the operator's to fix; until then the gate refuses calls.
+//! [`AuditError::Blocked`] ends by itself when its cause does; after [`AuditError::Stopped`] the process has to go.
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,12 @@ pub enum AuditError {
     #[error("the audit log stopped: {reason}; look at the disk and the directory, then restart")]
     Stopped {
         /// What happened.
+        reason: String,
+    },
+    /// Something is in the way of the next record. It is tried again, and appends succeed when it is gone.
+    #[error("no audit record can be written: {reason}; this is tried again, and goes on by itself when it is mended")]
+    Blocked {
+        /// What is in the way.
         reason: String,
     },
     /// The log was closed; nothing is recorded any more.

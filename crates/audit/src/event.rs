@@ -24,6 +24,9 @@ type Text = Cow<'static, str>;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EventKind {
+    /// A tool that may change something is about to be called. The record of the end names this one, and counts; where there
+    /// is none, the process ended in between.
+    Intent,
     /// A tool was called and answered.
     Call,
     /// A call was refused by the gate.
@@ -89,6 +92,7 @@ impl EventKind {
     /// The name in records and filters.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Intent => "intent",
             Self::Call => "call",
             Self::Refused => "refused",
             Self::Failed => "failed",
@@ -291,6 +295,9 @@ pub struct AuditEvent {
     /// it came through. Never a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Text>,
+    /// Where the record stands that was written before this call was made: `chain/sequence`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<Text>,
     /// Keyed fingerprint of the arguments, see [`AuditLog::fingerprint`](crate::AuditLog::fingerprint).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Text>,
@@ -322,6 +329,10 @@ pub struct AuditEvent {
     /// Redactions by category.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub redactions: BTreeMap<Text, u64>,
+    /// What was seen in the untrusted text of the answer: `hidden_characters` that were taken out, `texts_like_instructions`
+    /// that are still in it and pointed out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub signs: BTreeMap<Text, u64>,
     /// Trace the call belongs to, 32 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<Text>,
@@ -363,6 +374,7 @@ impl AuditEvent {
             method: None,
             tool: None,
             target: None,
+            intent: None,
             parameters: None,
             decision: None,
             rule: None,
@@ -373,6 +385,7 @@ impl AuditEvent {
             tokens_out: None,
             sources: Vec::new(),
             redactions: BTreeMap::new(),
+            signs: BTreeMap::new(),
             trace_id: None,
             note: None,
             chain: None,
@@ -416,6 +429,13 @@ impl AuditEvent {
     #[must_use]
     pub fn target(mut self, target: impl Into<Cow<'static, str>>) -> Self {
         self.target = Some(bounded(target));
+        self
+    }
+
+    /// Where the record stands that was written before this call was made.
+    #[must_use]
+    pub fn intent(mut self, place: impl Into<Cow<'static, str>>) -> Self {
+        self.intent = Some(bounded(place));
         self
     }
 
@@ -542,6 +562,15 @@ impl AuditEvent {
         self
     }
 
+    /// What was seen in untrusted text, by kind; zeros left out.
+    #[must_use]
+    pub fn signs<S: Into<Cow<'static, str>>>(mut self, counts: impl IntoIterator<Item = (S, u64)>) -> Self {
+        for (kind, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            *self.signs.entry(bounded(kind)).or_default() += count;
+        }
+        self
+    }
+
     /// Trace the call belongs to.
     #[must_use]
     pub fn trace_id(mut self, trace_id: impl Into<Cow<'static, str>>) -> Self {
@@ -585,13 +614,16 @@ impl Serialize for Impersonal<'_> {
                 }
             )*};
         }
-        known!(credential, tenant, transport, method, tool, target, parameters, decision, rule, code);
+        known!(credential, tenant, transport, method, tool, target, intent, parameters, decision, rule, code);
         known!(count, latency_us, bytes_out, tokens_out);
         if !event.sources.is_empty() {
             map.serialize_entry("sources", &event.sources)?;
         }
         if !event.redactions.is_empty() {
             map.serialize_entry("redactions", &event.redactions)?;
+        }
+        if !event.signs.is_empty() {
+            map.serialize_entry("signs", &event.signs)?;
         }
         known!(trace_id, chain);
         map.end()
@@ -647,6 +679,7 @@ mod tests {
                 .method("tools/call")
                 .tool("query_logs")
                 .target("approval-1")
+                .intent("audit-1/7")
                 .parameters("00")
                 .decided(Decision::Allow, "rule")
                 .code(Some(FaultCode::Internal))
@@ -656,6 +689,7 @@ mod tests {
                 .tokens_out(3)
                 .sources(["a"])
                 .redactions([("email", 1)])
+                .signs([("texts_like_instructions", 1), ("hidden_characters", 0)])
                 .trace_id("t")
                 .note("n")
         };
@@ -672,8 +706,19 @@ mod tests {
 
     #[test]
     fn kinds_are_called_what_they_are_written_as() {
-        let kinds =
-            ["call", "failed", "authentication", "approval", "erased", "checkpoint", "lockout", "other", "sink", "bypass"];
+        let kinds = [
+            "intent",
+            "call",
+            "failed",
+            "authentication",
+            "approval",
+            "erased",
+            "checkpoint",
+            "lockout",
+            "other",
+            "sink",
+            "bypass",
+        ];
         for name in kinds {
             let kind: EventKind = serde_json::from_str(&format!("\"{name}\"")).unwrap();
             assert_eq!(kind.as_str(), name);

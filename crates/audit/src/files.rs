@@ -236,7 +236,12 @@ pub(crate) fn append_checkpoint(paths: &ChainPaths, checkpoint: &Checkpoint) -> 
     line.push(b'\n');
     let mut file =
         OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(AuditError::file(&path, "opened"))?;
-    file.write_all(&line).and_then(|()| file.sync_data()).map_err(AuditError::file(&path, "written"))
+    let before = file.metadata().map_err(AuditError::file(&path, "read"))?.len();
+    file.write_all(&line).and_then(|()| file.sync_data()).map_err(|error| {
+        // It is written again later; half a line in between would make both unreadable. If this fails too, `verify` says so.
+        let _taken_back = file.set_len(before);
+        AuditError::file(&path, "written")(error)
+    })
 }
 
 /// A line of the file with checkpoints: its number, and what it holds or why that cannot be read.

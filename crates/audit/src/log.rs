@@ -1,11 +1,14 @@
 //! Writing. A record is in the kernel's hands when [`AuditLog::append`] returns, so killing the process loses none;
-//! it is on disk within a second. When that can no longer be promised, every further append fails.
+//! it is on disk within a second. When that can no longer be promised, every further append fails; while something is only in
+//! the way, appends fail until it is gone.
+
+mod blocked;
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,6 +19,7 @@ use portcullis_model::{Clock, RiskClass, format_timestamp};
 use portcullis_state::KeyFile;
 use serde_json::Value;
 
+use self::blocked::{Blocked, Obstacle, shortened};
 use crate::AuditError;
 use crate::event::{AuditEvent, ChainMark, Checkpoint, EventKind, RetentionMark, Witness};
 use crate::failure::{Failing, FailurePolicy, Reaction};
@@ -96,7 +100,12 @@ struct State {
     unsigned_since: Option<Instant>,
     /// When the current file got its first record.
     part_began: Option<Instant>,
+    /// A checkpoint of the chain that is not in the file beside it yet.
+    owed: Option<Checkpoint>,
+    /// Why nothing more is written by this process.
     stopped: Option<String>,
+    /// Why nothing is written at the moment.
+    blocked: Option<Blocked>,
     closed: bool,
 }
 
@@ -197,7 +206,9 @@ impl AuditLog {
             signed: end.sequence,
             unsigned_since: None,
             part_began: (end.length > 0).then(Instant::now),
+            owed: None,
             stopped: None,
+            blocked: None,
             closed: false,
         };
         write_head(&paths, &state.head(false), &signer)?;
@@ -281,6 +292,19 @@ impl AuditLog {
         }
     }
 
+    /// Writes the record of a call of the given risk class that is about to be made, and gives where it stands:
+    /// `chain/sequence`. `None` where it cannot be written and the operator chose to go on for this class; then the record of
+    /// the end says what is missing.
+    pub fn append_intent(&self, risk: RiskClass, event: impl Borrow<AuditEvent>) -> Result<Option<String>, AuditError> {
+        match self.append(event) {
+            Ok(appended) => Ok(Some(format!("{}/{}", self.shared.paths.name, appended.sequence))),
+            Err(error) => match self.shared.options.on_failure.reaction(risk) {
+                Reaction::Stop => Err(error),
+                Reaction::Continue => Ok(None),
+            },
+        }
+    }
+
     /// Whether a call of this risk class may begin: the log works, or the operator chose to go on without it. Asked
     /// before the call, so that nothing is done that can not be recorded. A required sink that is too far behind stops
     /// calls as well.
@@ -351,10 +375,14 @@ impl AuditLog {
         locked(&self.shared.state).sequence
     }
 
-    /// Whether records can be written and reach the disk; otherwise what is wrong.
+    /// Whether records can be written and reach the disk; otherwise what is wrong. What is only in the way is tried again
+    /// in the background, so that this changes by itself.
     pub fn health(&self) -> Result<(), String> {
-        if let Some(reason) = locked(&self.shared.state).stopped.clone() {
-            return Err(reason);
+        {
+            let state = locked(&self.shared.state);
+            if let Some(reason) = state.stopped.as_deref().or(state.blocked.as_ref().map(Blocked::reason)) {
+                return Err(reason.to_owned());
+            }
         }
         locked(&self.shared.trouble).clone().map_or(Ok(()), Err)
     }
@@ -370,6 +398,9 @@ impl AuditLog {
             let mut state = locked(&self.shared.state);
             if state.closed {
                 return Ok(());
+            }
+            if let Some(blocked) = &mut state.blocked {
+                blocked.at_once();
             }
             let written = self.shared.mark(&mut state, EventKind::Closed, ChainMark::default(), None);
             state.closed = true;
@@ -395,11 +426,16 @@ impl Drop for AuditLog {
 
 impl Shared {
     fn append(&self, state: &mut State, event: &Encoded) -> Result<Appended, AuditError> {
-        self.make_ready(state)?;
-        self.write(state, event)
+        let appended = self.make_ready(state).and_then(|()| self.write(state, event));
+        if appended.is_err()
+            && let Some(blocked) = &mut state.blocked
+        {
+            blocked.missed_one();
+        }
+        appended
     }
 
-    /// Refuses when the log is over; begins a new file when the current one is full.
+    /// Refuses when the log is over, or something is still in the way.
     fn make_ready(&self, state: &mut State) -> Result<(), AuditError> {
         if state.closed {
             return Err(AuditError::Closed);
@@ -407,6 +443,12 @@ impl Shared {
         if let Some(reason) = &state.stopped {
             return Err(AuditError::Stopped { reason: reason.clone() });
         }
+        self.try_again(state)?;
+        self.make_room(state)
+    }
+
+    /// Begins a new file when the current one is full, and ties it to the one before.
+    fn make_room(&self, state: &mut State) -> Result<(), AuditError> {
         if state.length >= self.options.rotate_at_bytes && !state.header_due {
             self.rotate(state)?;
         }
@@ -455,10 +497,16 @@ impl Shared {
         let sequence = state.sequence + 1;
         let hash = write_line(&mut state.line, sequence, self.clock.now(), &state.hash, event);
         if let Err(error) = (&*state.file).write_all(&state.line) {
-            if let Err(second) = state.file.set_len(state.length) {
-                state.stopped = Some(format!("a record was written in part ({error}) and could not be taken back ({second})"));
-            }
-            return Err(AuditError::file(&self.paths.active(), "written")(error));
+            let taken_back = shortened(&state.file, state.length);
+            let error = AuditError::file(&self.paths.active(), "written")(error);
+            match taken_back {
+                Ok(()) => self.block(state, Obstacle::Refused, error.to_string()),
+                Err(second) => {
+                    let reason = format!("a record was written in part ({error}) and could not be taken back ({second})");
+                    self.block(state, Obstacle::Torn, reason)
+                }
+            };
+            return Err(error);
         }
         state.length += state.line.len() as u64;
         state.sequence = sequence;
@@ -476,41 +524,22 @@ impl Shared {
         Ok(Appended { sequence })
     }
 
-    fn rotate(&self, state: &mut State) -> Result<(), AuditError> {
-        let (active, part) = (self.paths.active(), self.paths.part(state.part));
-        state.file.sync_data().map_err(AuditError::file(&active, "synced"))?;
-        if part.exists() {
-            state.stopped = Some(format!("{} is already there and is not overwritten", part.display()));
-            return Err(AuditError::Stopped { reason: state.stopped.clone().unwrap_or_default() });
-        }
-        fs::rename(&active, &part).map_err(AuditError::file(&active, "renamed"))?;
-        let opened = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&active);
-        let file = match opened {
-            Ok(file) => file,
-            Err(error) => {
-                if let Err(second) = fs::rename(&part, &active) {
-                    state.stopped = Some(format!("a new file could not be begun ({error}) nor the old one kept ({second})"));
-                }
-                return Err(AuditError::file(&active, "created")(error));
-            }
-        };
-        state.file = Arc::new(file);
-        state.part += 1;
-        state.length = 0;
-        state.part_began = None;
-        state.header_due = true;
-        sync_directory(&self.paths.directory)
-    }
-
     fn keep_synced(&self) {
-        let mut looked_for_old = None::<(Instant, u64)>;
+        let (mut looked_for_old, mut troubled) = (None::<(Instant, u64)>, false);
         let mut state = locked(&self.state);
         loop {
-            let idle = if state.unsigned_since.is_some() { self.options.checkpoint_every } else { RETENTION_EVERY };
-            (state, _) =
-                self.changed.wait_timeout_while(state, idle, |s| !s.dirty && !s.closed).unwrap_or_else(PoisonError::into_inner);
-            if state.dirty {
-                // Records gather for a while; closing ends the wait.
+            let idle = match state.unsigned_since {
+                // Calls may be stopped for it: nothing else would find out that it is over.
+                _ if troubled => self.options.sync_every,
+                Some(_) => self.options.checkpoint_every,
+                None => RETENTION_EVERY,
+            };
+            (state, _) = self
+                .changed
+                .wait_timeout_while(state, idle, |s| !s.dirty && !s.closed && s.blocked.is_none())
+                .unwrap_or_else(PoisonError::into_inner);
+            if state.dirty || state.blocked.is_some() {
+                // Records gather for a while, or what is in the way gets time to go; closing ends the wait.
                 (state, _) = self
                     .changed
                     .wait_timeout_while(state, self.options.sync_every, |s| !s.closed)
@@ -519,6 +548,8 @@ impl Shared {
             if state.closed {
                 return;
             }
+            // What it says is kept where it is asked for, in the reason.
+            let _in_the_way = self.try_again(&mut state);
             let checkpoint_due = self.checkpoint_due(&state);
             let part = state.part;
             drop(state);
@@ -530,13 +561,15 @@ impl Shared {
                 looked_for_old = Some((Instant::now(), part));
                 trouble = self.retain().err();
             }
+            troubled = trouble.is_some();
             *locked(&self.trouble) = trouble.map(|e| e.to_string());
             state = locked(&self.state);
         }
     }
 
     fn checkpoint_due(&self, state: &State) -> bool {
-        state.sequence.saturating_sub(state.signed) >= self.options.checkpoint_records
+        state.owed.is_some()
+            || state.sequence.saturating_sub(state.signed) >= self.options.checkpoint_records
             || state.unsigned_since.is_some_and(|since| since.elapsed() >= self.options.checkpoint_every)
     }
 
@@ -549,28 +582,40 @@ impl Shared {
 
     fn checkpoint(&self) -> Result<(), AuditError> {
         let mut state = locked(&self.state);
-        if state.closed || state.stopped.is_some() || state.unsigned_since.is_none() {
+        if state.closed || state.stopped.is_some() || state.blocked.is_some() {
             return Ok(());
         }
-        self.make_ready(&mut state)?;
-        let checkpoint = self.signed_now(state.sequence, &state.hash);
-        let mark = ChainMark { checkpoint: Some(checkpoint.clone()), ..ChainMark::default() };
-        let record = self.encoded(state.part, EventKind::Checkpoint, mark, None)?;
-        self.write(&mut state, &record)?;
-        state.signed = state.sequence;
-        state.unsigned_since = None;
+        if state.unsigned_since.is_some() {
+            self.make_ready(&mut state)?;
+            let checkpoint = self.signed_now(state.sequence, &state.hash);
+            let mark = ChainMark { checkpoint: Some(checkpoint.clone()), ..ChainMark::default() };
+            let record = self.encoded(state.part, EventKind::Checkpoint, mark, None)?;
+            self.write(&mut state, &record)?;
+            state.signed = state.sequence;
+            state.unsigned_since = None;
+            state.owed = Some(checkpoint);
+        }
+        let Some(owed) = state.owed.take() else { return Ok(()) };
         drop(state);
         // A checkpoint must not outlive the records it vouches for in a power cut.
-        self.sync()?;
-        append_checkpoint(&self.paths, &checkpoint)
+        let put = self.sync().and_then(|()| append_checkpoint(&self.paths, &owed));
+        if put.is_err() {
+            // A later one vouches for these records as well.
+            locked(&self.state).owed.get_or_insert(owed);
+        }
+        put
     }
 
     fn retain(&self) -> Result<Vec<RetentionMark>, AuditError> {
         let retention = &self.options.retention;
         {
             let mut state = locked(&self.state);
+            if state.stopped.is_some() || state.blocked.is_some() {
+                // What is removed has to be recorded.
+                return Ok(Vec::new());
+            }
             let due = state.part_began.is_some_and(|began| retention.closes_file_after(began.elapsed()));
-            if due && !state.closed && state.stopped.is_none() && !state.header_due {
+            if due && !state.closed && !state.header_due {
                 self.rotate(&mut state)?;
             }
         }
@@ -592,6 +637,12 @@ impl Shared {
             if !state.dirty || state.stopped.is_some() {
                 state.dirty = false;
                 return Ok(());
+            }
+            if let Some(blocked) = state.blocked.as_ref().filter(|blocked| blocked.is_displaced()) {
+                let (file, error) = (Arc::clone(&state.file), blocked.error());
+                drop(state);
+                // What was written goes to disk whatever its file is called; the head follows when that is in order.
+                return self.to_disk(&file).and(Err(error));
             }
             self.check_file(&mut state)?;
             state.dirty = false;
@@ -615,30 +666,9 @@ impl Shared {
     /// After a failed synchronisation the kernel may have dropped what it held: nothing can be promised any more.
     fn to_disk(&self, file: &File) -> Result<(), AuditError> {
         file.sync_data().map_err(|error| {
-            locked(&self.state).stopped = Some(format!("records did not reach the disk: {error}"));
+            Self::stop(&mut locked(&self.state), format!("records did not reach the disk: {error}"));
             AuditError::file(&self.paths.active(), "synced")(error)
         })
-    }
-
-    /// Somebody else may have removed, replaced or changed the file; records written to it would be lost.
-    fn check_file(&self, state: &mut State) -> Result<(), AuditError> {
-        let path = self.paths.active();
-        let reason = match (state.file.metadata(), fs::metadata(&path)) {
-            (Ok(ours), Ok(named)) if ours.ino() != named.ino() || ours.dev() != named.dev() => "was replaced".to_owned(),
-            (Ok(ours), Ok(_)) if ours.len() != state.length => {
-                format!("has {} bytes instead of {}: another program changed it", ours.len(), state.length)
-            }
-            (Ok(_), Ok(_)) => return Ok(()),
-            (Err(error), _) | (_, Err(error)) => format!("cannot be found any more: {error}"),
-        };
-        let reason = format!("{} {reason}", path.display());
-        state.stopped = Some(reason.clone());
-        // Records may be lost: a head that knows of them makes `verify` say so.
-        let reason = match self.put_head(&state.head(false)) {
-            Ok(()) => reason,
-            Err(error) => format!("{reason}; {error}"),
-        };
-        Err(AuditError::Stopped { reason })
     }
 
     fn put_head(&self, head: &Head) -> Result<(), AuditError> {

@@ -18,7 +18,7 @@ const OTHER: u64 = 99;
 /// One record as an OCSF event.
 pub fn to_ocsf(record: &Record) -> Value {
     let event = &record.event;
-    let authentication = event.kind == EventKind::Authentication;
+    let authentication = is_authentication(record);
     let (class, class_name, category, category_name) = if authentication {
         (AUTHENTICATION, "Authentication", 3, "Identity & Access Management")
     } else {
@@ -26,7 +26,12 @@ pub fn to_ocsf(record: &Record) -> Value {
     };
     let (activity, activity_name) = activity(record);
     let (severity, severity_name) = severity(record);
-    let outcome = record.outcome();
+    let (status, status_name) = match record.outcome() {
+        // How it ends is not known yet.
+        Outcome::Begun => (0, "Unknown"),
+        Outcome::Ok => (1, "Success"),
+        Outcome::Failed | Outcome::Refused => (2, "Failure"),
+    };
     let mut out = json!({
         "class_uid": class,
         "class_name": class_name,
@@ -38,8 +43,8 @@ pub fn to_ocsf(record: &Record) -> Value {
         "type_name": format!("{class_name}: {activity_name}"),
         "severity_id": severity,
         "severity": severity_name,
-        "status_id": if outcome == Outcome::Ok { 1 } else { 2 },
-        "status": if outcome == Outcome::Ok { "Success" } else { "Failure" },
+        "status_id": status,
+        "status": status_name,
         "time": record.time.as_nanos().div_euclid(1_000_000),
         "metadata": {
             "version": OCSF_VERSION,
@@ -83,7 +88,7 @@ pub fn to_ocsf(record: &Record) -> Value {
 fn activity(record: &Record) -> (u64, &'static str) {
     let method = record.event.method.as_deref().unwrap_or_default();
     match record.event.kind {
-        EventKind::Authentication => (1, "Logon"),
+        _ if is_authentication(record) => (1, "Logon"),
         EventKind::Lookup => (2, "Read"),
         _ => match method.rsplit(['.', '/']).next().unwrap_or_default() {
             "create" | "created" | "requested" | "import" | "installed" => (1, "Create"),
@@ -93,6 +98,13 @@ fn activity(record: &Record) -> (u64, &'static str) {
             _ => (OTHER, "Other"),
         },
     }
+}
+
+/// Whether somebody proved who it is, or failed to: at the doors for telemetry that is a record of theirs.
+fn is_authentication(record: &Record) -> bool {
+    let event = &record.event;
+    event.kind == EventKind::Authentication
+        || (event.kind == EventKind::Ingest && event.method.as_deref() == Some("authenticate"))
 }
 
 /// What an activity that the class has no number for is called here, as the schema asks for.
@@ -107,7 +119,7 @@ fn severity(record: &Record) -> (u64, &'static str) {
         (Outcome::Refused, _) => (3, "Medium"),
         _ if attention => (3, "Medium"),
         (Outcome::Failed, _) => (2, "Low"),
-        (Outcome::Ok, _) => (1, "Informational"),
+        (Outcome::Begun | Outcome::Ok, _) => (1, "Informational"),
     }
 }
 
@@ -249,6 +261,10 @@ mod tests {
         assert_eq!(event["user"]["name"], "user:anna");
         assert_eq!(event["service"]["name"], "portcullis");
         assert!(event.get("api").is_none());
+        let refused = AuditEvent::new(EventKind::Ingest).method("authenticate").decided(Decision::Deny, "unknown_key");
+        let refused = to_ocsf(&record(refused.code(Some(FaultCode::Unauthenticated))));
+        assert_eq!((refused["type_uid"].as_u64(), refused["status_id"].as_u64()), (Some(300_201), Some(2)), "{refused}");
+        has_what_is_required(&refused);
     }
 
     /// Attributes the schema 1.3.0 requires of both classes, and the constraints of the objects in them.
@@ -287,6 +303,7 @@ mod tests {
     #[test]
     fn every_kind_of_record_has_what_its_class_requires() {
         let kinds = [
+            "intent",
             "call",
             "refused",
             "failed",
@@ -337,6 +354,15 @@ mod tests {
         let event = to_ocsf(&record(AuditEvent::new(EventKind::Call).method("tools/call")));
         assert_eq!((event["activity_id"].as_u64(), event["activity_name"].as_str()), (Some(99), Some("tools/call")));
         assert_eq!(event["type_name"], "API Activity: Other");
+    }
+
+    #[test]
+    fn what_is_about_to_begin_has_no_outcome_and_is_told_from_the_call() {
+        let intent = AuditEvent::new(EventKind::Intent).method("call.intent").tool("restart").decided(Decision::Allow, "r");
+        let event = to_ocsf(&record(intent));
+        assert_eq!((event["status_id"].as_u64(), event["activity_name"].as_str()), (Some(0), Some("call.intent")), "{event}");
+        let end = AuditEvent::new(EventKind::Call).method("tools/call").tool("restart").intent("audit-a/6");
+        assert_eq!(to_ocsf(&record(end))["unmapped"]["intent"], "audit-a/6");
     }
 
     #[test]

@@ -3,9 +3,11 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use portcullis_model::{FaultCode, Timestamp, parse_instant};
 use serde::{Deserialize, Serialize};
@@ -19,8 +21,11 @@ use crate::scan::{Backward, Forward, Line};
 /// Most lines listed that cannot be read.
 const UNREADABLE: usize = 100;
 
-/// How often a chain is looked at whose files change meanwhile.
+/// How often the file being written is looked for while there is none.
 const LOOKS: usize = 100;
+
+/// How long between two such looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// A record as read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -41,6 +46,8 @@ pub struct Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
+    /// It was about to begin: how it ended is in a record of its own.
+    Begun,
     /// Well.
     Ok,
     /// It was let through and failed.
@@ -53,6 +60,7 @@ impl Outcome {
     /// The name in tables and filters.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Begun => "begun",
             Self::Ok => "ok",
             Self::Failed => "failed",
             Self::Refused => "refused",
@@ -64,6 +72,7 @@ impl Record {
     /// How it ended.
     pub fn outcome(&self) -> Outcome {
         match (self.event.decision, self.event.code) {
+            _ if self.event.kind == EventKind::Intent => Outcome::Begun,
             (Some(Decision::Deny), _) => Outcome::Refused,
             (_, Some(_)) => Outcome::Failed,
             _ => Outcome::Ok,
@@ -187,27 +196,33 @@ struct Held {
 }
 
 impl Held {
-    /// Looks until no rotation came between listing the files and opening the one being written: what such a rotation closed
-    /// would be passed over.
-    fn of(paths: &ChainPaths, mut files: ChainFiles, live: bool) -> Result<Self, AuditError> {
+    /// Opens the file being written first and lists the others then: it may be closed in between, and is known again.
+    fn of(paths: &ChainPaths, files: ChainFiles, live: bool) -> Result<Self, AuditError> {
+        let path = paths.active();
+        let mut active = None;
         for _ in 0..LOOKS {
-            let path = paths.active();
-            let active = match File::open(&path) {
-                Ok(file) => Some((path, file)),
+            active = match File::open(&path) {
+                Ok(file) => Some(file),
                 Err(error) if error.kind() == ErrorKind::NotFound => None,
                 Err(error) => return Err(AuditError::file(&path, "read")(error)),
             };
-            let now = chains(&paths.directory)?.remove(&paths.name).unwrap_or_default();
-            // Who writes has a file open; between closing one and beginning the next there is none.
-            if now.parts.last() == files.parts.last() && (active.is_some() || !live) {
-                let mut closed = paths.in_order(&now);
-                closed.retain(|(part, _)| now.parts.contains(part));
-                return Ok(Self { closed, active });
+            // Who writes has a file; between closing one and beginning the next there is none.
+            if active.is_some() || !live {
+                break;
             }
-            files = now;
+            std::thread::sleep(BETWEEN_LOOKS);
         }
-        let reason = format!("its files changed {LOOKS} times while they were looked at");
-        Err(AuditError::file(&paths.active(), "read")(std::io::Error::other(reason)))
+        let files = if live { chains(&paths.directory)?.remove(&paths.name).unwrap_or_default() } else { files };
+        let mut closed = paths.in_order(&files);
+        closed.retain(|(part, _)| files.parts.contains(part));
+        if let Some(file) = active.as_ref().filter(|_| live) {
+            let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+            let opened = file.metadata().map(identity).map_err(AuditError::file(&path, "read"))?;
+            if let Some(at) = closed.iter().rposition(|(_, path)| path.metadata().is_ok_and(|part| identity(part) == opened)) {
+                closed.truncate(at);
+            }
+        }
+        Ok(Self { closed, active: active.map(|file| (path, file)) })
     }
 }
 

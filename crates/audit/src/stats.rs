@@ -1,7 +1,8 @@
-//! Counting records: by whom, what, how it ended, and how long it took. Constant memory whatever the number of records;
+//! Counting records: by whom, what, how it ended, and how long it took. What was about to begin is counted by its end, so
+//! that no call counts twice. Constant memory whatever the number of records;
 //! groups beyond a bound are counted together and said to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -35,6 +36,7 @@ impl Outcomes {
             Outcome::Ok => self.ok += events,
             Outcome::Failed => self.failed += events,
             Outcome::Refused => self.refused += events,
+            Outcome::Begun => {}
         }
     }
 }
@@ -114,6 +116,9 @@ pub struct Statistics {
     pub latency_p50_us: Option<u64>,
     /// 95th percentile of the latency, microseconds.
     pub latency_p95_us: Option<u64>,
+    /// Where records stand of what was about to begin and has no end among the records that were counted: what runs now, or
+    /// ran when its process ended. At most 10,000.
+    pub unended: BTreeSet<String>,
     /// Lines that could not be read.
     pub unreadable: u64,
     #[serde(skip)]
@@ -130,6 +135,11 @@ impl Statistics {
     pub fn add(&mut self, record: &Record) {
         let (event, outcome) = (&record.event, record.outcome());
         let events = event.count.unwrap_or(1);
+        self.match_ends(record);
+        if outcome == Outcome::Begun {
+            *slot(&mut self.kinds, event.kind.as_str()) += events;
+            return;
+        }
         self.all.add(outcome, events);
         slot(&mut self.principals, event.principal.as_ref().map_or("", |p| p.as_str())).add(outcome, events);
         if let Some(tool) = &event.tool {
@@ -152,6 +162,17 @@ impl Statistics {
         }
     }
 
+    /// Keeps what was about to begin until its end comes.
+    fn match_ends(&mut self, record: &Record) {
+        if record.outcome() == Outcome::Begun {
+            if self.unended.len() < NAMES {
+                self.unended.insert(record.position());
+            }
+        } else if let Some(intent) = &record.event.intent {
+            self.unended.remove(&**intent);
+        }
+    }
+
     /// Counts a line that could not be read.
     pub fn add_unreadable(&mut self) {
         self.unreadable += 1;
@@ -169,6 +190,8 @@ impl Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{AuditEvent, EventKind};
+    use portcullis_model::Timestamp;
     use proptest::prelude::*;
 
     #[test]
@@ -187,6 +210,26 @@ mod tests {
             prop_assert!(top >= micros && top - micros <= micros / 32, "{micros} {top}");
             prop_assert!(step(micros) <= step(micros + 1));
         }
+    }
+
+    #[test]
+    fn what_was_about_to_begin_counts_by_its_end_and_without_one_is_named() {
+        let record = |sequence, event| Record {
+            chain: "audit-a".into(),
+            sequence,
+            time: Timestamp::from_seconds(1),
+            event,
+            line: String::new(),
+        };
+        let intent = || AuditEvent::new(EventKind::Intent).tool("restart").decided(Decision::Allow, "r");
+        let mut counted = Statistics::default();
+        counted.add(&record(1, intent()));
+        counted.add(&record(2, intent()));
+        let end = AuditEvent::new(EventKind::Call).tool("restart").decided(Decision::Allow, "r").intent("audit-a/1");
+        counted.add(&record(3, end));
+        assert_eq!((counted.all.records, counted.all.ok, counted.tools["restart"].records), (1, 1, 1));
+        assert_eq!((counted.kinds["intent"], counted.kinds["call"], counted.decisions["allow"]), (2, 1, 1));
+        assert_eq!(counted.unended, BTreeSet::from(["audit-a/2".to_owned()]));
     }
 
     #[test]

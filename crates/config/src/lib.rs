@@ -11,7 +11,7 @@ mod units;
 mod wire;
 
 pub use acme::{AcmeChallenge, AcmeHttpSettings, AcmeRetrySettings, AcmeSettings, ExternalAccountSettings, RenewBefore};
-pub use load::{ConfigError, FileStamp, Loaded, explain, load, parse, schema};
+pub use load::{ConfigError, FileStamp, Loaded, explain, load, load_places, parse, schema};
 pub use network::{InvalidNetwork, Network, TrustedProxies};
 pub use settings::{
     AdminSettings, ApprovalSettings, Expose, ExposeWord, HealthFor, IngestSettings, LimitSettings, ListenSettings, LogSettings,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::substitute::substitute;
 
@@ -79,16 +79,8 @@ pub fn load<T: DeserializeOwned + Default>(path: Option<&Path>) -> Result<Loaded
     let Some(path) = path else {
         return Ok(Loaded { settings: T::default(), path: None, stamp: None, variables: BTreeSet::new() });
     };
-    let read = |reason| ConfigError::Read { path: path.to_owned(), reason };
     let stamp = FileStamp::of(path);
-    let size = std::fs::metadata(path).map_err(read)?.len();
-    if size > MOST_BYTES {
-        return Err(ConfigError::Yaml {
-            origin: path.display().to_string(),
-            reason: format!("{size} bytes is too large for a configuration"),
-        });
-    }
-    let text = std::fs::read_to_string(path).map_err(read)?;
+    let text = text_of(path)?;
     let variables = RefCell::new(BTreeSet::new());
     let lookup = |name: &str| {
         variables.borrow_mut().insert(name.to_owned());
@@ -96,6 +88,58 @@ pub fn load<T: DeserializeOwned + Default>(path: Option<&Path>) -> Result<Loaded
     };
     let settings = parse(&text, &path.display().to_string(), &lookup)?;
     Ok(Loaded { settings, path: Some(path.to_owned()), stamp, variables: variables.into_inner() })
+}
+
+/// Reads only the settings at these dotted places, none of which is within another, and looks at nothing else the file holds:
+/// for what has to be known of a file that cannot be used.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn load_places<T: DeserializeOwned + Default>(path: &Path, places: &[&str]) -> Result<T, ConfigError> {
+    parse_places(&text_of(path)?, &path.display().to_string(), places, &|name| std::env::var(name).ok())
+}
+
+fn parse_places<T: DeserializeOwned + Default>(
+    text: &str,
+    origin: &str,
+    places: &[&str],
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<T, ConfigError> {
+    if is_blank(text) {
+        return Ok(T::default());
+    }
+    let whole = yaml(text, origin)?;
+    let mut part = Value::Object(Map::new());
+    for place in places {
+        let Some(found) = whole.pointer(&format!("/{}", place.replace('.', "/"))) else { continue };
+        let mut slot = &mut part;
+        for key in place.split('.') {
+            slot = &mut slot[key];
+        }
+        *slot = found.clone();
+    }
+    fill(part, origin, lookup)
+}
+
+/// Whether there is nothing in it but comments.
+fn is_blank(text: &str) -> bool {
+    text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#'))
+}
+
+fn text_of(path: &Path) -> Result<String, ConfigError> {
+    let read = |reason| ConfigError::Read { path: path.to_owned(), reason };
+    let size = std::fs::metadata(path).map_err(read)?.len();
+    if size > MOST_BYTES {
+        return Err(ConfigError::Yaml {
+            origin: path.display().to_string(),
+            reason: format!("{size} bytes is too large for a configuration"),
+        });
+    }
+    std::fs::read_to_string(path).map_err(read)
+}
+
+fn yaml(text: &str, origin: &str) -> Result<Value, ConfigError> {
+    serde_saphyr::from_str(text).map_err(|e| ConfigError::Yaml { origin: origin.to_owned(), reason: e.to_string() })
 }
 
 /// Reads settings from text, filling placeholders by `lookup`.
@@ -107,11 +151,14 @@ pub fn parse<T: DeserializeOwned + Default>(
     origin: &str,
     lookup: &dyn Fn(&str) -> Option<String>,
 ) -> Result<T, ConfigError> {
-    if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
+    if is_blank(text) {
         return Ok(T::default());
     }
-    let mut value: Value =
-        serde_saphyr::from_str(text).map_err(|e| ConfigError::Yaml { origin: origin.to_owned(), reason: e.to_string() })?;
+    fill(yaml(text, origin)?, origin, lookup)
+}
+
+/// Fills the placeholders of `value`, and makes settings of it.
+fn fill<T: DeserializeOwned>(mut value: Value, origin: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<T, ConfigError> {
     let fault = |place: &str, reason: String| ConfigError::Value {
         origin: origin.to_owned(),
         place: if place.is_empty() || place == "." { "the file".into() } else { place.to_owned() },
@@ -200,6 +247,7 @@ mod tests {
     use super::*;
     use crate::{LimitSettings, ListenSettings, StoreSettings};
     use serde::Deserialize;
+    use std::collections::BTreeMap;
 
     #[derive(Debug, Default, PartialEq, Deserialize)]
     #[serde(rename_all = "snake_case")]
@@ -278,6 +326,27 @@ mod tests {
                 assert!(error.contains(word), "{text}: {error}");
             }
         }
+    }
+
+    #[test]
+    fn some_places_can_be_read_of_a_file_that_cannot_be_used() {
+        #[derive(Debug, Default, PartialEq, Deserialize)]
+        #[serde(default)]
+        struct Part {
+            data: Option<String>,
+            audit: BTreeMap<String, String>,
+        }
+        let places = ["data", "audit.directory", "audit.key_file"];
+        let read = |text: &str| parse_places::<Part>(text, "portcullis.yaml", &places, &|_| None);
+        let text = "data: ${NOT_SET:-/d}\nlisen: {}\naudit: {directory: /a, rotate: soon, sinks: ['${NOT_SET}']}\n";
+        let part = read(text).unwrap();
+        assert_eq!(part.data.as_deref(), Some("/d"));
+        assert_eq!(part.audit, BTreeMap::from([("directory".to_owned(), "/a".to_owned())]));
+        for empty in ["lisen: {}", "", "# nothing\n"] {
+            assert_eq!(read(empty).unwrap(), Part::default());
+        }
+        assert!(read("data: ${NOT_SET}").is_err(), "what is not known is not guessed");
+        assert!(matches!(read("listen: ["), Err(ConfigError::Yaml { .. })));
     }
 
     #[test]

@@ -21,7 +21,7 @@ enum Weight {
 fn weight(record: &Record) -> Weight {
     match (record.outcome(), record.event.code) {
         (_, Some(FaultCode::Internal | FaultCode::Unavailable)) => Weight::Error,
-        (Outcome::Ok, _) => Weight::Info,
+        (Outcome::Begun | Outcome::Ok, _) => Weight::Info,
         (Outcome::Refused | Outcome::Failed, _) => Weight::Warning,
     }
 }
