@@ -93,6 +93,10 @@ impl Users {
         self.0.is_empty()
     }
 
+    pub(crate) fn principals(&self) -> Vec<Principal> {
+        self.0.values().map(|user| Principal::clone(&user.principal)).collect()
+    }
+
     pub(crate) fn hashes(&self) -> impl Iterator<Item = &SecretHash> {
         self.0.values().flat_map(|user| &user.hash)
     }

@@ -35,6 +35,10 @@ impl CertificateRules {
         Ok(Self(rules))
     }
 
+    pub(crate) fn principals(&self) -> impl Iterator<Item = Principal> {
+        self.0.iter().map(|(_, principal)| principal.clone())
+    }
+
     /// Whom the certificate speaks for: the first rule that one of its names fits.
     pub(crate) fn verify(&self, certificate: &ClientCertificate, now: Timestamp) -> Result<Arc<Principal>, IdentityRefusal> {
         let refused = |reason| Err(IdentityRefusal::new(reason).with_detail(format!("sha256 {}", certificate.fingerprint())));

@@ -1,9 +1,9 @@
 //! The question asked at every door: who is this? Answered from what was presented and from nothing else.
 //!
 //! The order: a credential in the URL refuses; then the `Authorization` header decides, if there is one, and a client
-//! certificate only if there is none; where a certificate must go along, both must be accepted. Nobody is let in because
-//! something is missing or broken, and who keeps presenting wrong credentials has to wait. Who shares an address with them,
-//! behind a router or a proxy nobody wrote down, is not kept out: what nobody can guess is verified first.
+//! certificate only if there is none; where a certificate must go along, both must be accepted and open the listener. Nobody
+//! is let in because something is missing or broken, and who keeps presenting wrong credentials has to wait. Who shares an
+//! address with them, behind a router or a proxy nobody wrote down, is not kept out: what nobody can guess is verified first.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -221,7 +221,7 @@ impl Identity {
 
     /// Whether the credential somebody was let in with would still be accepted: its key is neither taken back nor over, its
     /// secret not replaced for longer than the overlap, and can be verified at all; a token or certificate has not ended. For
-    /// streams, which outlive the request that opened them.
+    /// streams and open questions, which outlive the request they began with.
     pub fn still_accepts(&self, principal: &Principal, term: Term) -> bool {
         if term.ends_at.is_some_and(|at| at <= self.clock.now()) {
             return false;
@@ -256,7 +256,12 @@ impl Identity {
             (Some(authorization), certificate) => {
                 if self.require_certificate_binding {
                     let certificate = certificate.ok_or_else(|| IdentityRefusal::new(RefusalReason::CertificateRequired))?;
-                    by_certificate(certificate)?;
+                    let bound = by_certificate(certificate)?;
+                    // A certificate of another listener proves nothing here.
+                    if !doors.iter().any(|door| bound.opens(door.as_str())) {
+                        let detail = format!("the certificate of {} at {}", bound.id, first.as_str());
+                        return Err(IdentityRefusal::new(RefusalReason::WrongDoor).with_detail(detail));
+                    }
                 }
                 self.authorization(authorization, presented, accepted).await?
             }

@@ -144,7 +144,8 @@ impl KeyRing {
         Ok(usage::last_used(self.store(), id.as_str()).await?)
     }
 
-    /// Keys in use whose secret is older than [`ROTATE_AFTER`](crate::ROTATE_AFTER) at `now`.
+    /// Keys in use that are due at `now`: their secret is older than [`ROTATE_AFTER`](crate::ROTATE_AFTER), or they end
+    /// within [`REMIND_BEFORE_END`](crate::REMIND_BEFORE_END).
     ///
     /// # Errors
     /// See [`KeyError`].

@@ -31,7 +31,7 @@ pub use local::{DEFAULT_LOCAL_ROLE, local_principal, local_user};
 pub use password::{SecretHash, UnusableHash};
 pub use portcullis_state::{KeyFile as Pepper, KeyFileError as PepperError};
 pub use presented::{Presented, Transport};
-pub use record::{CreatedKey, Door, KeyRecord, KeyRequest, KeyStatus, ROTATE_AFTER, networks};
+pub use record::{CreatedKey, Door, KeyRecord, KeyRequest, KeyStatus, REMIND_BEFORE_END, ROTATE_AFTER, networks};
 pub use refusal::{IdentityRefusal, RefusalReason};
 pub use ring::{DEFAULT_STALE_AFTER, KeyError, KeyRing, Refreshed, SecretMark};
 pub use settings::{

@@ -15,6 +15,8 @@ use crate::ring::KeyError;
 
 /// Age of a secret after which people are reminded to rotate it.
 pub const ROTATE_AFTER: Duration = Duration::from_hours(90 * 24);
+/// How long before its end people are reminded of a key. Of one that was made for less than twice this, they are not.
+pub const REMIND_BEFORE_END: Duration = Duration::from_hours(14 * 24);
 
 /// A door a key opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -235,9 +237,14 @@ impl KeyRecord {
         }
     }
 
-    /// Whether its secret is so old that it should be rotated. What is expired or revoked need not be.
+    /// Whether it should be rotated: its secret is old, or its end is near. What is expired or revoked need not be.
     pub fn is_aging(&self, now: Timestamp) -> bool {
-        self.status(now) == KeyStatus::Active && now.since(self.secret_made_at) >= ROTATE_AFTER
+        let old = now.since(self.secret_made_at) >= ROTATE_AFTER;
+        // A key with the usual validity ends on the day its secret would be old: without this nobody would be reminded of it.
+        let ending = self.expires_at.is_some_and(|at| {
+            at.since(now) <= REMIND_BEFORE_END && at.since(self.created_at) > REMIND_BEFORE_END.saturating_mul(2)
+        });
+        self.status(now) == KeyStatus::Active && (old || ending)
     }
 
     /// What data it is confined to.
@@ -337,7 +344,13 @@ mod tests {
         assert!(!made.is_aging(later(89)) && made.is_aging(later(90)));
         let revoked = KeyRecord { revoked_at: Some(later(1)), ..made.clone() };
         let expired = KeyRecord { expires_at: Some(later(2)), ..made.clone() };
-        let rotated = KeyRecord { secret_made_at: later(50), ..made };
+        let rotated = KeyRecord { secret_made_at: later(50), ..made.clone() };
         assert!(!revoked.is_aging(later(100)) && !expired.is_aging(later(100)) && !rotated.is_aging(later(100)));
+        // The usual validity ends before a secret is old, and a key for a task of days is no matter for a reminder.
+        let usual = KeyRecord { expires_at: Some(later(90)), ..made.clone() };
+        assert!(!usual.is_aging(later(75)) && usual.is_aging(later(76)) && usual.is_aging(later(89)));
+        assert!(!usual.is_aging(later(90)), "it has ended");
+        let brief = KeyRecord { expires_at: Some(later(28)), ..made };
+        assert!(!brief.is_aging(later(27)));
     }
 }

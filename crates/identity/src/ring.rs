@@ -286,7 +286,8 @@ impl KeyRing {
         !self.is_stale() && snapshot.keys.get(&bytes).is_some_and(good)
     }
 
-    /// Who presents this generated key from this address. Never waits, never allocates on success.
+    /// Who presents this generated key from this address. Never waits, never allocates on success. For tests and benchmarks of
+    /// the ring: a server asks [`Identity`](crate::Identity), which asks the ring and counts who guesses.
     ///
     /// An id that does not exist costs the same hash and the same comparison as a wrong secret and is refused with
     /// the same reason. Expiry, revocation and networks are told only to somebody who has the whole key.
@@ -326,7 +327,7 @@ impl KeyRing {
     }
 
     /// Who presents this key with a chosen secret from this address. Waits for its turn to verify, unless the same was
-    /// right in the last minutes. Everything else as in [`KeyRing::verify`].
+    /// right in the last minutes. For tests and benchmarks, and everything else as in [`KeyRing::verify`].
     ///
     /// # Errors
     /// Why nobody is let in.

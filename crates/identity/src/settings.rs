@@ -28,8 +28,9 @@ pub struct IdentitySettings {
     pub ingest: AcceptedCredentials,
     /// What the admin listener accepts, for administration and for scraping.
     pub admin: AcceptedCredentials,
-    /// Whether an `Authorization` header counts only together with a client certificate that one of `certificates` accepts.
-    /// The caller is then who the header says. A certificate alone is accepted as always.
+    /// Whether an `Authorization` header counts only together with a client certificate that one of `certificates` accepts,
+    /// with a door of the listener among its `doors`. The caller is then who the header says, whichever certificate it is. A
+    /// certificate alone is accepted as always.
     pub require_certificate_binding: bool,
     /// People and programs that sign in with a name and a password (HTTP Basic). None by default.
     pub users: Vec<BasicUser>,
@@ -204,6 +205,16 @@ impl IdentitySettings {
     pub fn roles(&self) -> BTreeSet<&str> {
         let users = self.users.iter().flat_map(|user| &user.roles);
         users.chain(self.certificates.iter().flat_map(|rule| &rule.roles)).map(String::as_str).collect()
+    }
+
+    /// Whom the users and the rules for certificates stand for. The name in the certificate that is matched is not known here.
+    ///
+    /// # Errors
+    /// The first entry that cannot be used.
+    pub fn principals(&self) -> Result<Vec<Principal>, IdentitySettingsError> {
+        let mut all = crate::basic::Users::new(&self.users)?.principals();
+        all.extend(crate::certificate_rules::CertificateRules::new(&self.certificates)?.principals());
+        Ok(all)
     }
 
     /// Checks everything that can be checked without a store.

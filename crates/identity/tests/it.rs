@@ -464,7 +464,7 @@ async fn an_expired_key_rotates_only_with_a_new_validity_and_old_secrets_are_rem
     assert_eq!(aging.iter().map(|r| &r.id).collect::<Vec<_>>(), [&long], "the expired one needs nobody's care");
     let error = house.ring.rotate(short.as_str(), &Rotation::default()).await.unwrap_err();
     assert!(error.to_string().contains("new validity"), "{error}");
-    let renewed = Rotation { expires_in: Some(day), ..Rotation::default() };
+    let renewed = Rotation { expires_in: Some(day * 60), ..Rotation::default() };
     let key = house.ring.rotate(short.as_str(), &renewed).await.unwrap().secret.unwrap();
     assert!(house.ring.verify(key.expose(), None).is_ok());
     house.ring.rotate(long.as_str(), &Rotation::default()).await.unwrap();
@@ -634,6 +634,25 @@ async fn a_header_decides_and_with_binding_both_must_be_accepted() {
     ] {
         assert_eq!(ask(false, header, certificate).await, loose, "{certificate:?}");
         assert_eq!(ask(true, header, certificate).await, bound, "{certificate:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_binds_only_at_the_listeners_its_rule_opens() {
+    let house = house().await;
+    let asking = format!("Bearer {}", house.ring.create(request()).await.unwrap().secret.expose());
+    let sending = KeyRequest { doors: [Door::Ingest].into(), ..request() };
+    let sending = format!("Bearer {}", house.ring.create(sending).await.unwrap().secret.expose());
+    let known = certificate("agent.example");
+    for (doors, mcp, ingest) in [(vec!["mcp"], true, false), (vec!["ingest"], false, true), (vec!["mcp", "ingest"], true, true)] {
+        let rule = serde_json::json!({"name": "agent", "san": {"dns": "agent.example"}, "roles": ["reader"], "doors": doors});
+        let settings = settings(serde_json::json!({"require_certificate_binding": true, "certificates": [rule]}));
+        let identity = identity(&house).with_settings(&settings).unwrap();
+        let shown = |header| Presented { certificate: Some(&known), ..http(Some(header), FAR) };
+        let asked = identity.identify(&shown(asking.as_str())).await.map(drop).map_err(|refusal| refusal.reason);
+        let sent = identity.identify_ingest(&shown(sending.as_str())).await.map(drop).map_err(|refusal| refusal.reason);
+        let expected = |opens: bool| if opens { Ok(()) } else { Err(RefusalReason::WrongDoor) };
+        assert_eq!((asked, sent), (expected(mcp), expected(ingest)), "{doors:?}");
     }
 }
 

@@ -2,6 +2,7 @@
 //! nothing, or could be impersonated on the way, is an error at start-up. Must not open connections.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -192,6 +193,12 @@ impl ClaimPath {
             Self::Name(name) => std::slice::from_ref(name),
             Self::Path(path) => path,
         }
+    }
+}
+
+impl fmt::Display for ClaimPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.steps().join("."))
     }
 }
 
