@@ -71,7 +71,7 @@ fn arguments() -> Map<String, Value> {
 fn authorize(bencher: divan::Bencher<'_, '_>, policies: &Policies) {
     let (tool, reader, arguments) = (tool(), reader(), arguments());
     bencher.bench_local(|| {
-        let asked = Asked { principal: &reader, tool: &tool, arguments: &arguments, product: None };
+        let asked = Asked { principal: &reader, tool: &tool, arguments: &arguments, product: None, reach: None };
         policies.authorize_call(asked, Instant::now(), Budget::default(), TraceContext::default())
     });
 }

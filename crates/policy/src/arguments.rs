@@ -20,6 +20,17 @@ pub(crate) const COMPARE: &str = "compare";
 /// Keyword of its schema: how many windows long the time is that `previous` reads.
 const BASELINE: &str = "x-portcullis-baseline";
 
+/// Keyword of an argument that says by itself how far back is read, whatever the times beside it: a raw query, a cursor, the id
+/// of something that is kept.
+const REACHES: &str = "x-portcullis-reaches";
+
+/// What a call brings: its arguments, and how far back whoever runs it says they read, where they say more than times.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub(crate) arguments: &'a Map<String, Value>,
+    pub(crate) reach: Option<Duration>,
+}
+
 /// The type a rule sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ArgumentKind {
@@ -60,14 +71,18 @@ pub(crate) struct ArgumentShape {
     /// How many windows before its own a comparison with the time before reaches (`x-portcullis-baseline`); 1 unless the
     /// tool says more.
     pub(crate) baseline: u32,
+    /// Whether its value says how far back is read (`x-portcullis-reaches`).
+    pub(crate) reaches: bool,
 }
 
 /// All arguments of one tool.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ToolShape {
     pub(crate) arguments: BTreeMap<String, ArgumentShape>,
-    /// Whether it takes a window of time, so that there is a look-back.
+    /// Whether there is a look-back: it takes a window of time, or an argument that says how far back is read.
     pub(crate) looks_back: bool,
+    /// Whether it takes a window of time.
+    pub(crate) takes_time: bool,
     /// Whether it takes a source, so that the sources it asks are known.
     pub(crate) asks_sources: bool,
 }
@@ -97,9 +112,10 @@ impl ToolShape {
             .collect();
         let is_text = |name: &str| arguments.get(name).is_some_and(|a| a.kind == ArgumentKind::Text);
         let is_texts = |name: &str| arguments.get(name).is_some_and(|a| a.kind == ArgumentKind::Texts);
-        let looks_back = is_text("window") || is_text("start");
+        let takes_time = is_text("window") || is_text("start");
+        let looks_back = takes_time || arguments.values().any(|a| a.reaches);
         let asks_sources = sources_known && (is_text("source") || is_texts("sources"));
-        Self { arguments, looks_back, asks_sources }
+        Self { arguments, looks_back, takes_time, asks_sources }
     }
 
     /// The `arguments` record of the context.
@@ -116,8 +132,25 @@ impl ToolShape {
         RestrictedExpression::new_record(fields).map_err(|_| WrongType { name: "arguments".into(), expected: "an object" })
     }
 
-    /// How far back from `now` the call reaches, in whole seconds, rounded up. What cannot be read reaches back for ever.
-    pub(crate) fn look_back(&self, arguments: &Map<String, Value>, now: Timestamp) -> i64 {
+    /// How far back from `now` the call reaches, in whole seconds, rounded up. What cannot be read reaches back for ever: times
+    /// that are none, and arguments that say how far back is read where nobody said what they say.
+    pub(crate) fn look_back(&self, given: Given<'_>, now: Timestamp) -> i64 {
+        let Given { arguments, reach } = given;
+        let reach = reach.map(whole_seconds);
+        if !self.takes_time {
+            return reach.unwrap_or(UNREADABLE);
+        }
+        let by_its_times = self.look_back_of_times(arguments, now);
+        let says_more = || self.arguments.iter().any(|(name, shape)| shape.reaches && is_given(arguments, name));
+        match reach {
+            Some(reach) => by_its_times.max(reach),
+            None if says_more() => UNREADABLE,
+            None => by_its_times,
+        }
+    }
+
+    /// How far back the times among the arguments reach.
+    fn look_back_of_times(&self, arguments: &Map<String, Value>, now: Timestamp) -> i64 {
         let text = |name: &str| -> Option<&str> {
             let given = arguments.get(name).filter(|v| !v.is_null());
             given.or_else(|| self.arguments.get(name)?.default.as_ref()).map(|v| v.as_str().unwrap_or("?"))
@@ -141,7 +174,7 @@ impl ToolShape {
             (None, end, _) => end.unwrap_or(now).since(start),
         };
         let Some(start) = self.compared_from(text(COMPARE), start, length) else { return UNREADABLE };
-        i64::try_from(now.since(start).as_nanos().div_ceil(1_000_000_000)).unwrap_or(UNREADABLE)
+        whole_seconds(now.since(start))
     }
 
     /// From where a call reads that compares its window, which begins at `start`, with an earlier one. Nothing when that
@@ -176,6 +209,7 @@ impl ArgumentShape {
             minimum: bound("minimum").or_else(|| bound("exclusiveMinimum").and_then(|n| n.checked_add(1))),
             maximum: bound("maximum").or_else(|| bound("exclusiveMaximum").and_then(|n| n.checked_sub(1))),
             baseline: bound(BASELINE).and_then(|times| u32::try_from(times).ok()).unwrap_or(1).max(1),
+            reaches: schema.get(REACHES).is_some_and(|said| *said != Value::Bool(false)),
         };
         // A default of another type is the tool's mistake; it must not refuse every call that leaves the argument out.
         if let Some(default) = default.filter(|d| shape.expression(d).is_some()) {
@@ -239,6 +273,16 @@ pub(crate) fn sources_asked(arguments: &Map<String, Value>, reachable: &BTreeSet
     if named.is_empty() { reachable.clone() } else { named }
 }
 
+/// Whether an argument is there and not null.
+fn is_given(arguments: &Map<String, Value>, name: &str) -> bool {
+    arguments.get(name).is_some_and(|value| !value.is_null())
+}
+
+/// In whole seconds, rounded up.
+fn whole_seconds(length: Duration) -> i64 {
+    i64::try_from(length.as_nanos().div_ceil(1_000_000_000)).unwrap_or(UNREADABLE)
+}
+
 /// A whole number; `5.0` is one, as in JSON Schema.
 fn whole(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| {
@@ -249,8 +293,11 @@ fn whole(value: &Value) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::testing::tool_with;
+    use crate::testing::{principal, tool_with};
+    use crate::{Asked, Policies, PolicyText, Vocabulary};
     use serde_json::json;
 
     fn shape() -> ToolShape {
@@ -270,6 +317,10 @@ mod tests {
 
     fn map(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
+    }
+
+    fn look_back(shape: &ToolShape, arguments: &Value, now: Timestamp) -> i64 {
+        shape.look_back(Given { arguments: &map(arguments), reach: None }, now)
     }
 
     #[test]
@@ -308,7 +359,70 @@ mod tests {
             (json!({"window": "banana"}), UNREADABLE),
             (json!({"start": 7}), UNREADABLE),
         ] {
-            assert_eq!(shape.look_back(&map(&arguments), now), seconds, "{arguments}");
+            assert_eq!(look_back(&shape, &arguments, now), seconds, "{arguments}");
+        }
+    }
+
+    #[test]
+    fn what_says_how_far_back_it_reads_reaches_back_for_ever_until_somebody_reads_it() {
+        let (text, said) = (json!({"type": "string"}), json!({"type": "string", "x-portcullis-reaches": true}));
+        let window = json!({"type": "string", "default": "15m"});
+        let now = Timestamp::from_seconds(1_772_359_200);
+        let shape = |properties: &Value| ToolShape::of(&tool_with("query_metrics", properties, &[]), true);
+        let raw = shape(&json!({"window": window, "start": text, "query": said}));
+        let with = |arguments: &Value, reach: Option<u64>| {
+            raw.look_back(Given { arguments: &map(arguments), reach: reach.map(Duration::from_secs) }, now)
+        };
+        for (arguments, reach, seconds) in [
+            (json!({}), None, 900),
+            (json!({"query": null}), None, 900),
+            (json!({"query": "up"}), None, UNREADABLE),
+            (json!({"query": "up"}), Some(0), 900),
+            (json!({"query": "up", "window": "2h"}), Some(60), 7_200),
+            (json!({"query": "up offset 10d"}), Some(864_900), 864_900),
+            (json!({"query": "up", "window": "soon"}), Some(60), UNREADABLE),
+        ] {
+            assert_eq!(with(&arguments, reach), seconds, "{arguments} {reach:?}");
+        }
+        // What takes no times looks back all the same.
+        let kept = shape(&json!({"trace_id": said, "limit": {"type": "integer"}}));
+        assert!(kept.looks_back && !kept.takes_time);
+        let id = map(&json!({"trace_id": "a"}));
+        assert_eq!(kept.look_back(Given { arguments: &id, reach: None }, now), UNREADABLE);
+        assert_eq!(kept.look_back(Given { arguments: &Map::new(), reach: None }, now), UNREADABLE);
+        assert_eq!(kept.look_back(Given { arguments: &id, reach: Some(Duration::from_millis(1_500)) }, now), 2);
+        assert!(!shape(&json!({"name": text})).looks_back);
+    }
+
+    #[test]
+    fn a_listing_shows_what_some_reach_allows_and_hides_what_reaches_back_for_ever() {
+        let said = json!({"type": "string", "x-portcullis-reaches": true});
+        let window = json!({"type": "string", "default": "15m"});
+        let metrics = tool_with("query_metrics", &json!({"window": window, "query": said}), &[]);
+        let trace = tool_with("get_trace", &json!({"trace_id": said}), &["trace_id"]);
+        let vocabulary = Vocabulary::of_tools(&[metrics.clone(), trace.clone()].map(Arc::new));
+        let reader = principal("reader");
+        for (condition, traces) in [
+            ("context.look_back_seconds > 3700", false),
+            ("!(context.arguments has query && context.look_back_seconds < 3700)", false),
+            ("context.look_back_seconds > 3700 && principal.tenant == \"globex\"", true),
+        ] {
+            let text = format!(
+                "@id(\"an-hour\") forbid(principal, action == Portcullis::Action::\"call\", resource) when {{ {condition} }};"
+            );
+            let texts = [PolicyText { origin: "own.cedar".into(), text }];
+            let policies = Policies::load(&texts, &vocabulary, 1).unwrap();
+            assert!(policies.decide_call(&reader, &metrics).allowed, "{condition}");
+            let decided = |tool: &ToolSpec, arguments: &Value, reach: Option<u64>| {
+                let (arguments, reach) = (map(arguments), reach.map(Duration::from_secs));
+                policies.decide_asked(&Asked { principal: &reader, tool, arguments: &arguments, product: None, reach }).allowed
+            };
+            let query = json!({"query": "up"});
+            assert!(decided(&metrics, &query, Some(900)), "{condition}");
+            assert_eq!(decided(&metrics, &query, Some(864_900)), traces, "{condition}");
+            assert_eq!(decided(&metrics, &query, None), traces, "{condition}");
+            assert_eq!(policies.decide_call(&reader, &trace).allowed, traces, "{condition}");
+            assert_eq!(decided(&trace, &json!({"trace_id": "a"}), None), traces, "{condition}");
         }
     }
 
@@ -337,13 +451,13 @@ mod tests {
             (json!({"compare": "year"}), UNREADABLE),
             (json!({"window": "soon", "compare": "none"}), UNREADABLE),
         ] {
-            assert_eq!(shape.look_back(&map(&arguments), now), seconds, "{arguments}");
+            assert_eq!(look_back(&shape, &arguments, now), seconds, "{arguments}");
         }
         let longer = of(json!({"type": "string", "enum": words, "default": "previous", "x-portcullis-baseline": 4}));
-        assert_eq!(longer.look_back(&map(&json!({})), now), 5 * hour);
-        assert_eq!(longer.look_back(&map(&json!({"compare": "day"})), now), 25 * hour);
+        assert_eq!(look_back(&longer, &json!({}), now), 5 * hour);
+        assert_eq!(look_back(&longer, &json!({"compare": "day"}), now), 25 * hour);
         let less = of(json!({"type": "string", "enum": words, "default": "previous", "x-portcullis-baseline": 0}));
-        assert_eq!(less.look_back(&map(&json!({})), now), 2 * hour, "a tool cannot talk its look-back away");
+        assert_eq!(look_back(&less, &json!({}), now), 2 * hour, "a tool cannot talk its look-back away");
     }
 
     #[test]

@@ -6,10 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cedar_policy::pst::{BinaryOp, Clause, Expr, Literal, UnaryOp};
+use cedar_policy::pst::{BinaryOp, Clause, EntityOrSlot, EntityUID, Expr, Literal, PrincipalConstraint, UnaryOp, Var};
 
 use crate::arguments::{ArgumentKind, ToolShape};
 use crate::expression::{Relation, Test, children, pattern_matches, test};
+use crate::facts::{Known, Value};
+use crate::rule::Rule;
 use crate::vocabulary::{Vocabulary, did_you_mean};
 
 /// Names of the days, as `context.weekday` gives them.
@@ -129,16 +131,20 @@ struct Left {
 }
 
 /// Why the conditions can never all hold, when simple reasoning about single attributes shows it.
-pub(crate) fn contradiction(clauses: &[Clause], ground: Ground<'_>) -> Option<String> {
-    let mut parts = Vec::new();
-    for clause in clauses {
-        match clause {
-            Clause::When(expression) => conjuncts(expression, true, &mut parts),
-            Clause::Unless(expression) => conjuncts(expression, false, &mut parts),
+pub(crate) fn contradiction(rule: &Rule, ground: Ground<'_>) -> Option<String> {
+    let parts = parts(rule.template.clauses());
+    let mut left: BTreeMap<String, Left> = BTreeMap::new();
+    let mut whose = String::new();
+    for uid in named_principals(rule, &parts) {
+        let Some(kinds) = proven_by(uid, ground.vocabulary) else { continue };
+        let state = entry(&mut left, "principal.kind", ground);
+        state.keep(kinds.iter().map(|kind| (*kind).to_owned()).collect());
+        whose = format!("{whose}; whoever {uid} is has the kind {}", kinds.join(" or "));
+        if let Some(reason) = state.impossible() {
+            return Some(format!("principal.kind {reason}{whose}"));
         }
     }
-    let mut left: BTreeMap<String, Left> = BTreeMap::new();
-    for (expression, positive) in parts {
+    for &(expression, positive) in &parts {
         let (path, relation, values) = match test(expression) {
             Some(Test::Compared(path, relation, value)) => (path, relation, vec![value]),
             Some(Test::OneOf(path, values)) => (path, Relation::Equal, values),
@@ -158,10 +164,65 @@ pub(crate) fn contradiction(clauses: &[Clause], ground: Ground<'_>) -> Option<St
         let state = entry(&mut left, &path, ground);
         state.narrow(relation, &values);
         if let Some(reason) = state.impossible() {
-            return Some(format!("{path} {reason}"));
+            let whose = if path == "principal.kind" { whose.as_str() } else { "" };
+            return Some(format!("{path} {reason}{whose}"));
         }
     }
-    None
+    // A number that can be one only decides the other conditions that ask for it.
+    let pinned = left.iter().filter(|(_, state)| state.low == state.high);
+    let known =
+        Known(pinned.filter_map(|(path, state)| Some((path.clone(), Value::Number(state.low.try_into().ok()?)))).collect());
+    let (expression, positive) = parts.iter().find(|(expression, positive)| known.certain(expression) == Some(!positive))?;
+    Some(format!("'{expression}' is {} wherever the other conditions hold", !positive))
+}
+
+/// What must hold for a rule to match, in parts; each with whether it must be true or false.
+pub(crate) fn parts(clauses: &[Clause]) -> Vec<(&Expr, bool)> {
+    let mut parts = Vec::new();
+    for clause in clauses {
+        match clause {
+            Clause::When(expression) => conjuncts(expression, true, &mut parts),
+            Clause::Unless(expression) => conjuncts(expression, false, &mut parts),
+        }
+    }
+    parts
+}
+
+/// Principals and roles that everybody a rule speaks of is, or is in.
+fn named_principals<'a>(rule: &'a Rule, parts: &[(&'a Expr, bool)]) -> Vec<&'a EntityUID> {
+    let scope = match &rule.template.principal {
+        PrincipalConstraint::Eq(EntityOrSlot::Entity(uid))
+        | PrincipalConstraint::In(EntityOrSlot::Entity(uid))
+        | PrincipalConstraint::IsIn(_, EntityOrSlot::Entity(uid)) => Some(uid),
+        _ => None,
+    };
+    let asked = parts.iter().filter_map(|&(expression, positive)| match expression {
+        Expr::BinaryOp { op: BinaryOp::Eq | BinaryOp::In, left, right } if positive => match (left.as_ref(), right.as_ref()) {
+            (Expr::Var(Var::Principal), Expr::Literal(Literal::EntityUID(uid))) => Some(uid),
+            _ => None,
+        },
+        _ => None,
+    });
+    scope.into_iter().chain(asked).collect()
+}
+
+/// How somebody has proven itself, where its id or its role tells.
+fn proven_by(uid: &EntityUID, vocabulary: &Vocabulary) -> Option<&'static [&'static str]> {
+    let id = uid.eid.as_str();
+    match uid.ty.0.id.as_str() {
+        // No credential can be given this role, unless the operator made one of the name.
+        "Role" if id == "anonymous" && !vocabulary.roles.contains(id) => Some(&["anonymous", "local"]),
+        "Principal" if id == "anonymous" => Some(&["anonymous"]),
+        "Principal" => match id.split_once(':')?.0 {
+            "key" => Some(&["api-key"]),
+            "user" => Some(&["password"]),
+            "cert" => Some(&["certificate"]),
+            "token" => Some(&["token"]),
+            "local" => Some(&["local"]),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn narrow_flag(state: &mut Left, value: bool) {
@@ -183,14 +244,15 @@ fn entry<'m>(left: &'m mut BTreeMap<String, Left>, path: &str, ground: Ground<'_
 
 impl Left {
     fn narrow(&mut self, relation: Relation, values: &[&Literal]) {
-        let words: BTreeSet<String> =
-            values.iter().filter_map(|v| if let Literal::String(w) = v { Some(w.to_string()) } else { None }).collect();
+        let word = |value: &&Literal| match value {
+            Literal::String(word) => Some(word.to_string()),
+            Literal::EntityUID(uid) => Some(uid.to_string()),
+            _ => None,
+        };
+        let words: Vec<String> = values.iter().filter_map(word).collect();
         if words.len() == values.len() && !values.is_empty() {
             match relation {
-                Relation::Equal => {
-                    let kept = self.words.take().map_or_else(|| words.clone(), |w| w.intersection(&words).cloned().collect());
-                    self.words = Some(kept);
-                }
+                Relation::Equal => self.keep(words.into_iter().collect()),
                 Relation::NotEqual => self.excluded.extend(words),
                 _ => {}
             }
@@ -202,6 +264,12 @@ impl Left {
             ([Literal::Bool(b)], Relation::NotEqual) => self.flags.retain(|f| f != b),
             _ => {}
         }
+    }
+
+    /// Leaves these words of those it can be.
+    fn keep(&mut self, words: BTreeSet<String>) {
+        let kept = self.words.take().map(|left| left.intersection(&words).cloned().collect());
+        self.words = Some(kept.unwrap_or(words));
     }
 
     fn bound(&mut self, relation: Relation, n: i128) {

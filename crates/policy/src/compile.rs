@@ -8,15 +8,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use cedar_policy::pst::{Clause, Effect, ResourceConstraint};
-use cedar_policy::{Policy, PolicySet, ValidationMode, ValidationWarning, Validator};
+use cedar_policy::{EntityUid, Policy, PolicySet, ValidationMode, ValidationWarning, Validator};
+use portcullis_model::PrincipalId;
 use serde_json::{Map, Value};
 
 use crate::BUILT_IN_POLICIES;
 use crate::address::usual_address;
 use crate::arguments::{ArgumentKind, ToolShape};
 use crate::check::{Ground, contradiction, foreign_words};
+use crate::engine::is_member;
 use crate::error::PolicyError;
 use crate::expression::{Purpose, Rewriter};
+use crate::facts::never;
 use crate::rule::{Rule, Target, read};
 use crate::schema;
 use crate::vocabulary::{PolicyText, Vocabulary, did_you_mean};
@@ -87,9 +90,10 @@ pub(crate) fn compile(texts: &[PolicyText], vocabulary: &Vocabulary) -> Result<C
 }
 
 /// An address of the house is asked for in its usual spelling only: a rule about another one never applies.
-fn check_addresses(rule: &Rule) -> Result<(), PolicyError> {
+fn check_addresses(rule: &Rule, vocabulary: &Vocabulary) -> Result<(), PolicyError> {
     for uid in rule.original.entity_literals() {
         let uri = uid.id().unescaped();
+        check_lookup(rule, &uid, vocabulary)?;
         let of_house = uri.starts_with("portcullis:") && uid.type_name().to_string() == "Portcullis::Resource";
         if !of_house || uri.contains('{') {
             continue;
@@ -100,6 +104,44 @@ fn check_addresses(rule: &Rule) -> Result<(), PolicyError> {
                 return Err(rule.invalid(format!("resource '{uri}' is never asked for in this spelling; write it as '{usual}'")));
             }
             Err(fault) => return Err(rule.invalid(format!("resource '{uri}' is never asked for: {fault}"))),
+        }
+    }
+    Ok(())
+}
+
+/// A prompt, or a resource of the house, must be there, where nobody else can bring it.
+fn check_lookup(rule: &Rule, uid: &EntityUid, vocabulary: &Vocabulary) -> Result<(), PolicyError> {
+    let name = uid.id().unescaped();
+    let (kind, known) = match uid.type_name().to_string().as_str() {
+        "Portcullis::Prompt" => ("prompt", vocabulary.prompts.as_ref()),
+        "Portcullis::Resource" if name.starts_with("portcullis:") => ("resource", vocabulary.addresses.as_ref()),
+        _ => return Ok(()),
+    };
+    let Some(known) = known else { return Ok(()) };
+    let member = |template: &String| kind == "resource" && is_member(template, name);
+    if known.contains(name) || known.iter().any(member) {
+        return Ok(());
+    }
+    let suggestion = did_you_mean(name, known.iter().map(String::as_str));
+    let list = if known.is_empty() { "none".to_owned() } else { known.iter().cloned().collect::<Vec<_>>().join(", ") };
+    Err(rule.invalid(format!("it can never match: there is no {kind} '{}'{suggestion} ({kind}s: {list})", name.escape_debug())))
+}
+
+/// How the id of whoever can come in begins: by what it was proven with.
+const PRINCIPALS: [&str; 5] = ["key:", "user:", "cert:", "token:", "local:"];
+
+/// Whom a rule names must be somebody's id: with a wrong beginning, a refusal would be nobody's.
+fn check_principals(rule: &Rule) -> Result<(), PolicyError> {
+    for uid in rule.original.entity_literals() {
+        let id = uid.id().unescaped();
+        let begins = PRINCIPALS.iter().any(|kind| id.strip_prefix(kind).is_some_and(|name| !name.is_empty()));
+        let possible = id == "anonymous" || (begins && PrincipalId::new(id).is_ok());
+        if uid.type_name().to_string() == "Portcullis::Principal" && !possible {
+            return Err(rule.invalid(format!(
+                "it can never match: '{}' is nobody's id; ids are key:ID, user:NAME, cert:RULE, token:ISSUER/SUBJECT, local:USER \
+                 and anonymous",
+                id.escape_debug()
+            )));
         }
     }
     Ok(())
@@ -156,7 +198,8 @@ impl<'a> Workshop<'a> {
     }
 
     fn add(&mut self, rule: &Rule) -> Result<(), PolicyError> {
-        check_addresses(rule)?;
+        check_addresses(rule, self.vocabulary)?;
+        check_principals(rule)?;
         let about: Vec<usize> =
             (0..self.benches.len()).filter(|i| rule.is_about(&self.benches[*i].target, self.vocabulary)).collect();
         if about.is_empty() {
@@ -173,20 +216,36 @@ impl<'a> Workshop<'a> {
         let mut reasons = BTreeSet::new();
         for index in &about {
             let bench = &mut self.benches[*index];
-            match bench.add(rule, self.vocabulary)? {
-                None => {
+            // Asked beside, and not instead: what a tool does today says whether a rule makes sense, and nothing more.
+            let today = if rule.built_in { None } else { never(rule, &bench.target, self.vocabulary) };
+            match (today, bench.add(rule, self.vocabulary)?) {
+                (None, None) => {
                     bench.live.insert(rule.id.clone());
                 }
-                Some(reason) => {
-                    reasons.insert(reason);
+                (Some(never), _) => {
+                    reasons.insert((never.elsewhere, never.reason));
+                }
+                (None, Some(reason)) => {
+                    reasons.insert((false, reason));
                 }
             }
         }
         let alive = about.iter().any(|i| self.benches[*i].live.contains(&rule.id));
         match reasons.into_iter().next() {
-            Some(reason) if !alive => Err(rule.invalid(format!("it can never match: {reason}"))),
-            _ => Ok(()),
+            Some(_) if alive || self.names_what_may_come(rule) => Ok(()),
+            Some((true, _)) => Err(rule.invalid(
+                "it can never match: nothing is what its scope and all its conditions name; name one thing, or several with \
+                 [..].contains(resource)",
+            )),
+            Some((false, reason)) => Err(rule.invalid(format!("it can never match: {reason}"))),
+            None => Ok(()),
         }
+    }
+
+    /// Whether a rule speaks of a tool that is not there yet.
+    fn names_what_may_come(&self, rule: &Rule) -> bool {
+        let tool = |uid: &EntityUid| uid.type_name().to_string() == "Portcullis::Tool";
+        rule.original.entity_literals().iter().any(|uid| tool(uid) && self.vocabulary.expects(uid.id().unescaped()))
     }
 
     fn about_nothing(rule: &Rule) -> String {
@@ -337,7 +396,7 @@ impl Bench {
     /// Adds a rule. `Some(reason)` when it can never match here.
     fn add(&mut self, rule: &Rule, vocabulary: &Vocabulary) -> Result<Option<String>, PolicyError> {
         let ground = Ground { vocabulary, shape: self.set.shape.as_ref() };
-        if let Some(reason) = contradiction(rule.template.clauses(), ground) {
+        if let Some(reason) = contradiction(rule, ground) {
             return Ok(Some(reason));
         }
         let rewritten = |purpose| {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cedar_policy::{
     Authorizer, Context, Decision as CedarDecision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
@@ -19,7 +19,7 @@ use portcullis_model::{CredentialKind, Timestamp};
 use serde_json::{Map, Value};
 
 use crate::address::readings;
-use crate::arguments::sources_asked;
+use crate::arguments::{Given, sources_asked};
 use crate::check::WEEKDAYS;
 use crate::compile::{Compiled, Ruleset, compile};
 use crate::error::{PolicyError, Refusal};
@@ -100,6 +100,9 @@ pub struct Asked<'a> {
     pub arguments: &'a Map<String, Value>,
     /// Through which product, where it came through one.
     pub product: Option<&'a Product>,
+    /// How far back from now whoever runs it says that these arguments read. Needed where an argument is marked with
+    /// `x-portcullis-reaches`: without it such a call reaches back for ever. It never makes the reach of the times shorter.
+    pub reach: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -120,6 +123,8 @@ struct Remembered {
     roles: Vec<Arc<str>>,
     act: Act,
     name: String,
+    risk: &'static str,
+    category: String,
 }
 
 /// A checked policy set.
@@ -186,7 +191,7 @@ impl std::fmt::Debug for Policies {
 /// What is acted upon, as rules see it.
 pub(crate) struct Thing<'a> {
     pub(crate) name: &'a str,
-    pub(crate) risk: &'a str,
+    pub(crate) risk: &'static str,
     pub(crate) category: &'a str,
 }
 
@@ -215,7 +220,7 @@ impl Policies {
     pub fn load(texts: &[PolicyText], vocabulary: &Vocabulary, version: u64) -> Result<Self, PolicyError> {
         let compiled = compile(texts, vocabulary)?;
         let limited = compiled.rules.iter().filter(|r| !r.limits.is_none());
-        let limits = limited.map(|r| (r.id.clone(), r.limits.clone())).collect();
+        let limits = limited.map(|r| (r.id.clone(), r.limits.of_rule(&r.id))).collect();
         let named_resources = compiled
             .rules
             .iter()
@@ -272,7 +277,7 @@ impl Policies {
 
     /// Whether `principal` may call `tool` with these arguments, now.
     pub fn decide_arguments(&self, principal: &Principal, tool: &ToolSpec, arguments: &Map<String, Value>) -> Decision {
-        self.judge(&Asked { principal, tool, arguments, product: None }).decision
+        self.judge(&Asked { principal, tool, arguments, product: None, reach: None }).decision
     }
 
     /// Whether `principal` may look this up, through a product where it came through one.
@@ -298,7 +303,7 @@ impl Policies {
         Reach { decision: verdict.decision, scopes }
     }
 
-    fn judge_listing(&self, product: Option<&Product>, principal: &Principal, tool: &ToolSpec) -> Verdict {
+    pub(crate) fn judge_listing(&self, product: Option<&Product>, principal: &Principal, tool: &ToolSpec) -> Verdict {
         match product {
             Some(product) if !product.is_for(principal) => return Verdict::refused(UNKNOWN_PRODUCT),
             Some(product) if !product.offers(tool.name.as_str()) => return Verdict::refused(NOT_IN_PRODUCT),
@@ -461,7 +466,8 @@ impl Policies {
             return Verdict { limits: Arc::default(), ways: None, ..listed };
         }
         let thing = Thing::tool(asked.tool);
-        let verdict = self.decide(asked.principal, Act::Call, &thing, Some(asked.arguments));
+        let given = Given { arguments: asked.arguments, reach: asked.reach };
+        let verdict = self.decide(asked.principal, Act::Call, &thing, Some(given));
         if verdict.decision.allowed && !verdict.limits.projects.is_all() && !self.within_projects(asked, &verdict.limits) {
             return Verdict::refused("project-limit");
         }
@@ -491,7 +497,7 @@ impl Policies {
         }
     }
 
-    fn decide(&self, principal: &Principal, act: Act, thing: &Thing<'_>, arguments: Option<&Map<String, Value>>) -> Verdict {
+    fn decide(&self, principal: &Principal, act: Act, thing: &Thing<'_>, arguments: Option<Given<'_>>) -> Verdict {
         let Some(rules) = self.ruleset(act, thing.name) else {
             return Verdict::refused("unchecked-tool");
         };
@@ -507,6 +513,8 @@ impl Policies {
             roles: principal.roles.iter().cloned().collect(),
             act,
             name: thing.name.to_owned(),
+            risk: thing.risk,
+            category: thing.category.to_owned(),
         };
         if let Some(known) = self.remembered.read().unwrap_or_else(PoisonError::into_inner).get(&asked) {
             return known.clone();
@@ -526,7 +534,7 @@ impl Policies {
         rules: &Ruleset,
         act: Act,
         thing: &Thing<'_>,
-        arguments: Option<&Map<String, Value>>,
+        arguments: Option<Given<'_>>,
     ) -> Verdict {
         let Some((request, entities)) = self.question(principal, rules, act, thing, arguments) else {
             return Verdict::refused("argument-type");
@@ -575,8 +583,10 @@ impl Policies {
         thing: &Thing<'_>,
     ) -> Result<Vec<Limits>, Verdict> {
         let (mut ways, mut refusal) = (Vec::new(), None);
+        // A raw query may read no more than its window; what takes no window reads what it reads.
+        let reach = rules.shape.as_ref().is_some_and(|shape| shape.takes_time).then_some(Duration::ZERO);
         for arguments in trials {
-            let verdict = self.evaluate(principal, rules, Act::Call, thing, Some(arguments));
+            let verdict = self.evaluate(principal, rules, Act::Call, thing, Some(Given { arguments, reach }));
             if verdict.decision.allowed {
                 let limits = Limits::clone(&verdict.limits);
                 let widest = limits.is_none();
@@ -621,7 +631,7 @@ impl Policies {
         rules: &Ruleset,
         act: Act,
         thing: &Thing<'_>,
-        arguments: Option<&Map<String, Value>>,
+        arguments: Option<Given<'_>>,
     ) -> Option<(Request, Entities)> {
         let uid = |kind: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id));
         let text = |s: &str| RestrictedExpression::new_string(s.to_owned());
@@ -652,7 +662,7 @@ impl Policies {
         Some((request, entities))
     }
 
-    fn context(&self, principal: &Principal, rules: &Ruleset, arguments: Option<&Map<String, Value>>) -> Option<Context> {
+    fn context(&self, principal: &Principal, rules: &Ruleset, arguments: Option<Given<'_>>) -> Option<Context> {
         let mut pairs = Vec::with_capacity(6);
         let now = self.clock.now();
         if rules.needs_clock {
@@ -661,10 +671,11 @@ impl Policies {
             pairs.push(("hour".to_owned(), RestrictedExpression::new_long(hour)));
             pairs.push(("weekday".to_owned(), RestrictedExpression::new_string(weekday.to_owned())));
         }
-        if let (Some(arguments), Some(shape), true) = (arguments, &rules.shape, rules.needs_arguments) {
+        if let (Some(given), Some(shape), true) = (arguments, &rules.shape, rules.needs_arguments) {
+            let arguments = given.arguments;
             pairs.push(("arguments".to_owned(), shape.record(arguments).ok()?));
             if shape.looks_back {
-                let seconds = shape.look_back(arguments, now);
+                let seconds = shape.look_back(given, now);
                 pairs.push(("look_back_seconds".to_owned(), RestrictedExpression::new_long(seconds)));
             }
             if shape.asks_sources {

@@ -2,12 +2,15 @@
 //!
 //! Slow on purpose, each rule alone. Must not be on the road of a call, and must never decide differently from it.
 
+use std::time::Duration;
+
 use cedar_policy::pst::{Effect, Policy as PstPolicy, StaticPolicy};
 use cedar_policy::{Entities, Policy, PolicySet, Request};
 use portcullis_model::{Principal, ToolSpec};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::arguments::Given;
 use crate::engine::{Act, Asked, Policies, Thing};
 use crate::limits::Limits;
 use crate::rule::Rule;
@@ -69,15 +72,23 @@ impl Policies {
     }
 
     /// Whether `principal` may call `tool` with `arguments` (or could with any, without them), and what every rule says.
-    pub fn explain(&self, principal: &Principal, tool: &ToolSpec, arguments: Option<&Map<String, Value>>) -> Explanation {
+    /// `reach` is how far back whoever runs it says that they read; see [`Asked::reach`].
+    pub fn explain(
+        &self,
+        principal: &Principal,
+        tool: &ToolSpec,
+        arguments: Option<&Map<String, Value>>,
+        reach: Option<Duration>,
+    ) -> Explanation {
+        let given = arguments.map(|arguments| Given { arguments, reach });
         let (decision, limits) = match arguments {
             Some(arguments) => {
-                let verdict = self.judge(&Asked { principal, tool, arguments, product: None });
+                let verdict = self.judge(&Asked { principal, tool, arguments, product: None, reach });
                 (verdict.decision, Limits::clone(&verdict.limits))
             }
             None => (self.decide_call(principal, tool), Limits::default()),
         };
-        let mut rules = self.traces(principal, tool, arguments);
+        let mut rules = self.traces(principal, tool, given);
         rules.sort_by_key(|trace| match trace.outcome {
             RuleOutcome::Failed => 0,
             RuleOutcome::Applies => 1,
@@ -87,7 +98,7 @@ impl Policies {
         Explanation { allowed: decision.allowed, rule: decision.rule.to_string(), limits, rules }
     }
 
-    fn traces(&self, principal: &Principal, tool: &ToolSpec, arguments: Option<&Map<String, Value>>) -> Vec<RuleTrace> {
+    fn traces(&self, principal: &Principal, tool: &ToolSpec, arguments: Option<Given<'_>>) -> Vec<RuleTrace> {
         let thing = Thing::tool(tool);
         let act = if arguments.is_some() { Act::Call } else { Act::Listing };
         let Some(set) = self.ruleset(act, thing.name) else { return Vec::new() };

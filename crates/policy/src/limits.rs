@@ -5,6 +5,7 @@
 //! limit nobody reads is an open door.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_model::{NameSet, Scope, parse_duration};
@@ -58,6 +59,9 @@ pub struct Limits {
     /// Whether redaction may be left out: granted by `true`, taken by `false`, and `false` wins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unredacted: Option<bool>,
+    /// The rule that grants it, the first by name where several do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unredacted_by: Option<Arc<str>>,
     /// Whether a human must approve the call first.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub approval: bool,
@@ -72,6 +76,8 @@ impl Limits {
     /// Both: the narrower of each.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
+        // `false` is the smaller one.
+        let unredacted = least(self.unredacted, other.unredacted);
         Self {
             look_back: least(self.look_back, other.look_back),
             rows: least(self.rows, other.rows),
@@ -80,10 +86,15 @@ impl Limits {
             services: self.services.intersect(&other.services),
             namespaces: self.namespaces.intersect(&other.namespaces),
             projects: self.projects.intersect(&other.projects),
-            // `false` is the smaller one.
-            unredacted: least(self.unredacted, other.unredacted),
+            unredacted,
+            unredacted_by: least(self.unredacted_by.clone(), other.unredacted_by.clone()).filter(|_| unredacted == Some(true)),
             approval: self.approval || other.approval,
         }
+    }
+
+    /// The same as those of the rule `id`.
+    pub(crate) fn of_rule(&self, id: &Arc<str>) -> Self {
+        Self { unredacted_by: (self.unredacted == Some(true)).then(|| id.clone()), ..self.clone() }
     }
 
     /// `scope` with these limits.
@@ -313,6 +324,17 @@ mod tests {
         assert_eq!((both.rows, both.unredacted, both.approval), (Some(10), Some(false), true));
         assert_eq!(both.services, NameSet::only(["b"]));
         assert_eq!(a.and(&Limits::default()), a);
+    }
+
+    #[test]
+    fn a_grant_keeps_the_name_of_its_rule_unless_it_is_taken() {
+        let rule = |text: &str, id: &str| read(&[("unredacted", text)]).unwrap().0.of_rule(&Arc::from(id));
+        let (first, second, taken) = (rule("true", "a"), rule("true", "b"), rule("false", "c"));
+        let named = |limits: &Limits| limits.unredacted_by.as_deref().map(str::to_owned);
+        assert_eq!(named(&second.and(&Limits::default())).as_deref(), Some("b"));
+        assert_eq!(named(&second.and(&first)).as_deref(), Some("a"));
+        assert_eq!(named(&second.and(&taken)), None);
+        assert_eq!(named(&taken.and(&first)), None);
     }
 
     #[test]

@@ -64,7 +64,8 @@ struct Inner {
     trace: TraceContext,
     destinations: Option<BTreeSet<String>>,
     projects: NameSet,
-    unredacted: bool,
+    /// The rule that grants answers without redaction.
+    unredacted: Option<Arc<str>>,
     needs_approval: bool,
     product: Option<Arc<str>>,
     caller_token: Option<CallerToken>,
@@ -90,6 +91,8 @@ impl Permit {
         trace: TraceContext,
     ) -> Self {
         let scope = limits.confine(&principal.scope);
+        let granting = || limits.unredacted_by.clone().unwrap_or_else(|| rule.clone());
+        let unredacted = (limits.unredacted == Some(true)).then(granting);
         let inner = Inner {
             purpose,
             principal,
@@ -100,7 +103,7 @@ impl Permit {
             trace,
             destinations: None,
             projects: limits.projects.clone(),
-            unredacted: limits.unredacted == Some(true),
+            unredacted,
             needs_approval: limits.approval,
             product: None,
             caller_token: None,
@@ -161,7 +164,12 @@ impl Permit {
 
     /// Whether a rule lets this principal see results without redaction. It must still ask for it, call by call.
     pub fn may_see_unredacted(&self) -> bool {
-        self.inner.unredacted
+        self.inner.unredacted.is_some()
+    }
+
+    /// The rule that lets it: often another one than the rule that allowed the call.
+    pub fn unredacted_rule(&self) -> Option<&Arc<str>> {
+        self.inner.unredacted.as_ref()
     }
 
     /// Whether a rule wants a human to approve this call before it runs.
@@ -228,7 +236,9 @@ impl Permit {
                 answer_bytes: inner.budget.answer_bytes.min(other.budget.answer_bytes),
             };
             inner.projects = inner.projects.intersect(&other.projects);
-            inner.unredacted &= other.unredacted;
+            if other.unredacted.is_none() {
+                inner.unredacted = None;
+            }
             inner.needs_approval |= other.needs_approval;
             if let Some(others) = &other.destinations {
                 let own = inner.destinations.take();
@@ -310,7 +320,7 @@ impl Charter {
                 trace: TraceContext::default(),
                 destinations: Some(self.grant.destinations.clone()),
                 projects: NameSet::All,
-                unredacted: false,
+                unredacted: None,
                 needs_approval: false,
                 product: None,
                 caller_token: None,

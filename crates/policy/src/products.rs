@@ -138,6 +138,11 @@ impl Products {
         self.by_name.values().filter(move |p| p.is_for(principal))
     }
 
+    /// Every product, by name, whoever it is for.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Product>> {
+        self.by_name.values()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
@@ -242,6 +247,16 @@ impl Product {
     /// Its tools.
     pub fn tools(&self) -> &BTreeSet<String> {
         &self.tools
+    }
+
+    /// The roles it is for; everybody where there is none.
+    pub fn roles(&self) -> &[String] {
+        &self.roles
+    }
+
+    /// The tenants it is for; all where there is none.
+    pub fn tenants(&self) -> &[TenantId] {
+        &self.tenants
     }
 
     /// What it confines a call to.

@@ -73,7 +73,7 @@ fn rule(policies: &Policies, who: &Principal, tool: &ToolSpec, arguments: &Value
 
 fn permit(policies: &Policies, who: &Principal, tool: &ToolSpec, arguments: &Value) -> Result<Permit, Refusal> {
     let arguments = map(arguments);
-    let asked = Asked { principal: who, tool, arguments: &arguments, product: None };
+    let asked = Asked { principal: who, tool, arguments: &arguments, product: None, reach: None };
     policies.authorize_call(asked, Instant::now() + Duration::from_secs(1), Budget::default(), TraceContext::default())
 }
 
@@ -150,6 +150,20 @@ fn rules_about_what_does_not_exist_are_errors() {
         let error = refused(text);
         assert!(error.contains(expected), "{text}\n{error}");
     }
+}
+
+#[test]
+fn whom_a_rule_names_must_be_somebodys_id() {
+    let names = |id: &str| format!(r#"@id("x") forbid(principal == Portcullis::Principal::"{id}", action, resource);"#);
+    for id in ["key", "apikey:abc", "Key:abc", "key:", "anybody", "key:a b", ""] {
+        let error = refused(&names(id));
+        assert!(error.contains("never match") && error.contains("key:ID"), "{id}: {error}");
+    }
+    for id in ["key:abcdefghij", "user:ana", "cert:agent", "token:corp/ana@example.org", "local:root", "anonymous"] {
+        load(&names(id)).unwrap();
+    }
+    let condition = r#"@id("x") forbid(principal, action, resource) when { principal == Portcullis::Principal::"kye:abc" };"#;
+    assert!(refused(condition).contains("nobody's id"));
 }
 
 #[test]
@@ -379,7 +393,12 @@ fn unredacted_is_granted_and_taken() {
            @id("not-here") @only_limits("true") @unredacted("false") permit(principal, {CALL}, resource == Portcullis::Tool::"sql");"#
     ))
     .unwrap();
-    assert!(permit(&policies, &principal("admin"), &logs(), &json!({})).unwrap().may_see_unredacted());
+    let granted = permit(&policies, &principal("admin"), &logs(), &json!({})).unwrap();
+    assert!(granted.may_see_unredacted());
+    assert_eq!(granted.unredacted_rule().map(|rule| &**rule), Some("plain"), "not the rule that allowed the call");
+    assert_eq!(&**granted.rule(), "admin-may-everything-enabled");
+    let ordinary = permit(&policies, &principal("reader"), &logs(), &json!({})).unwrap();
+    assert!(granted.within(&granted).may_see_unredacted() && !granted.within(&ordinary).may_see_unredacted());
     assert!(!permit(&policies, &principal("reader"), &logs(), &json!({})).unwrap().may_see_unredacted());
     assert!(!permit(&policies, &principal("admin"), &tools()[1], &json!({"query": "x"})).unwrap().may_see_unredacted());
 }
@@ -411,7 +430,7 @@ fn products_narrow_and_foreign_ones_are_not_there() {
     let reader = principal("reader");
     let product = products.open("oncall", &reader).unwrap();
     let (logs, sql, none) = (logs(), tools()[1].clone(), Map::new());
-    let asked = Asked { principal: &reader, tool: &logs, arguments: &none, product: Some(&product) };
+    let asked = Asked { principal: &reader, tool: &logs, arguments: &none, product: Some(&product), reach: None };
     let authorize = |asked| policies.authorize_call(asked, Instant::now(), Budget::default(), TraceContext::default());
     let permit = authorize(asked).unwrap();
     assert_eq!((permit.budget().rows, permit.product().map(|p| &**p)), (7, Some("oncall")));
@@ -571,13 +590,13 @@ fn explanations_name_every_rule() {
     ))
     .unwrap();
     let (reader, logs) = (principal("reader"), logs());
-    let explained = policies.explain(&reader, &logs, Some(&map(&json!({"service": "payment"}))));
+    let explained = policies.explain(&reader, &logs, Some(&map(&json!({"service": "payment"}))), None);
     assert_eq!((explained.allowed, explained.rule.as_str()), (false, "no-payment"));
     let applies: Vec<(&str, usize)> =
         explained.rules.iter().filter(|r| r.outcome == RuleOutcome::Applies).map(|r| (r.rule.id.as_str(), r.rule.line)).collect();
     assert_eq!(applies.len(), 2, "{applies:?}");
     assert!(applies.contains(&("no-payment", 2)) && applies.iter().any(|(id, _)| *id == "reader-may-look"));
-    let open = policies.explain(&reader, &logs, None);
+    let open = policies.explain(&reader, &logs, None, None);
     assert!(open.allowed && open.rules.iter().any(|r| r.outcome == RuleOutcome::DependsOnArguments));
 }
 
@@ -700,7 +719,7 @@ proptest! {
                     prop_assert!(listed || !allowed, "{text}\n{role} {} {fitting:?}", spec.name);
                     let permit = permit(&policies, &who, &spec, &Value::Object(fitting.clone()));
                     prop_assert_eq!(permit.is_ok(), allowed);
-                    let explained = policies.explain(&who, &spec, Some(&fitting));
+                    let explained = policies.explain(&who, &spec, Some(&fitting), None);
                     prop_assert_eq!(explained.allowed, allowed);
                 }
             }

@@ -44,6 +44,10 @@ pub struct Vocabulary {
     pub expected: BTreeSet<String>,
     /// Categories such tools will have.
     pub expected_categories: BTreeSet<WriteCategory>,
+    /// Names of all prompts, where nobody else can bring one.
+    pub prompts: Option<BTreeSet<String>>,
+    /// Addresses and templates of the house's own resources (`portcullis:`).
+    pub addresses: Option<BTreeSet<String>>,
 }
 
 impl Vocabulary {
@@ -74,7 +78,12 @@ impl Vocabulary {
 
     /// Whether a tool of this name is not there and may come.
     pub(crate) fn expects(&self, tool: &str) -> bool {
-        !self.all_tools().contains(tool) && self.expected.iter().any(|pattern| matches_pattern(pattern, tool))
+        !self.all_tools().contains(tool) && self.may_change(tool)
+    }
+
+    /// Whether a tool of this name comes from elsewhere, where what it does can change.
+    pub(crate) fn may_change(&self, tool: &str) -> bool {
+        self.expected.iter().any(|pattern| matches_pattern(pattern, tool))
     }
 }
 

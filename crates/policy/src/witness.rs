@@ -45,7 +45,8 @@ pub(crate) fn trials(clauses: &[Clause], shape: &ToolShape, sources: &BTreeSet<S
         asked.entry("source".to_owned()).or_default().words.extend(compared.words);
     }
     let mut all = vec![Map::new()];
-    if let Some(compared) = look_back {
+    // Where there is no window, every call looks back as far as any other.
+    if let Some(compared) = look_back.filter(|_| shape.takes_time) {
         let name = if shape.arguments.contains_key("window") { "window" } else { "start" };
         let around = compared.numbers.iter().flat_map(|n| [n.saturating_sub(1), *n, n.saturating_add(1)]);
         let lengths: BTreeSet<i64> = around.filter(|n| *n >= 1).collect();
