@@ -54,6 +54,11 @@ pub fn is_hidden(character: char) -> bool {
     fate(character) != Fate::Keep
 }
 
+/// Whether a character can stand in one line of a log, a record or an error: neither hidden nor a line end or a tab.
+pub fn is_seen(character: char) -> bool {
+    !is_hidden(character) && !character.is_control()
+}
+
 /// Takes hidden characters and terminal sequences out of `text` and adds to `removed` how many characters went.
 pub(crate) fn clean<'t>(text: &'t str, removed: &mut u64) -> Cow<'t, str> {
     // Nearly every text is ASCII without controls, and that is seen a word at a time.

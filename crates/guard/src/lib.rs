@@ -4,6 +4,7 @@
 //! result form that skips redaction does not compile. Pure: no sockets, no runtime.
 
 mod clean;
+mod cuts;
 mod envelope;
 mod redact;
 mod release;
@@ -11,7 +12,7 @@ mod sanitize;
 mod strict;
 mod validate;
 
-pub use clean::is_hidden;
+pub use clean::{is_hidden, is_seen};
 pub use envelope::Suspicion;
 pub use redact::{
     ALLOW_SECRETS, AddressMode, ExtraPattern, PersonalSettings, RedactionFault, RedactionSettings, Redactions, Redactor, Switch,

@@ -2,13 +2,15 @@
 //! the same three steps, in this order: hidden characters out, secrets and personal data out, frame around it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use portcullis_model::cut::CutRule;
 use portcullis_model::{Fault, FaultCode};
 use portcullis_policy::{Permit, Purpose};
 use portcullis_ports::{
-    Content, EmbeddedResource, InputRequest, NoticeLevel, Outcome, Output, PromptMessage, PromptOutput, ResourceOutput,
+    Content, EmbeddedResource, InputRequest, NoticeLevel, Outcome, Output, PromptMessage, PromptOutput, ResourceOutput, Role,
     Suggestions,
 };
 use schemars::JsonSchema;
@@ -43,6 +45,13 @@ pub struct Signs {
     pub suspicious_texts: u64,
     /// Released without redaction, to a principal with that grant.
     pub unredacted: bool,
+}
+
+impl Signs {
+    /// What was seen, by kind, for the record.
+    pub fn counts(&self) -> [(&'static str, u64); 2] {
+        [("hidden_characters", self.hidden_characters), ("texts_like_instructions", self.suspicious_texts)]
+    }
 }
 
 impl<T> Released<T> {
@@ -169,6 +178,16 @@ impl Releaser {
         Ok(Self { redactor, framed: settings.frame == Switch::On, suspicion: Some(Suspicion::new()?) })
     }
 
+    /// How texts are cut in the work whose answer is released here: redacted first, for the tenant of the permit. `redact` is
+    /// whether the answer will be; without the grant for that it is in any case.
+    pub fn cut_rule(&self, permit: &Permit, redact: bool) -> CutRule {
+        if !redact && permit.may_see_unredacted() {
+            return CutRule::Open;
+        }
+        let (redactor, tenant) = (self.redactor.clone(), permit.principal().tenant.clone());
+        CutRule::Closed(Arc::new(crate::cuts::OfTenant { redactor, tenant }))
+    }
+
     /// Releases the outcome of a tool.
     ///
     /// # Errors
@@ -220,7 +239,7 @@ impl Releaser {
         work.finish(permit, inner)
     }
 
-    /// Releases a rendered prompt. Its messages are the operator's words and not framed; resources in it are.
+    /// Releases a rendered prompt of the house. Its messages are the house's words and not framed; resources in it are.
     ///
     /// # Errors
     /// As [`Releaser::outcome`].
@@ -233,6 +252,27 @@ impl Releaser {
                 messages: messages
                     .into_iter()
                     .map(|m| PromptMessage { role: m.role, content: work.content(m.content, false) })
+                    .collect(),
+            },
+            PromptOutput::NeedsInput { requests, state } => PromptOutput::NeedsInput { requests: work.requests(requests), state },
+        };
+        work.finish(permit, inner)
+    }
+
+    /// Releases a rendered prompt of somebody else, who may say something else each time: all text in it is framed, and nobody
+    /// but the caller's model speaks as the assistant.
+    ///
+    /// # Errors
+    /// As [`Releaser::outcome`].
+    pub fn foreign_prompt(&self, permit: &Permit, output: PromptOutput) -> Result<Released<PromptOutput>, Fault> {
+        let mut work = Work::new(self, permit.principal().tenant.as_str());
+        work.draw()?;
+        let inner = match output {
+            PromptOutput::Messages { description, messages } => PromptOutput::Messages {
+                description: description.map(|d| work.untrusted(d)),
+                messages: messages
+                    .into_iter()
+                    .map(|m| PromptMessage { role: Role::User, content: work.content(m.content, true) })
                     .collect(),
             },
             PromptOutput::NeedsInput { requests, state } => PromptOutput::NeedsInput { requests: work.requests(requests), state },

@@ -15,6 +15,9 @@ const KIND: &str = "x-portcullis-kind";
 /// Keyword of the property `compare`: how many windows its default reads before the one asked for. For the rules.
 const BASELINE: &str = "x-portcullis-baseline";
 
+/// Keyword of a property that says by itself how far back is read. For the rules.
+const REACHES: &str = "x-portcullis-reaches";
+
 /// A tool schema that cannot be used: whoever registers the tool must fix it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the input schema of tool '{tool}' is not usable: {reason}")]
@@ -33,14 +36,15 @@ pub struct ArgumentSchema {
     sanitizer: Sanitizer,
 }
 
-/// A schema as clients see it: without `x-portcullis-kind` and `x-portcullis-baseline`, which are for the gate and would be paid for in every
-/// conversation. Looked for where [`ArgumentSchema::compile`] reads it.
+/// A schema as clients see it: without `x-portcullis-kind`, `x-portcullis-baseline` and `x-portcullis-reaches`, which are for the
+/// gate and would be paid for in every conversation. Looked for where [`ArgumentSchema::compile`] reads it.
 pub fn without_kinds(schema: &Value) -> Map<String, Value> {
     let mut shown = schema.as_object().cloned().unwrap_or_default();
     for property in shown.get_mut("properties").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut()) {
         let Some(property) = property.as_object_mut() else { continue };
         property.shift_remove(KIND);
         property.shift_remove(BASELINE);
+        property.shift_remove(REACHES);
         if let Some(items) = property.get_mut("items").and_then(Value::as_object_mut) {
             items.shift_remove(KIND);
         }

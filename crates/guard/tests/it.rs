@@ -11,5 +11,7 @@
 mod canary;
 #[path = "it/corpus.rs"]
 mod corpus;
+#[path = "it/cuts.rs"]
+mod cuts;
 #[path = "it/properties.rs"]
 mod properties;

@@ -2,11 +2,12 @@
 //! as fits, and a cursor for the rest.
 //!
 //! Guards that nothing is left out unsaid: how many of how many, how many characters of a text, what a body that is no text
-//! was. Must not redact; that is done to the text of every answer on its way out.
+//! was. What a secret is it does not know: the text of every answer is redacted on its way out, and before it is cut.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
+use portcullis_model::cut;
 use portcullis_ports::Output;
 use portcullis_shape::{Cell, Column, Table, TableOptions, one_line, tokens};
 use serde_json::{Map, Value, json};
@@ -138,8 +139,10 @@ fn is_text(essence: &str, body: &[u8]) -> bool {
     (named || essence.is_empty()) && std::str::from_utf8(body).is_ok_and(|text| !text.contains('\0'))
 }
 
-/// A text, by characters.
+/// A text, by characters. It is redacted whole: a page may end and begin anywhere, and half a secret looks like none.
 fn plain(text: &str, limits: Limits, offset: usize) -> Shaped {
+    let seen = cut::whole(text);
+    let text = &*seen;
     let total = text.chars().count();
     let rest: String = text.chars().skip(offset).collect();
     // Text and structured result both hold it.
@@ -317,13 +320,14 @@ fn reduced(value: &Value, limits: Limits) -> (Value, Option<String>) {
 
 fn shortened(value: &Value, characters: usize, items: usize, members: usize, cuts: &mut usize) -> Value {
     match value {
-        Value::String(text) => match text.char_indices().nth(characters) {
-            None => value.clone(),
-            Some((end, _)) => {
-                *cuts += 1;
-                format!("{}…(+{} chars)", &text[..end], text[end..].chars().count()).into()
+        Value::String(text) => {
+            let cut::Beginning { text: start, left } = cut::beginning(text, characters);
+            if left == 0 {
+                return start.into_owned().into();
             }
-        },
+            *cuts += 1;
+            format!("{start}…(+{left} chars)").into()
+        }
         Value::Array(list) => {
             let mut kept: Vec<Value> =
                 list.iter().take(items).map(|item| shortened(item, characters, items, members, cuts)).collect();

@@ -91,7 +91,11 @@ impl Tool for ApiTool {
         self.api.serves(scope)
     }
 
-    async fn run(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<Outcome, Fault> {
+    fn cursor_argument(&self) -> Option<&'static str> {
+        (self.spec.risk == RiskClass::Read).then_some(CURSOR)
+    }
+
+    async fn run(&self, permit: &Permit, arguments: Arguments, exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         self.api.may_use(permit)?;
         if wants_dry_run(&arguments) {
             // The gate shows what would be; nothing that asks for that may be sent.
@@ -118,7 +122,8 @@ impl Tool for ApiTool {
         // Only what reads may be asked again.
         let reads = self.spec.risk == RiskClass::Read;
         let next = |offset: usize| {
-            if reads { encode_cursor(&question, &Position::Offset(offset as u64)).ok() } else { None }
+            let written = reads.then(|| encode_cursor(&question, &Position::Offset(offset as u64)).ok()).flatten();
+            written.map(|position| exchange.seal_cursor(position))
         };
         let mut output = shape(came, limits, offset, next);
         output.sources = vec![self.api.name.clone()];

@@ -6,6 +6,7 @@
 mod caller_token;
 mod clock;
 mod coverage;
+pub mod cut;
 mod fault;
 mod ids;
 mod principal;

@@ -3,6 +3,7 @@
 //! Guards that a difference which is not shown is counted. Must not redact: names stay beside their values, so that whoever
 //! does can judge them.
 
+use portcullis_model::cut;
 use serde_json::{Map, Value};
 
 use crate::one_line;
@@ -143,12 +144,11 @@ fn pointer(path: &[String]) -> String {
 /// A value, and whether it is all of it.
 fn short(value: &Value, longest: usize) -> (String, bool) {
     let text = value.to_string();
-    let characters = text.chars().count();
-    if characters <= longest {
-        return (text, true);
+    let cut::Beginning { text: start, left } = cut::beginning(&text, longest);
+    if left == 0 {
+        return (start.into_owned(), true);
     }
-    let start: String = text.chars().take(longest).collect();
-    (format!("{start}… ({characters} characters)"), false)
+    (format!("{start}… ({} characters)", text.chars().count()), false)
 }
 
 #[cfg(test)]

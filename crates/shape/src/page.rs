@@ -1,8 +1,8 @@
 //! Pages and cursors: where an answer stopped, in a form the client hands back unread.
 //!
 //! Guards that a damaged, foreign or future cursor is refused with a reason and never guessed at. A cursor here
-//! carries a checksum against damage, not a signature: whoever hands cursors to strangers adds integrity and
-//! binding to the principal on top, and must re-check every permission when the cursor comes back.
+//! carries a checksum against damage, not a signature: the gate seals it for the caller and the question before it goes
+//! out, opens it when it comes back, and asks the rules about what it reads.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use portcullis_model::{Sample, Series, TimeWindow, Timestamp, format_duration, format_timestamp};
+use portcullis_model::{Sample, Series, TimeWindow, Timestamp, cut, format_duration, format_timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::number::{self, Unit};
@@ -295,7 +295,7 @@ pub fn render_range(series: &[Series], window: TimeWindow, options: &RangeOption
         .labels
         .iter()
         .filter(|(name, value)| constant(name, value))
-        .map(|(name, value)| format!("{}={}", cell_text(name), cell_text(value)))
+        .map(|(name, value)| format!("{}={}", cell_text(name), cell_text(&cut::field(name, value))))
         .collect();
     if !constants.is_empty() {
         let _ = writeln!(text, "all: {}", constants.join(", "));
@@ -309,7 +309,7 @@ pub fn render_range(series: &[Series], window: TimeWindow, options: &RangeOption
             .labels
             .iter()
             .filter(|(name, value)| !constant(name, value))
-            .map(|(name, value)| format!("{}={}", cell_text(name), cell_text(value)))
+            .map(|(name, value)| format!("{}={}", cell_text(name), cell_text(&cut::field(name, value))))
             .collect();
         let name = if labels.is_empty() { "series".to_owned() } else { labels.join(",") };
         let one = &reduced[*index];

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 
-use portcullis_model::{Timestamp, format_timestamp};
+use portcullis_model::{Timestamp, cut, format_timestamp, secret_name};
 
 use crate::number::{self, Unit};
 use crate::text::one_line;
@@ -311,6 +311,8 @@ pub fn instant_table(rows: &[(&BTreeMap<String, String>, f64)], metric: Option<&
 fn print(cell: &Cell, column: &Column, options: &TableOptions) -> String {
     match cell {
         Cell::Absent => "-".to_owned(),
+        // The heading stands far from the cell: a cell under the name of a secret is judged by it here.
+        Cell::Text(text) if secret_name::strength(column.name.as_bytes()).is_some() => cell_text(&cut::field(&column.name, text)),
         Cell::Text(text) => cell_text(text),
         Cell::Number(value) => number::format(*value, column.unit, options.significant),
         Cell::Time(at) => format_timestamp(*at),

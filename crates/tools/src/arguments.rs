@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 
 use portcullis_model::{Fault, FaultCode, Scope, Severity};
-use portcullis_ports::{LabelMatch, MatchOperator};
+use portcullis_ports::{Arguments, Exchange, LabelMatch, MatchOperator};
 use portcullis_shape::{decode_cursor, encode_cursor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+/// The argument that takes a cursor.
+pub(crate) const CURSOR: &str = "cursor";
 /// Longest text an argument may have.
 const MAX_TEXT: usize = 1024;
 /// Longest query or statement.
@@ -113,7 +115,7 @@ pub(crate) fn severity(level: Option<&str>) -> Result<Option<Severity>, Fault> {
 /// Names a question for its cursors: the tool and its arguments without the cursor itself.
 pub(crate) fn question(tool: &str, arguments: &Map<String, Value>) -> String {
     let mut named: BTreeMap<&str, &Value> = arguments.iter().map(|(name, value)| (name.as_str(), value)).collect();
-    named.remove("cursor");
+    named.remove(CURSOR);
     named.remove("limit");
     let words = serde_json::to_string(&named).unwrap_or_default();
     format!("{tool}:{words}")
@@ -124,11 +126,18 @@ pub(crate) fn cursor<P: DeserializeOwned>(question: &str, cursor: Option<&str>) 
     cursor.map(|text| decode_cursor(question, text).map_err(|e| Fault::invalid(format!("cursor: {e}")))).transpose()
 }
 
-/// Writes a cursor for `question`.
-pub(crate) fn next<P: Serialize>(question: &str, position: &P) -> Result<String, Fault> {
-    encode_cursor(question, position).map_err(|e| {
+/// The position in the cursor of a call, opened by the gate; nothing where there is none that can be read.
+pub(crate) fn position<P: DeserializeOwned>(tool: &str, arguments: &Arguments) -> Option<P> {
+    let cursor = arguments.0.get(CURSOR)?.as_str()?;
+    decode_cursor(&question(tool, &arguments.0), cursor).ok()
+}
+
+/// Writes a cursor for `question`, sealed for the caller.
+pub(crate) fn next<P: Serialize>(exchange: &dyn Exchange, question: &str, position: &P) -> Result<String, Fault> {
+    let written = encode_cursor(question, position).map_err(|e| {
         Fault::new(FaultCode::Internal, "the position of this page could not be written down").with_internal(e.to_string())
-    })
+    })?;
+    Ok(exchange.seal_cursor(written))
 }
 
 #[cfg(test)]
@@ -165,7 +174,9 @@ mod tests {
         let asked = question("query_logs", &arguments(r#"{"service":"a","window":"1h"}"#));
         let again = question("query_logs", &arguments(r#"{"window":"1h","service":"a","cursor":"x","limit":3}"#));
         assert_eq!(asked, again);
-        let text = next(&asked, &7u64).unwrap();
+        let text = next(&portcullis_ports::NoExchange, &asked, &7u64).unwrap();
+        let back: Arguments = Arguments(arguments(&format!(r#"{{"service":"a","window":"1h","cursor":"{text}"}}"#)));
+        assert_eq!((position::<u64>("query_logs", &back), position::<u64>("query_traces", &back)), (Some(7), None));
         assert_eq!(cursor::<u64>(&again, Some(&text)).unwrap(), Some(7));
         let other = question("query_logs", &arguments(r#"{"service":"b","window":"1h"}"#));
         assert!(cursor::<u64>(&other, Some(&text)).unwrap_err().message().contains("another question"));

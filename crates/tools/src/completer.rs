@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portcullis_model::{Clock, CompletionKind, Fault, Signal, TimeWindow};
+use portcullis_model::{Clock, CompletionKind, Fault, Signal, TimeWindow, cut};
 use portcullis_policy::Permit;
 use portcullis_ports::{Arguments, Behind, Completer, LabelValuesRequest, MetricCatalogueRequest, Reading, SemanticMetric};
 
@@ -96,7 +96,8 @@ impl SourceCompleter {
                         Ok(Found::new(source.label_values(&permit, asked).await?, true))
                     })
                     .await;
-            values.extend(flat(fan));
+            // A value stands alone here, and its label may say that it is a secret.
+            values.extend(flat(fan).iter().map(|value| cut::field(label, value).into_owned()));
         }
         values
     }

@@ -121,7 +121,16 @@ pub(crate) fn service() -> Value {
 
 /// Where to go on.
 pub(crate) fn cursor() -> Value {
-    text("'next' of the last page")
+    reaching(text("'next' of the last page"))
+}
+
+/// An argument that says by itself how far back is read, whatever the times beside it. Rules about the look-back take it that
+/// this is for ever, unless the tool tells (`Tool::reach_back`). For the gate; lists for clients leave the mark out.
+pub(crate) fn reaching(mut schema: Value) -> Value {
+    if let Some(object) = schema.as_object_mut() {
+        object.insert("x-portcullis-reaches".to_owned(), json!(true));
+    }
+    schema
 }
 
 /// Conditions on labels or attributes.

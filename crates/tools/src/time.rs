@@ -67,8 +67,7 @@ fn refused(argument: &str, error: &WindowError) -> Fault {
 impl TimeArguments<'_> {
     /// The window asked for, confined to the scope's look-back.
     pub(crate) fn choose(&self, now: Timestamp, default: Duration, scope: &Scope) -> Result<Chosen, Fault> {
-        // The next whole millisecond: windows stay short to write down.
-        let now = Timestamp::from_nanos(now.as_nanos().saturating_add(MILLISECOND - 1).div_euclid(MILLISECOND) * MILLISECOND);
+        let now = whole(now);
         let window = self.asked_for(now, default)?;
         if window.start >= now {
             return Err(Fault::invalid(format!(
@@ -82,7 +81,8 @@ impl TimeArguments<'_> {
         confine(window, now, scope)
     }
 
-    fn asked_for(&self, now: Timestamp, default: Duration) -> Result<TimeWindow, Fault> {
+    /// The window asked for, whatever anybody may see of it.
+    pub(crate) fn asked_for(&self, now: Timestamp, default: Duration) -> Result<TimeWindow, Fault> {
         let length = self.window.map(|text| parse_duration(text).map_err(|e| refused("window", &e))).transpose()?;
         let instant =
             |name: &str, text: Option<&str>| text.map(|text| parse_instant(text, now).map_err(|e| refused(name, &e))).transpose();
@@ -106,6 +106,11 @@ impl TimeArguments<'_> {
         };
         made.map_err(|e| Fault::invalid(e.to_string()))
     }
+}
+
+/// The next whole millisecond: windows stay short to write down.
+pub(crate) fn whole(now: Timestamp) -> Timestamp {
+    Timestamp::from_nanos(now.as_nanos().saturating_add(MILLISECOND - 1).div_euclid(MILLISECOND) * MILLISECOND)
 }
 
 /// Cuts `window` to the scope's look-back; refuses one that lies wholly before it.

@@ -12,7 +12,7 @@ mod report;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use portcullis_model::{LogRecord, Severity, Timestamp};
+use portcullis_model::{LogRecord, Severity, Timestamp, cut};
 
 pub use report::{Examples, SeverityCounts, Template, TemplateReport, Windows};
 
@@ -163,12 +163,10 @@ fn same_start(held: &str, body: &str) -> bool {
     body == held || held.split_once("…(+").is_some_and(|(start, _)| body.starts_with(start))
 }
 
-/// At most `max` characters; says how many more there were.
+/// At most `max` characters; says how many more there were. What is cut was redacted before.
 fn shortened(text: &str, max: usize) -> String {
-    match text.char_indices().nth(max) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}…(+{} chars)", &text[..end], text[end..].chars().count()),
-    }
+    let cut::Beginning { text: start, left } = cut::beginning(text, max);
+    if left == 0 { start.into_owned() } else { format!("{start}…(+{left} chars)") }
 }
 
 /// A skeleton and its counts.

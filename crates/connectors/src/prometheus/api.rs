@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use portcullis_egress::{EgressClient, EgressRequest, EgressResponse};
-use portcullis_model::{Fault, FaultCode, TimeWindow, Timestamp};
+use portcullis_model::{Fault, FaultCode, TimeWindow, Timestamp, cut};
 use portcullis_policy::Permit;
 use portcullis_query::promql::Selector;
 use serde::de::DeserializeOwned;
@@ -285,16 +285,26 @@ fn post(path: &[&str], form: Pairs) -> EgressRequest {
 
 /// A backend's text on one line; of a long one the beginning and the end, where Prometheus says what is wrong.
 fn plain(text: &str) -> String {
-    let shown: Vec<char> = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if shown.len() <= MAX_TEXT {
-        return shown.into_iter().collect();
+    let shown: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if shown.chars().count() <= MAX_TEXT {
+        return shown;
     }
-    let (beginning, end) = (&shown[..MAX_TEXT / 2], &shown[shown.len() - MAX_TEXT / 2..]);
-    format!("{} … {}", beginning.iter().collect::<String>(), end.iter().collect::<String>())
+    // Both ends are cuts: what is left of a secret at one of them would look like none.
+    let shown = cut::whole(&shown);
+    let total = shown.chars().count();
+    if total <= MAX_TEXT {
+        return shown.into_owned();
+    }
+    let beginning = cut::beginning(&shown, MAX_TEXT / 2).text;
+    let end: String = shown.chars().skip(total - MAX_TEXT / 2).collect();
+    // Where nobody says what a secret is, no half of a word stays.
+    let end = end.split_once(' ').map_or("", |(_, words)| words);
+    format!("{beginning} … {end}")
 }
 
 fn beginning(body: &[u8]) -> String {
-    plain(&String::from_utf8_lossy(&body[..body.len().min(200)]))
+    let looked_at = String::from_utf8_lossy(&body[..body.len().min(8 << 10)]);
+    plain(&cut::beginning(&looked_at, 200).text)
 }
 
 #[cfg(test)]
@@ -311,6 +321,11 @@ mod tests {
     #[test]
     fn texts_are_shortened_and_have_one_line() {
         assert_eq!(plain("a\nb\u{1b}[31m"), "a b [31m");
-        assert_eq!(plain(&"x".repeat(500)).chars().count(), MAX_TEXT + 3);
+        let (key, words) = ("AKIAIOSFODNN7EXAMPLE", "too many samples ".repeat(20));
+        let shown = plain(&format!("{}{key} {words} {key}{}", "x".repeat(MAX_TEXT / 2 - 15), "y".repeat(MAX_TEXT / 2 - 5)));
+        assert_eq!(shown, " … ", "neither end shows a part of a word");
+        let shown = plain(&format!("first {words}{words}last"));
+        assert!(shown.starts_with("first too many") && shown.ends_with("samples last"), "{shown}");
+        assert!(shown.contains(" … ") && shown.chars().count() <= MAX_TEXT + 3, "{shown}");
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portcullis_model::{Clock, CompletionKind, Fault, MetricDescriptor, MetricKind, Signal, SourceName, ToolSpec};
+use portcullis_model::{Clock, CompletionKind, Fault, MetricDescriptor, MetricKind, Signal, SourceName, ToolSpec, cut};
 use portcullis_policy::Permit;
 use portcullis_ports::{Arguments, Exchange, LabelValuesRequest, MetricCatalogueRequest, Outcome, SemanticMetric, Tool, Total};
 use portcullis_shape::{Cell, Column, Table, TableOptions, one_line};
@@ -112,7 +112,13 @@ impl FindMetrics {
         Some(Self { spec, sources, clock })
     }
 
-    async fn catalogue(&self, permit: &Permit, given: &Given, asked: Checked<'_>) -> Result<Outcome, Fault> {
+    async fn catalogue(
+        &self,
+        permit: &Permit,
+        given: &Given,
+        asked: Checked<'_>,
+        exchange: &dyn Exchange,
+    ) -> Result<Outcome, Fault> {
         let window = asked.chosen.window;
         let request = MetricCatalogueRequest {
             window,
@@ -138,7 +144,7 @@ impl FindMetrics {
         rows.sort_by(|a, b| (&a.name, &a.source).cmp(&(&b.name, &b.source)));
         let more = rows.len() > asked.offset + asked.limit;
         let page: Vec<Row> = rows.into_iter().skip(asked.offset).take(asked.limit).collect();
-        let next = next_page(&asked, page.len(), more)?;
+        let next = next_page(exchange, &asked, page.len(), more)?;
         let counts = Counts::page(page.len(), total, more);
         let mut answer = Answer::new(fan.coverage).window(window).note(asked.chosen.note).counts(counts).next(next);
         if page.is_empty() {
@@ -156,7 +162,14 @@ impl FindMetrics {
         Ok(answer.field("metrics", page).finish())
     }
 
-    async fn values(&self, permit: &Permit, given: &Given, label: &str, asked: Checked<'_>) -> Result<Outcome, Fault> {
+    async fn values(
+        &self,
+        permit: &Permit,
+        given: &Given,
+        label: &str,
+        asked: Checked<'_>,
+        exchange: &dyn Exchange,
+    ) -> Result<Outcome, Fault> {
         arguments::label_name(label)?;
         let window = asked.chosen.window;
         let contains = arguments::text("contains", given.contains.as_deref())?.map(str::to_lowercase);
@@ -183,14 +196,16 @@ impl FindMetrics {
             .await?
             .or_refusal()?;
         let capped = fan.answers.iter().any(|(_, values)| values.len() >= request.limit);
-        let mut values: BTreeSet<&String> = fan.answers.iter().flat_map(|(_, values)| values).collect();
+        // A value stands apart from its label here, and that may say that it is a secret: it is no value to be looked for.
+        let shown = |value: &String| cut::field(label, value).into_owned();
+        let mut values: BTreeSet<String> = fan.answers.iter().flat_map(|(_, values)| values).map(shown).collect();
         if let Some(part) = &contains {
             values.retain(|value| value.to_lowercase().contains(part));
         }
         let total = if capped { Total::AtLeast(values.len() as u64) } else { Total::Exact(values.len() as u64) };
         let more = values.len() > asked.offset + asked.limit;
         let page: Vec<String> = values.iter().skip(asked.offset).take(asked.limit).map(|value| one_line(value, 200)).collect();
-        let next = next_page(&asked, page.len(), more)?;
+        let next = next_page(exchange, &asked, page.len(), more)?;
         let counts = Counts::page(page.len(), total, more);
         let text = if page.is_empty() {
             format!("No value of label {label} in {}.", describe(window))
@@ -202,12 +217,12 @@ impl FindMetrics {
     }
 }
 
-fn next_page(asked: &Checked<'_>, shown: usize, more: bool) -> Result<Option<String>, Fault> {
+fn next_page(exchange: &dyn Exchange, asked: &Checked<'_>, shown: usize, more: bool) -> Result<Option<String>, Fault> {
     let offset = asked.offset + shown;
     if !more || offset > MAX_OFFSET {
         return Ok(None);
     }
-    arguments::next(&asked.question, &Position { window: Packed(asked.chosen.window), offset }).map(Some)
+    arguments::next(exchange, &asked.question, &Position { window: Packed(asked.chosen.window), offset }).map(Some)
 }
 
 fn row(source: &SourceName, metric: &MetricDescriptor) -> Row {
@@ -265,7 +280,17 @@ impl Tool for FindMetrics {
         &self.spec
     }
 
-    async fn run(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<Outcome, Fault> {
+    fn cursor_argument(&self) -> Option<&'static str> {
+        Some(arguments::CURSOR)
+    }
+
+    /// As far as the window its cursor goes on with.
+    fn reach_back(&self, arguments: &Arguments) -> Option<Duration> {
+        let position: Position = arguments::position(NAME, arguments)?;
+        Some(self.clock.now().since(position.window.0.start))
+    }
+
+    async fn run(&self, permit: &Permit, arguments: Arguments, exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         let question = arguments::question(NAME, &arguments.0);
         let given: Given = arguments.parse()?;
         if given.metric.is_some() && given.values_of.is_none() {
@@ -287,8 +312,8 @@ impl Tool for FindMetrics {
             offset: position.map_or(0, |position| position.offset.min(MAX_OFFSET)),
         };
         match given.values_of.as_deref() {
-            Some(label) => self.values(permit, &given, label, asked).await,
-            None => self.catalogue(permit, &given, asked).await,
+            Some(label) => self.values(permit, &given, label, asked, exchange).await,
+            None => self.catalogue(permit, &given, asked, exchange).await,
         }
     }
 }

@@ -47,7 +47,7 @@ impl GetTrace {
             description: "One trace: errors first, critical path (what it waited for), span tree with repeats folded.",
             input: schema::input(
                 &[
-                    ("trace_id", json!({"type": "string", "minLength": 16, "maxLength": 32})),
+                    ("trace_id", schema::reaching(json!({"type": "string", "minLength": 16, "maxLength": 32}))),
                     ("source", schema::source()),
                     (
                         "limit",

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use portcullis_model::{Alert, AlertState, Clock, CompletionKind, Fault, Signal, SourceName, Timestamp, ToolSpec};
 use portcullis_policy::Permit;
 use portcullis_ports::{AlertRequest, Arguments, Exchange, Outcome, Tool, Total};
-use portcullis_shape::one_line;
+use portcullis_shape::{field_line, one_line};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -95,7 +95,7 @@ pub(crate) fn line(alert: &Alert, now: Timestamp) -> String {
     let mut words = vec![state_word(alert.state).to_uppercase(), one_line(&alert.name, 100)];
     let place: Vec<String> = PLACE_LABELS
         .iter()
-        .filter_map(|name| alert.labels.get(*name).map(|value| format!("{name}={}", one_line(value, 80))))
+        .filter_map(|name| alert.labels.get(*name).map(|value| format!("{name}={}", field_line(name, value, 80))))
         .collect();
     if !place.is_empty() {
         words.push(format!("{{{}}}", place.join(",")));
@@ -118,7 +118,7 @@ fn structure((source, alert): &(SourceName, Alert)) -> Value {
         .labels
         .iter()
         .take(MAX_LABELS_SHOWN)
-        .map(|(name, value)| (one_line(name, 80), json!(one_line(value, 200))))
+        .map(|(name, value)| (one_line(name, 80), json!(field_line(name, value, 200))))
         .collect();
     let mut row =
         json!({"name": one_line(&alert.name, 200), "state": state_word(alert.state), "source": source, "labels": labels});

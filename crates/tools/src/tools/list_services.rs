@@ -135,7 +135,17 @@ impl Tool for ListServices {
         &self.spec
     }
 
-    async fn run(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<Outcome, Fault> {
+    fn cursor_argument(&self) -> Option<&'static str> {
+        Some(arguments::CURSOR)
+    }
+
+    /// As far as the window its cursor goes on with.
+    fn reach_back(&self, arguments: &Arguments) -> Option<Duration> {
+        let position: Position = arguments::position(NAME, arguments)?;
+        Some(self.clock.now().since(position.window.0.start))
+    }
+
+    async fn run(&self, permit: &Permit, arguments: Arguments, exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         let question = arguments::question(NAME, &arguments.0);
         let given: Given = arguments.parse()?;
         let limit = arguments::limit(permit.budget().rows, given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
@@ -172,7 +182,8 @@ impl Tool for ListServices {
         let page: Vec<Row> = rows.iter().skip(from).take(limit).cloned().collect();
         let offset = from + page.len();
         let more = offset < rows.len();
-        let next = more.then(|| arguments::next(&question, &Position { window: Packed(window), offset })).transpose()?;
+        let position = Position { window: Packed(window), offset };
+        let next = more.then(|| arguments::next(exchange, &question, &position)).transpose()?;
         let counts = Counts::page(page.len(), Total::Exact(total), next.is_some());
         let head = format!("{} services, {}", counts.describe(), describe(window));
         let mut answer = Answer::new(fan.coverage).window(window).note(chosen.note);

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use portcullis_model::{Clock, CompletionKind, Fault, LogRecord, Signal, TimeWindow, ToolSpec};
 use portcullis_policy::Permit;
 use portcullis_ports::{Arguments, Exchange, LogFilter, LogRequest, Outcome, TextFilter, Tool, Total};
-use portcullis_shape::one_line;
+use portcullis_shape::{field_line, one_line};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -116,7 +116,7 @@ impl QueryLogs {
         Some(Self { spec, sources, clock })
     }
 
-    async fn records(&self, permit: &Permit, asked: Checked<'_>) -> Result<Outcome, Fault> {
+    async fn records(&self, permit: &Permit, asked: Checked<'_>, exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         let walk: Option<Walk> = arguments::cursor(&asked.question, asked.given.cursor.as_deref())?;
         let mut walk = walk.unwrap_or_else(|| Walk::new(asked.filter.window));
         let window = confine(walk.window(), self.clock.now(), permit.scope())?.window;
@@ -142,7 +142,8 @@ impl QueryLogs {
         let read = answers.into_iter().filter_map(|(name, answer)| answer.map(|answer| (name, answer))).collect();
         let page = walk.merge(read, asked.limit);
         let more = walk.unfinished(&failed);
-        let next = if more && !page.is_empty() { Some(arguments::next(&asked.question, &walk.to_continue())?) } else { None };
+        let next =
+            if more && !page.is_empty() { Some(arguments::next(exchange, &asked.question, &walk.to_continue())?) } else { None };
         let total = sum_totals(walk.totals());
         let records: Vec<LogRecord> = page.into_iter().map(|(_, record)| record).collect();
         Ok(respond(Answer::new(coverage).window(window), records, total, next, &asked).finish())
@@ -198,7 +199,8 @@ fn line(item: &Folded, window: TimeWindow, asked: &Checked<'_>, body_chars: usiz
 
 fn attributes(record: &LogRecord) -> Vec<String> {
     let shown = record.attributes.iter().take(MAX_ATTRIBUTES_SHOWN);
-    let mut words: Vec<String> = shown.map(|(name, value)| format!("{}={}", one_line(name, 60), one_line(value, 120))).collect();
+    let mut words: Vec<String> =
+        shown.map(|(name, value)| format!("{}={}", one_line(name, 60), field_line(name, value, 120))).collect();
     if record.attributes.len() > MAX_ATTRIBUTES_SHOWN {
         words.push(format!("+{} more", record.attributes.len() - MAX_ATTRIBUTES_SHOWN));
     }
@@ -221,7 +223,7 @@ fn structure(item: &Folded, body_chars: usize, with_attributes: bool) -> Value {
     }
     if with_attributes {
         let all: BTreeMap<String, String> =
-            record.attributes.iter().map(|(name, value)| (one_line(name, 60), one_line(value, 300))).collect();
+            record.attributes.iter().map(|(name, value)| (one_line(name, 60), field_line(name, value, 300))).collect();
         object.insert("attributes".to_owned(), json!(all));
     }
     row
@@ -258,7 +260,17 @@ impl Tool for QueryLogs {
         &self.spec
     }
 
-    async fn run(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<Outcome, Fault> {
+    fn cursor_argument(&self) -> Option<&'static str> {
+        Some(arguments::CURSOR)
+    }
+
+    /// As far as the window its cursor goes on with.
+    fn reach_back(&self, arguments: &Arguments) -> Option<Duration> {
+        let walk: Walk = arguments::position(NAME, arguments)?;
+        Some(self.clock.now().since(walk.window().start))
+    }
+
+    async fn run(&self, permit: &Permit, arguments: Arguments, exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         let question = arguments::question(NAME, &arguments.0);
         let given: Given = arguments.parse()?;
         let counting = !given.count_by.is_empty() || given.step.is_some();
@@ -288,6 +300,6 @@ impl Tool for QueryLogs {
             note,
             given: &given,
         };
-        if counting { counting::run(&self.sources, permit, asked).await } else { self.records(permit, asked).await }
+        if counting { counting::run(&self.sources, permit, asked).await } else { self.records(permit, asked, exchange).await }
     }
 }

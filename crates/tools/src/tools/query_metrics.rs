@@ -15,6 +15,7 @@ use portcullis_policy::Permit;
 use portcullis_ports::{
     Aggregation, Arguments, Exchange, MetricAnswer, MetricRequest, MetricSelector, Outcome, SemanticMetric, Source, Tool, Total,
 };
+use portcullis_query::promql_reach;
 use portcullis_shape::one_line;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,7 +24,7 @@ use crate::answer::{Answer, Counts, sum_totals};
 use crate::arguments;
 use crate::schema::{self, Sheet};
 use crate::sources::{Ask, FanOut, Found, Sources};
-use crate::time::{Chosen, TimeArguments, describe, within_look_back};
+use crate::time::{Chosen, TimeArguments, describe, whole, within_look_back};
 use rows::{Block, Row};
 
 pub(crate) use rows::number;
@@ -77,6 +78,13 @@ struct Given {
     limit: Option<u32>,
 }
 
+impl Given {
+    fn time(&self) -> TimeArguments<'_> {
+        let (window, start, end) = (self.window.as_deref(), self.start.as_deref(), self.end.as_deref());
+        TimeArguments { window, start, end, around: None }
+    }
+}
+
 /// What one source said about the window and the one it is compared with.
 struct Reply {
     now: MetricAnswer,
@@ -102,7 +110,7 @@ impl QueryMetrics {
             input: schema::input(
                 &[
                     ("metric", schema::text(&metric)),
-                    ("query", schema::text("raw PromQL")),
+                    ("query", schema::reaching(schema::text("raw PromQL"))),
                     ("service", schema::service()),
                     ("labels", schema::labels()),
                     ("group_by", schema::names(10)),
@@ -170,16 +178,19 @@ fn aggregation(given: &Given) -> Result<Option<Aggregation>, Fault> {
     })
 }
 
+/// The window this one is to be compared with, whatever the caller may see of it.
+fn compared_with(given: &Given, window: TimeWindow) -> Result<Option<TimeWindow>, Fault> {
+    match given.compare.as_deref().unwrap_or("previous") {
+        "none" => Ok(None),
+        "previous" => Ok(Some(window.previous())),
+        "day" => Ok(Some(window.shifted_back(Duration::from_hours(24)))),
+        "week" => Ok(Some(window.shifted_back(Duration::from_hours(7 * 24)))),
+        other => Err(Fault::invalid(format!("compare '{}' is not one of {}", one_line(other, 40), COMPARISONS.join(", ")))),
+    }
+}
+
 fn comparison(given: &Given, window: TimeWindow, permit: &Permit, now: portcullis_model::Timestamp) -> Result<Comparison, Fault> {
-    let asked = match given.compare.as_deref().unwrap_or("previous") {
-        "none" => return Ok(Comparison { window: None, note: None }),
-        "previous" => window.previous(),
-        "day" => window.shifted_back(Duration::from_hours(24)),
-        "week" => window.shifted_back(Duration::from_hours(7 * 24)),
-        other => {
-            return Err(Fault::invalid(format!("compare '{}' is not one of {}", one_line(other, 40), COMPARISONS.join(", "))));
-        }
-    };
+    let Some(asked) = compared_with(given, window)? else { return Ok(Comparison { window: None, note: None }) };
     let kept = within_look_back(asked, now, permit.scope());
     let note = match kept {
         Some(kept) if kept == asked => None,
@@ -278,17 +289,29 @@ impl Tool for QueryMetrics {
         &self.spec
     }
 
+    /// As far as a raw query reads: its ranges, subqueries, offsets and `@` in the window and in the one it is compared with.
+    /// What is no PromQL cannot be told.
+    fn reach_back(&self, arguments: &Arguments) -> Option<Duration> {
+        // Every call is asked; without a raw query the times say it all.
+        arguments.0.get("query")?;
+        let given: Given = arguments.clone().parse().ok()?;
+        let query = arguments::bounded("query", given.query.as_deref(), arguments::MAX_QUERY).ok()??;
+        let now = whole(self.clock.now());
+        let window = given.time().asked_for(now, DEFAULT_WINDOW).ok()?;
+        let mut earliest = window.start;
+        for window in std::iter::once(window).chain(compared_with(&given, window).ok()?) {
+            if let Some(reach) = promql_reach(query, window.start, window.end).ok()? {
+                earliest = earliest.min(reach.earliest);
+            }
+        }
+        Some(now.since(earliest))
+    }
+
     async fn run(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         let given: Given = arguments.parse()?;
         let limit = arguments::limit(permit.budget().rows, given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
         let now = self.clock.now();
-        let time = TimeArguments {
-            window: given.window.as_deref(),
-            start: given.start.as_deref(),
-            end: given.end.as_deref(),
-            around: None,
-        };
-        let Chosen { window, note } = time.choose(now, DEFAULT_WINDOW, permit.scope())?;
+        let Chosen { window, note } = given.time().choose(now, DEFAULT_WINDOW, permit.scope())?;
         let comparison = comparison(&given, window, permit, now)?;
         for label in &given.group_by {
             arguments::label_name(label)?;

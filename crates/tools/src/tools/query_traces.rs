@@ -192,7 +192,17 @@ impl Tool for QueryTraces {
         &self.spec
     }
 
-    async fn run(&self, permit: &Permit, arguments: Arguments, _exchange: &dyn Exchange) -> Result<Outcome, Fault> {
+    fn cursor_argument(&self) -> Option<&'static str> {
+        Some(arguments::CURSOR)
+    }
+
+    /// As far as the window its cursor goes on with.
+    fn reach_back(&self, arguments: &Arguments) -> Option<Duration> {
+        let position: Position = arguments::position(NAME, arguments)?;
+        Some(self.clock.now().since(position.window.0.start))
+    }
+
+    async fn run(&self, permit: &Permit, arguments: Arguments, exchange: &dyn Exchange) -> Result<Outcome, Fault> {
         let question = arguments::question(NAME, &arguments.0);
         let given: Given = arguments.parse()?;
         let limit = arguments::limit(permit.budget().rows, given.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
@@ -231,7 +241,7 @@ impl Tool for QueryTraces {
         let page: Vec<(SourceName, TraceSummary)> = traces.into_iter().skip(offset).take(limit).collect();
         let end = offset + page.len();
         let next = if more && end <= MAX_OFFSET {
-            Some(arguments::next(&question, &Position { window: Packed(window), offset: end })?)
+            Some(arguments::next(exchange, &question, &Position { window: Packed(window), offset: end })?)
         } else {
             None
         };

@@ -51,7 +51,7 @@ impl Sql {
                           ServiceName, MetricName, Attributes, Value). Maps: Attributes['http.route']. Bound the time.",
             input: schema::input(
                 &[
-                    ("query", json!({"type": "string", "minLength": 1})),
+                    ("query", schema::reaching(json!({"type": "string", "minLength": 1}))),
                     ("source", schema::source()),
                     ("limit", schema::limit(DEFAULT_LIMIT, MAX_LIMIT)),
                 ],

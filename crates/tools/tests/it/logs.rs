@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use portcullis_model::{Severity, Signal};
+use portcullis_ports::Arguments;
 use serde_json::json;
 
 use crate::fake::{Fake, shared};
@@ -53,6 +54,22 @@ async fn a_cursor_of_another_question_is_refused() {
         let fault = house.refused("query_logs", arguments).await;
         assert!(fault.message().starts_with("cursor:"), "{fault:?}");
     }
+}
+
+#[tokio::test]
+async fn a_cursor_says_how_far_back_its_window_reads() {
+    let house = two_sources();
+    let tool = house.tool("query_logs");
+    let arguments = json!({"limit": 5, "start": "now-7d", "end": "now"});
+    let next = house.ask("query_logs", arguments.clone()).await.data["next"].as_str().unwrap().to_owned();
+    let reach = |cursor: &str| {
+        let mut arguments = Arguments(arguments.as_object().unwrap().clone());
+        arguments.0.insert("cursor".to_owned(), json!(cursor));
+        tool.reach_back(&arguments).map(|reach| reach.as_secs())
+    };
+    assert_eq!(reach(&next), Some(7 * 86_400));
+    assert_eq!(reach("AAAA"), None, "what cannot be read is not short");
+    assert_eq!(tool.cursor_argument(), Some("cursor"));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)] // helpers of tests, outside #[test] functions
 
 mod catalogue;
+mod cuts;
 mod fake;
 mod fanning;
 mod health;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use portcullis_model::{NameSet, Sample, Series, Signal};
+use portcullis_ports::Arguments;
 use serde_json::json;
 
 use crate::fake::{Fake, Metric, shared};
@@ -165,4 +166,27 @@ async fn metrics_are_found_with_labels_and_pages() {
     assert_eq!(said.data["values"], json!(["p0", "p1", "p10"]));
     assert_eq!(said.data["truncated"], true);
     assert!(house.refused("find_metrics", json!({"metric": "x"})).await.message().contains("values_of"));
+}
+
+#[test]
+fn a_raw_query_says_how_far_back_it_reads_and_what_is_none_cannot() {
+    let house = house(Vec::new());
+    let tool = house.tool("query_metrics");
+    for (arguments, seconds) in [
+        (json!({"query": "up", "compare": "none"}), Some(900)),
+        (json!({"query": "up"}), Some(1_800)),
+        (json!({"query": "vector(1)", "window": "1h"}), Some(3_600)),
+        (json!({"query": "up offset 10d", "compare": "none"}), Some(864_900)),
+        (json!({"query": "max_over_time(up[30d])", "compare": "none"}), Some(2_592_900)),
+        (json!({"query": "max_over_time(up[30d])", "compare": "week"}), Some(2_592_000 + 7 * 86_400 + 900)),
+        (json!({"query": "up @ 1000000000"}), Some(772_359_200)),
+        (json!({"query": "up offset -1h", "compare": "none"}), Some(900)),
+        (json!({"query": "rate(up["}), None),
+        (json!({"query": "up", "window": "soon"}), None),
+        (json!({"query": "up", "compare": "year"}), None),
+        (json!({"metric": "up"}), None),
+    ] {
+        let reach = tool.reach_back(&Arguments(arguments.as_object().unwrap().clone()));
+        assert_eq!(reach.map(|reach| reach.as_secs()), seconds, "{arguments}");
+    }
 }

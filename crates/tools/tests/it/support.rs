@@ -1,12 +1,13 @@
 //! Permits, clocks and a way to run a tool and read what came back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use portcullis_guard::{RedactionSettings, Redactor, Releaser};
 use portcullis_model::{
     Clock, CredentialKind, Fault, LogRecord, ManualClock, Principal, PrincipalId, Scope, Severity, TenantId, Timestamp, ToolSpec,
-    TraceContext,
+    TraceContext, cut,
 };
 use portcullis_policy::{Asked, Budget, Permit, Policies, Vocabulary};
 use portcullis_ports::{Arguments, Content, NoExchange, Outcome, Output, Source, Tool};
@@ -40,8 +41,15 @@ pub(crate) fn permit_for(spec: &ToolSpec, scope: Scope, time: Duration) -> Permi
         doors: BTreeSet::from([Arc::from("mcp")]),
         scope,
     };
-    let asked = Asked { principal: &principal, tool: spec, arguments: &serde_json::Map::new(), product: None };
+    let asked = Asked { principal: &principal, tool: spec, arguments: &serde_json::Map::new(), product: None, reach: None };
     policies.authorize_call(asked, Instant::now() + time, Budget::default(), TraceContext::default()).unwrap()
+}
+
+/// What the gate releases answers with.
+pub(crate) fn releaser() -> Releaser {
+    static RELEASER: LazyLock<Releaser> =
+        LazyLock::new(|| Releaser::new(Redactor::with_settings(&RedactionSettings::default(), b"pepper").unwrap()));
+    RELEASER.clone()
 }
 
 /// A set of sources and everything over it.
@@ -79,7 +87,10 @@ impl House {
         let Value::Object(map) = arguments else { panic!("arguments are an object") };
         let tool = self.tool(name);
         let spec = tool.spec();
-        let outcome = tool.run(&self.permit(name), Arguments(map), &NoExchange).await?;
+        let permit = self.permit(name);
+        // As the gate runs it: what is cut is redacted first.
+        let work = tool.run(&permit, Arguments(map), &NoExchange);
+        let outcome = cut::guarding(releaser().cut_rule(&permit, true), work).await?;
         let Outcome::Complete(output) = outcome else { panic!("{name} asked back") };
         let schema = spec.output_schema.as_ref().unwrap();
         let data = output.structured.as_ref().unwrap();

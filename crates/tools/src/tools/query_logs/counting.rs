@@ -1,15 +1,15 @@
 //! Counting log records instead of reading them.
 //!
-//! Guards that groups of several sources are added up by key and that empty buckets are shown as zero only because the
-//! source counted them. Must not read bodies.
+//! Guards that groups of several sources are added up by key, that empty buckets are shown as zero only because the
+//! source counted them, and that a value is judged by its name, which stands elsewhere. Must not read bodies.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use portcullis_model::{Fault, Signal, Timestamp, format_duration, parse_duration};
+use portcullis_model::{Fault, Signal, Timestamp, cut, format_duration, parse_duration};
 use portcullis_policy::Permit;
 use portcullis_ports::{LogCount, LogCountRequest, Outcome, Total};
-use portcullis_shape::one_line;
+use portcullis_shape::field_line;
 use serde_json::{Value, json};
 
 use super::Checked;
@@ -61,10 +61,12 @@ pub(super) async fn run(sources: &Sources, permit: &Permit, asked: Checked<'_>) 
         .await?
         .or_refusal()?;
     let records = sum_totals(fan.answers.iter().map(|(_, answer)| answer.total));
-    let mut groups = add_up(fan.answers.iter().flat_map(|(_, answer)| &answer.groups));
+    // Secrets go before groups are told apart: neither their order nor their number says anything about one.
+    let counted: Vec<LogCount> = fan.answers.iter().flat_map(|(_, answer)| &answer.groups).map(without_secrets).collect();
+    let mut groups = add_up(counted.iter());
     let read = groups.len() as u64;
     let total = match fan.answers.as_slice() {
-        [(_, only)] => only.total_groups,
+        [(_, only)] if groups.len() == only.groups.len() => only.total_groups,
         several if several.iter().all(|(_, a)| a.total_groups == Total::Exact(a.groups.len() as u64)) => Total::Exact(read),
         _ => Total::AtLeast(read),
     };
@@ -82,6 +84,12 @@ pub(super) async fn run(sources: &Sources, permit: &Permit, asked: Checked<'_>) 
     }
     let structured: Vec<Value> = groups.iter().map(|group| structure(group, request.step.is_some())).collect();
     Ok(answer.field("groups", structured).finish())
+}
+
+/// The group, with the mark of a secret in place of what the name of a field says is one.
+fn without_secrets(group: &LogCount) -> LogCount {
+    let key = group.key.iter().map(|(name, value)| (name.clone(), cut::field(name, value).into_owned())).collect();
+    LogCount { key, count: group.count, over_time: group.over_time.clone() }
 }
 
 /// Groups of the same key added up, largest first.
@@ -107,7 +115,7 @@ fn key_text(key: &BTreeMap<String, String>, by: &[String]) -> String {
     if by.is_empty() {
         return "all".to_owned();
     }
-    let value = |name: &String| key.get(name).map_or_else(|| "(absent)".to_owned(), |value| one_line(value, 120));
+    let value = |name: &String| key.get(name).map_or_else(|| "(absent)".to_owned(), |value| field_line(name, value, 120));
     by.iter().map(value).collect::<Vec<_>>().join(" | ")
 }
 
@@ -138,7 +146,7 @@ fn render(groups: &[LogCount], records: Total, counts: Counts, asked: &Checked<'
 }
 
 fn structure(group: &LogCount, timed: bool) -> Value {
-    let key: BTreeMap<&String, String> = group.key.iter().map(|(name, value)| (name, one_line(value, 200))).collect();
+    let key: BTreeMap<&String, String> = group.key.iter().map(|(name, value)| (name, field_line(name, value, 200))).collect();
     if !timed {
         return json!({"key": key, "count": group.count});
     }

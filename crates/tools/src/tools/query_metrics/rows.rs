@@ -10,7 +10,7 @@ use portcullis_analysis::level_shift;
 use portcullis_model::{Sample, Series, SourceName, TimeWindow};
 use portcullis_ports::{MetricAnswer, MetricSelector};
 use portcullis_shape::series::values_line;
-use portcullis_shape::{Cell, Column, Summary, Table, TableOptions, Trend, Unit, downsample, one_line, summarize};
+use portcullis_shape::{Cell, Column, Summary, Table, TableOptions, Trend, Unit, downsample, field_line, one_line, summarize};
 use serde_json::{Value, json};
 
 use super::MAX_POINTS;
@@ -175,14 +175,15 @@ impl Row {
     /// The labels that tell it apart.
     fn name(&self, telling: &BTreeSet<String>) -> String {
         let own = self.labels.iter().filter(|(name, _)| telling.contains(*name));
-        let words: Vec<String> = own.map(|(name, value)| format!("{}={}", one_line(name, 80), one_line(value, 120))).collect();
+        let words: Vec<String> =
+            own.map(|(name, value)| format!("{}={}", one_line(name, 80), field_line(name, value, 120))).collect();
         if words.is_empty() { "all".to_owned() } else { words.join(",") }
     }
 
     pub(super) fn structure(&self, window: TimeWindow, points: bool) -> Value {
         let summary = &self.summary;
         let labels: BTreeMap<String, String> =
-            self.labels.iter().map(|(name, value)| (one_line(name, 80), one_line(value, 200))).collect();
+            self.labels.iter().map(|(name, value)| (one_line(name, 80), field_line(name, value, 200))).collect();
         let mut row = json!({
             "labels": labels,
             "current": number(summary.last.value),
@@ -290,8 +291,11 @@ pub(super) fn render(
     let _ = writeln!(text, "\n{} series, largest peak first", counts.describe());
     let labels = labels(rows);
     if !labels.constant.is_empty() {
-        let words: Vec<String> =
-            labels.constant.iter().map(|(name, value)| format!("{}={}", one_line(name, 80), one_line(value, 120))).collect();
+        let words: Vec<String> = labels
+            .constant
+            .iter()
+            .map(|(name, value)| format!("{}={}", one_line(name, 80), field_line(name, value, 120)))
+            .collect();
         let _ = writeln!(text, "all: {}", words.join(", "));
     }
     if !labels.hidden.is_empty() {

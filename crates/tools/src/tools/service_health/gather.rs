@@ -376,7 +376,9 @@ fn words(series: &Series) -> String {
         .labels
         .iter()
         .filter(|(name, _)| telling(name))
-        .map(|(name, value)| format!("{}={}", portcullis_shape::one_line(name, 60), portcullis_shape::one_line(value, 80)))
+        .map(|(name, value)| {
+            format!("{}={}", portcullis_shape::one_line(name, 60), portcullis_shape::field_line(name, value, 80))
+        })
         .take(3)
         .collect();
     words.join(",")
