@@ -106,7 +106,8 @@ impl Recorder for Audit {
             .code(end.code)
             .latency_us(end.latency_micros)
             .bytes_out(end.bytes_out)
-            .redactions(end.redactions.iter().copied());
+            .redactions(end.redactions.iter().copied())
+            .signs(end.signs.iter().copied());
         if let Some(principal) = &end.principal {
             event = event.principal(principal);
         }

@@ -266,6 +266,11 @@ impl Recorder for MeasuredRecorder {
         recorded
     }
 
+    /// The end of it is what counts.
+    fn intend(&self, call: &RoadEnd) -> Result<Option<Arc<str>>, String> {
+        self.inner.intend(call)
+    }
+
     fn may_begin(&self, risk: RiskClass) -> Result<(), String> {
         self.inner.may_begin(risk)
     }

@@ -88,7 +88,13 @@ impl Gateway {
             Ok(permit) => self.operate(&permit, &mut journey, work()).await,
             Err(stop) => Err(stop),
         };
-        self.end(caller, journey, walked)
+        // What became of a revocation is said also where nothing can be recorded: it was done all the same.
+        let told = match &walked {
+            Err(Stop::Failed(fault)) if request.operation == Operation::RevokeKey => Some(fault.clone()),
+            _ => None,
+        };
+        let ended = self.end(caller, journey, walked);
+        ended.map_err(|withheld| told.map_or(withheld, |fault| self.releaser.fault(&fault)))
     }
 
     fn may_administer(&self, caller: &Caller, request: &OperationRequest) -> Result<Permit, Stop> {
@@ -118,11 +124,18 @@ impl Gateway {
             let fault = Fault::new(FaultCode::Forbidden, "a rule wants a person's approval of this, and operations have none");
             return Err(Stop::refused("operation-approval", fault));
         }
-        self.recorder.may_begin(request.operation.risk()).map_err(|reason| {
-            let fault = Fault::new(FaultCode::Unavailable, "the audit log cannot be written, so nothing is done");
-            Stop::refused("audit", fault.with_internal(reason).with_retry_after(5))
-        })?;
-        Ok(permit)
+        match self.recorder.may_begin(request.operation.risk()) {
+            Ok(()) => Ok(permit),
+            // A key in wrong hands does not wait for the log.
+            Err(reason) if request.operation == Operation::RevokeKey => {
+                tracing::error!(%reason, key = %request.target, by = %caller.principal.id, "a revocation goes on without a record");
+                Ok(permit)
+            }
+            Err(reason) => {
+                let fault = Fault::new(FaultCode::Unavailable, "the audit log cannot be written, so nothing is done");
+                Err(Stop::refused("audit", fault.with_internal(reason).with_retry_after(5)))
+            }
+        }
     }
 
     async fn operate(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use portcullis_guard::{ArgumentSchema, Sanitizer, SchemaFault};
 use portcullis_model::{InvalidName, ResourceSpec, ResourceTemplateSpec, ToolSpec};
 use portcullis_policy::is_member;
-use portcullis_ports::{Completer, Prompt, ResourceReader, Taken, Tool};
+use portcullis_ports::{Completer, HOUSE, Prompt, ResourceReader, Taken, Tool};
 
 use crate::guide::{Exposure, Guide, cost};
 
@@ -206,6 +206,19 @@ impl Catalogue {
     /// Names of all tools, for the policy vocabulary.
     pub fn tool_names(&self) -> BTreeSet<String> {
         self.tools.keys().cloned().collect()
+    }
+
+    /// Names of all prompts, for the policy vocabulary.
+    pub fn prompt_names(&self) -> BTreeSet<String> {
+        self.prompts.keys().map(ToString::to_string).collect()
+    }
+
+    /// Addresses and templates of the house's own resources, for the policy vocabulary.
+    pub fn own_addresses(&self) -> BTreeSet<String> {
+        let own = || self.readers.iter().filter(|reader| reader.origin() == HOUSE);
+        let fixed = own().flat_map(|reader| reader.resources()).map(|resource| resource.uri.to_string());
+        let families = own().flat_map(|reader| reader.templates()).map(|family| family.uri_template.to_string());
+        fixed.chain(families).collect()
     }
 
     pub(crate) fn tool(&self, name: &str) -> Option<&ToolEntry> {

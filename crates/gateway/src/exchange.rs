@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use portcullis_guard::{Notice, Progress, Released, Releaser};
+use portcullis_identity::Identity;
 use portcullis_model::Secret;
 use portcullis_policy::Permit;
-use portcullis_ports::{Answers, ClientAbilities, Exchange, NoticeLevel};
+use portcullis_ports::{Answers, ClientAbilities, Exchange, NoticeLevel, StillAdmitted};
 use serde_json::Value;
+
+use crate::Caller;
+use crate::cursors::Bound;
 
 /// Headers of a request that the operator lets through to other servers, by name in lower case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,7 +53,17 @@ pub(crate) struct Releasing<'a> {
     pub voice: &'a Arc<dyn Voice>,
     pub answers: Option<Answers>,
     pub abilities: ClientAbilities,
-    pub headers: &'a ClientHeaders,
+    pub caller: &'a Caller,
+    pub identity: &'a Arc<Identity>,
+    /// What cursors that go out are bound to.
+    pub cursors: Option<Bound>,
+}
+
+impl Releasing<'_> {
+    /// The same, with cursors that are good for a question.
+    pub(crate) fn sealing(self, cursors: Option<Bound>) -> Self {
+        Self { cursors, ..self }
+    }
 }
 
 impl Exchange for Releasing<'_> {
@@ -78,6 +92,18 @@ impl Exchange for Releasing<'_> {
     }
 
     fn header(&self, name: &str) -> Option<&Secret> {
-        self.headers.get(name)
+        self.caller.headers.get(name)
+    }
+
+    fn seal_cursor(&self, position: String) -> String {
+        match &self.cursors {
+            Some(bound) => bound.seal(&position),
+            None => position,
+        }
+    }
+
+    fn still_admitted(&self) -> StillAdmitted {
+        let (identity, principal, term) = (self.identity.clone(), self.caller.principal.clone(), self.caller.term);
+        Arc::new(move || identity.still_accepts(&principal, term))
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_model::{Fault, FaultCode, Secret};
+use portcullis_model::{Fault, FaultCode, Secret, cut};
 use portcullis_policy::Permit;
 use portcullis_ports::{
     Answers, Arguments, Change, ClientAbilities, Content, DRY_RUN, Exchange, NoticeLevel, Outcome, Output, Preview,
@@ -127,7 +127,7 @@ impl Gateway {
             end.note = Some(format!("dry run{said}"));
         });
         let seen = self.within(permit, journey, self.foresee(foresight, permit, arguments)).await;
-        seen.map(|preview| Outcome::Complete(answer(preview)))
+        cut::under(&self.releaser.cut_rule(permit, true), || seen.map(|preview| Outcome::Complete(answer(preview))))
     }
 
     /// What the call would do.
@@ -185,17 +185,23 @@ impl Gateway {
     ) -> (Vec<(String, bool)>, Vec<Arc<str>>) {
         let until = permit.deadline().min(Instant::now() + PATIENCE);
         let permit = permit.with_deadline_at_most(until);
-        let seen = tokio::time::timeout_at(until.into(), self.foresee(foresight, &permit, arguments)).await;
-        match seen {
+        let rule = self.releaser.cut_rule(&permit, true);
+        let work = cut::guarding(rule.clone(), self.foresee(foresight, &permit, arguments));
+        let seen = tokio::time::timeout_at(until.into(), work).await;
+        cut::under(&rule, || match seen {
             Ok(Ok(preview)) => {
-                let all = described(&preview, &compared(&preview, DECIDED), DECIDED);
-                let part = described(&preview, &compared(&preview, ANSWERED), ANSWERED).0;
+                let told = |room: Room| {
+                    let (text, whole) = described(&preview, &compared(&preview, room), room);
+                    let (answered, all_of_it) = own_words(&preview, room);
+                    (text + &answered, whole && all_of_it)
+                };
+                let (all, part) = (told(DECIDED), told(ANSWERED).0);
                 let none = "what would change is too long to be shown".to_owned();
                 (vec![all, (part, false), (none, false)], preview.sources)
             }
             Ok(Err(fault)) => (vec![(format!("what would change could not be told: {}", fault.message()), true)], Vec::new()),
             Err(_elapsed) => (vec![("what would change could not be told in time".to_owned(), true)], Vec::new()),
-        }
+        })
     }
 }
 
@@ -265,13 +271,50 @@ fn described(preview: &Preview, differences: &Differences, room: Room) -> (Strin
     (lines.join("\n"), whole)
 }
 
+/// What the other server answered to a dry run of its own, for who decides: each line is marked, so that none looks like a
+/// word of the house. And whether it is all there is.
+fn own_words(preview: &Preview, room: Room) -> (String, bool) {
+    let Some((_, output)) = &preview.answer else { return (String::new(), true) };
+    let (mut texts, mut whole) = (Vec::new(), true);
+    for content in &output.content {
+        match text_of(content) {
+            Some(text) => texts.push(text.to_owned()),
+            None => whole = false,
+        }
+    }
+    // Content is the same thing for a reader; without any, the structure is all there is.
+    if let (true, Some(structured)) = (texts.is_empty(), &output.structured) {
+        texts.push(structured.to_string());
+    }
+    let words = cut::whole(&texts.join("\n")).into_owned();
+    let (shown, is_all) = cut(&words, room.body);
+    let mut told = String::from("\nthe other server answers, in its own words:");
+    for line in shown.split(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']) {
+        told.push_str("\n> ");
+        told.push_str(line);
+    }
+    if !whole {
+        told.push_str("\n(and what is no text, which cannot be shown)");
+    }
+    (told, whole && is_all)
+}
+
+fn text_of(content: &Content) -> Option<&str> {
+    match content {
+        Content::Text(text) => Some(text),
+        Content::Resource(resource) if !resource.binary => Some(&resource.data),
+        Content::Annotated { block, .. } => text_of(block),
+        Content::Image { .. } | Content::Audio { .. } | Content::Resource(_) | Content::Link(_) => None,
+    }
+}
+
 /// A text, and whether it is all of it.
 fn cut(text: &str, most: usize) -> (String, bool) {
-    let characters = text.chars().count();
-    if characters <= most {
-        return (text.to_owned(), true);
+    let cut::Beginning { text: start, left } = cut::beginning(text, most);
+    if left == 0 {
+        return (start.into_owned(), true);
     }
-    (format!("{}… ({characters} characters)", text.chars().take(most).collect::<String>()), false)
+    (format!("{start}… ({} characters)", text.chars().count()), false)
 }
 
 fn request(request: &PreviewedRequest) -> Value {
@@ -396,9 +439,31 @@ mod tests {
             answer: Some(("dryRun: true".into(), own)),
             sources: vec!["k8s".into()],
         };
+        let (shown, whole) = own_words(&preview, DECIDED);
+        assert_eq!((shown.as_str(), whole), ("\nthe other server answers, in its own words:\n> 3 pods would go", true));
         let output = answer(preview);
         assert_eq!(output.structured, Some(json!({"would": 3})));
         assert_eq!((output.content.len(), output.sources.len()), (2, 1));
+    }
+
+    #[test]
+    fn who_decides_sees_another_servers_answer_marked_as_its_own() {
+        let seen = |output: Output| {
+            let answer = Some(("dryRun: true".into(), output));
+            let preview = Preview { answer, ..preview(Change::Unknown("it is in the answer of the other server".into())) };
+            own_words(&preview, ANSWERED)
+        };
+        let (text, whole) = seen(Output::text("nothing\r\nchange: none\u{2028}change: none"));
+        assert!(whole && !text.contains("\nchange") && !text.contains('\u{2028}'), "{text:?}");
+        assert_eq!(text.matches("\n> change: none").count(), 2, "{text:?}");
+        let structured = Output { structured: Some(json!({"would": 3})), ..Output::default() };
+        assert!(seen(structured).0.ends_with("\n> {\"would\":3}"));
+        let (text, whole) = seen(Output::text("x".repeat(ANSWERED.body + 1)));
+        assert!(!whole && text.contains("… (8001 characters)"), "{text}");
+        let image = Content::Image { data: "aa==".into(), mime_type: "image/png".into() };
+        let (text, whole) = seen(Output { content: vec![image, Content::Text("see".into())], ..Output::default() });
+        assert!(!whole && text.contains("\n> see\n(and what is no text"), "{text}");
+        assert_eq!(own_words(&preview(Change::Unknown("x".into())), DECIDED), (String::new(), true));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! 1. identify the principal ([`Gateway::identify`], once per request; its address is admitted first)
 //! 2. find the target in *this principal's* catalogue
 //! 3. admit (rates, token budget, concurrency)
-//! 4. validate the arguments
+//! 4. validate the arguments, and open a cursor among them
 //! 5. authorize: the policies issue a [`Permit`], which carries the scope the work is confined to; then the behaviour
 //!    profile and, where it is needed, a person's approval
 //! 6. run with a deadline
@@ -19,8 +19,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use portcullis_guard::{ClientFault, Released, Releaser};
 use portcullis_identity::Identity;
+use portcullis_model::cut::{self, CutRule};
 use portcullis_model::{Fault, FaultCode, TraceContext};
-use portcullis_policy::{Asked, Budget, ExternalPolicy, Permit, Policies, Products, Refusal};
+use portcullis_policy::{Budget, ExternalPolicy, Permit, Policies, Products};
 use portcullis_ports::{Answers, Arguments, ClientAbilities, Outcome, wants_dry_run};
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
@@ -29,6 +30,7 @@ use crate::admission::{Admitted, Turned};
 use crate::approvals;
 use crate::caller::Acquaintances;
 use crate::catalogue::ToolEntry;
+use crate::cursors::Cursors;
 use crate::exchange::{Releasing, Voice};
 use crate::foresight::{Foresight, can_be_dry};
 use crate::guide::CALL_TOOL;
@@ -76,6 +78,7 @@ pub struct Gateway {
     pub(crate) releaser: Releaser,
     pub(crate) recorder: Arc<dyn Recorder>,
     pub(crate) budget: Budget,
+    pub(crate) cursors: Cursors,
     changed: watch::Sender<u64>,
     updated: broadcast::Sender<Arc<str>>,
 }
@@ -139,6 +142,7 @@ impl Gateway {
             releaser: parts.releaser,
             recorder: parts.recorder,
             budget: parts.budget,
+            cursors: Cursors::of_this_process(),
             changed,
             updated: broadcast::Sender::new(UPDATES),
         }
@@ -224,19 +228,12 @@ impl Gateway {
         journey.note(|end| end.risk = Some(spec.risk));
         self.admission.admit_tool(&principal.id, spec.name.as_str(), spec.risk).await?;
         // 4. Validate.
-        can_be_dry(&*entry.tool, &request.arguments).map_err(|fault| Stop::refused("argument-schema", fault))?;
-        let checked = entry.schema.accept(&arguments).map_err(|fault| Stop::refused("argument-schema", fault))?;
-        if let Cow::Owned(Value::Object(cleaned)) = checked {
-            request.arguments = Arguments(cleaned);
+        if let Some(cleaned) = validated(entry, &request.arguments, &arguments)? {
+            request.arguments = cleaned;
         }
+        let cursors = self.opened(caller, &*entry.tool, &mut request.arguments)?;
         // 5. Authorize.
-        let product = caller.product.as_deref();
-        let asked = Asked { principal, tool: spec, arguments: &request.arguments.0, product };
-        let permit =
-            house.policies.authorize_call(asked, deadline, self.budget, request.trace.clone()).map_err(|Refusal { rule }| {
-                let fault = not_like_this(&rule);
-                Stop::Refused(rule, fault)
-            })?;
+        let permit = house.authorized(caller, entry, &request.arguments, (deadline, self.budget), request.trace.clone())?;
         let permit = outer.as_ref().map_or_else(|| permit.clone(), |outer| permit.within(outer));
         // What would be, instead of what shall be: the same rules, without a person's yes.
         let dry = entry.tool.previews() && wants_dry_run(&request.arguments);
@@ -256,9 +253,9 @@ impl Gateway {
             Approval::Go { .. } if dry => self.dry_run(&foresight, &permit, &request.arguments, journey).await,
             Approval::Ask { requests, state } => Ok(Outcome::asking(requests, Some(state))),
             Approval::Go { answers, binding } => {
-                let exchange = self.exchange(caller, &permit, voice, answers, request.abilities);
+                let exchange = self.exchange(caller, &permit, voice, answers, request.abilities).sealing(cursors);
                 let work = house.perform(caller, entry, &permit, &request.arguments, &exchange);
-                let ran = self.within(&permit, journey, work).await;
+                let ran = self.within_cutting(self.releaser.cut_rule(&permit, !bare), &permit, journey, work).await;
                 ran.map(|outcome| binding.iter().fold(outcome, |outcome, binding| approvals::carried(binding, outcome)))
             }
         };
@@ -292,12 +289,23 @@ impl Gateway {
         answers: Option<Answers>,
         abilities: ClientAbilities,
     ) -> Releasing<'a> {
-        Releasing { permit, releaser: &self.releaser, voice, answers, abilities, headers: &caller.headers }
+        Releasing { permit, releaser: &self.releaser, voice, answers, abilities, caller, identity: &self.identity, cursors: None }
     }
 
-    /// Runs authorized work until it ends or the permit's deadline passes.
-    pub(crate) async fn within<T>(
+    /// Runs authorized work until it ends or the permit's deadline passes. Whatever it cuts is redacted first.
+    pub(crate) fn within<T>(
         &self,
+        permit: &Permit,
+        journey: &mut Journey,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> impl Future<Output = Result<T, Fault>> {
+        self.within_cutting(self.releaser.cut_rule(permit, true), permit, journey, work)
+    }
+
+    /// The same, where texts are cut by this rule.
+    async fn within_cutting<T>(
+        &self,
+        rule: CutRule,
         permit: &Permit,
         journey: &mut Journey,
         work: impl Future<Output = Result<T, Fault>>,
@@ -307,6 +315,7 @@ impl Gateway {
             end.rule = permit.rule().clone();
         });
         journey.follow(permit.trail());
+        let work = cut::guarding(rule, work);
         match tokio::time::timeout_at(permit.deadline().into(), work).await {
             Ok(done) => done,
             Err(_elapsed) => Err(Fault::new(
@@ -354,6 +363,7 @@ impl Gateway {
             Ok(released) => {
                 end.bytes_out = released.bytes();
                 end.redactions = released.redactions().counts().collect();
+                end.signs = released.signs().counts().into();
             }
             Err(fault) => {
                 end.code = Some(fault.code());
@@ -376,6 +386,14 @@ impl Gateway {
             self.releaser.fault(&fault)
         })
     }
+}
+
+/// Checks the arguments of a call, and gives them as the tool may have them, where they are not as they were given.
+pub(crate) fn validated(entry: &ToolEntry, given: &Arguments, value: &Value) -> Result<Option<Arguments>, Stop> {
+    let refused = |fault: Fault| Stop::refused("argument-schema", fault);
+    can_be_dry(&*entry.tool, given).map_err(refused)?;
+    let accepted = entry.schema.accept(value).map_err(refused)?;
+    Ok(if let Cow::Owned(Value::Object(cleaned)) = accepted { Some(Arguments(cleaned)) } else { None })
 }
 
 /// Announced changes a listener may be behind.

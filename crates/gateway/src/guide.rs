@@ -347,7 +347,8 @@ impl Gateway {
         // Texts inside are judged by the schema of the tool they are for, and only there.
         entry.schema.check_shape(&given).map_err(|fault| Stop::refused("argument-schema", fault))?;
         let (product, trace) = (caller.product.as_deref(), request.trace.clone());
-        let asked = Asked { principal: &caller.principal, tool: entry.tool.spec(), arguments: &request.arguments.0, product };
+        let (principal, tool) = (&*caller.principal, entry.tool.spec());
+        let asked = Asked { principal, tool, arguments: &request.arguments.0, product, reach: None };
         let outer = house.policies.authorize_call(asked, deadline, self.budget, trace).map_err(|Refusal { rule }| {
             let fault = not_like_this(&rule);
             Stop::Refused(rule, fault)

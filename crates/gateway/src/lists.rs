@@ -8,7 +8,21 @@ use portcullis_ports::{Prompt, ResourceReader};
 
 use crate::Caller;
 use crate::gate::{Answer, Gateway, House};
+use crate::lookups::CompletionReference;
 use crate::reach::Function;
+
+/// What somebody wants to use, by its name.
+#[derive(Debug, Clone, Copy)]
+pub enum Sought<'a> {
+    /// A tool.
+    Tool(&'a str),
+    /// A resource, by its address.
+    Resource(&'a str),
+    /// A prompt.
+    Prompt(&'a str),
+    /// Completions of an argument of this name.
+    Completion(CompletionReference<'a>, &'a str),
+}
 
 impl Gateway {
     /// The tools this caller may call: exactly those, for listing and calling ask the same question. Where they are too
@@ -89,11 +103,25 @@ impl Gateway {
         house.catalogue.tool(name).is_some_and(|entry| house.visible(caller, entry))
     }
 
-    /// Whether `principal` in the place of the caller, through the product the caller came through, may call a tool, by the
-    /// question listing and calling ask. No permit comes of it: a face uses it to say which scope a client lacks.
-    pub fn would_allow(&self, caller: &Caller, principal: &Principal, tool: &str) -> bool {
+    /// Whether `principal` in the place of the caller, through the product the caller came through, may use something, by the
+    /// question listing and using ask. No permit comes of it: a face uses it to say which scope a client lacks.
+    pub fn would_allow(&self, caller: &Caller, principal: &Principal, sought: Sought<'_>) -> bool {
         let house = self.house.load();
-        house.catalogue.tool(tool).is_some_and(|entry| house.permitted_to(principal, caller, entry).is_ok())
+        let other = || Caller { principal: Arc::new(principal.clone()), ..caller.clone() };
+        match sought {
+            Sought::Tool(name) => {
+                house.catalogue.tool(name).is_some_and(|entry| house.permitted_to(principal, caller, entry).is_ok())
+            }
+            Sought::Resource(uri) => {
+                let may = |reader: &Arc<dyn ResourceReader>| house.may_use(&other(), Function::Resource(&**reader, uri)).is_ok();
+                house.reader_of(uri).is_ok_and(may)
+            }
+            Sought::Prompt(name) => {
+                let may = |prompt: &Arc<dyn Prompt>| house.may_use(&other(), Function::Prompt(&**prompt)).is_ok();
+                house.catalogue.prompt(name).is_some_and(may)
+            }
+            Sought::Completion(reference, argument) => house.may_complete(&other(), reference, argument),
+        }
     }
 
     /// Whether any resource can be watched: where none can, subscriptions are not offered.

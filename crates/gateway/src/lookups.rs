@@ -10,11 +10,12 @@ use portcullis_guard::{ClientFault, Released, TextKind};
 use portcullis_model::{CompletionKind, Fault, FaultCode, PromptSpec, RiskClass, TraceContext};
 use portcullis_policy::{Action, Permit};
 use portcullis_ports::{
-    Arguments, Behind, ClientAbilities, Exchange, PromptOutput, Reading, ResourceOutput, ResourceReader, Suggestions, Typing,
-    Watch,
+    Arguments, Behind, ClientAbilities, Exchange, HOUSE, PromptOutput, Reading, ResourceOutput, ResourceReader, Suggestions,
+    Typing, Watch,
 };
 use serde_json::{Map, Value, json};
 
+use crate::cursors::Bound;
 use crate::definition::Definition;
 use crate::gate::{Answer, Gateway, House, Stop, unknown};
 use crate::profiles;
@@ -67,7 +68,8 @@ impl Gateway {
         let ran = match approval {
             Approval::Ask { requests, state } => Ok(ResourceOutput::asking(requests, Some(state))),
             Approval::Go { answers, binding } => {
-                let exchange = self.exchange(caller, &permit, voice, answers, abilities);
+                let cursors = self.cursors_behind(&house, caller, behind.as_ref());
+                let exchange = self.exchange(caller, &permit, voice, answers, abilities).sealing(cursors);
                 let read = self.within(&permit, journey, reader.read(&permit, &uri, &exchange)).await;
                 read.map(|output| self.did(&permit, &deed, output, binding.as_deref()))
             }
@@ -124,6 +126,12 @@ impl Gateway {
         Ok(Address { reader, behind, habit, permit })
     }
 
+    /// What shows a page of a tool goes on with a call of it.
+    fn cursors_behind(&self, house: &House, caller: &Caller, behind: Option<&Behind>) -> Option<Bound> {
+        let Some(Behind::Call(reading)) = behind else { return None };
+        self.cursors_of(caller, &*house.catalogue.tool(&reading.tool)?.tool, &reading.arguments)
+    }
+
     /// Counts what stands for a call as one of that tool, which was found for this caller already.
     async fn count_behind(&self, house: &House, caller: &Caller, reading: &Reading) -> Result<(), Stop> {
         let risk = house.catalogue.tool(&reading.tool).map_or(RiskClass::Read, |entry| entry.tool.spec().risk);
@@ -178,7 +186,10 @@ impl Gateway {
             }
         };
         let output = ran.map_err(Stop::Failed)?;
-        self.released(caller, output, |output| self.releaser.prompt(&permit, output))
+        let own = prompt.origin() == HOUSE;
+        self.released(caller, output, |output| {
+            if own { self.releaser.prompt(&permit, output) } else { self.releaser.foreign_prompt(&permit, output) }
+        })
     }
 
     /// Completes an argument of a prompt or a variable of a resource template: `typed` is its name and what of its value is
@@ -309,6 +320,21 @@ impl Gateway {
     /// When what begins now must be over.
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.admission.settings().deadline
+    }
+}
+
+impl House {
+    /// Whether the caller may complete this argument, by the question completing it asks.
+    pub(crate) fn may_complete(&self, caller: &Caller, reference: CompletionReference<'_>, argument: &str) -> bool {
+        let Ok(kind) = completion_kind(&self.catalogue, reference, argument) else { return false };
+        let behind = kind.as_ref().and_then(|kind| self.catalogue.completer()?.behind(kind));
+        let function = match reference {
+            CompletionReference::Prompt(name) => self.catalogue.prompt(name).map(|prompt| Function::Prompt(&**prompt)),
+            CompletionReference::Template(uri) => {
+                self.catalogue.reader_of_template(uri).map(|reader| Function::Family(&**reader, uri))
+            }
+        };
+        function.is_some_and(|function| self.may_use(caller, function).is_ok()) && self.may_show(caller, behind.as_ref()).is_ok()
     }
 }
 

@@ -5,15 +5,16 @@
 //! exist, and that what a tool shows is not seen by another way than the tool's own rules. Must not run anything.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use portcullis_model::{Fault, FaultCode, Principal, Scope, TraceContext};
-use portcullis_policy::{ADDRESS_FORM, Asked, Lookup, LookupKind, Permit, Reach, Refusal, Wanted, usual_address};
+use portcullis_policy::{ADDRESS_FORM, Asked, Budget, Lookup, LookupKind, Permit, Reach, Refusal, Wanted, usual_address};
 use portcullis_ports::{Arguments, Behind, HOUSE, Prompt, Reading, ResourceReader};
 use serde_json::Value;
 
 use crate::Caller;
 use crate::catalogue::ToolEntry;
-use crate::gate::{Gateway, House, Stop};
+use crate::gate::{Gateway, House, Stop, not_like_this};
 use crate::steps::Deed;
 
 /// The rule name when whoever offers something does not serve the tenant, the sources or the confinement of a caller.
@@ -159,6 +160,25 @@ impl House {
         }
     }
 
+    /// The permit for one call of a tool this caller has, with arguments the tool takes.
+    ///
+    /// # Errors
+    /// The rule that refuses it as it is made.
+    pub(crate) fn authorized(
+        &self,
+        caller: &Caller,
+        entry: &ToolEntry,
+        arguments: &Arguments,
+        (deadline, budget): (Instant, Budget),
+        trace: TraceContext,
+    ) -> Result<Permit, Stop> {
+        let issued = self.policies.authorize_call(asked(caller, entry, arguments), deadline, budget, trace);
+        issued.map_err(|Refusal { rule }| {
+            let fault = not_like_this(&rule);
+            Stop::Refused(rule, fault)
+        })
+    }
+
     fn standing(&self, caller: &Caller, tool: &str) -> Result<&ToolEntry, Closed> {
         let entry = self.catalogue.tool(tool);
         let entry = entry.ok_or_else(|| Closed::because(NO_TOOL, format!("the tool '{tool}' behind it is not there")))?;
@@ -207,7 +227,8 @@ impl House {
 /// The call as the policies are asked about it.
 fn asked<'a>(caller: &'a Caller, entry: &'a ToolEntry, arguments: &'a Arguments) -> Asked<'a> {
     let product = caller.product.as_deref();
-    Asked { principal: &caller.principal, tool: entry.tool.spec(), arguments: &arguments.0, product }
+    let reach = entry.tool.reach_back(arguments);
+    Asked { principal: &caller.principal, tool: entry.tool.spec(), arguments: &arguments.0, product, reach }
 }
 
 /// What the rules say, and whether whoever offers it would serve some use of it.

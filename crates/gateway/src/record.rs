@@ -29,6 +29,8 @@ pub struct RoadEnd {
     pub known: bool,
     /// The tool the caller called to have this one called, where it was not called itself.
     pub via: Option<&'static str>,
+    /// Where the record stands that was written before this call was made, as the recorder names it.
+    pub intent: Option<Arc<str>>,
     /// Arguments, to be fingerprinted by the recorder, never stored.
     pub arguments: Option<Value>,
     /// What the tool can do at worst; absent for what is no tool call.
@@ -49,6 +51,8 @@ pub struct RoadEnd {
     pub sources: Vec<Arc<str>>,
     /// Redactions by kind.
     pub redactions: Vec<(&'static str, u64)>,
+    /// What was seen in untrusted text: hidden characters that are gone, and texts like instructions that are not.
+    pub signs: Vec<(&'static str, u64)>,
     /// Trace id of the request.
     pub trace_id: Option<String>,
     /// The record is of this alone: whoever failed to prove who it is has to wait this long from now on.
@@ -85,6 +89,7 @@ impl RoadEnd {
             target: String::new(),
             known: false,
             via: None,
+            intent: None,
             arguments: None,
             risk: None,
             allowed: false,
@@ -95,6 +100,7 @@ impl RoadEnd {
             bytes_out: 0,
             sources: Vec::new(),
             redactions: Vec::new(),
+            signs: Vec::new(),
             trace_id: None,
             lockout: None,
         }
@@ -114,6 +120,15 @@ pub trait Recorder: Send + Sync {
     /// Says, for the operator, why it could not be written.
     fn record(&self, end: &RoadEnd) -> Result<(), String>;
 
+    /// Writes the record of a call that is about to be made, and gives where it stands, for the record of its end; returns only
+    /// when it is in the kernel's hands.
+    ///
+    /// # Errors
+    /// Says, for the operator, why it could not be written. Then the call is not made.
+    fn intend(&self, call: &RoadEnd) -> Result<Option<Arc<str>>, String> {
+        self.record(call).map(|()| None)
+    }
+
     /// Whether a call of this risk class may begin. Asked before the work, so that nothing is done that cannot be
     /// recorded.
     ///
@@ -131,6 +146,9 @@ pub(crate) struct Journey {
     end: Option<RoadEnd>,
     trail: Trail,
 }
+
+/// Method in the record of a call that is about to be made.
+pub const INTENT: &str = "call.intent";
 
 /// Longest target kept in a record.
 const TARGET_CHARS: usize = 200;
@@ -178,6 +196,15 @@ impl Journey {
         let mut record = RoadEnd { method, ..end.clone() };
         change(&mut record);
         self.recorder.record(&record)
+    }
+
+    /// Writes down that the call is about to be made, allowed by `rule`; the record of the end says where that stands.
+    pub(crate) fn intend(&mut self, rule: &Arc<str>) -> Result<(), String> {
+        let Some(end) = &self.end else { return Err("the call has ended already".to_owned()) };
+        let call = RoadEnd { method: INTENT, allowed: true, rule: rule.clone(), ..end.clone() };
+        let place = self.recorder.intend(&call)?;
+        self.note(|end| end.intent = place);
+        Ok(())
     }
 
     /// Ends it and writes the record.

@@ -76,6 +76,11 @@ impl<'a> Deed<'a> {
         }
     }
 
+    /// Whether it may change something, so that it has to be on record before it is done.
+    fn changes(&self) -> bool {
+        self.risk > RiskClass::Read && !self.dry
+    }
+
     /// The name an approval is bound to: what is no call carries its action, so that no tool has it.
     fn bound_name(&self) -> String {
         match self.action {
@@ -169,11 +174,12 @@ impl Gateway {
         let permit = self.fits_profile(permit, deed, journey)?;
         self.ask_outside(&permit, deed).await?;
         let bare = Self::wants_unredacted(&permit, deed, journey)?;
-        self.recorder.may_begin(deed.risk).map_err(|reason| {
-            let fault = Fault::new(FaultCode::Unavailable, "the audit log cannot be written, so no call is made");
-            Stop::refused("audit", fault.with_internal(reason).with_retry_after(5))
-        })?;
+        self.recorder.may_begin(deed.risk).map_err(unrecorded)?;
         let approval = self.approve(&permit, deed, journey).await?;
+        if deed.changes() && matches!(approval, Approval::Go { .. }) {
+            // Last of all: from here on the call may have happened, whatever becomes of this process.
+            journey.intend(permit.rule()).map_err(unrecorded)?;
+        }
         Ok(Cleared { permit, approval, bare })
     }
 
@@ -202,26 +208,26 @@ impl Gateway {
     }
 
     /// Whether this call asks for its answer without redaction. The wish is recorded on its own before anything runs, the
-    /// release again with the call; without the grant it is refused.
+    /// release again with the call, both with the rule that grants it; without the grant it is refused.
     fn wants_unredacted(permit: &Permit, deed: &Deed<'_>, journey: &mut Journey) -> Result<bool, Stop> {
         if !deed.unredacted {
             return Ok(false);
         }
-        if !permit.may_see_unredacted() {
+        let Some(granting) = permit.unredacted_rule() else {
             let fault = Fault::new(FaultCode::Forbidden, "you may not see unredacted answers")
                 .with_hint("leave the wish for an unredacted answer out; values show as [redacted:kind]");
             return Err(Stop::refused("unredacted", fault));
-        }
+        };
         let wish = journey.beside("bypass", |end| {
             end.allowed = true;
-            end.rule = permit.rule().clone();
+            end.rule = granting.clone();
             end.add_note("an unredacted answer was asked for");
         });
         if let Err(reason) = wish {
             let fault = Fault::new(FaultCode::Unavailable, "the audit log cannot be written, so nothing is shown unredacted");
             return Err(Stop::refused("unredacted", fault.with_internal(reason).with_retry_after(5)));
         }
-        journey.note(|end| end.add_note("released without redaction"));
+        journey.note(|end| end.add_note(format!("released without redaction, by rule {granting}")));
         Ok(true)
     }
 
@@ -290,7 +296,7 @@ impl Gateway {
 
     /// A person's yes, where the call needs one. Everything but a yes ends the call or asks for one.
     async fn approve(&self, permit: &Permit, deed: &Deed<'_>, journey: &mut Journey) -> Result<Approval, Stop> {
-        if deed.dry || (deed.risk != RiskClass::Destructive && !permit.needs_approval()) {
+        if !needs_yes(deed.risk, permit.needs_approval(), deed.dry) {
             return Ok(Approval::Go { answers: deed.answers.cloned(), binding: None });
         }
         let rendered = Value::Object(deed.arguments.0.clone()).to_string();
@@ -348,6 +354,17 @@ impl Gateway {
             }
         }
     }
+}
+
+/// What cannot be recorded is not done.
+fn unrecorded(reason: String) -> Stop {
+    let fault = Fault::new(FaultCode::Unavailable, "the audit log cannot be written, so no call is made");
+    Stop::refused("audit", fault.with_internal(reason).with_retry_after(5))
+}
+
+/// Whether a call needs a person's yes: `wanted` says whether a rule wants one.
+pub(crate) fn needs_yes(risk: RiskClass, wanted: bool, dry: bool) -> bool {
+    !dry && (risk == RiskClass::Destructive || wanted)
 }
 
 /// Where a call stands with the approval it may need.

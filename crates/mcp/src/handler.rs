@@ -30,7 +30,7 @@ use tokio::sync::watch as channel;
 use crate::convert::{self, Ending};
 use crate::face::Face;
 use crate::faults::{Asked, rpc_error, tool_fault};
-use crate::pages::{List, page};
+use crate::pages::page;
 use crate::rounds::{self, Binding, MOST_ROUNDS};
 use crate::turn::{self, Turn};
 use crate::voice::line;
@@ -159,16 +159,35 @@ impl Handler {
             let Some(context) = context.filter(|_| turn.reachable) else {
                 return Err(refused(unreachable()));
             };
-            let responses = tokio::select! {
-                responses = rounds::ask(&context.peer, requests) => responses.map_err(refused)?,
-                () = context.ct.cancelled() => {
-                    return Err(refused(Fault::new(FaultCode::Cancelled, "the request was cancelled")));
-                }
-            };
+            let responses = self.put(context, turn, method, requests).await?;
             answers = Some(Answers { responses, state });
         }
         let fault = Fault::new(FaultCode::Internal, format!("the call asked for answers more than {MOST_ROUNDS} times"));
         Err(Trouble::Fault(self.refuse(turn, method, "rounds", fault)))
+    }
+
+    /// Puts questions to the client of a session and waits for its answers, as long as it would still be let in.
+    async fn put(
+        &self,
+        context: &RequestContext<RoleServer>,
+        turn: &Turn,
+        method: &'static str,
+        requests: Vec<(String, InputRequest)>,
+    ) -> Result<BTreeMap<String, Value>, Trouble> {
+        let refused = |fault| Trouble::Fault(self.refuse(turn, method, "question", fault));
+        let ended = || {
+            let fault = Fault::new(FaultCode::Unauthenticated, "the credential this call was made with has ended");
+            Trouble::Fault(self.refuse(turn, method, "credential-ended", fault))
+        };
+        let responses = tokio::select! {
+            responses = rounds::ask(&context.peer, requests) => responses.map_err(refused)?,
+            () = context.ct.cancelled() => {
+                return Err(refused(Fault::new(FaultCode::Cancelled, "the request was cancelled")));
+            }
+            () = self.face.gateway.until_refused(&turn.caller) => return Err(ended()),
+        };
+        // It may have ended since it was last looked.
+        if self.face.gateway.still_admits(&turn.caller) { Ok(responses) } else { Err(ended()) }
     }
 
     /// Calls a tool. Without a context there is nobody to report to while it runs, and dropping the future cancels it.
@@ -209,6 +228,24 @@ impl Handler {
     /// Records and releases a refusal of the face itself.
     fn refuse(&self, turn: &Turn, method: &'static str, rule: &str, fault: Fault) -> Released<ClientFault> {
         self.face.gateway.refuse_request(&turn.caller, method, rule, fault)
+    }
+
+    /// The page of a list that was asked for, and the cursor of the next one. A cursor that was not given to this caller for
+    /// this list is refused and recorded.
+    fn page_of<T>(
+        &self,
+        turn: &Turn,
+        method: &'static str,
+        entries: Vec<T>,
+        key: impl Fn(&T) -> &str,
+        request: Option<&PaginatedRequestParams>,
+    ) -> Result<(Vec<T>, Option<String>), ErrorData> {
+        let (gateway, caller) = (&self.face.gateway, &turn.caller);
+        let cursor = request.and_then(|request| request.cursor.as_deref());
+        let last = cursor.map(|cursor| gateway.open_page(caller, method, cursor)).transpose();
+        let last = last.map_err(|fault| rpc_error(fault, Asked::Other))?;
+        let (entries, next) = page(entries, key, last.as_deref());
+        Ok((entries, next.map(|next| gateway.seal_page(caller, method, &next))))
     }
 
     fn level(&self) -> LoggingLevel {
@@ -282,14 +319,6 @@ fn method_not_found<T>(method: &str) -> Result<T, ErrorData> {
     Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method.to_owned(), None))
 }
 
-fn bad_cursor(_: crate::pages::BadCursor) -> ErrorData {
-    ErrorData::invalid_params("the cursor is not one of this list; start again without a cursor", None)
-}
-
-fn cursor_of(request: Option<&PaginatedRequestParams>) -> Option<&str> {
-    request.and_then(|r| r.cursor.as_deref())
-}
-
 impl Trouble {
     fn error(self, asked: Asked) -> ErrorData {
         match self {
@@ -348,7 +377,7 @@ impl ServerHandler for Handler {
     ) -> Result<ListToolsResult, ErrorData> {
         let turn = self.turn(&context).await?;
         let tools = self.face.cards.list(listed(self.face.gateway.tools(&turn.caller).await)?);
-        let (tools, next) = page(List::Tools, tools, |t| &t.name, cursor_of(request.as_ref())).map_err(bad_cursor)?;
+        let (tools, next) = self.page_of(&turn, "tools/list", tools, |t| &t.name, request.as_ref())?;
         let mut result = ListToolsResult::with_all_items(tools).with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private);
         result.next_cursor = next;
         self.face.stamp(turn.modern, &mut result.meta);
@@ -384,7 +413,7 @@ impl ServerHandler for Handler {
             return method_not_found(wire::ListPromptsRequestMethod::VALUE);
         }
         let prompts = convert::prompts(listed(self.face.gateway.prompts(&turn.caller).await)?);
-        let (prompts, next) = page(List::Prompts, prompts, |p| &p.name, cursor_of(request.as_ref())).map_err(bad_cursor)?;
+        let (prompts, next) = self.page_of(&turn, "prompts/list", prompts, |p| &p.name, request.as_ref())?;
         let mut result =
             ListPromptsResult::with_all_items(prompts).with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private);
         result.next_cursor = next;
@@ -435,7 +464,7 @@ impl ServerHandler for Handler {
             return method_not_found(wire::ListResourcesRequestMethod::VALUE);
         }
         let listed = convert::resources(listed(self.face.gateway.resources(&turn.caller).await)?);
-        let (listed, next) = page(List::Resources, listed, |r| &r.uri, cursor_of(request.as_ref())).map_err(bad_cursor)?;
+        let (listed, next) = self.page_of(&turn, "resources/list", listed, |r| &r.uri, request.as_ref())?;
         let mut result =
             ListResourcesResult::with_all_items(listed).with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private);
         result.next_cursor = next;
@@ -453,8 +482,7 @@ impl ServerHandler for Handler {
             return method_not_found(wire::ListResourceTemplatesRequestMethod::VALUE);
         }
         let listed = convert::templates(listed(self.face.gateway.templates(&turn.caller).await)?);
-        let (listed, next) =
-            page(List::Templates, listed, |t| &t.uri_template, cursor_of(request.as_ref())).map_err(bad_cursor)?;
+        let (listed, next) = self.page_of(&turn, "resources/templates/list", listed, |t| &t.uri_template, request.as_ref())?;
         let mut result =
             ListResourceTemplatesResult::with_all_items(listed).with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private);
         result.next_cursor = next;

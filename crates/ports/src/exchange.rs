@@ -2,6 +2,7 @@
 //! is released before it leaves.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use portcullis_model::Secret;
 use serde_json::Value;
@@ -52,6 +53,9 @@ pub struct Answers {
     pub state: Option<Value>,
 }
 
+/// Whether a caller would still be let in, asked as often as one likes: it never waits.
+pub type StillAdmitted = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// The tool's side of the conversation with the client.
 pub trait Exchange: Send + Sync {
     /// Reports progress; dropped when the client did not ask for it.
@@ -81,6 +85,20 @@ pub trait Exchange: Send + Sync {
     fn header(&self, name: &str) -> Option<&Secret> {
         let _ = name;
         None
+    }
+
+    /// Seals the cursor of a next page, so that it is good for this caller and this question alone. The gate opens it when it
+    /// comes back in the argument [`Tool::cursor_argument`](crate::Tool::cursor_argument) names. Where no gate stands between,
+    /// it stays as it is, and no gate takes it.
+    fn seal_cursor(&self, position: String) -> String {
+        position
+    }
+
+    /// Tells, also when this is long gone, whether the caller would still be let in with the credential it came with. Whoever
+    /// keeps a call waiting for its caller asks again and again, and ends what waits for nobody. Where there is no caller,
+    /// nothing is to wait for one.
+    fn still_admitted(&self) -> StillAdmitted {
+        Arc::new(|| false)
     }
 }
 

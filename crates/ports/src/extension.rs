@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use portcullis_policy::{Charter, CharterGrant};
 
-use crate::{Denied, Names, Prompt, ResourceReader, Source, Taken, Tool};
+use crate::{Denied, Names, Prefixes, Prompt, ResourceReader, Source, Taken, Tool};
 
 /// What an extension has to offer at the moment.
 #[derive(Clone, Default)]
@@ -88,6 +88,11 @@ pub trait Extension: Send + Sync {
         vec![self.name().to_owned()]
     }
 
+    /// Who goes by a word that stands before names of it; see [`Prefixes`].
+    fn bearers(&self) -> Vec<String> {
+        self.owners()
+    }
+
     /// What it may do on its own, beside any call.
     fn charter(&self) -> CharterGrant;
 
@@ -97,9 +102,10 @@ pub trait Extension: Send + Sync {
     /// What it offers now. Returns at once, whatever state the other side is in.
     fn offer(&self, taken: &Taken) -> Offer;
 
-    /// Is told every name of a tool in the house and whose it is, for whoever looks for imitations.
-    fn learn(&self, names: &BTreeMap<String, String>) {
-        let _ = names;
+    /// Is told every name of a tool in the house and whose it is, and who goes by which prefix, for whoever looks for
+    /// imitations.
+    fn learn(&self, names: &BTreeMap<String, String>, prefixes: &Prefixes) {
+        let _ = (names, prefixes);
     }
 
     /// Counts the changes of the offer.

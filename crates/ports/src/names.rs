@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use portcullis_model::Timestamp;
+
 /// The owner of what the house has itself.
 pub const THIS_HOUSE: &str = "this house";
 
@@ -16,6 +18,8 @@ pub enum NameKind {
     Tool,
     /// A prompt.
     Prompt,
+    /// A resource with a fixed address, or a family of them: its address, or its template.
+    Address,
 }
 
 impl NameKind {
@@ -24,17 +28,57 @@ impl NameKind {
         match self {
             Self::Tool => "tool",
             Self::Prompt => "prompt",
+            Self::Address => "address",
         }
     }
 }
 
-/// Names of tools and prompts.
+/// Since when an address is whose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keeper {
+    /// Whose it is, such as `upstream notes`.
+    pub owner: String,
+    /// Since when: what was there first decides which of two templates an address belongs to.
+    pub since: Timestamp,
+}
+
+/// Words that stand before names where those would be somebody else's, as in `grafana_search`, and who goes by them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prefixes(BTreeMap<String, BTreeSet<String>>);
+
+impl Prefixes {
+    /// Of these, each called like `upstream grafana`.
+    pub fn of(owners: impl IntoIterator<Item = String>) -> Self {
+        let mut words: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for owner in owners {
+            let Some(word) = owner.split_once(' ').map(|(_, word)| word.to_owned()) else { continue };
+            words.entry(word).or_default().insert(owner);
+        }
+        Self(words)
+    }
+
+    /// Whose a name is by what stands before it, where that is none of `own`. The longest of such words decides.
+    pub fn anothers(&self, name: &str, own: &[&str]) -> Option<&str> {
+        let of = name.match_indices('_').rev().find_map(|(at, _)| self.0.get(&name[..at]))?;
+        let is_own = of.iter().any(|owner| own.contains(&owner.as_str()));
+        if is_own { None } else { of.first().map(String::as_str) }
+    }
+
+    /// Each word, with everybody who goes by it.
+    pub fn words(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().flat_map(|(word, owners)| owners.iter().map(|owner| (word.as_str(), owner.as_str())))
+    }
+}
+
+/// Names of tools and prompts, and addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names {
     /// Of tools.
     pub tools: BTreeSet<String>,
     /// Of prompts.
     pub prompts: BTreeSet<String>,
+    /// Of resources with fixed addresses, and of families their templates, with whose they are.
+    pub addresses: BTreeMap<String, Keeper>,
 }
 
 /// What the book of names says about one.
@@ -46,6 +90,8 @@ pub struct Holding {
     pub used: bool,
     /// Whether an operator let several servers of a kind offer one by one what they offered together under it.
     pub apart: bool,
+    /// Since when it is whose it is.
+    pub since: Timestamp,
 }
 
 /// The book of names, as an extension sees it.
@@ -55,6 +101,8 @@ pub struct Held {
     pub tools: BTreeMap<String, Holding>,
     /// Of prompts.
     pub prompts: BTreeMap<String, Holding>,
+    /// Of resources: addresses and templates.
+    pub addresses: BTreeMap<String, Holding>,
 }
 
 impl Held {
@@ -63,6 +111,7 @@ impl Held {
         match kind {
             NameKind::Tool => self.tools.get(name),
             NameKind::Prompt => self.prompts.get(name),
+            NameKind::Address => self.addresses.get(name),
         }
     }
 }
@@ -78,6 +127,8 @@ pub struct Taken {
     pub addresses: BTreeSet<String>,
     /// Whose every name is that was ever given, in use or not.
     pub held: Arc<Held>,
+    /// Who goes by which word before names. A name that begins with somebody else's is that one's, given or not.
+    pub prefixes: Prefixes,
 }
 
 /// How somebody stands to a name.
@@ -99,15 +150,19 @@ impl Taken {
         let in_use = match kind {
             NameKind::Tool => &self.tools,
             NameKind::Prompt => &self.prompts,
+            NameKind::Address => &self.addresses,
         };
         if in_use.contains(name) {
             return Right::Anothers;
         }
+        // What somebody has has been theirs before, or an operator gave it to them.
+        let reserved = || kind != NameKind::Address && self.prefixes.anothers(name, owners).is_some();
         match self.held.of(kind, name).map(|holding| holding.owner.as_deref()) {
-            None => Right::Free,
-            Some(None) => Right::Released,
             Some(Some(owner)) if owners.contains(&owner) => Right::Own,
             Some(Some(_)) => Right::Anothers,
+            None | Some(None) if reserved() => Right::Anothers,
+            None => Right::Free,
+            Some(None) => Right::Released,
         }
     }
 
@@ -158,7 +213,8 @@ mod tests {
 
     fn taken(holdings: &[(&str, Option<&str>, bool)]) -> Taken {
         let holding = |(name, owner, used): &(&str, Option<&str>, bool)| {
-            ((*name).to_owned(), Holding { owner: owner.map(Arc::from), used: *used, apart: false })
+            let since = Timestamp::from_nanos(0);
+            ((*name).to_owned(), Holding { owner: owner.map(Arc::from), used: *used, apart: false, since })
         };
         let held = Held { tools: holdings.iter().map(holding).collect(), ..Held::default() };
         Taken { held: Arc::new(held), tools: BTreeSet::from(["query_logs".to_owned()]), ..Taken::default() }
@@ -188,5 +244,23 @@ mod tests {
         assert_eq!(choose(&taken(&holdings), "search").as_deref(), Some("search"));
         let both = taken(&[("search", Some("api b"), true), ("b_search", Some("plugin b"), true)]);
         assert_eq!(choose(&both, "search"), None, "a prefix gives no right to a name either");
+    }
+
+    #[test]
+    fn a_name_that_begins_with_anothers_prefix_is_that_ones_before_anybody_offers_it() {
+        let owners = ["upstream a", "upstream a_b", "upstream b", "api shop", "plugins"].map(str::to_owned);
+        let mut all = taken(&[("shop_old", Some("upstream b"), true), ("shop_free", None, true)]);
+        all.prefixes = Prefixes::of(owners);
+        for (wanted, given) in [("shop_refund", "b_shop_refund"), ("a_pay", "b_a_pay"), ("b_pay", "b_pay"), ("shop", "shop")] {
+            assert_eq!(choose(&all, wanted).as_deref(), Some(given));
+        }
+        assert_eq!(choose(&all, "shop_free").as_deref(), Some("b_shop_free"), "released, and not for everybody");
+        assert_eq!(choose(&all, "shop_old").as_deref(), Some("shop_old"), "what it has it keeps");
+        let right = |name: &str, owner: &str| all.right(NameKind::Tool, name, &[owner]);
+        assert_eq!((right("shop_refund", "api shop"), right("shop_refund", "upstream b")), (Right::Free, Right::Anothers));
+        // The longest word decides, also against whoever has a shorter one.
+        assert_eq!((right("a_b_pay", "upstream a_b"), right("a_b_pay", "upstream a")), (Right::Free, Right::Anothers));
+        assert_eq!(all.right(NameKind::Prompt, "shop_greet", &["upstream b"]), Right::Anothers);
+        assert_eq!(all.right(NameKind::Address, "shop_x://y", &["upstream b"]), Right::Free, "addresses have no prefixes");
     }
 }

@@ -1,6 +1,7 @@
 //! What the gate runs: tools, resources, prompts. Each needs a [`Permit`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use portcullis_model::{CompletionKind, Fault, PrincipalId, PromptSpec, ResourceSpec, ResourceTemplateSpec, Scope, ToolSpec};
@@ -67,6 +68,21 @@ pub trait Tool: Send + Sync {
     fn serves(&self, scope: &Scope) -> Result<(), Fault> {
         let _ = scope;
         Ok(())
+    }
+
+    /// The argument that takes the cursors of this tool, which it gives sealed by [`Exchange::seal_cursor`]. The gate refuses one
+    /// that was not given to this caller for this question, and hands the tool what was sealed. `None` where it gives none: an
+    /// argument of another server that is called so is that server's.
+    fn cursor_argument(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// How far back from now a call with these arguments reads, where more than times says so: a raw query, a cursor that was
+    /// opened. For arguments its schema marks with `x-portcullis-reaches`; where it is `None`, rules about the look-back take
+    /// it that such a call reaches back for ever. Never less than what is read; asks nobody; cheap.
+    fn reach_back(&self, arguments: &Arguments) -> Option<Duration> {
+        let _ = arguments;
+        None
     }
 
     /// Does the work. The future is dropped when the caller cancels or the deadline passes.

@@ -40,6 +40,7 @@ fn exposition() -> String {
         target: "sql".into(),
         known: true,
         via: None,
+        intent: None,
         arguments: None,
         risk: Some(RiskClass::Read),
         allowed: true,
@@ -50,6 +51,7 @@ fn exposition() -> String {
         bytes_out: 40,
         sources: Vec::new(),
         redactions: vec![("token", 1)],
+        signs: Vec::new(),
         trace_id: None,
         lockout: None,
     };
@@ -157,6 +159,7 @@ fn names_from_outside_do_not_become_series() {
             target: format!("tool-{number}\"\n"),
             known: false,
             via: None,
+            intent: None,
             arguments: None,
             risk: None,
             allowed: false,
@@ -167,6 +170,7 @@ fn names_from_outside_do_not_become_series() {
             bytes_out: 0,
             sources: Vec::new(),
             redactions: Vec::new(),
+            signs: Vec::new(),
             trace_id: None,
             lockout: None,
         };

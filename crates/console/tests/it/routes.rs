@@ -118,14 +118,18 @@ async fn a_change_needs_json_and_intent() {
 }
 
 #[tokio::test]
-async fn without_an_audit_log_nothing_is_done() {
+async fn without_an_audit_log_nothing_is_done_but_taking_back_a_key() {
     let house = house(ConsoleSettings::default(), LimitSettings::default()).await;
     assert_eq!(house.get("/api/v1/status", Some(&house.admin)).await.0, 200);
     house.memory.broken.store(true, Ordering::SeqCst);
-    let post = Request::post("/api/v1/keys/abcdefghij/revoke").header("Content-Type", "application/json");
-    let post = post.header("Authorization", format!("Bearer {}", house.admin));
-    assert_eq!(house.send(post, NEAR, "{}").await.0, 503);
+    let post = |to: &str| {
+        let post = Request::post(to).header("Content-Type", "application/json");
+        post.header("Authorization", format!("Bearer {}", house.admin))
+    };
+    assert_eq!(house.send(post("/api/v1/approvals/abcdef012345/approve"), NEAR, "{}").await.0, 503);
     assert!(house.steward.changed.lock().unwrap().is_empty());
+    assert_eq!(house.send(post("/api/v1/keys/abcdefghij/revoke"), NEAR, "{}").await.0, 503, "it cannot be recorded");
+    assert_eq!(house.steward.changed.lock().unwrap().len(), 1, "and is done all the same");
     assert_eq!(house.get("/api/v1/status", Some(&house.admin)).await.0, 503);
 }
 

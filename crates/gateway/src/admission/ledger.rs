@@ -23,6 +23,9 @@ pub enum LedgerError {
     /// Others changed the account at every attempt.
     #[error("a token account is being changed by too many processes at once")]
     Contended,
+    /// The operator's: what was spent is not known, so nobody may spend more.
+    #[error("the token account '{0}' cannot be read; remove it from the store, or wait until it ends by itself")]
+    Unreadable(String),
 }
 
 /// Whose account it is.
@@ -116,14 +119,26 @@ impl TokenLedger {
     /// before the process ends.
     ///
     /// # Errors
-    /// When the store fails; what was not told is told next time.
+    /// When the store fails, or the first account that could not be settled, after all others were; what was not told is told
+    /// next time.
     pub async fn settle(&self) -> Result<(), LedgerError> {
         let Some(store) = &self.store else { return Ok(()) };
         let (day, accounts) = self.with_today(|today| (today.day, today.accounts.clone()));
         let expires = Timestamp::from_seconds((day + 2) * DAY);
+        let mut first = None;
         for (holder, account) in accounts {
             let key = holder.key(day);
-            let total = add(store.as_ref(), &key, account.unsettled, expires).await?;
+            let total = match add(store.as_ref(), &key, account.unsettled, expires).await {
+                Ok(total) => total,
+                Err(LedgerError::Store(error)) => return Err(error.into()),
+                Err(error) => {
+                    if matches!(error, LedgerError::Unreadable(_)) {
+                        self.forget(day, &holder);
+                    }
+                    first = first.or(Some(error));
+                    continue;
+                }
+            };
             self.with_today(|today| {
                 if today.day == day
                     && let Some(own) = today.accounts.get_mut(&holder)
@@ -134,19 +149,34 @@ impl TokenLedger {
                 }
             });
         }
-        Ok(())
+        first.map_or(Ok(()), Err)
+    }
+
+    /// What the store said of an account counts no longer: whoever it belongs to waits until it can be read again.
+    fn forget(&self, day: i64, holder: &Holder) {
+        self.with_today(|today| {
+            if today.day == day
+                && let Some(own) = today.accounts.get_mut(holder)
+            {
+                own.recalled = false;
+            }
+        });
     }
 
     /// Learns what was spent from an account before this process began; once per account and day.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store fails or the account cannot be read: what was spent is then not known.
     pub async fn recall(&self, holder: impl Into<Holder>) -> Result<(), LedgerError> {
         let Some(store) = &self.store else { return Ok(()) };
         let holder = holder.into();
         let day = self.with_today(|today| (!today.accounts.get(&holder).is_some_and(|a| a.recalled)).then_some(today.day));
         let Some(day) = day else { return Ok(()) };
-        let known = store.get(NAMESPACE, &holder.key(day)).await?.and_then(|e| number(&e.value)).unwrap_or(0);
+        let key = holder.key(day);
+        let known = match store.get(NAMESPACE, &key).await? {
+            Some(entry) => number(&key, &entry.value)?,
+            None => 0,
+        };
         self.with_today(|today| {
             if today.day == day {
                 let account = today.accounts.entry(holder).or_default();
@@ -173,8 +203,9 @@ fn seconds(at: Timestamp) -> i64 {
     at.as_nanos().div_euclid(i64::try_from(Duration::from_secs(1).as_nanos()).unwrap_or(1_000_000_000))
 }
 
-fn number(bytes: &[u8]) -> Option<u64> {
-    std::str::from_utf8(bytes).ok()?.parse().ok()
+fn number(key: &str, bytes: &[u8]) -> Result<u64, LedgerError> {
+    let read = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
+    read.ok_or_else(|| LedgerError::Unreadable(key.to_owned()))
 }
 
 /// Adds to one account and returns the new total.
@@ -184,7 +215,7 @@ async fn add(store: &dyn Store, key: &str, tokens: u64, expires: Timestamp) -> R
             None if tokens == 0 => return Ok(0),
             None => store.put_if_absent(NAMESPACE, key, tokens.to_string().as_bytes(), Some(expires)).await?.map(|_| tokens),
             Some(entry) => {
-                let before = number(&entry.value).unwrap_or(0);
+                let before = number(key, &entry.value)?;
                 if tokens == 0 {
                     return Ok(before);
                 }
@@ -246,6 +277,34 @@ mod tests {
         restarted.settle().await.unwrap();
         restarted.recall(&who("key:x")).await.unwrap();
         assert_eq!(restarted.spent(&who("key:x")), 103, "and is counted once");
+    }
+
+    #[tokio::test]
+    async fn an_account_that_cannot_be_read_is_not_an_empty_one_and_keeps_no_other_from_being_settled() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(5)));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+        let ledger = TokenLedger::shared(store.clone(), clock.clone());
+        let others: Vec<PrincipalId> = (0..20).map(|n| who(&format!("key:{n}"))).collect();
+        ledger.spend(&who("key:broken"), 5);
+        ledger.settle().await.unwrap();
+        ledger.recall(&who("key:broken")).await.unwrap();
+        let key = Holder::from(&who("key:broken")).key(0);
+        let entry = store.get(NAMESPACE, &key).await.unwrap().unwrap();
+        store.compare_and_swap(NAMESPACE, &key, entry.version, b"many", None).await.unwrap().unwrap();
+        let restarted = TokenLedger::shared(store.clone(), clock);
+        let error = restarted.recall(&who("key:broken")).await.unwrap_err();
+        assert!(matches!(&error, LedgerError::Unreadable(named) if *named == key), "{error}");
+        // Whoever knew it better before does not go on with that.
+        for (holder, tokens) in others.iter().zip(1..).chain([(&who("key:broken"), 7)]) {
+            ledger.spend(holder, tokens);
+        }
+        assert!(matches!(ledger.settle().await, Err(LedgerError::Unreadable(_))));
+        assert!(ledger.recall(&who("key:broken")).await.is_err());
+        for (holder, tokens) in others.iter().zip(1..) {
+            restarted.recall(holder).await.unwrap();
+            assert_eq!(restarted.spent(holder), tokens, "settled although another account was not");
+        }
+        assert_eq!(store.get(NAMESPACE, &key).await.unwrap().unwrap().value, b"many", "and nothing is written over it");
     }
 
     #[tokio::test]

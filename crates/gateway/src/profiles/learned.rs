@@ -187,13 +187,18 @@ impl Behaviour {
         let name: String = self.principal.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let tools: Vec<String> =
             self.tools.keys().filter(|name| !is_lookup(name)).map(|t| format!("Portcullis::Tool::{t:?}")).collect();
+        // An empty list is none for Cedar: whoever used no tool is refused all of them.
+        let (used, unless) = if tools.is_empty() {
+            ("no tool", String::new())
+        } else {
+            ("only these tools", format!(" unless {{\n    [{}].contains(resource)\n}}", tools.join(", ")))
+        };
         format!(
-            "// Learned from {} calls. {:?} used only these tools.\n@id(\"profile-{name}\")\nforbid (\n    principal == \
-             Portcullis::Principal::{:?},\n    action == Portcullis::Action::\"call\",\n    resource\n) unless {{\n    [{}].contains(resource)\n}};\n",
+            "// Learned from {} calls. {:?} used {used}.\n@id(\"profile-{name}\")\nforbid (\n    principal == \
+             Portcullis::Principal::{:?},\n    action == Portcullis::Action::\"call\",\n    resource\n){unless};\n",
             self.calls,
             self.principal.as_str(),
             self.principal.as_str(),
-            tools.join(", ")
         )
     }
 }
@@ -262,5 +267,7 @@ mod tests {
     fn the_suggestion_names_the_tools() {
         let text = learned().suggested_policy();
         assert!(text.contains("@id(\"profile-key-a\")") && text.contains("Portcullis::Tool::\"query_logs\""), "{text}");
+        let text = Behaviour::new(PrincipalId::new("key:a").unwrap(), at(9)).suggested_policy();
+        assert!(text.ends_with("resource\n);\n") && !text.contains("[]"), "{text}");
     }
 }

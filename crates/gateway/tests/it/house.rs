@@ -40,6 +40,11 @@ impl Recorder for Memory {
         Ok(())
     }
 
+    fn intend(&self, call: &RoadEnd) -> Result<Option<Arc<str>>, String> {
+        self.record(call)?;
+        Ok(Some(Arc::from(format!("memory/{}", self.records.lock().unwrap().len()))))
+    }
+
     fn may_begin(&self, _: RiskClass) -> Result<(), String> {
         if self.held.load(std::sync::atomic::Ordering::SeqCst) { Err("a required sink is behind".into()) } else { Ok(()) }
     }

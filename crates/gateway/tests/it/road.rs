@@ -143,6 +143,31 @@ async fn without_a_record_there_is_no_answer() {
     assert_eq!(fault.get().code, FaultCode::Unavailable);
 }
 
+#[tokio::test]
+async fn what_may_change_something_is_on_record_before_it_is_done_and_else_not_done() {
+    let house = house(LimitSettings::default(), &["workloads"]).await;
+    let caller = house.caller(&house.admin).await;
+    let call = |tool| house.gateway.call(&caller, request(tool, json!({"text": "x"})), Arc::new(()));
+    call("restart").await.unwrap();
+    call("look").await.unwrap();
+    let records = house.memory.records.lock().unwrap().clone();
+    let place = records.iter().position(|record| record.method == portcullis_gateway::INTENT).unwrap();
+    let (intent, end) = (&records[place], &records[place + 1]);
+    assert_eq!((intent.target.as_str(), intent.allowed, &intent.rule), ("restart", true, &end.rule));
+    assert_eq!((intent.arguments.is_some(), &intent.arguments), (true, &end.arguments));
+    assert_eq!((end.method, end.intent.as_deref()), ("tools/call", Some(format!("memory/{}", place + 1).as_str())));
+    assert_eq!((house.last().target.as_str(), house.last().intent), ("look", None));
+    assert_eq!(records.iter().filter(|record| record.method == portcullis_gateway::INTENT).count(), 1, "looking is not meant");
+
+    // Nothing said before that it would not be written.
+    house.memory.broken.store(true, Ordering::SeqCst);
+    let fault = call("restart").await.unwrap_err();
+    assert_eq!(fault.get().code, FaultCode::Unavailable);
+    assert!(fault.get().message.contains("so no call is made"), "{}", fault.get().message);
+    let fault = call("look").await.unwrap_err();
+    assert!(fault.get().message.contains("so no answer is given"), "{}", fault.get().message);
+}
+
 #[derive(Default)]
 struct Ear(Mutex<Vec<String>>);
 

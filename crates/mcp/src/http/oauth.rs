@@ -14,7 +14,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
-use portcullis_gateway::{CALL_TOOL, Caller, Gateway};
+use portcullis_gateway::{CALL_TOOL, Caller, CompletionReference, Gateway, Sought};
 use portcullis_identity::token::{ProtectedResource, WELL_KNOWN};
 use portcullis_model::{CredentialKind, Fault, FaultCode, Principal};
 use serde::Deserialize;
@@ -71,6 +71,30 @@ struct Named<'a> {
     name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     arguments: Option<Standing<'a>>,
+    #[serde(borrow)]
+    uri: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "ref")]
+    reference: Option<Reference<'a>>,
+    #[serde(borrow)]
+    argument: Option<Completed<'a>>,
+}
+
+/// The prompt or template an argument of which is completed.
+#[derive(Deserialize)]
+struct Reference<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    uri: Option<Cow<'a, str>>,
+}
+
+/// The argument that is completed.
+#[derive(Deserialize)]
+struct Completed<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
 }
 
 /// Arguments of a call that may stand for another tool's.
@@ -88,9 +112,68 @@ enum Value<'a> {
     Other(IgnoredAny),
 }
 
-/// The refusal of a call that the caller's token does not allow and a token with more scopes would. Nothing when the call
-/// is allowed, or when no scope would help: then the gate refuses it like every other. It counts against the caller's rate
-/// like a call, and through a product only what the product offers is led to.
+/// What a request wants to use: its method, all of what it needs, and in words what that is.
+struct Wanted<'a> {
+    method: &'static str,
+    sought: Vec<Sought<'a>>,
+    words: String,
+}
+
+impl Asked<'_> {
+    /// Nothing for requests that use nothing by a name.
+    fn wanted(&self) -> Option<Wanted<'_>> {
+        let params = self.params.as_ref()?;
+        Some(match &*self.method {
+            "tools/call" => params.call()?,
+            "resources/read" => params.resource("resources/read")?,
+            "resources/subscribe" => params.resource("resources/subscribe")?,
+            "prompts/get" => {
+                let name = params.name.as_deref()?;
+                Wanted { method: "prompts/get", sought: vec![Sought::Prompt(name)], words: format!("prompt {name}") }
+            }
+            "completion/complete" => params.completion()?,
+            _ => return None,
+        })
+    }
+}
+
+impl Named<'_> {
+    fn call(&self) -> Option<Wanted<'_>> {
+        let tool = self.name.as_deref()?;
+        // A call through `call_tool` is the other tool's own call as well, and needs what both of them need.
+        let inner = match self.arguments.as_ref().and_then(|arguments| arguments.name.as_ref()) {
+            Some(Value::Name(inner)) if tool == CALL_TOOL => Some(&**inner),
+            _ => None,
+        };
+        let sought = [Some(tool), inner].into_iter().flatten().map(Sought::Tool).collect();
+        Some(Wanted { method: "tools/call", sought, words: format!("tool {}", inner.unwrap_or(tool)) })
+    }
+
+    fn resource(&self, method: &'static str) -> Option<Wanted<'_>> {
+        let uri = self.uri.as_deref()?;
+        Some(Wanted { method, sought: vec![Sought::Resource(uri)], words: format!("resource {uri}") })
+    }
+
+    fn completion(&self) -> Option<Wanted<'_>> {
+        let (reference, argument) = (self.reference.as_ref()?, &*self.argument.as_ref()?.name);
+        let (of, words) = match &*reference.kind {
+            "ref/prompt" => {
+                let name = reference.name.as_deref()?;
+                (CompletionReference::Prompt(name), format!("completing prompt {name}"))
+            }
+            "ref/resource" => {
+                let uri = reference.uri.as_deref()?;
+                (CompletionReference::Template(uri), format!("completing resource {uri}"))
+            }
+            _ => return None,
+        };
+        Some(Wanted { method: "completion/complete", sought: vec![Sought::Completion(of, argument)], words })
+    }
+}
+
+/// The refusal of a call, a reading, a prompt or a completion that the caller's token does not allow and a token with more
+/// scopes would. Nothing when it is allowed, or when no scope would help: then the gate refuses it like every other. It counts
+/// against the caller's rate like a call, and through a product only what the product offers is led to.
 pub(super) async fn step_up(
     resource: Option<&Arc<ProtectedResource>>,
     gateway: &Gateway,
@@ -103,27 +186,17 @@ pub(super) async fn step_up(
         return None;
     }
     let asked: Asked<'_> = serde_json::from_slice(body).ok()?;
-    let params = asked.params.filter(|_| asked.method == "tools/call")?;
-    let (tool, inner) = (params.name?, params.arguments.and_then(|arguments| arguments.name));
-    // A call through `call_tool` is the other tool's own call as well, and needs what both of them need.
-    let inner = match inner {
-        Some(Value::Name(inner)) if tool == CALL_TOOL => Some(inner),
-        _ => None,
-    };
-    let allows = |principal: &Principal| {
-        let allows = |tool: &str| gateway.would_allow(caller, principal, tool);
-        allows(&tool) && inner.as_ref().is_none_or(|inner| allows(inner))
-    };
+    let Wanted { method, sought, words } = asked.wanted()?;
+    let allows = |principal: &Principal| sought.iter().all(|one| gateway.would_allow(caller, principal, *one));
     if allows(principal) {
         return None;
     }
     let step = resource.step_ups(principal).into_iter().find(|step| allows(&step.principal))?;
-    let tool = inner.as_ref().unwrap_or(&tool);
     let scopes = step.scopes.join(" ");
     let fault =
         Fault::new(FaultCode::Forbidden, format!("the access token does not cover this call; it needs the scopes: {scopes}"))
-            .with_internal(format!("tool {tool} needs the scopes {scopes}"));
-    let (released, admitted) = gateway.refuse_call(caller, "tools/call", "insufficient-scope", fault).await;
+            .with_internal(format!("{words} needs the scopes {scopes}"));
+    let (released, admitted) = gateway.refuse_call(caller, method, "insufficient-scope", fault).await;
     let mut response = fault_refusal(released, request_id(body));
     if !admitted {
         return Some(response);

@@ -53,8 +53,16 @@ async fn lists_are_per_caller_private_ordered_and_paged() {
         assert_eq!(result["_meta"]["io.modelcontextprotocol/serverInfo"]["name"], "portcullis");
         names.extend(result["tools"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap().to_owned()));
         cursor = result.get("nextCursor").cloned();
-        if cursor.is_none() {
-            break;
+        let Some(given) = &cursor else { break };
+        // Good for whoever it was given to, for this list.
+        let altered = json!(format!("A{}", given.as_str().unwrap()));
+        for (key, method, cursor) in [
+            (&served.house.two, "tools/list", given),
+            (&served.house.one, "resources/list", given),
+            (&served.house.one, "tools/list", &altered),
+        ] {
+            let refused = served.modern(key, method, json!({"cursor": cursor})).await;
+            assert_eq!(refused.json()["error"]["code"], -32602, "{method} {cursor}");
         }
     }
     assert_eq!(names.len(), 156);
