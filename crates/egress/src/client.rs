@@ -4,7 +4,6 @@
 use std::fmt;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -139,10 +138,10 @@ impl EgressClient {
     ///
     /// A response of any status is a response; only what kept a response from arriving is an error.
     pub async fn send(&self, permit: &Permit, request: EgressRequest) -> Result<EgressResponse, EgressError> {
-        let contacted = AtomicBool::new(false);
-        let result = self.checked(permit, &request, &contacted).await;
+        let mut contacted = false;
+        let result = self.checked(permit, &request, &mut contacted).await;
         self.inner.meter.ended(result.as_ref().map(|response| response.status));
-        result.map_err(|kind| EgressError::new(&self.inner.name, kind).after_contact(contacted.into_inner()))
+        result.map_err(|kind| EgressError::new(&self.inner.name, kind).after_contact(contacted))
     }
 
     /// The request as [`EgressClient::send`] would put it on the wire, made by the same steps, without the headers: those hold
@@ -177,7 +176,7 @@ impl EgressClient {
         &self,
         permit: &Permit,
         request: &EgressRequest,
-        contacted: &AtomicBool,
+        contacted: &mut bool,
     ) -> Result<EgressResponse, EgressErrorKind> {
         let inner = &*self.inner;
         self.admits(permit)?;
@@ -238,7 +237,7 @@ impl Inner {
         permit: &Permit,
         url: &Url,
         request: &Prepared,
-        contacted: &AtomicBool,
+        contacted: &mut bool,
     ) -> Result<EgressResponse, EgressErrorKind> {
         let _slot = self.slots.acquire().await.map_err(|_| EgressErrorKind::DeadlineExceeded)?;
         let mut retry = 0;
@@ -260,12 +259,12 @@ impl Inner {
     }
 
     /// One try, following redirects within the origin.
-    async fn follow(&self, url: &Url, request: &Prepared, contacted: &AtomicBool) -> Result<EgressResponse, EgressErrorKind> {
+    async fn follow(&self, url: &Url, request: &Prepared, contacted: &mut bool) -> Result<EgressResponse, EgressErrorKind> {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let response = self.once(&url, request).await;
             if response.as_ref().map_or_else(EgressErrorKind::came_from_beyond, |_| true) {
-                contacted.store(true, Ordering::Relaxed);
+                *contacted = true;
             }
             let response = response?;
             let hands_back = request.hands_back_redirects;

@@ -1,11 +1,14 @@
 //! What was presented to a server must not come back from it. Guards that a credential in an answer, an error or a
-//! message is taken out, also in base64 and percent-encoding. Must not look for anything it was not given.
+//! message is taken out, also in base64, percent-encoding, hexadecimal digits and entities; and that nobody takes the words of
+//! a protocol, or ordinary words, out of what others get. Must not look for anything it was not given.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use portcullis_model::Secret;
@@ -19,14 +22,70 @@ const SHORTEST: usize = 6;
 /// A line of a secret of several lines is looked for by itself from this length on.
 const SHORTEST_LINE: usize = 20;
 
+/// Shorter secrets are not looked for in the other case: they would hit ordinary words.
+const SHORTEST_CASED: usize = 12;
+
+/// Longer secrets are files, which nobody writes as entities.
+const LONGEST_ENTITIES: usize = 512;
+
+/// Bytes of forms from which on the table that finds them fastest would take megabytes.
+const LARGE: usize = 16 << 10;
+
+/// So many characters of what others presented must look random.
+const RANDOM: usize = 20;
+/// Least different characters among them.
+const RANDOM_DISTINCT: u32 = 9;
+/// Least changes between letters and digits, and from lower to upper case, among them. Words have fewer.
+const RANDOM_CHANGES: usize = 5;
+
 /// Credentials that were presented, in every form they may come back in. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Echoes(Finder);
+pub struct Echoes {
+    layers: Vec<Layer>,
+}
 
-#[derive(Clone, Default)]
+/// What a protocol fixes, which is never taken for an echo.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fixed {
+    /// Names of members.
+    pub names: &'static [&'static str],
+    /// Values of a member, by its name.
+    pub values: &'static [(&'static str, &'static [&'static str])],
+}
+
+impl Fixed {
+    fn has(&self, name: &str, value: &Value) -> bool {
+        let Value::String(text) = value else { return false };
+        self.values.iter().any(|(member, values)| *member == name && values.contains(&text.as_str()))
+    }
+}
+
+/// What came back in a value, and was taken out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CameBack {
+    /// Something that is looked for whatever it looks like.
+    pub own: bool,
+    /// Something others presented.
+    pub others: bool,
+}
+
+impl CameBack {
+    /// Whether anything came back.
+    pub fn any(self) -> bool {
+        self.own || self.others
+    }
+}
+
+/// Credentials that are looked for in one manner.
+#[derive(Clone)]
+struct Layer {
+    finder: Finder,
+    /// Of others: only in values, not in names of members.
+    others: bool,
+}
+
+#[derive(Clone)]
 enum Finder {
-    #[default]
-    Nothing,
     Forms(Arc<AhoCorasick>),
     /// There are more than can be looked for: then everything counts as one of them.
     Everything,
@@ -34,21 +93,27 @@ enum Finder {
 
 impl std::fmt::Debug for Echoes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let forms = match &self.0 {
-            Finder::Nothing => 0,
+        let forms = self.layers.iter().map(|layer| match &layer.finder {
             Finder::Forms(forms) => forms.patterns_len(),
             Finder::Everything => usize::MAX,
-        };
-        write!(f, "Echoes({forms})")
+        });
+        write!(f, "Echoes({})", forms.fold(0, usize::saturating_add))
     }
+}
+
+/// Every byte of a text, written in another way.
+fn each(plain: &str, write: impl Fn(&mut String, u8) -> std::fmt::Result) -> String {
+    let mut written = String::new();
+    for byte in plain.bytes() {
+        // Writing to a text does not fail.
+        let _ = write(&mut written, byte);
+    }
+    written
 }
 
 /// The forms one secret may come back in.
 fn forms_of(plain: &str, forms: &mut BTreeSet<String>) {
-    let encoded = |escaped: fn(u8) -> String| -> String {
-        let plainly = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
-        plain.bytes().map(|b| if plainly(b) { char::from(b).to_string() } else { escaped(b) }).collect()
-    };
+    let plainly = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
     // Of base64, what does not depend on the bytes around it: for each of the three places it can begin at.
     for skipped in 0..3_usize {
         let padded = [&vec![b' '; skipped][..], plain.as_bytes()].concat();
@@ -61,13 +126,125 @@ fn forms_of(plain: &str, forms: &mut BTreeSet<String>) {
             }
         }
     }
-    forms.insert(encoded(|b| format!("%{b:02X}")));
-    forms.insert(encoded(|b| format!("%{b:02x}")));
+    forms.insert(each(plain, |out, b| if plainly(b) { write!(out, "{}", char::from(b)) } else { write!(out, "%{b:02X}") }));
+    forms.insert(each(plain, |out, b| if plainly(b) { write!(out, "{}", char::from(b)) } else { write!(out, "%{b:02x}") }));
+    forms.insert(each(plain, |out, b| write!(out, "{b:02x}")));
+    forms.insert(each(plain, |out, b| write!(out, "{b:02X}")));
+    // Inside of JSON or of a page that is itself a text.
+    let quoted = Value::from(plain).to_string();
+    if let Some(inside) = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        forms.insert(inside.to_owned());
+    }
+    forms.insert(plain.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;"));
+    if plain.is_ascii() && plain.len() <= LONGEST_ENTITIES {
+        forms.insert(each(plain, |out, b| write!(out, "&#{b};")));
+        forms.insert(each(plain, |out, b| write!(out, "&#x{b:x};")));
+        forms.insert(each(plain, |out, b| write!(out, "&#x{b:X};")));
+    }
+    if plain.len() >= SHORTEST_CASED {
+        forms.insert(plain.to_ascii_uppercase());
+        forms.insert(plain.to_ascii_lowercase());
+    }
     forms.insert(plain.to_owned());
 }
 
+/// The parts of what somebody presented that are long and look random: nobody finds such a part in the answers of others
+/// who did not put it there. Words, names, times and numbers do not, and neither do trace ids, digests and UUIDs, which are
+/// written in the digits of one case.
+fn random_parts(text: &str) -> impl Iterator<Item = &str> {
+    let parts = text.split(|c: char| c.is_whitespace() || ";,\"'".contains(c));
+    // A cookie has a name before its value.
+    let parts = parts.flat_map(|part| [Some(part), part.split_once('=').map(|(_, value)| value)].into_iter().flatten());
+    parts.filter(|part| looks_random(part))
+}
+
+fn looks_random(part: &str) -> bool {
+    let plainly = |b: u8| b.is_ascii_alphanumeric() || b"-_.~+/=:".contains(&b);
+    part.bytes().all(plainly) && part.as_bytes().windows(RANDOM).any(is_random)
+}
+
+fn is_random(window: &[u8]) -> bool {
+    let changes = |pair: &&[u8]| {
+        let (one, next) = (pair[0], pair[1]);
+        (one.is_ascii_alphabetic() && next.is_ascii_digit())
+            || (one.is_ascii_digit() && next.is_ascii_alphabetic())
+            || (one.is_ascii_lowercase() && next.is_ascii_uppercase())
+    };
+    let distinct = window.iter().fold(0_u128, |seen, byte| seen | (1_u128 << (byte & 127))).count_ones();
+    let kinds: [fn(&u8) -> bool; 3] = [u8::is_ascii_lowercase, u8::is_ascii_uppercase, u8::is_ascii_digit];
+    distinct >= RANDOM_DISTINCT
+        && kinds.iter().all(|kind| window.iter().any(kind))
+        && window.windows(2).filter(changes).count() >= RANDOM_CHANGES
+}
+
+/// Places in order, those that overlap as one: what is taken out of one must leave nothing of another standing.
+fn merged(mut all: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    all.sort_unstable_by_key(|place| (place.start, place.end));
+    let mut merged: Vec<Range<usize>> = Vec::with_capacity(all.len());
+    for place in all {
+        match merged.last_mut() {
+            Some(last) if place.start < last.end => last.end = last.end.max(place.end),
+            _ => merged.push(place),
+        }
+    }
+    merged
+}
+
+/// The bytes without what is at these places.
+fn without(bytes: &[u8], places: &[Range<usize>]) -> Vec<u8> {
+    let (mut clean, mut from) = (Vec::with_capacity(bytes.len()), 0);
+    for place in places {
+        clean.extend_from_slice(bytes.get(from..place.start).unwrap_or_default());
+        clean.extend_from_slice(INSTEAD.as_bytes());
+        from = place.end;
+    }
+    clean.extend_from_slice(bytes.get(from..).unwrap_or_default());
+    clean
+}
+
+/// The text without what is at these places. All that is looked for is text, so no character is cut.
+fn text_without(text: &str, places: &[Range<usize>]) -> String {
+    String::from_utf8_lossy(&without(text.as_bytes(), places)).into_owned()
+}
+
+impl Finder {
+    fn of(forms: &BTreeSet<String>) -> Self {
+        let bytes: usize = forms.iter().map(String::len).sum();
+        let kind = (bytes > LARGE).then_some(AhoCorasickKind::ContiguousNFA);
+        let built = AhoCorasick::builder().kind(kind).build(forms);
+        built.map_or(Self::Everything, |built| Self::Forms(Arc::new(built)))
+    }
+
+    fn are_in(&self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Forms(forms) => forms.is_match(bytes),
+            Self::Everything => true,
+        }
+    }
+
+    /// Where they are, also within and across each other, in order and with those that overlap as one.
+    fn places(&self, bytes: &[u8]) -> Vec<Range<usize>> {
+        let mut places: Vec<Range<usize>> = Vec::new();
+        match self {
+            Self::Forms(forms) if forms.is_match(bytes) => {
+                // They come in the order of their ends.
+                for found in forms.find_overlapping_iter(bytes) {
+                    let mut start = found.start();
+                    while let Some(last) = places.pop_if(|last| start < last.end) {
+                        start = start.min(last.start);
+                    }
+                    places.push(start..found.end());
+                }
+            }
+            Self::Forms(_) => {}
+            Self::Everything => places.push(0..bytes.len()),
+        }
+        places
+    }
+}
+
 impl Echoes {
-    /// Looks for these.
+    /// Looks for these, whatever they look like.
     pub fn of<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
         let mut forms = BTreeSet::new();
         for secret in secrets {
@@ -84,95 +261,121 @@ impl Echoes {
                 plain.lines().map(str::trim).filter(dense).for_each(|line| forms_of(line, &mut forms));
             }
         }
-        if forms.is_empty() {
-            return Self(Finder::Nothing);
-        }
-        let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&forms);
-        Self(built.map_or(Finder::Everything, |built| Finder::Forms(Arc::new(built))))
+        Self::layer(&forms, false)
     }
 
-    fn are_in(&self, bytes: &[u8]) -> bool {
-        match &self.0 {
-            Finder::Nothing => false,
-            Finder::Forms(forms) => forms.is_match(bytes),
-            Finder::Everything => true,
+    /// Looks for what others presented, who are not trusted to choose what is taken out of an answer that is not theirs: only
+    /// what is long and looks random, and only in values.
+    pub fn of_others<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
+        let mut forms = BTreeSet::new();
+        for secret in secrets {
+            random_parts(secret.expose()).for_each(|part| forms_of(part, &mut forms));
         }
+        Self::layer(&forms, true)
+    }
+
+    fn layer(forms: &BTreeSet<String>, others: bool) -> Self {
+        let layer = (!forms.is_empty()).then(|| Layer { finder: Finder::of(forms), others });
+        Self { layers: layer.into_iter().collect() }
+    }
+
+    /// Looks for the others too. What one of them holds of another leaves nothing of that one standing.
+    #[must_use]
+    pub fn and(mut self, others: &Self) -> Self {
+        self.layers.extend(others.layers.iter().cloned());
+        self
+    }
+
+    /// Whether there is nothing to look for.
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
+    /// Where they are, in order, and whose they are.
+    fn places(&self, bytes: &[u8]) -> (Vec<Range<usize>>, CameBack) {
+        let (mut own, mut others) = (Vec::new(), Vec::new());
+        for layer in &self.layers {
+            let places = if layer.others { &mut others } else { &mut own };
+            places.extend(layer.finder.places(bytes));
+        }
+        let own = merged(own);
+        // What is looked for anyway says nothing about others.
+        others.retain(|place| {
+            let at = own.partition_point(|known| known.end < place.end);
+            own.get(at).is_none_or(|known| place.start < known.start)
+        });
+        let back = CameBack { own: !own.is_empty(), others: !others.is_empty() };
+        (merged([own, others].concat()), back)
     }
 
     /// Takes them out of a text.
     pub fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        match &self.0 {
-            Finder::Forms(forms) if forms.is_match(text) => {
-                let mut clean = String::with_capacity(text.len());
-                forms.replace_all_with(text, &mut clean, |_, _, clean| {
-                    clean.push_str(INSTEAD);
-                    true
-                });
-                Cow::Owned(clean)
-            }
-            Finder::Everything => Cow::Borrowed(INSTEAD),
-            _ => Cow::Borrowed(text),
-        }
+        let (places, _) = self.places(text.as_bytes());
+        if places.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(text_without(text, &places)) }
     }
 
     /// Takes them out of the bytes of a body, whatever it is.
     pub fn bytes(&self, body: Vec<u8>) -> Vec<u8> {
-        match &self.0 {
-            Finder::Forms(forms) if forms.is_match(&body) => {
-                let mut clean = Vec::with_capacity(body.len());
-                forms.replace_all_with_bytes(&body, &mut clean, |_, _, clean| {
-                    clean.extend_from_slice(INSTEAD.as_bytes());
-                    true
-                });
-                clean
-            }
-            Finder::Everything => INSTEAD.as_bytes().to_vec(),
-            _ => body,
-        }
+        let (places, _) = self.places(&body);
+        if places.is_empty() { body } else { without(&body, &places) }
     }
 
-    /// Takes them out of a value, names of members included. Says whether there were any.
-    pub fn value(&self, value: &mut Value) -> bool {
-        if matches!(self.0, Finder::Nothing) {
-            return false;
+    /// Takes them out of a value, names of members included. What the protocol fixes stays. Says whether there were any.
+    pub fn value(&self, value: &mut Value, fixed: &Fixed) -> CameBack {
+        let mut back = CameBack::default();
+        if !self.is_empty() {
+            self.clean(value, fixed, &mut back);
         }
-        let mut any = false;
+        back
+    }
+
+    fn clean(&self, value: &mut Value, fixed: &Fixed, back: &mut CameBack) {
         match value {
             Value::String(text) => {
-                if self.are_in(text.as_bytes()) {
-                    *text = self.text(text).into_owned();
-                    any = true;
-                } else if self.hidden_in(text) {
-                    *text = STANDARD.encode(INSTEAD);
-                    any = true;
+                if let Some(clean) = self.cleaned(text, back) {
+                    *text = clean;
                 }
             }
-            Value::Array(items) => {
-                for item in items {
-                    any |= self.value(item);
-                }
-            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.clean(item, fixed, back)),
             Value::Object(members) => {
-                if members.keys().any(|name| self.are_in(name.as_bytes())) {
+                let own = || self.layers.iter().filter(|layer| !layer.others).map(|layer| &layer.finder);
+                let hit = |name: &str| own().any(|finder| finder.are_in(name.as_bytes())) && !fixed.names.contains(&name);
+                if members.keys().any(|name| hit(name)) {
+                    let places = |name: &str| merged(own().flat_map(|finder| finder.places(name.as_bytes())).collect());
+                    let renamed = |name: String| if hit(&name) { text_without(&name, &places(&name)) } else { name };
                     let all = std::mem::take(members);
-                    members.extend(all.into_iter().map(|(name, member)| (self.text(&name).into_owned(), member)));
-                    any = true;
+                    members.extend(all.into_iter().map(|(name, member)| (renamed(name), member)));
+                    back.own = true;
                 }
-                for member in members.values_mut() {
-                    any |= self.value(member);
+                for (name, member) in members {
+                    if !fixed.has(name, member) {
+                        self.clean(member, fixed, back);
+                    }
                 }
             }
             _ => {}
         }
-        any
     }
 
-    /// Whether a text is base64 of bytes that hold one of them.
-    fn hidden_in(&self, text: &str) -> bool {
+    /// A text without them, also where it is base64 of bytes which hold one. `None` when there are none in it.
+    fn cleaned(&self, text: &str, back: &mut CameBack) -> Option<String> {
+        let mut places_in = |bytes: &[u8]| {
+            let (places, came) = self.places(bytes);
+            (back.own, back.others) = (back.own || came.own, back.others || came.others);
+            Some(places).filter(|places| !places.is_empty())
+        };
+        if let Some(places) = places_in(text.as_bytes()) {
+            return Some(text_without(text, &places));
+        }
         let plausible = text.len() >= 16
             && text.len().is_multiple_of(4)
             && text.bytes().take(64).all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b));
-        plausible && STANDARD.decode(text).is_ok_and(|bytes| self.are_in(&bytes))
+        if !plausible {
+            return None;
+        }
+        let bytes = STANDARD.decode(text).ok()?;
+        let places = places_in(&bytes)?;
+        Some(STANDARD.encode(without(&bytes, &places)))
     }
 }
 
@@ -180,6 +383,96 @@ impl Echoes {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    const RANDOM_TOKEN: &str = "glsa_Zq8Xk2Tn5Rw1Lb7Yd4Vc9Hm3";
+
+    #[test]
+    fn of_others_only_what_looks_random_is_looked_for_and_never_in_names() {
+        for random in [
+            RANDOM_TOKEN,
+            "xoxb-263594206564-2343594206574-FGqddMF8t08v8N7Oq4i57vs1",
+            "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm5hIn0.c2lnbmF0dXJl",
+            "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+        ] {
+            let echoes = Echoes::of_others([&Secret::new(format!("Bearer {random}"))]);
+            let mut answer = json!({"content": [{"type": "text", "text": format!("it is {random}.")}], random: 1});
+            let back = echoes.value(&mut answer, &Fixed::default());
+            assert_eq!(back, CameBack { own: false, others: true }, "{random}");
+            assert_eq!(answer["content"][0]["text"], "it is [redacted:credential].");
+            assert_eq!(answer[random], 1, "a name stays");
+        }
+        for word in [
+            "content",
+            "structuredContent",
+            "UNHEALTHY",
+            "inputSchema",
+            "the disk of node-7 is full, says the operator",
+            "a-rather-long-name-of-a-deployment",
+            "SomeVeryLongClassNameOfAService2",
+            "2026-11-30T02:08:49.123456Z",
+            "https://grafana.example/d/abc123/overview",
+            "4bf92f3577b34da6a3ce929d0e0e4736",
+            "550e8400-e29b-41d4-a716-446655440000",
+            "da39a3ee5e6b4b0d3255bfef95601890afd80709",
+            "checkout-7f9c6d5b4-x2x9z-7f9c6d5b4",
+            "12345678901234567890123",
+        ] {
+            assert!(Echoes::of_others([&Secret::new(word)]).is_empty(), "{word}");
+        }
+        let cookie = Echoes::of_others([&Secret::new(format!("theme=dark; session={RANDOM_TOKEN}"))]);
+        assert_eq!(cookie.text(&format!("<{RANDOM_TOKEN}>")), "<[redacted:credential]>");
+    }
+
+    #[test]
+    fn words_of_the_protocol_stay_and_everything_is_looked_for_in_one_go() {
+        let fixed = Fixed { names: &["content", "isError"], values: &[("type", &["resource"])] };
+        let echoes = Echoes::of([&Secret::new("content"), &Secret::new("isError"), &Secret::new("resource")]);
+        let mut answer = json!({"content": [{"type": "resource", "x": "a resource"}], "isError": true, "my_content": 1});
+        assert!(echoes.value(&mut answer, &fixed).own);
+        let clean = json!({"content": [{"type": "resource", "x": "a [redacted:credential]"}], "isError": true,
+            "my_[redacted:credential]": 1});
+        assert_eq!(answer, clean);
+        let all = echoes.and(&Echoes::of_others([&Secret::new(RANDOM_TOKEN)]));
+        assert_eq!(all.text(&format!("isError {RANDOM_TOKEN}")), "[redacted:credential] [redacted:credential]");
+        assert_eq!(all.bytes(RANDOM_TOKEN.into()), b"[redacted:credential]");
+        let mut hidden = json!(STANDARD.encode(format!("-----{RANDOM_TOKEN}-----")));
+        assert!(all.value(&mut hidden, &fixed).others && !all.value(&mut hidden, &fixed).any(), "{hidden}");
+    }
+
+    #[test]
+    fn what_one_holds_of_another_leaves_nothing_of_that_one_standing() {
+        let (token, part) = (Secret::new(RANDOM_TOKEN), Secret::new(&RANDOM_TOKEN[..10]));
+        for known in [Echoes::of([&token]), Echoes::of_others([&token])] {
+            let all = Echoes::of([&part]).and(&known);
+            assert_eq!(all.text(&format!("x {RANDOM_TOKEN} y")), "x [redacted:credential] y");
+            let mut value = json!([RANDOM_TOKEN]);
+            assert!(all.value(&mut value, &Fixed::default()).own);
+            assert_eq!(value, json!(["[redacted:credential]"]));
+        }
+        let across = Echoes::of([&Secret::new("one-two-three"), &Secret::new("three-four-five")]);
+        assert_eq!(across.text("<one-two-three-four-five>"), "<[redacted:credential]>");
+        assert_eq!(across.bytes(b"one-two-three-four-five\xff".to_vec()), b"[redacted:credential]\xff");
+        let back = Echoes::of([&token]).and(&Echoes::of_others([&token])).value(&mut json!(RANDOM_TOKEN), &Fixed::default());
+        assert_eq!(back, CameBack { own: true, others: false }, "what the caller sent itself");
+    }
+
+    #[test]
+    fn a_credential_comes_out_of_digits_entities_and_the_other_case() {
+        let secret = "s3cr3t<\"Token\">&1";
+        let echoes = Echoes::of([&Secret::new(secret)]);
+        for form in [
+            each(secret, |out, b| write!(out, "{b:02x}")),
+            each(secret, |out, b| write!(out, "{b:02X}")),
+            each(secret, |out, b| write!(out, "&#{b};")),
+            each(secret, |out, b| write!(out, "&#x{b:x};")),
+            secret.to_uppercase(),
+            secret.to_lowercase(),
+            r#"s3cr3t<\"Token\">&1"#.to_owned(),
+            "s3cr3t&lt;&quot;Token&quot;&gt;&amp;1".to_owned(),
+        ] {
+            assert_eq!(echoes.text(&format!("x {form} y")), "x [redacted:credential] y", "{form}");
+        }
+    }
 
     #[test]
     fn a_credential_comes_out_of_bytes_that_are_no_text() {
@@ -215,13 +508,16 @@ mod tests {
         }
         for form in forms {
             let mut value = json!({"a": [format!("x {form} y")], form.clone(): 1});
-            assert!(echoes.value(&mut value) && !echoes.value(&mut value), "{form}: {value}");
+            let fixed = Fixed::default();
+            assert!(echoes.value(&mut value, &fixed).own && !echoes.value(&mut value, &fixed).any(), "{form}: {value}");
             let text = value.to_string();
             assert!(!text.contains(&form[4..form.len() - 4]), "{form}: {text}");
             assert!(text.contains("redacted:credential"), "{form}: {text}");
         }
         let mut whole = json!([{"b": STANDARD.encode(format!("ab{plain}"))}, 1]);
-        assert!(echoes.value(&mut whole) && !echoes.value(&mut json!([{"b": "no change"}, null, 1])), "{whole}");
+        let fixed = Fixed::default();
+        assert!(echoes.value(&mut whole, &fixed).own, "{whole}");
+        assert!(!echoes.value(&mut json!([{"b": "no change"}, null, 1]), &fixed).any());
         assert_eq!(echoes.text("no change"), "no change");
         assert!(!format!("{echoes:?}").contains("s3cr3t"));
     }

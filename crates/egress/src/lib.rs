@@ -32,7 +32,7 @@ pub use client::{EgressClient, EgressResponse, ForeseenRequest};
 pub use config::{EgressConfig, EgressConfigError, TlsOptions};
 pub use confine::{InvalidTemplate, PathTemplate, RefusedValue};
 pub use credential::{Credential, LiteralSecrets, SecretFault, SecretProvider, SecretResolver};
-pub use echoes::Echoes;
+pub use echoes::{CameBack, Echoes, Fixed};
 pub use error::{EgressError, EgressErrorKind};
 pub use meter::{EgressCounts, egress_counts};
 pub use origin::{InvalidBaseUrl, origin_of};

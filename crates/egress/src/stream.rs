@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,10 +47,10 @@ impl fmt::Debug for EgressStream {
 impl EgressClient {
     /// Sends a request and gives the response as it arrives, whatever its status. It is not compressed, and never repeated.
     pub async fn open(&self, permit: &Permit, request: EgressRequest, limits: StreamLimits) -> Result<EgressStream, EgressError> {
-        let contacted = AtomicBool::new(false);
-        let opened = self.opened(permit, &request, limits, &contacted).await;
+        let mut contacted = false;
+        let opened = self.opened(permit, &request, limits, &mut contacted).await;
         self.inner.meter.ended(opened.as_ref().map(|stream| stream.status));
-        opened.map_err(|kind| EgressError::new(&self.inner.name, kind).after_contact(contacted.into_inner()))
+        opened.map_err(|kind| EgressError::new(&self.inner.name, kind).after_contact(contacted))
     }
 
     async fn opened(
@@ -59,7 +58,7 @@ impl EgressClient {
         permit: &Permit,
         request: &EgressRequest,
         limits: StreamLimits,
-        contacted: &AtomicBool,
+        contacted: &mut bool,
     ) -> Result<EgressStream, EgressErrorKind> {
         let inner = &*self.inner;
         self.admits(permit)?;
@@ -84,7 +83,7 @@ impl EgressClient {
                 };
                 crate::client::settle_head(pass, sent.as_ref().map(|r| (r.status(), r.headers())));
                 if sent.as_ref().map_or_else(EgressErrorKind::came_from_beyond, |_| true) {
-                    contacted.store(true, Ordering::Relaxed);
+                    *contacted = true;
                 }
                 let response = sent?;
                 let next: Option<Url> = redirect_to(
