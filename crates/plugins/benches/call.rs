@@ -67,7 +67,7 @@ fn permit() -> Permit {
         scope: Scope::tenant_wide(tenant),
     };
     let arguments = Map::new();
-    let asked = Asked { principal: &principal, tool: &tool, arguments: &arguments, product: None };
+    let asked = Asked { principal: &principal, tool: &tool, arguments: &arguments, product: None, reach: None };
     let deadline = Instant::now() + Duration::from_hours(1);
     policies
         .authorize_call(asked, deadline, Budget::default(), TraceContext::default())

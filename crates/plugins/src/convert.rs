@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portcullis_model::{
     Alert, AlertState, Exemplar, Fault, FaultCode, LogRecord, MetricDescriptor, MetricKind, NameSet, RiskClass, Sample, Series,
-    Service, Severity, Signal, Span, SpanEvent, SpanKind, SpanStatus, TimeWindow, Timestamp, TraceSummary,
+    Service, Severity, Signal, Span, SpanEvent, SpanKind, SpanStatus, TimeWindow, Timestamp, TraceSummary, cut,
 };
 use portcullis_policy::Permit;
 use portcullis_ports::{
@@ -52,7 +52,7 @@ pub(crate) fn code_of(code: types::FaultCode) -> FaultCode {
 /// What a plugin gives as the reason, as a fault of the house. Its words are cut here, and stay its words: they are released
 /// as untrusted text.
 pub(crate) fn fault(plugin: &PluginName, fault: &types::Fault) -> Fault {
-    let cut = |text: &str| clean(text).chars().take(500).collect::<String>();
+    let cut = |text: &str| cut::beginning(&clean(text), 500).text.into_owned();
     let hint = fault.hint.as_deref().map_or_else(String::new, |hint| format!(" (hint: {})", cut(hint)));
     let mut out = Fault::new(code_of(fault.code), format!("plugin '{plugin}' refused"))
         .with_foreign(format!("{}{hint}", cut(&fault.message)));

@@ -102,7 +102,7 @@ impl PluginEngine {
         for (name, _) in component.component_type().imports(&self.engine) {
             let part = name.split_once('/').map_or(name, |(part, _)| part);
             if !IMPORTS.contains(&part) {
-                let shown: String = name.chars().filter(|c| !c.is_control()).take(100).collect();
+                let shown: String = name.chars().filter(|c| portcullis_guard::is_seen(*c)).take(100).collect();
                 return Err(EngineError::Component(format!("it imports {shown}, which no plugin gets")));
             }
         }

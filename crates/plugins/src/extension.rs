@@ -218,10 +218,10 @@ impl Inner {
         let trouble = files.trouble();
         self.complain(&trouble);
         let list = files.list.unwrap_or_else(|_| self.slots().iter().map(|slot| slot.installed.clone()).collect());
-        self.withdraw_lost(&list, &files.trust);
+        let vouched = self.withdraw_lost(&list, &files.trust);
         let mut fresh = Vec::new();
         for installed in list {
-            let place = self.place(&installed, files.trust.clone()).await;
+            let place = self.place(&installed, files.trust.clone(), &vouched).await;
             fresh.push(Slot { installed, place });
         }
         // Only now: what was broken off on the way is done again.
@@ -254,19 +254,31 @@ impl Inner {
         self.tell(Happening { what: "plugin.unreadable", subject: "plugins".to_owned(), admitted: false, note: reason });
     }
 
-    /// Ends at once what is not to go on, before anything new is loaded, which takes a processor for seconds.
-    fn withdraw_lost(&self, list: &[Installed], trust: &Result<TrustRoot, TrustError>) {
+    /// Ends at once what is not to go on, before anything new is loaded, which takes a processor for seconds. Gives what was
+    /// verified anew and goes on.
+    fn withdraw_lost(&self, list: &[Installed], trust: &Result<TrustRoot, TrustError>) -> Vec<Installed> {
+        let mut vouched = Vec::new();
         for slot in self.slots().iter() {
             let Place::Loaded(plugin) = &slot.place else { continue };
             let now = list.iter().find(|installed| installed.digest == plugin.digest && installed.enabled);
-            let vouched = |installed| self.store.load(installed, trust.clone(), self.settings.allow_unsigned, self.clock.now());
-            if now.is_none_or(|installed| vouched(installed).is_err()) {
-                plugin.withdraw();
+            let load =
+                |installed: &Installed| self.store.load(installed, trust.clone(), self.settings.allow_unsigned, self.clock.now());
+            match now {
+                Some(installed) if load(installed).is_ok() => vouched.push(installed.clone()),
+                _ => plugin.withdraw(),
             }
         }
+        vouched
     }
 
-    async fn place(self: &Arc<Self>, installed: &Installed, trust: Result<TrustRoot, TrustError>) -> Place {
+    /// Where an installed plugin stands from now on. What is loaded and among `vouched` goes on as it is: it was verified for
+    /// this very reload. Whatever is loaded is verified here, and those bytes are what is loaded.
+    async fn place(
+        self: &Arc<Self>,
+        installed: &Installed,
+        trust: Result<TrustRoot, TrustError>,
+        vouched: &[Installed],
+    ) -> Place {
         if !installed.enabled {
             return Place::Off("installed and not enabled; enable it with: portcullis plugin enable");
         }
@@ -278,19 +290,23 @@ impl Inner {
                 Place::Loaded(plugin) => Some(plugin.clone()),
                 _ => None,
             });
+        if let Some(plugin) = known
+            && vouched.contains(installed)
+            && plugin.quarantined().is_none()
+            && !plugin.is_withdrawn()
+        {
+            return Place::Loaded(plugin);
+        }
         let verified = self.store.load(installed, trust, self.settings.allow_unsigned, self.clock.now());
         let (reason, revoked) = match verified {
-            Ok(verified) => match known {
-                Some(plugin) if plugin.quarantined().is_none() && !plugin.is_withdrawn() => return Place::Loaded(plugin),
-                _ => match self.load(verified).await {
-                    Ok(plugin) => {
-                        if self.tell(loaded(&plugin)) {
-                            return Place::Loaded(plugin);
-                        }
-                        ("that it was loaded could not be recorded".to_owned(), false)
+            Ok(verified) => match self.load(verified).await {
+                Ok(plugin) => {
+                    if self.tell(loaded(&plugin)) {
+                        return Place::Loaded(plugin);
                     }
-                    Err(error) => (error.to_string(), false),
-                },
+                    ("that it was loaded could not be recorded".to_owned(), false)
+                }
+                Err(error) => (error.to_string(), false),
             },
             Err(StoreError::Trust(error)) => (error.to_string(), error.is_revocation()),
             Err(error) => (error.to_string(), false),
@@ -390,6 +406,11 @@ fn loaded(plugin: &Plugin) -> Happening {
 impl Extension for Plugins {
     fn name(&self) -> &'static str {
         "plugins"
+    }
+
+    /// Also what is switched off: its names stay its own.
+    fn bearers(&self) -> Vec<String> {
+        self.0.slots().iter().map(|slot| owner_of(slot.installed.name.as_str())).collect()
     }
 
     fn charter(&self) -> CharterGrant {

@@ -130,6 +130,14 @@ pub enum FetchError {
         /// What is wrong.
         reason: String,
     },
+    /// A list of what is attached to a package that cannot be followed.
+    #[error("what is attached at {address} cannot be listed: {reason}")]
+    Listing {
+        /// The address.
+        address: String,
+        /// Why not.
+        reason: String,
+    },
     /// The tag says something else already.
     #[error("{reference} is there already with manifest {found}; give the package another tag, or say --replace")]
     Taken {
@@ -338,7 +346,7 @@ pub(crate) fn refused(address: String, status: StatusCode, body: &[u8]) -> Fetch
         let hint = "name a credential that may, with --username and --password or in plugins.sources".to_owned();
         return FetchError::Unauthorised { address, status, hint };
     }
-    let words: String = String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(200).collect();
+    let words: String = String::from_utf8_lossy(body).chars().filter(|c| portcullis_guard::is_seen(*c)).take(200).collect();
     FetchError::Status { address, status, words: words.trim().to_owned() }
 }
 

@@ -73,7 +73,7 @@ fn form(reason: impl Into<String>) -> HubError {
 
 /// Words from outside, short enough for an error.
 fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(200).collect()
+    text.chars().filter(|c| portcullis_guard::is_seen(*c)).take(200).collect()
 }
 
 /// The name of a hub.
@@ -86,7 +86,7 @@ impl HubName {
     /// # Errors
     /// When it is none.
     pub fn new(name: &str) -> Result<Self, HubError> {
-        let shown: String = name.chars().filter(|c| !c.is_control()).take(60).collect();
+        let shown: String = name.chars().filter(|c| portcullis_guard::is_seen(*c)).take(60).collect();
         let refuse = |_| form(format!("'{shown}' is no name of a hub; use {HUB_NAME_RULE}"));
         PluginName::new(name).map(Self).map_err(refuse)
     }

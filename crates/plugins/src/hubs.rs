@@ -340,7 +340,7 @@ impl Hubs {
 }
 
 fn unknown(name: &str, hubs: &[KnownHub]) -> HubsError {
-    let shown: String = name.chars().filter(|c| !c.is_control()).take(60).collect();
+    let shown: String = name.chars().filter(|c| portcullis_guard::is_seen(*c)).take(60).collect();
     let known: Vec<&str> = hubs.iter().map(|hub| hub.name.as_str()).collect();
     let known = if known.is_empty() { "none is known".to_owned() } else { format!("known are {}", known.join(", ")) };
     HubsError::Name(format!("there is no hub '{shown}'; {known}"))

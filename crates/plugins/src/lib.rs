@@ -56,6 +56,7 @@ pub use origin::{InvalidOrigin, OriginPattern};
 pub use package::{MOST_PACKED, Package, PackageError};
 pub use place::{HubEntryName, InvalidPlace, OciReference, PackagePlace, WebAddress};
 pub use plugin::LoadError;
+pub use referrers::AttachedSignatures;
 pub use registry::{Publication, Pulled};
 pub use settings::{PackageSource, PluginGrant, PluginSettings, SecretGrant};
 pub use signature::{PackageSignature, PrivateKey, PublicKey, SignatureError};

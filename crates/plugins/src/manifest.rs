@@ -64,7 +64,7 @@ impl PluginName {
         if fits {
             return Ok(Self(name.to_owned()));
         }
-        let shown: String = name.chars().filter(|c| !c.is_control()).take(60).collect();
+        let shown: String = name.chars().filter(|c| portcullis_guard::is_seen(*c)).take(60).collect();
         Err(ManifestError::Invalid(format!("'{shown}' is no name of a plugin; use {PLUGIN_NAME_RULE}")))
     }
 
@@ -379,6 +379,12 @@ limits: {memory: 32MiB, http_calls: 3}
         let json = manifest.to_json().unwrap();
         assert_eq!(Manifest::from_json(&json).unwrap(), manifest);
         assert_eq!(manifest.permissions.http[0].to_string(), "https://*.datadoghq.eu:443");
+    }
+
+    #[test]
+    fn what_a_name_hides_is_not_repeated() {
+        let refused = PluginName::new("a\u{202e}b\u{200b}c\u{2066}\n").unwrap_err().to_string();
+        assert!(refused.contains("'abc' is no name") && refused.chars().all(portcullis_guard::is_seen), "{refused:?}");
     }
 
     #[test]

@@ -238,6 +238,16 @@ impl Referrers {
         }
     }
 
+    /// Adds what stands on another page of the same list.
+    pub(crate) fn extend(&mut self, page: Self) {
+        let more = page.0.into_iter().find(|(name, _)| name == "manifests").map(|(_, more)| more);
+        if let (Some(serde_json::Value::Array(entries)), Some(serde_json::Value::Array(more))) =
+            (self.0.get_mut("manifests"), more)
+        {
+            entries.extend(more);
+        }
+    }
+
     fn entries(&self) -> impl Iterator<Item = &serde_json::Value> {
         self.0.get("manifests").and_then(serde_json::Value::as_array).into_iter().flatten()
     }
@@ -270,7 +280,7 @@ impl Referrers {
 }
 
 fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(200).collect()
+    text.chars().filter(|c| portcullis_guard::is_seen(*c)).take(200).collect()
 }
 
 /// What a server wants to be shown, of `WWW-Authenticate`.

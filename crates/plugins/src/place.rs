@@ -31,7 +31,8 @@ fn invalid(text: &str, reason: impl Into<String>, example: &'static str) -> Inva
         }
         None => text.to_owned(),
     };
-    InvalidPlace { shown: shown.chars().filter(|c| !c.is_control()).take(200).collect(), reason: reason.into(), example }
+    let shown = shown.chars().filter(|c| portcullis_guard::is_seen(*c)).take(200).collect();
+    InvalidPlace { shown, reason: reason.into(), example }
 }
 
 const WEB_EXAMPLE: &str = "https://host/path/NAME-VERSION.plugin";
@@ -130,6 +131,11 @@ impl WebAddress {
     /// Whether it is encrypted on the way.
     pub fn is_encrypted(&self) -> bool {
         self.url.scheme() == "https"
+    }
+
+    /// The path alone.
+    pub(crate) fn path(&self) -> &str {
+        self.url.path()
     }
 
     /// Path and query, as they are asked for.

@@ -484,7 +484,7 @@ impl Broken {
 /// Why a call ended, in one line. The frames it ended in are for the author of the plugin, in the log.
 fn reason_of(error: &wasmtime::Error) -> String {
     tracing::debug!(target: "portcullis::plugin", "{}", clean(&format!("{error:#}")));
-    clean(&error.root_cause().to_string()).chars().take(300).collect()
+    portcullis_model::cut::beginning(&clean(&error.root_cause().to_string()), 300).text.into_owned()
 }
 
 /// The note about one call, also when the call is given up half-way.

@@ -1,7 +1,7 @@
 //! What a plugin says a call would do, in the house's words. Guards that its planned requests are ones it could make, that
 //! JSON is JSON, and that all of it is said to be the plugin's word. What was sent on the way is decided elsewhere.
 
-use portcullis_model::{Fault, FaultCode};
+use portcullis_model::{Fault, FaultCode, cut};
 use portcullis_ports::{Change, Preview, PreviewedBody, PreviewedRequest};
 use serde_json::Value;
 
@@ -59,11 +59,11 @@ pub(crate) fn read(plugin: &Plugin, preview: ToolPreview) -> Result<Preview, Fau
             Failure::Refused(why) => Fault::new(FaultCode::Forbidden, format!("plugin '{name}' would be stopped: {why}")),
             other => unfit(format!("it plans a request it could not make: {other:?}")),
         })?;
-        let content_type = content_type.map(|text| clean(&text).chars().take(200).collect::<String>());
+        let content_type = content_type.map(|text| cut::beginning(&clean(&text), 200).text.into_owned());
         let body = self::body(content_type.as_deref(), body);
         requests.push(PreviewedRequest { method: request.method, url, content_type, body });
     }
-    let sentence = |text: &str| clean(text).chars().take(SENTENCE).collect::<String>();
+    let sentence = |text: &str| cut::beginning(&clean(text), SENTENCE).text.into_owned();
     let json = |text: Option<String>| {
         let value = text.as_deref().map(serde_json::from_str::<Value>).transpose();
         value.map_err(|error| unfit(format!("before or after is no JSON: {error}")))

@@ -50,7 +50,7 @@ impl Drop for Speech {
     }
 }
 
-/// Without control characters, and cut.
+/// Without control and hidden characters, and cut.
 pub(crate) fn clean(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -58,7 +58,7 @@ pub(crate) fn clean(text: &str) -> String {
             out.push('…');
             break;
         }
-        out.push(if c.is_control() { ' ' } else { c });
+        out.push(if portcullis_guard::is_seen(c) { c } else { ' ' });
     }
     out
 }

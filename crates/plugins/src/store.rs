@@ -318,7 +318,7 @@ impl PluginStore {
                 Some(signature) => Self::keep(&self.signature_path(digest), signature)?,
                 None => drop(fs::remove_file(self.signature_path(digest))),
             }
-            list.highest.insert(name.to_string(), Highest { version, digest, key });
+            list.remember(&name, version, digest, key);
             list.put(installed);
             Ok(done)
         })
@@ -488,6 +488,13 @@ impl List {
         }
     }
 
+    /// Keeps the highest version there ever was, also where a person let an older one in; and who vouched for the last.
+    fn remember(&mut self, name: &PluginName, version: Version, digest: Digest, key: Option<String>) {
+        let known = self.highest.remove(name.as_str()).filter(|known| known.version > version);
+        let (version, digest) = known.map_or((version, digest), |known| (known.version, known.digest));
+        self.highest.insert(name.to_string(), Highest { version, digest, key });
+    }
+
     /// In the place of what had the name.
     fn put(&mut self, installed: Installed) {
         let before = self.plugins.iter().position(|plugin| plugin.name == installed.name);
@@ -502,7 +509,7 @@ fn signer(key: Option<&str>) -> String {
 }
 
 fn shown(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(60).collect()
+    name.chars().filter(|c| portcullis_guard::is_seen(*c)).take(60).collect()
 }
 
 fn position(list: &List, name: &str) -> Result<usize, StoreError> {

@@ -102,6 +102,12 @@ fn versions_do_not_go_back_unless_asked_not_even_by_removing() {
     shop.install("2.0.0", "a", InstallOptions::default()).unwrap();
     let asked = InstallOptions { allow_downgrade: true, ..InstallOptions::default() };
     assert_eq!(shop.install("1.9.0", "b", asked).unwrap().version, Version::new(1, 9, 0));
+    // That an older one was let in once opens the way for none in between.
+    let refused = shop.install("1.9.5", "c", InstallOptions::default()).unwrap_err().to_string();
+    assert!(refused.contains("2.0.0 was installed before"), "{refused}");
+    assert_eq!(shop.store.find("sample").unwrap().version, Version::new(1, 9, 0));
+    shop.install("2.0.0", "a", InstallOptions::default()).unwrap();
+    shop.install("2.0.1", "d", InstallOptions::default()).unwrap();
 }
 
 #[test]

@@ -188,7 +188,7 @@ impl Shop {
             scope,
         };
         let (tool, arguments) = (any_tool(), Map::new());
-        let asked = Asked { principal: &principal, tool: &tool, arguments: &arguments, product: None };
+        let asked = Asked { principal: &principal, tool: &tool, arguments: &arguments, product: None, reach: None };
         let deadline = Instant::now() + time;
         self.policies.authorize_call(asked, deadline, Budget::default(), TraceContext::default()).unwrap()
     }
