@@ -74,6 +74,7 @@ impl Gate {
              limits: {{concurrent: 64, per_second: 1000000, burst: 1000000}}}}]\n\
              limits: {{calls_per_second: 1000000, burst: 1000000, concurrent_per_principal: 1000, concurrent: 1000, tokens_per_day: 0, \
              address: {{per_second: 1000000, burst: 1000000}}, tool: {{per_second: 1000000, burst: 1000000}}, \
+             tenant: {{calls_per_second: 1000000, burst: 1000000, concurrent: 1000, tokens_per_day: 0}}, \
              global: {{per_second: 1000000, burst: 1000000}}}}\nlog: {{level: warn}}\n",
             home.path().join("data").display()
         );

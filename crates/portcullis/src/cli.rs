@@ -18,7 +18,7 @@ pub use plugin::{
     InfoArgs, InstallArgs, KeyAddArgs, PackArgs, PluginAction, PluginFormat, PluginKeyAction, PluginLanguage, VerifyPluginArgs,
 };
 pub use plugin_source::{FetchArgs, HubBuildArgs, KeyRoleArg, PluginHubAction, PushArgs, ReachArgs};
-pub use policy::{AccessAction, DryRunArgs, ExplainArgs, PolicyAction, WhoArgs};
+pub use policy::{AccessAction, CheckArgs, DryRunArgs, ExplainArgs, PolicyAction, TestArgs, WhoArgs};
 pub use secret::{SecretAction, SecretKind};
 pub use upstream::{UpstreamAction, UpstreamChoice};
 
@@ -188,7 +188,7 @@ pub enum KeyAction {
     Create(KeyCreateArgs),
     /// Make a key with a secret of your choice, read from standard input or a file, never from the command line.
     Import(KeyImportArgs),
-    /// List keys, with a reminder for secrets older than 90 days.
+    /// List keys, with a reminder of secrets older than 90 days and of keys that end within 14.
     List(OutputArgs),
     /// Show one key.
     Show {
@@ -383,6 +383,8 @@ pub struct FilterArgs {
 /// How something ended.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum OutcomeArg {
+    /// About to begin; the end has a record of its own.
+    Begun,
     /// Well.
     Ok,
     /// Let through, and failed.

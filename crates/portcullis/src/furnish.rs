@@ -52,17 +52,9 @@ impl NameWriter<'_> {
     }
 }
 
-/// The catalogue a configuration would give where no name was ever given.
-pub fn unwritten_catalogue(
-    config: &Config,
-    sources: &Arc<Sources>,
-    extensions: &Extensions,
-    clock: &Arc<dyn Clock>,
-) -> anyhow::Result<Catalogue> {
-    furnished(config, sources, extensions, clock, &mut Round::unwritten(clock.now()))
-}
-
-fn furnished(
+/// The catalogue a configuration gives in this round of names. Nobody may call anything of it before the
+/// round is written down.
+pub fn furnished(
     config: &Config,
     sources: &Arc<Sources>,
     extensions: &Extensions,

@@ -18,15 +18,15 @@ use portcullis_gateway::{
     Admission, ApprovalSettings, Approvals, Catalogue, Gateway, GatewayParts, LimitSettings, ProfileMode, Profiles, Rate,
     Recorder, SharedRates, TokenLedger,
 };
-use portcullis_guard::{AddressMode, Redactor, Releaser};
+use portcullis_guard::{AddressMode, Redactions, Redactor, Releaser};
 use portcullis_identity::token::Verifier;
 use portcullis_identity::{KeyRing, Pepper, local_principal, local_user};
-use portcullis_model::{Clock, KeyId, Principal, Scope, SourceName, SystemClock, TenantId, ToolSpec, WriteCategory};
+use portcullis_model::{Clock, KeyId, Principal, Scope, SourceName, SystemClock, TenantId, WriteCategory};
 use portcullis_opa::OpaPolicy;
 use portcullis_policy::{
     BUILT_IN_ROLES, Budget, Charter, CharterGrant, ExternalPolicy, Policies, PolicyText, Products, Vocabulary,
 };
-use portcullis_ports::Source;
+use portcullis_ports::{Source, Standing};
 use portcullis_secrets::SecretManager;
 use portcullis_state::SqliteStore;
 use portcullis_telemetry::{EmbeddedSource, Store, StoreError};
@@ -35,7 +35,7 @@ use zeroize::Zeroizing;
 
 use crate::callers::Callers;
 use crate::extensions::Extensions;
-use crate::furnish::{NameWriter, unwritten_catalogue};
+use crate::furnish::NameWriter;
 use crate::names::NameBook;
 use crate::record::AuditRecorder;
 use crate::refusals::Tally;
@@ -70,15 +70,7 @@ impl Foundations {
     /// Opens what is kept in the data directory, creating it when absent.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        private_directory(&config.data)?;
-        let state = SqliteStore::open(&config.data.join("state.sqlite"), clock.clone())
-            .await
-            .with_context(|| format!("opening the state in {}", config.data.display()))?;
-        let state = Arc::new(state);
-        let pepper = Pepper::load_or_create(&config.data.join("pepper"))?;
-        let pseudonyms = Zeroizing::new(*pepper.expose());
-        let keys = KeyRing::open(state.clone(), clock.clone(), pepper).await?;
-        keys.refresh().await?;
+        let (keys, state, pseudonyms) = Self::keys_alone(config).await?;
         let directory = audit_directory(config);
         private_directory(&directory)?;
         let options = config.audit.options().context("audit")?;
@@ -87,14 +79,25 @@ impl Foundations {
         Ok(Self { keys, audit: Arc::new(audit), state, pseudonyms })
     }
 
+    /// The keys, with the state they are in and the key of the pseudonyms: all a revocation needs, which goes through where
+    /// nothing can be recorded.
+    pub async fn keys_alone(config: &Config) -> anyhow::Result<(KeyRing, Arc<SqliteStore>, Zeroizing<[u8; 32]>)> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        private_directory(&config.data)?;
+        let state = SqliteStore::open(&config.data.join("state.sqlite"), clock.clone())
+            .await
+            .with_context(|| format!("opening the state in {}", config.data.display()))?;
+        let state = Arc::new(state);
+        let pepper = Pepper::load_or_create(&config.data.join("pepper"))?;
+        let pseudonyms = Zeroizing::new(*pepper.expose());
+        let keys = KeyRing::open(state.clone(), clock, pepper).await?;
+        keys.refresh().await?;
+        Ok((keys, state, pseudonyms))
+    }
+
     /// The small durable state.
     pub fn store(&self) -> Arc<dyn portcullis_state::Store> {
         self.state.clone()
-    }
-
-    /// Records something done to a key by the local user.
-    pub fn audit_key(&self, method: &'static str, key: &KeyId) -> anyhow::Result<()> {
-        self.audit_key_by(&local_principal(&local_user(), "admin")?, method, key)
     }
 
     /// Records something done to a key.
@@ -247,13 +250,10 @@ impl House {
             external: external.clone().map(|policy| -> Arc<dyn ExternalPolicy> { policy }),
             releaser: releaser(config, &foundations.pseudonyms[..])?,
             recorder: Arc::new(MeasuredRecorder::new(recorder, metrics.clone())),
-            budget: Budget {
-                backend_bytes: config.limits.backend_answer.0,
-                answer_bytes: config.limits.answer.0,
-                ..Budget::default()
-            },
+            budget: budget(config),
         });
-        let gateway = Arc::new(gateway);
+        // Under a secret all replicas of the store have.
+        let gateway = Arc::new(gateway.with_cursors_under(&foundations.pseudonyms[..]));
         let secret_watch = SecretWatch::new(&foundations.pseudonyms[..]);
         Ok(Self {
             foundations,
@@ -416,6 +416,14 @@ impl House {
         }
     }
 
+    /// Records that a changed configuration was not taken over, and why.
+    pub fn audit_refused_reload(&self, error: &anyhow::Error) {
+        let reason = self.redactor.text(&format!("{error:#}"), &mut Redactions::default()).into_owned();
+        if let Err(error) = self.foundations.audit.append(crate::refused_start::event("reload", "reload-refused", &reason)) {
+            tracing::error!(%error, "the audit log could not be written");
+        }
+    }
+
     /// Begins to feed the audit sinks. Calls are stopped at once when a required one is too far behind.
     pub async fn feed_sinks(&self) -> Shippers {
         let shippers = self.sinks.start(&self.foundations.audit, &self.clock).await;
@@ -500,14 +508,15 @@ fn taken_over(old: &Config, new: &Config) -> Config {
     }
 }
 
-/// Checks everything that can be checked without opening a socket or a store.
-pub fn check(config: &Config) -> anyhow::Result<String> {
+/// Checks everything that can be checked without opening a socket or a store of telemetry, as a start would: rules may name
+/// what people accepted of upstreams. Gives what there is, and what is not known here.
+pub async fn check(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let secrets = crate::outside::secrets(config, crate::callers::expected(config).as_ref())?;
     let extensions = Extensions::open(config, &secrets)?;
     let sources = Arc::new(Sources::new(all_sources(config, None, &secrets, &extensions)?)?);
-    let catalogue = unwritten_catalogue(config, &sources, &extensions, &clock)?;
-    let Rules { policies, .. } = load_policies(config, &catalogue, &extensions, &BTreeSet::new(), 1)?;
+    let known = crate::rulebook::known(config, &sources, &extensions, &clock).await?;
+    let Rules { policies, .. } = load_policies(config, &known.catalogue, &extensions, &known.held(), 1)?;
     releaser(config, &[])?;
     config.audit.options().context("audit")?;
     Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant), &secrets).context("audit")?;
@@ -521,12 +530,9 @@ pub fn check(config: &Config) -> anyhow::Result<String> {
     crate::wire::Doors::load(config)?;
     crate::acme::keeper(config, &policies, &secrets)?;
     tracing_subscriber::EnvFilter::try_new(&config.log.level).context("log.level")?;
-    Ok(format!(
-        "{} sources, {} policy files, {} tools",
-        config.sources.len(),
-        config.policies.len(),
-        catalogue.tool_names().len()
-    ))
+    let tools = known.catalogue.tool_names().len();
+    let found = format!("{} sources, {} policy files, {tools} tools", config.sources.len(), config.policies.len());
+    Ok((found, known.notes))
 }
 
 /// Refuses settings that would open a door without a lock.
@@ -545,6 +551,11 @@ pub fn refuse_open_doors(config: &Config) -> anyhow::Result<()> {
         bail!("stdio.role: there is no role '{}'", config.stdio.role);
     }
     Ok(())
+}
+
+/// What one call may spend.
+pub(crate) fn budget(config: &Config) -> Budget {
+    Budget { backend_bytes: config.limits.backend_answer.0, answer_bytes: config.limits.answer.0, ..Budget::default() }
 }
 
 fn limits(config: &Config) -> anyhow::Result<LimitSettings> {
@@ -701,37 +712,6 @@ fn utc_offset(text: &str) -> anyhow::Result<i32> {
     read().with_context(|| format!("'{text}' is no offset; use one such as +02:00"))
 }
 
-/// The tools and the rules about them, without anything opened: for looking at rules.
-pub struct Rulebook {
-    /// Every tool, by name.
-    pub tools: Vec<Arc<ToolSpec>>,
-    /// The rules.
-    pub policies: Policies,
-}
-
-impl Rulebook {
-    /// Reads `files` and checks them against everything the configuration offers.
-    pub fn open(config: &Config, files: &[PathBuf]) -> anyhow::Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let secrets = crate::outside::secrets(config, crate::callers::expected(config).as_ref())?;
-        let extensions = Extensions::open(config, &secrets)?;
-        let sources = Arc::new(Sources::new(all_sources(config, None, &secrets, &extensions)?)?);
-        let catalogue = unwritten_catalogue(config, &sources, &extensions, &clock)?;
-        let config = Config { policies: files.to_vec(), ..config.clone() };
-        let Rules { policies, .. } = load_policies(&config, &catalogue, &extensions, &BTreeSet::new(), 1)?;
-        Ok(Self { tools: catalogue.tool_specs().cloned().collect(), policies })
-    }
-
-    /// The tool of that name.
-    pub fn tool(&self, name: &str) -> anyhow::Result<&Arc<ToolSpec>> {
-        let found = self.tools.iter().find(|t| t.name.as_str() == name);
-        found.with_context(|| {
-            let names: Vec<&str> = self.tools.iter().map(|t| t.name.as_str()).collect();
-            format!("there is no tool '{name}'; tools are {}", names.join(", "))
-        })
-    }
-}
-
 /// What rules may speak of: the tools with their arguments, the sources, the roles.
 fn vocabulary(config: &Config, catalogue: &Catalogue, extensions: &Extensions) -> Vocabulary {
     let embedded = config.store.enabled.then(|| EMBEDDED.to_owned());
@@ -747,6 +727,9 @@ fn vocabulary(config: &Config, catalogue: &Catalogue, extensions: &Extensions) -
         sources: Some(sources.collect()),
         expected: upstreams().flat_map(|upstream| upstream.expected_tools()).collect(),
         expected_categories: upstreams().filter_map(|u| u.category()).map(|c| WriteCategory(Arc::from(c))).collect(),
+        // Whoever brings prompts may bring others tomorrow.
+        prompts: extensions.report().iter().all(|one| one.standing == Standing::Off).then(|| catalogue.prompt_names()),
+        addresses: Some(catalogue.own_addresses()),
         ..Vocabulary::of_tools(catalogue.tool_specs())
     }
 }

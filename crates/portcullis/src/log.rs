@@ -7,6 +7,8 @@ use anyhow::Context;
 use portcullis_guard::{AddressMode, PersonalSettings, RedactionSettings, Redactions, Redactor};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::terminal::escaped_json;
+
 /// Makes writers that redact.
 #[derive(Debug, Clone)]
 pub struct Clean(Redactor);
@@ -17,6 +19,11 @@ impl Clean {
         let settings = RedactionSettings { pii: PersonalSettings { ip: AddressMode::Off, ..settings.pii }, ..settings.clone() };
         let key = std::process::id().to_ne_bytes();
         Ok(Self(Redactor::with_settings(&settings, &key).map_err(anyhow::Error::msg).context("redaction")?))
+    }
+
+    /// The text without what is taken out.
+    pub fn text(&self, text: &str) -> String {
+        self.0.text(text, &mut Redactions::default()).into_owned()
     }
 }
 
@@ -43,7 +50,7 @@ impl Write for Event<'_> {
     fn flush(&mut self) -> io::Result<()> {
         let text = String::from_utf8_lossy(&self.text).into_owned();
         self.text.clear();
-        io::stderr().write_all(self.redactor.text(&text, &mut Redactions::default()).as_bytes())
+        io::stderr().write_all(visible(&self.redactor.text(&text, &mut Redactions::default())).as_bytes())
     }
 }
 
@@ -52,6 +59,12 @@ impl Drop for Event<'_> {
         // A log that cannot be written has nowhere to say so.
         let _ = self.flush();
     }
+}
+
+/// What nobody would see is written out, so that no name from outside hides something in the log or turns a line around. Escapes
+/// of a terminal are the log's own colours: those of others never come this far.
+fn visible(text: &str) -> String {
+    text.split('\u{1b}').map(escaped_json).collect::<Vec<_>>().join("\u{1b}")
 }
 
 #[cfg(test)]
@@ -66,5 +79,11 @@ mod tests {
             .text("source 10.0.0.7 said password=hunter2hunter2 from 145.7.109.16\n", &mut Redactions::default())
             .into_owned();
         assert!(said.contains("145.7.109.16") && !said.contains("hunter2"), "{said}");
+    }
+
+    #[test]
+    fn what_is_hidden_in_a_name_is_written_out_and_colours_stay() {
+        let said = visible("\u{1b}[31mERROR\u{1b}[0m upstream a\u{202e}b\u{200b}c\u{2066}\td\n");
+        assert_eq!(said, "\u{1b}[31mERROR\u{1b}[0m upstream a\\u202eb\\u200bc\\u2066\td\n");
     }
 }

@@ -17,7 +17,9 @@ mod operations;
 mod outside;
 mod record;
 mod refusals;
+mod refused_start;
 mod replicas;
+mod rulebook;
 mod rules;
 mod scrub;
 mod secret_watch;
@@ -34,7 +36,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Command};
 use crate::settings::{Config, LoadedConfig};
-use crate::terminal::paint;
+use crate::terminal::{paint, say_aside};
 
 fn main() -> ExitCode {
     // Beside a program of an upstream this binary does nothing else, and reads nothing.
@@ -49,20 +51,33 @@ fn main() -> ExitCode {
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            anstream::eprintln!("{} {error:#}", paint::bad("error:"));
+            say_aside(format!("{} {error:#}", paint::bad("error:")));
             ExitCode::FAILURE
         }
     }
 }
 
 fn start(cli: Cli) -> anyhow::Result<()> {
-    let mut loaded = settings::read(cli.config.as_deref(), cli.data.clone())?;
+    let starts = matches!(cli.command, Command::Serve(_) | Command::Stdio);
+    let mut loaded = match settings::read(cli.config.as_deref(), cli.data.clone()) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            if starts {
+                refused_start::unread(cli.config.as_deref(), cli.data.as_deref(), &error);
+            }
+            return Err(error.into());
+        }
+    };
     if matches!(cli.command, Command::Demo(_)) {
         // The demo is quiet about itself and loud about its answers.
         loaded.settings.log.level = "warn".into();
     }
     let quiet = !matches!(cli.command, Command::Serve(_) | Command::Stdio | Command::Demo(_));
-    start_log(&loaded.settings, quiet)?;
+    start_log(&loaded.settings, quiet).inspect_err(|error| {
+        if starts {
+            refused_start::record(&loaded.settings, error);
+        }
+    })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(run(cli, loaded))
 }
@@ -85,7 +100,7 @@ async fn run(cli: Cli, loaded: LoadedConfig) -> anyhow::Result<()> {
         Command::Names { action } => commands::names::run(config, action).await,
         Command::Secret { action } => commands::secret::run(config, &action).await,
         Command::Plugin { action } => commands::plugin::run(config, action).await,
-        Command::Config { action } => commands::config::run(&loaded, &action),
+        Command::Config { action } => commands::config::run(&loaded, &action).await,
         Command::Doctor(output) => commands::doctor::run(config, &output).await,
         Command::Completions { .. } => Ok(()),
     }

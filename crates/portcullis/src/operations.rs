@@ -3,14 +3,15 @@
 //!
 //! Must not ask whether somebody may: the command line is the local user's, and the API asks the gate first.
 
+use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use portcullis_audit::{AuditEvent, AuditFilter, Decision, EventKind, Outcome, Record, Unreadable, query};
 use portcullis_gateway::{ApprovalError, ApprovalRecord, Approvals};
-use portcullis_identity::{KeyRecord, KeyRing};
-use portcullis_model::{Clock, FaultCode, Principal, SystemClock, Timestamp, parse_instant};
+use portcullis_identity::{KeyError, KeyRecord, KeyRing};
+use portcullis_model::{Clock, FaultCode, KeyId, Principal, SystemClock, Timestamp, parse_instant};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -57,16 +58,65 @@ fn why_not(error: &ApprovalError) -> (&'static str, FaultCode) {
     }
 }
 
-/// Takes a key back; nothing when its record could not be read and was removed.
+/// A key that is taken back, with nothing written down about it.
+#[derive(Debug)]
+pub struct RevokedUnrecorded(pub String);
+
+impl std::fmt::Display for RevokedUnrecorded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "key '{}' is revoked, and that could not be recorded", self.0)
+    }
+}
+
+/// Makes a key or gives one a new secret, which is `work`. That it is about to be done is recorded before, and how it ended
+/// after: what cannot be recorded is not done, and a new key whose record fails is taken back.
+pub async fn change_key<T>(
+    foundations: &Foundations,
+    who: &Principal,
+    method: &'static str,
+    work: impl Future<Output = Result<T, KeyError>>,
+    id: impl Fn(&T) -> &KeyId,
+) -> anyhow::Result<T> {
+    let event = |method: &'static str| AuditEvent::new(EventKind::Key).principal(who).method(method);
+    let intent = event("key.intent").note(method);
+    foundations.audit.append(intent).context("it cannot be recorded, so it is not done")?;
+    match work.await {
+        Ok(done) => match foundations.audit_key_by(who, method, id(&done)) {
+            Ok(()) => Ok(done),
+            Err(error) => {
+                let id = id(&done);
+                let now = if method == "key.rotate" {
+                    "it has a new secret that nobody was told: rotate it again".to_owned()
+                } else {
+                    let undone = foundations.keys.revoke(id.as_str()).await;
+                    undone.map_or_else(|error| format!("it is in force: revoke it ({error})"), |_| "it was taken back".to_owned())
+                };
+                Err(error.context(format!("the record of key {id} could not be written; {now}")))
+            }
+        },
+        Err(error) => {
+            let refused = event(method).decided(Decision::Deny, "key-request").note(error.to_string());
+            foundations.audit.append(refused).context("it was not done, and the record of that could not be written")?;
+            Err(error.into())
+        }
+    }
+}
+
+/// Takes a key back; nothing when its record could not be read and was removed. It waits for nothing: where it cannot be
+/// recorded it is done all the same, and said ([`RevokedUnrecorded`]).
 pub async fn revoke_key(foundations: &Foundations, who: &Principal, id: &str) -> anyhow::Result<Option<KeyRecord>> {
     let revoked = foundations.keys.revoke(id).await?;
-    if let Some(record) = &revoked {
-        foundations.audit_key_by(who, "key.revoke", &record.id)?;
+    let recorded = if let Some(record) = &revoked {
+        foundations.audit_key_by(who, "key.revoke", &record.id)
     } else {
         // What it was called is all that is known of it.
         let event = AuditEvent::new(EventKind::Key).principal(who).method("key.remove").target(id.to_owned());
-        foundations.audit.append(event.note("its record could not be read"))?;
-    }
+        foundations.audit.append(event.note("its record could not be read")).map(drop).map_err(anyhow::Error::from)
+    };
+    recorded.map_err(|error| {
+        tracing::error!(%error, key = id, by = %who.id, "a key was revoked, and that could not be recorded");
+        error.context(RevokedUnrecorded(id.to_owned()))
+    })?;
     Ok(revoked)
 }
 
@@ -134,9 +184,9 @@ pub async fn sources(house: &House) -> Vec<SourceReport> {
 }
 
 /// Kinds of audit records that can be asked for.
-pub const KINDS: &str = "call, refused, failed, lookup, admin, authentication, key, config, start, stop, ingest, charter, \
-    approval, policy, secret, plugin, bypass, lockout, error, sink, retention, erased, checkpoint, opened, continued, recovered, \
-    closed";
+pub const KINDS: &str = "intent, call, refused, failed, lookup, admin, authentication, key, config, start, stop, ingest, \
+    charter, approval, policy, secret, plugin, upstream, bypass, lockout, error, sink, retention, erased, checkpoint, opened, \
+    continued, recovered, closed";
 
 /// Which audit records, from the words of a person.
 pub fn audit_filter(args: &FilterArgs) -> anyhow::Result<AuditFilter> {
@@ -164,6 +214,7 @@ pub fn audit_filter(args: &FilterArgs) -> anyhow::Result<AuditFilter> {
         decision: decision.map(serde_json::from_value).transpose()?,
         code: code.map(serde_json::from_value).transpose()?,
         outcome: args.outcome.map(|outcome| match outcome {
+            OutcomeArg::Begun => Outcome::Begun,
             OutcomeArg::Ok => Outcome::Ok,
             OutcomeArg::Failed => Outcome::Failed,
             OutcomeArg::Refused => Outcome::Refused,

@@ -2,7 +2,6 @@
 //! policy. Guards that both are checked at the start. Must not print a value.
 
 use std::any::Any;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -37,13 +36,13 @@ pub struct SecretUsers {
 
 impl SecretUsers {
     /// Introduces everybody who looks up a secret, without opening or asking anything.
-    pub fn open(config: &Config) -> anyhow::Result<Self> {
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let secrets = secrets(config, crate::callers::expected(config).as_ref())?;
         let extensions = Extensions::open(config, &secrets)?;
         let sources = Arc::new(Sources::new(house::all_sources(config, None, &secrets, &extensions)?)?);
-        let catalogue = crate::furnish::unwritten_catalogue(config, &sources, &extensions, &clock)?;
-        let Rules { policies, .. } = house::load_policies(config, &catalogue, &extensions, &BTreeSet::new(), 1)?;
+        let known = crate::rulebook::known(config, &sources, &extensions, &clock).await?;
+        let Rules { policies, .. } = house::load_policies(config, &known.catalogue, &extensions, &known.held(), 1)?;
         secrets.allow(&mut |grant| policies.charter(grant)).context("secret_stores")?;
         let sinks = Sinks::new(&config.audit.sinks, &mut |grant| policies.charter(grant), &secrets).context("audit")?;
         let exchanges = crate::callers::exchanges(config, &secrets, &policies, &clock)?;

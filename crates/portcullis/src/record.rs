@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
-use portcullis_gateway::{Recorder, RoadEnd};
+use portcullis_gateway::{INTENT, Recorder, RoadEnd};
 use portcullis_guard::{Redactions, Redactor};
 use portcullis_model::{FaultCode, PrincipalId, RiskClass};
 
@@ -46,6 +46,13 @@ impl Recorder for AuditRecorder {
         self.audit.append_for(end.risk.unwrap_or(RiskClass::Read), event).map(|_| ()).map_err(|e| e.to_string())
     }
 
+    fn intend(&self, call: &RoadEnd) -> Result<Option<Arc<str>>, String> {
+        // Nothing of it is known yet that a size or a duration would tell.
+        let event = AuditEvent { latency_us: None, bytes_out: None, tokens_out: None, ..self.event(call) };
+        let place = self.audit.append_intent(call.risk.unwrap_or(RiskClass::Destructive), event);
+        place.map(|place| place.map(Arc::<str>::from)).map_err(|e| e.to_string())
+    }
+
     fn may_begin(&self, risk: RiskClass) -> Result<(), String> {
         self.audit.may_begin(risk)
     }
@@ -60,6 +67,7 @@ impl AuditRecorder {
         let kind = match (end.method, end.allowed, end.code) {
             ("authenticate", ..) => EventKind::Authentication,
             ("bypass", ..) => EventKind::Bypass,
+            (INTENT, ..) => EventKind::Intent,
             ("approval.request" | "approval.use", ..) => EventKind::Approval,
             (method, true, None) if method.starts_with(ADMIN) => EventKind::Admin,
             (_, false, Some(FaultCode::Cancelled)) | (_, true, Some(_)) => EventKind::Failed,
@@ -79,7 +87,8 @@ impl AuditRecorder {
             .bytes_out(end.bytes_out)
             .tokens_out(end.bytes_out / BYTES_PER_TOKEN)
             .sources(end.sources.iter().map(ToString::to_string))
-            .redactions(end.redactions.iter().copied());
+            .redactions(end.redactions.iter().copied())
+            .signs(end.signs.iter().copied());
         if let Some(principal) = &end.principal {
             event = event.principal(principal);
         }
@@ -97,6 +106,9 @@ impl AuditRecorder {
         }
         if let Some(via) = end.via {
             event = event.target(via);
+        }
+        if let Some(intent) = &end.intent {
+            event = event.intent(intent.to_string());
         }
         if let Some(session) = &end.session {
             event = event.session(session.to_string());

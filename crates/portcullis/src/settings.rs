@@ -202,14 +202,18 @@ pub type LoadedConfig = Loaded<Config>;
 /// The file that is read when none is named.
 const DEFAULT_FILE: &str = "portcullis.yaml";
 
+/// The file that is read: the named one, or the default file if it is there.
+pub fn file(named: Option<&Path>) -> Option<&Path> {
+    let default = Path::new(DEFAULT_FILE);
+    named.or_else(|| default.exists().then_some(default))
+}
+
 /// Reads the configuration: the named file, or the default file if it is there, or the defaults.
 ///
 /// # Errors
 /// See [`ConfigError`].
 pub fn read(path: Option<&Path>, data: Option<PathBuf>) -> Result<LoadedConfig, ConfigError> {
-    let default = Path::new(DEFAULT_FILE);
-    let path = path.or_else(|| default.exists().then_some(default));
-    let mut loaded: LoadedConfig = portcullis_config::load(path)?;
+    let mut loaded: LoadedConfig = portcullis_config::load(file(path))?;
     if let Some(data) = data {
         loaded.settings.data = data;
     }

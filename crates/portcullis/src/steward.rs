@@ -74,6 +74,9 @@ fn fault(error: &anyhow::Error) -> Fault {
         };
         return Fault::new(code, error.to_string());
     }
+    if let Some(done) = error.downcast_ref::<operations::RevokedUnrecorded>() {
+        return Fault::new(FaultCode::Unavailable, done.to_string()).with_internal(format!("{error:#}"));
+    }
     match error.downcast_ref::<KeyError>() {
         Some(error @ KeyError::NotFound(_)) => Fault::new(FaultCode::NotFound, error.to_string()),
         Some(error @ KeyError::Request(_)) => Fault::invalid(error.to_string()),
@@ -260,10 +263,11 @@ fn store_sample(store: &portcullis_telemetry::Store) -> StoreSample {
 fn filter(question: AuditQuestion) -> Result<FilterArgs, Fault> {
     let outcome = match question.outcome.as_deref() {
         None => None,
+        Some("begun") => Some(OutcomeArg::Begun),
         Some("ok") => Some(OutcomeArg::Ok),
         Some("failed") => Some(OutcomeArg::Failed),
         Some("refused") => Some(OutcomeArg::Refused),
-        Some(_) => return Err(Fault::invalid("outcome is ok, failed or refused")),
+        Some(_) => return Err(Fault::invalid("outcome is begun, ok, failed or refused")),
     };
     let kinds = question.kind.unwrap_or_default();
     Ok(FilterArgs {

@@ -38,7 +38,8 @@ pub enum ProfileAction {
         /// The principal, such as `key:3f9a…`.
         principal: String,
     },
-    /// Print a policy that allows a principal what it was seen doing, and nothing else. Changes nothing.
+    /// Print a rule that refuses a principal the tools it was not seen calling. Resources, prompts, arguments, hours and rates
+    /// stay as they are: enforcing a profile confines those. Changes nothing.
     Suggest {
         /// The principal.
         principal: String,

@@ -1,27 +1,34 @@
-//! `portcullis access review`: every key and every role with what it may call, by which rule, and when it last did. For the
-//! regular look at who has access to what. Changes nothing.
+//! `portcullis access review`: every key, user, certificate and role with what it may call, by which rule, confined to what,
+//! and when it last did. For the regular look at who has access to what. Decides by the same code as the gate; changes nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use portcullis_audit::{AuditFilter, EventKind, neutralised, query};
-use portcullis_model::{Principal, Timestamp};
+use portcullis_gateway::Wish;
+use portcullis_model::{CredentialKind, Principal, Timestamp, ToolSpec};
+use portcullis_policy::Confinement;
 use serde::Serialize;
 use serde_json::json;
 
-use super::policy::People;
+use super::people::People;
+use super::policy::{reason, rulebook, say_notes, ways_in_words};
 use crate::cli::AccessAction;
-use crate::house::{Rulebook, audit_directory};
+use crate::house::audit_directory;
+use crate::rulebook::Rulebook;
 use crate::settings::Config;
 use crate::terminal::{say, say_json, table};
 
 /// One line of the review.
 #[derive(Debug, Serialize)]
 struct Line {
-    /// `key` or `role`.
+    /// `key`, `user`, `certificate`, `anonymous` or `role`.
     kind: &'static str,
     principal: String,
     roles: String,
     tenant: String,
+    /// The product it comes through.
+    product: Option<String>,
     tool: String,
     risk: &'static str,
     allowed: bool,
@@ -30,63 +37,103 @@ struct Line {
     depends_on_arguments: bool,
     /// When this principal last called this tool, as far as the audit log reaches.
     last_used: Option<String>,
+    /// `expired` or `revoked`, for a key that is let in nowhere any more.
+    ended: Option<&'static str>,
+    /// Why it is refused, where the rule does not say it.
+    why: Option<String>,
+    /// What calls are confined to: each of these is what some are.
+    confined_to: Vec<Confinement>,
 }
 
 /// Runs `portcullis access …`.
 pub async fn run(config: &Config, action: AccessAction) -> anyhow::Result<()> {
-    let AccessAction::Review { all, json, csv } = action;
-    let book = Rulebook::open(config, &config.policies)?;
-    let people = People::open(config).await?;
+    let AccessAction::Review(args) = action;
+    let book = rulebook(config, &[]).await?;
+    let product = book.product(args.through.product.as_deref())?;
+    let people = People::open(config).await?.in_tenant(args.through.tenant.as_deref())?;
     let (used, unreadable) = last_calls(config)?;
+    let reviewer = Reviewer { book: &book, people: &people, product, used: &used };
     let mut lines = Vec::new();
-    for key in people.keys() {
-        review(&book, "key", key, &used, &mut lines);
+    for principal in people.known() {
+        lines.extend(reviewer.review(kind_of(principal), principal));
     }
     for role in people.roles() {
-        let mut principal = people.with_role(role)?;
-        principal.roles = [role.as_str().into()].into();
-        review(&book, "role", &principal, &used, &mut lines);
+        lines.extend(reviewer.review(ROLE, &people.with_role(role)?));
     }
-    lines.retain(|line| all || line.allowed);
-    if json {
-        say_json(&json!({"lines": lines, "unreadable_audit_records": unreadable}));
-    } else if csv {
+    lines.retain(|line| args.all || line.allowed);
+    if args.json {
+        say_json(&json!({"lines": lines, "unreadable_audit_records": unreadable, "notes": book.notes}));
+    } else if args.csv {
         print_csv(&lines)?;
     } else {
         let rows = lines.iter().map(|l| {
             let decision = if l.allowed { "allow" } else { "deny" };
             let depends = if l.depends_on_arguments { "by argument" } else { "" };
-            let last = l.last_used.clone().unwrap_or_else(|| if l.kind == "key" { "never".into() } else { String::new() });
-            let who = if l.kind == "role" { format!("role {}", l.roles) } else { format!("{} ({})", l.principal, l.roles) };
-            [who, l.tool.clone(), l.risk.to_owned(), format!("{decision} {}", l.rule), depends.to_owned(), last]
+            let last = l.last_used.clone().unwrap_or_else(|| if l.kind == ROLE { String::new() } else { "never".into() });
+            let ended = l.ended.map(|how| format!(" {how}")).unwrap_or_default();
+            let who = if l.kind == ROLE { format!("role {}", l.roles) } else { format!("{} ({}){ended}", l.principal, l.roles) };
+            let about = if l.allowed { ways_in_words(&l.confined_to) } else { l.why.clone().unwrap_or_default() };
+            [who, l.tool.clone(), l.risk.to_owned(), format!("{decision} {}", l.rule), depends.to_owned(), last, about]
         });
-        say(table(["who", "tool", "risk", "rule", "", "last used"], rows));
+        say(table(["who", "tool", "risk", "rule", "", "last used", "confined to"], rows));
         if unreadable > 0 {
             say(format!("{unreadable} audit records could not be read: a time of last use may be missing"));
         }
+        say_notes(&book.notes);
     }
     Ok(())
 }
 
+/// Somebody with a role and nothing else.
+const ROLE: &str = "role";
+
+fn kind_of(principal: &Principal) -> &'static str {
+    match principal.credential {
+        CredentialKind::ApiKey { .. } => "key",
+        CredentialKind::Password { .. } => "user",
+        CredentialKind::Certificate { .. } => "certificate",
+        CredentialKind::Anonymous => "anonymous",
+        CredentialKind::Token { .. } => "token",
+        CredentialKind::Local => "local",
+    }
+}
+
 type LastCalls = BTreeMap<(String, String), Timestamp>;
 
-fn review(book: &Rulebook, kind: &'static str, principal: &Principal, used: &LastCalls, lines: &mut Vec<Line>) {
-    let roles = principal.roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    for tool in &book.tools {
-        let decision = book.policies.decide_call(principal, tool);
-        let last = (kind == "key").then(|| used.get(&(principal.id.to_string(), tool.name.to_string()))).flatten();
-        lines.push(Line {
-            kind,
-            principal: if kind == "key" { principal.id.to_string() } else { String::new() },
-            roles: roles.clone(),
-            tenant: principal.tenant.to_string(),
-            tool: tool.name.to_string(),
-            risk: tool.risk.as_str(),
-            allowed: decision.allowed,
-            rule: decision.rule.to_string(),
-            depends_on_arguments: book.policies.depends_on_arguments(tool.name.as_str()),
-            last_used: last.map(ToString::to_string),
-        });
+/// What a review is made from.
+struct Reviewer<'r> {
+    book: &'r Rulebook,
+    people: &'r People,
+    product: Option<&'r str>,
+    used: &'r LastCalls,
+}
+
+impl Reviewer<'_> {
+    /// Every tool, for one principal.
+    fn review(&self, kind: &'static str, principal: &Principal) -> Vec<Line> {
+        let roles = principal.roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let line = |tool: &Arc<ToolSpec>| {
+            let name = tool.name.as_str();
+            let prospect = self.book.ask(&Wish { principal, product: self.product, tool: name, arguments: None });
+            let called = (kind != ROLE).then(|| self.used.get(&(principal.id.to_string(), name.to_owned()))).flatten();
+            Line {
+                kind,
+                principal: if kind == ROLE { String::new() } else { principal.id.to_string() },
+                roles: roles.clone(),
+                tenant: principal.tenant.to_string(),
+                product: self.product.map(str::to_owned),
+                tool: name.to_owned(),
+                risk: tool.risk.as_str(),
+                allowed: prospect.allowed,
+                rule: prospect.rule.to_string(),
+                depends_on_arguments: self.book.policies().depends_on_arguments(name),
+                last_used: called.map(ToString::to_string),
+                ended: self.people.ended(principal),
+                why: reason(&prospect, self.product),
+                confined_to: prospect.confinements,
+            }
+        };
+        self.book.tools.iter().map(line).collect()
     }
 }
 
@@ -126,6 +173,9 @@ fn print_csv(lines: &[Line]) -> anyhow::Result<()> {
         "rule",
         "depends_on_arguments",
         "last_used",
+        "product",
+        "ended",
+        "confined_to",
     ])?;
     for line in lines {
         let cells = [
@@ -139,6 +189,9 @@ fn print_csv(lines: &[Line]) -> anyhow::Result<()> {
             line.rule.clone(),
             line.depends_on_arguments.to_string(),
             line.last_used.clone().unwrap_or_default(),
+            line.product.clone().unwrap_or_default(),
+            line.ended.unwrap_or_default().to_owned(),
+            ways_in_words(&line.confined_to),
         ];
         writer.write_record(cells.iter().map(|cell| neutralised(cell)))?;
     }

@@ -1,5 +1,6 @@
 //! `portcullis audit`: check the chain, search, count, export, and erase a subject. Only `erase` and `adopt` write.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -18,10 +19,12 @@ use crate::cli::{AuditAction, EraseArgs, ExportArgs, ExportFormat, FilterArgs, Q
 use crate::house::audit_directory;
 use crate::operations::{AuditPage, audit_filter, audit_page};
 use crate::settings::Config;
-use crate::terminal::{paint, say, say_json, table};
+use crate::terminal::{json_line, paint, say, say_aside, say_json, say_json_line, table};
 
 /// Most names per group in the table of `stats`; `--json` has all.
 const NAMES_SHOWN: usize = 10;
+/// Most records named whose end is missing; `--json` has all.
+const UNENDED_SHOWN: usize = 5;
 
 /// Runs `portcullis audit …`.
 pub fn run(config: &Config, action: &AuditAction) -> anyhow::Result<()> {
@@ -100,7 +103,7 @@ fn newest(directory: &Path, lines: usize, json: bool) -> anyhow::Result<()> {
     let newest = tail(directory, lines, &AuditFilter::default())?;
     if json {
         for record in &newest.records {
-            say(record.to_json());
+            say_json_line(&record.to_json());
         }
     } else {
         say(rows(&newest.records));
@@ -112,7 +115,7 @@ fn newest(directory: &Path, lines: usize, json: bool) -> anyhow::Result<()> {
 /// What could not be read goes to standard error, so that JSON on standard output stays JSON.
 fn warn(unreadable: &[Unreadable]) {
     for one in unreadable {
-        anstream::eprintln!("{} {}: {}", paint::bad("unreadable"), one.file, one.detail);
+        say_aside(format!("{} {}: {}", paint::bad("unreadable"), one.file, one.detail));
     }
 }
 
@@ -122,6 +125,7 @@ fn rows(records: &[Record]) -> comfy_table::Table {
         let text = |t: Option<&str>| t.unwrap_or("").to_owned();
         let end = match r.outcome() {
             Outcome::Ok => paint::good("ok"),
+            Outcome::Begun => paint::faint("begun"),
             _ => paint::bad(e.code.map_or("refused", portcullis_model::FaultCode::as_str)),
         };
         [
@@ -148,7 +152,7 @@ fn search(directory: &Path, args: &QueryArgs) -> anyhow::Result<()> {
     let AuditPage { records: found, unreadable, more } = page;
     if args.json {
         for record in &found {
-            say(record.to_json());
+            say_json_line(&record.to_json());
         }
     } else if found.is_empty() {
         say("No record fits.");
@@ -160,7 +164,7 @@ fn search(directory: &Path, args: &QueryArgs) -> anyhow::Result<()> {
         // JSON lines stay records only: what is about them goes to standard error.
         let text = format!("There are more records than {}; go on with --cursor {position}", args.limit);
         if args.json {
-            anstream::eprintln!("{text}");
+            say_aside(&text);
         } else {
             say(paint::warn(&text));
         }
@@ -197,10 +201,27 @@ fn count(directory: &Path, args: &FilterArgs, json: bool) -> anyhow::Result<()> 
     for (what, group) in [("decision", &counted.decisions), ("code", &counted.codes), ("kind", &counted.kinds)] {
         say(table([what, "records"], group.iter().map(|(name, count)| [name.clone(), count.to_string()])));
     }
+    say_unended(&counted.unended, args);
     if counted.unreadable > 0 {
         say(format!("{} {} lines; run 'portcullis audit verify'", paint::bad("unreadable"), counted.unreadable));
     }
     Ok(())
+}
+
+/// What was about to change something, and has no end on record: it may have happened.
+fn say_unended(places: &BTreeSet<String>, args: &FilterArgs) {
+    // Where ends were left out, there is nothing to say about them.
+    let halves = !args.kind.is_empty() || args.outcome.is_some() || args.code.is_some() || args.text.is_some();
+    if places.is_empty() || halves {
+        return;
+    }
+    let shown: Vec<&str> = places.iter().take(UNENDED_SHOWN).map(String::as_str).collect();
+    let more = if places.len() > shown.len() { " …" } else { "" };
+    say(paint::warn(&format!(
+        "{} calls that may change something were begun and have no end here (they run, or their process ended): {}{more}",
+        places.len(),
+        shown.join(", ")
+    )));
 }
 
 fn outcomes(what: &str, group: &std::collections::BTreeMap<String, Outcomes>) -> String {
@@ -240,12 +261,12 @@ fn export(directory: &Path, args: &ExportArgs) -> anyhow::Result<()> {
         }
         ExportFormat::Json => {
             for record in records.filter_map(&mut keep) {
-                writeln!(out, "{}", record.to_json())?;
+                writeln!(out, "{}", json_line(&record.to_json()))?;
             }
         }
         ExportFormat::Ocsf => {
             for record in records.filter_map(&mut keep) {
-                writeln!(out, "{}", to_ocsf(&record))?;
+                writeln!(out, "{}", json_line(&to_ocsf(&record)))?;
             }
         }
     }
@@ -269,7 +290,7 @@ fn sign_as_it_is(directory: &Path, names: &[String], options: AuditOptions) -> a
             }
             Err(error) => {
                 refused += 1;
-                anstream::eprintln!("{} {error}", paint::bad("refused"));
+                say_aside(format!("{} {error}", paint::bad("refused")));
             }
         }
     }

@@ -1,17 +1,19 @@
 //! `portcullis config`: check, print the schema, show what is in force.
 
+use super::policy::say_notes;
 use crate::cli::ConfigAction;
 use crate::house;
 use crate::settings::{Config, LoadedConfig};
 use crate::terminal::{paint, say, say_json};
 
 /// Runs `portcullis config …`.
-pub fn run(loaded: &LoadedConfig, action: &ConfigAction) -> anyhow::Result<()> {
+pub async fn run(loaded: &LoadedConfig, action: &ConfigAction) -> anyhow::Result<()> {
     match action {
         ConfigAction::Check => {
-            let report = house::check(&loaded.settings)?;
+            let (report, notes) = house::check(&loaded.settings).await?;
             let origin = loaded.path.as_ref().map_or_else(|| "the defaults".to_owned(), |p| p.display().to_string());
             say(format!("{} {origin}: {report}", paint::good("fine")));
+            say_notes(&notes);
             Ok(())
         }
         ConfigAction::Schema => {

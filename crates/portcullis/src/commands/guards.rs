@@ -125,7 +125,9 @@ fn proxies(config: &Config) -> Line {
 
 async fn aging(house: &House) -> Line {
     match house.foundations.keys.aging(SystemClock.now()).await {
-        Ok(old) if old.is_empty() => line("key aging", State::On, "no secret in use is older than 90 days"),
+        Ok(old) if old.is_empty() => {
+            line("key aging", State::On, "no secret in use is older than 90 days, and no key ends within 14")
+        }
         Ok(old) => {
             let ids: Vec<String> = old.iter().take(5).map(|key| key.id.to_string()).collect();
             line("key aging", State::Attention, format!("{} to rotate: {}", old.len(), ids.join(", ")))

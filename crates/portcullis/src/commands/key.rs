@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 
 use crate::cli::{DoorArg, KeyAction, KeyCreateArgs, KeyGrantArgs, KeyImportArgs, KeyRotateArgs};
 use crate::house::{Foundations, known_roles};
-use crate::operations::{self, described_key, with_member};
+use crate::operations::{self, RevokedUnrecorded, change_key, described_key, with_member};
 use crate::settings::Config;
-use crate::terminal::{paint, say, say_json, table};
+use crate::terminal::{paint, say, say_aside, say_json, table};
 
 /// Longest secret that is read, bytes; what is longer is refused by the check, not cut.
 const LONGEST_INPUT: u64 = 4096;
@@ -29,10 +29,23 @@ pub async fn run(config: &Config, action: KeyAction) -> anyhow::Result<()> {
     if matches!(action, KeyAction::HashPassword) {
         return hash_password();
     }
-    let foundations = Foundations::open(config).await?;
+    let foundations = match (Foundations::open(config).await, &action) {
+        (Ok(foundations), _) => foundations,
+        (Err(error), KeyAction::Revoke { id }) => return revoke_unrecorded(config, id, error).await,
+        (Err(error), _) => return Err(error),
+    };
     let outcome = act(&foundations, config, action).await;
     foundations.close().await;
     outcome
+}
+
+/// Takes a key back although nothing can be recorded, and fails with that: a key in wrong hands does not wait.
+async fn revoke_unrecorded(config: &Config, id: &str, why: anyhow::Error) -> anyhow::Result<()> {
+    let Ok((keys, state, _)) = Foundations::keys_alone(config).await else { return Err(why) };
+    let revoked = keys.revoke(id).await;
+    state.close().await;
+    revoked?;
+    Err(why.context(RevokedUnrecorded(id.to_owned())))
 }
 
 async fn act(foundations: &Foundations, config: &Config, action: KeyAction) -> anyhow::Result<()> {
@@ -82,9 +95,10 @@ async fn list(foundations: &Foundations, as_json: bool) -> anyhow::Result<()> {
     say(table(["id", "label", "roles", "scopes", "tenant", "status", "expires", "last used"], rows));
     let aging: Vec<&str> = listed.iter().filter(|(r, _)| r.is_aging(now)).map(|(r, _)| r.id.as_str()).collect();
     if !aging.is_empty() {
-        let what = if aging.len() == 1 { "secret is" } else { "secrets are" };
+        let what = if aging.len() == 1 { "key is due" } else { "keys are due" };
         say(paint::warn(&format!(
-            "{} {what} older than 90 days: {}. Replace with: portcullis key rotate ID",
+            "{} {what}, with a secret older than 90 days or an end within 14: {}. Replace with: portcullis key rotate ID \
+             --expires 90d",
             aging.len(),
             aging.join(", ")
         )));
@@ -124,14 +138,18 @@ async fn show(foundations: &Foundations, id: &str, as_json: bool) -> anyhow::Res
     ];
     say(table(["key", ""], rows.map(|(name, value)| [name.to_owned(), value])));
     if record.is_aging(now) {
-        say(paint::warn(&format!("Its secret is older than 90 days. Replace it with: portcullis key rotate {}", record.id)));
+        say(paint::warn(&format!(
+            "Its secret is older than 90 days, or it ends within 14. Replace it with: portcullis key rotate {} --expires 90d",
+            record.id
+        )));
     }
     Ok(())
 }
 
 async fn create(foundations: &Foundations, config: &Config, args: KeyCreateArgs) -> anyhow::Result<()> {
-    let created = foundations.keys.create(request(config, args.grant)?).await?;
-    foundations.audit_key("key.create", &created.record.id)?;
+    let who = local_principal(&local_user(), "admin")?;
+    let making = foundations.keys.create(request(config, args.grant)?);
+    let created = change_key(foundations, &who, "key.create", making, |created| &created.record.id).await?;
     if args.json {
         say_json(&with_member(described_key(&created.record, None, SystemClock.now())?, "key", json!(created.secret.expose())));
         return Ok(());
@@ -144,8 +162,9 @@ async fn create(foundations: &Foundations, config: &Config, args: KeyCreateArgs)
 async fn import(foundations: &Foundations, config: &Config, args: KeyImportArgs) -> anyhow::Result<()> {
     let request = request(config, args.grant)?;
     let secret = chosen_secret(args.secret_file.as_deref())?;
-    let record = foundations.keys.import(request, &secret).await?;
-    foundations.audit_key("key.import", &record.id)?;
+    let who = local_principal(&local_user(), "admin")?;
+    let importing = foundations.keys.import(request, &secret);
+    let record = change_key(foundations, &who, "key.import", importing, |record| &record.id).await?;
     let form = format!("{CHOSEN_KEY_PREFIX}{}_", record.id);
     if args.json {
         say_json(&with_member(described_key(&record, None, SystemClock.now())?, "key_prefix", json!(form)));
@@ -163,8 +182,9 @@ async fn rotate(foundations: &Foundations, args: KeyRotateArgs) -> anyhow::Resul
     };
     let expires_in = args.expires.as_deref().map(parse_duration).transpose().context("--expires")?;
     let secret = args.secret_file.as_deref().map(|file| chosen_secret(Some(file))).transpose()?;
-    let rotated = foundations.keys.rotate(&args.id, &Rotation { overlap, expires_in, secret }).await?;
-    foundations.audit_key("key.rotate", &rotated.record.id)?;
+    let (who, rotation) = (local_principal(&local_user(), "admin")?, Rotation { overlap, expires_in, secret });
+    let rotating = foundations.keys.rotate(&args.id, &rotation);
+    let rotated = change_key(foundations, &who, "key.rotate", rotating, |rotated| &rotated.record.id).await?;
     if args.json {
         let mut value = described_key(&rotated.record, None, SystemClock.now())?;
         value = with_member(value, "old_ends_at", json!(rotated.old_ends_at.to_string()));
@@ -243,10 +263,10 @@ fn request(config: &Config, args: KeyGrantArgs) -> anyhow::Result<KeyRequest> {
     let only = |names: &[String]| if names.is_empty() { NameSet::All } else { NameSet::only(names.iter().cloned()) };
     let administers = args.doors.iter().any(|door| matches!(door, DoorArg::Admin));
     if administers && !args.role.iter().any(|role| role == "admin") {
-        anstream::eprintln!(
+        say_aside(format!(
             "{} this key opens the admin listener and may do nothing there unless a rule of yours says so; --role admin may",
             paint::warn("note:")
-        );
+        ));
     }
     let doors: BTreeSet<Door> = args
         .doors

@@ -37,7 +37,7 @@ pub async fn run(config: &Config, action: &SecretAction) -> anyhow::Result<()> {
 /// How the secrets stand. Stores are asked under the charters the rules of the configuration give.
 async fn report(config: &Config) -> anyhow::Result<Vec<SecretReport>> {
     // Held meanwhile: what nobody refers to any more is not told.
-    let users = SecretUsers::open(config)?;
+    let users = SecretUsers::open(config).await?;
     Ok(users.secrets.report().await)
 }
 

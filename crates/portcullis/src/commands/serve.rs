@@ -26,6 +26,7 @@ use crate::cli::ServeArgs;
 use crate::commands::{admin, doctor};
 use crate::house::{House, refuse_open_doors};
 use crate::refusals::{self, Kind, Tally};
+use crate::refused_start;
 use crate::settings::{self, Config, LoadedConfig};
 use crate::shutdown;
 use crate::wire::Doors;
@@ -94,17 +95,15 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
     let stop = CancellationToken::new();
     shutdown::on_signal(stop.clone());
     let config = &loaded.settings;
-    refuse_open_doors(config)?;
-    Doors::load(config)?;
-    let listeners = Listeners::bind(config).await?;
     // Before they are read: what changes later has another stamp.
     let rules = stamps(&config.policies);
-    let house = Arc::new(House::open(config).await?);
-    refuse_public_without_keys(config, &house).await?;
-    admin::refuse_public_without_ways_in(config, &house).await?;
-    if listeners.otlp.is_some() && house.store.is_none() {
-        bail!("the embedded store is open in another Portcullis process; stop it, or set `data` to another directory");
-    }
+    let (listeners, house) = match Box::pin(open(config)).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            refused_start::record(config, &error);
+            return Err(error);
+        }
+    };
     let of_upstreams = house.extensions.upstreams().iter().flat_map(|upstream| upstream.warnings());
     for warning in crate::house::source_warnings(config).into_iter().chain(of_upstreams) {
         tracing::warn!(target: "portcullis", "{warning}");
@@ -130,6 +129,20 @@ pub async fn run(mut loaded: LoadedConfig, args: &ServeArgs, data: Option<PathBu
         house.close().await;
     }
     outcome
+}
+
+/// Opens the listeners and the house, or says why this configuration is not served.
+async fn open(config: &Config) -> anyhow::Result<(Listeners, Arc<House>)> {
+    refuse_open_doors(config)?;
+    Doors::load(config)?;
+    let listeners = Listeners::bind(config).await?;
+    let house = Arc::new(House::open(config).await?);
+    refuse_public_without_keys(config, &house).await?;
+    admin::refuse_public_without_ways_in(config, &house).await?;
+    if listeners.otlp.is_some() && house.store.is_none() {
+        bail!("the embedded store is open in another Portcullis process; stop it, or set `data` to another directory");
+    }
+    Ok((listeners, house))
 }
 
 /// Serves until `stop` is cancelled or a listener fails.
@@ -478,7 +491,7 @@ async fn watch(house: Arc<House>, watched: Watched) {
             Err(error) => {
                 tracing::error!("configuration not reloaded, the last good one stays in force: {error:#}");
                 house.note_configuration(false);
-                house.audit_life(EventKind::Config, format!("refused: {error:#}"));
+                house.audit_refused_reload(&error);
             }
         }
     }

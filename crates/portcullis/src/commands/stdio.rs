@@ -5,6 +5,7 @@ use portcullis_audit::EventKind;
 use tokio_util::sync::CancellationToken;
 
 use crate::house::House;
+use crate::refused_start;
 use crate::settings::Config;
 use crate::shutdown;
 
@@ -12,7 +13,13 @@ use crate::shutdown;
 pub async fn run(config: &Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     shutdown::on_signal(stop.clone());
-    let house = House::open(config).await?;
+    let house = match House::open(config).await {
+        Ok(house) => house,
+        Err(error) => {
+            refused_start::record(config, &error);
+            return Err(error);
+        }
+    };
     house.rates.join().await;
     house.audit_life(EventKind::Start, "stdio");
     house.look_at_secrets().await?;

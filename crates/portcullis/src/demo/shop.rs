@@ -12,7 +12,7 @@ use portcullis_simulator::{Batch, Incident, Simulation, SimulationConfig, encode
 use tokio::sync::mpsc;
 
 use super::otlp::{Load, Sender};
-use crate::terminal::paint;
+use crate::terminal::{paint, say_aside};
 
 /// Simulated time before now.
 const PAST: Duration = Duration::from_hours(1);
@@ -172,7 +172,7 @@ impl Progress {
         });
         let begun = Instant::now();
         if bar.is_none() {
-            anstream::eprintln!("Sending the shop's telemetry over OTLP ...");
+            say_aside("Sending the shop's telemetry over OTLP ...");
         }
         Self { bar, begun, said: begun, whole }
     }
@@ -182,16 +182,13 @@ impl Progress {
             Some(bar) => bar.set_position(at.as_secs()),
             None if self.said.elapsed() >= LINE_EVERY => {
                 self.said = Instant::now();
-                anstream::eprintln!(
-                    "{}",
-                    paint::faint(&format!(
-                        "  {} of {} minutes, {} spans, {:.0} s",
-                        at.as_secs() / 60,
-                        self.whole.as_secs() / 60,
-                        HumanCount(loaded.spans as u64),
-                        self.begun.elapsed().as_secs_f64()
-                    ))
-                );
+                say_aside(paint::faint(&format!(
+                    "  {} of {} minutes, {} spans, {:.0} s",
+                    at.as_secs() / 60,
+                    self.whole.as_secs() / 60,
+                    HumanCount(loaded.spans as u64),
+                    self.begun.elapsed().as_secs_f64()
+                )));
             }
             None => {}
         }

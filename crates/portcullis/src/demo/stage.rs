@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use portcullis_egress::{AddressPolicy, AllowedRange, Authentication, EgressClient, EgressConfig};
-use portcullis_identity::KeyRequest;
+use portcullis_identity::{KeyRequest, local_principal, local_user};
 use portcullis_mcp::McpClient;
 use portcullis_model::{Scope, Secret, TenantId};
 use portcullis_policy::{Budget, Charter, CharterGrant, Policies, Vocabulary};
@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use super::otlp::Sender;
 use crate::commands::serve::Listeners;
 use crate::house::House;
+use crate::operations::change_key;
 use crate::settings::Config;
 use crate::terminal::{paint, say};
 
@@ -110,8 +111,9 @@ impl Stage {
         }
         let house = House::open(&config).await?;
         let request = KeyRequest { expires_in: Some(KEY_LIFE), ..KeyRequest::new("demo", "reader", TenantId::default_tenant()) };
-        let created = house.foundations.keys.create(request).await?;
-        house.foundations.audit_key("key.create", &created.record.id)?;
+        let who = local_principal(&local_user(), "admin")?;
+        let making = house.foundations.keys.create(request);
+        let created = change_key(&house.foundations, &who, "key.create", making, |created| &created.record.id).await?;
         // Standing work of the demo; it speaks of no tool, so the built-in roles are all there is to load.
         let policies = Policies::load(&[], &Vocabulary::default(), 1)?;
         let authentication = Authentication::Bearer(created.secret.clone().into());

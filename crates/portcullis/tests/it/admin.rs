@@ -38,7 +38,7 @@ pub(crate) fn get(server: &Server, key: &str, path: &str) -> Reply {
     ask(server.admin, "GET", path, &[("Authorization", &format!("Bearer {key}"))], b"")
 }
 
-fn change(server: &Server, key: &str, path: &str) -> Reply {
+pub(crate) fn change(server: &Server, key: &str, path: &str) -> Reply {
     let headers = [("Authorization", &*format!("Bearer {key}")), ("Content-Type", "application/json")];
     ask(server.admin, "POST", path, &headers, b"{}")
 }

@@ -77,6 +77,59 @@ fn allowed_and_refused_calls_are_found_counted_and_paged() {
     }
 }
 
+/// Whether `text` holds something that hides from who reads it or turns it around.
+fn hides(text: &str) -> bool {
+    text.chars().any(|c| (c.is_control() && c != '\n') || matches!(c, '\u{202e}' | '\u{2066}' | '\u{200b}' | '\u{e0041}'))
+}
+
+#[test]
+fn what_is_hidden_in_a_name_is_written_out_wherever_it_is_printed() {
+    let planted = "\u{202e} evil\u{200b}\u{2066}\u{e0041}";
+    let home = Home::new("");
+    home.run_ok(&["key", "create", "--label", planted]);
+    let key = home.key(&[]);
+    let server = Server::start_in(home);
+    let visitor = crate::visitor::Visitor::new(&server, &key);
+    visitor.call(planted, &json!({}));
+    let home = &server.home;
+    home.audited(|r| r["tool"] == planted && r["decision"] == "deny");
+    let shown = r"\u{202e} evil\u{200b}\u{2066}\u{e0041}";
+    for words in [&["audit", "tail"][..], &["audit", "query"], &["audit", "stats"], &["key", "list"]] {
+        let text = home.run_ok(words);
+        assert!(text.contains(shown) && !hides(&text), "{words:?}: {text:?}");
+    }
+    // As JSON it is the same text, in escapes.
+    let text = home.run_ok(&["audit", "query", "--outcome", "refused", "--json"]);
+    assert!(text.contains(r"\u202e evil\u200b\u2066\udb40\udc41") && !hides(&text), "{text:?}");
+    // What is said of a mistake goes to standard error.
+    let refused = home.run(&["policy", "explain", "--role", "reader", "--tool", planted]);
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && told.contains(shown) && !hides(&told), "{told:?}");
+}
+
+#[test]
+fn arguments_are_in_the_log_as_a_keyed_hash_only() {
+    let marks: Vec<String> = (0..2)
+        .map(|_| {
+            let home = Home::new("");
+            let key = home.key(&[]);
+            let server = Server::start_in(home);
+            for _ in 0..2 {
+                let answer = server.call(Some(&key), "query_logs", &json!({"service": "Tiger4711", "window": "15m"})).json();
+                assert!(answer["result"].is_object(), "{answer}");
+            }
+            let home = server.kill();
+            let named = audit_files(&home).into_iter().find(|file| holds(file, "Tiger4711"));
+            assert!(named.is_none(), "{named:?} holds an argument");
+            let calls = lines(&home.run_ok(&["audit", "query", "--kind", "call", "--tool", "query_logs", "--json"]));
+            let marks: Vec<&str> = calls.iter().map(|call| call["parameters"].as_str().unwrap()).collect();
+            assert!(marks.len() == 2 && marks[0] == marks[1], "one question has one mark: {calls:?}");
+            marks[0].to_owned()
+        })
+        .collect();
+    assert_ne!(marks[0], marks[1], "without the key of an installation nobody finds out by trying");
+}
+
 #[test]
 fn exports_are_safe_and_follow_their_schema() {
     let (home, id) = used();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::admin::{ask, get};
+use crate::admin::{ask, change, get};
 use crate::server::{Home, Server, intact};
 use crate::visitor::Backend;
 
@@ -34,12 +34,33 @@ fn calls(home: &Home) -> usize {
     home.audit().iter().filter(|r| r["kind"] == "call").count()
 }
 
+/// Waits until the server says that it is ready.
+fn ready(server: &Server) {
+    let began = Instant::now();
+    while ask(server.admin, "GET", "/readyz", &[], b"").status != 200 {
+        assert!(began.elapsed() < Duration::from_secs(30), "the server does not get ready: {}", server.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The record that tells how many there are not.
+fn gap(server: &Server) -> String {
+    let told = |r: &Value| r["note"].as_str().is_some_and(|note| note.contains("records were not written since"));
+    let record = server.home.audited(told);
+    assert_eq!((&record["kind"], &record["code"]), (&json!("error"), &json!("unavailable")), "{record}");
+    record["note"].as_str().unwrap().to_owned()
+}
+
 #[test]
 fn calls_stop_while_the_log_cannot_be_written_and_go_on_when_it_can() {
     let home = Home::new("audit: {rotate: 64KiB}\n");
     let key = home.key(&[]);
+    let administrator = home.key(&["--scope", "admin", "--role", "admin"]);
+    let stolen = home.key(&[]);
     let server = Server::start_in(home);
     let active = written_now(&server, &key);
+    // Whoever has not been let in before is not while that cannot be recorded.
+    assert_ne!(change(&server, &administrator, "/api/v1/approvals/abcdef012345/deny").status, 503);
     // Something lies where the next file would go, and nothing is overwritten.
     let next = PathBuf::from(format!("{}.1", active.display()));
     std::fs::write(&next, "not a record").unwrap();
@@ -60,14 +81,31 @@ fn calls_stop_while_the_log_cannot_be_written_and_go_on_when_it_can() {
     assert_eq!(calls(&server.home), recorded, "what was not answered is not recorded as answered");
     assert_eq!(ask(server.admin, "GET", "/readyz", &[], b"").status, 503, "and the server is not ready");
     assert!(server.log().contains("is already there and is not overwritten"), "the log says why: {}", server.log());
+    // A key is taken back all the same, and that is said.
+    let id = stolen.split('_').nth(1).unwrap();
+    let revoked = change(&server, &administrator, &format!("/api/v1/keys/{id}/revoke"));
+    assert_eq!(revoked.status, 503, "there is no record: {}", revoked.body);
+    assert!(revoked.body.contains("is revoked, and that could not be recorded"), "and it is said: {}", revoked.body);
+    // Whom nobody can record is not let in, nor told why.
+    assert_eq!(server.call(Some(&stolen), "list_sources", &json!({})).status, 503, "and the key is good for nothing");
+    assert!(server.log().contains("a key was revoked, and that could not be recorded"), "{}", server.log());
 
-    let home = server.kill();
+    // The obstacle goes, and nothing else is done.
+    assert_eq!(std::fs::read_to_string(&next).unwrap(), "not a record", "nothing was overwritten");
     std::fs::remove_file(&next).unwrap();
-    let server = Server::start_in(home);
+    ready(&server);
     let reply = server.call(Some(&key), "list_sources", &json!({})).json();
     assert!(reply["result"]["structuredContent"].is_object(), "{reply}");
     assert_eq!(calls(&server.home), recorded + 1);
+    let told = gap(&server);
+    assert!(told.contains(" 0 calls went ahead without a record"), "{told}");
+    assert_eq!(server.call(Some(&stolen), "list_sources", &json!({})).status, 401, "the key stays taken back");
     assert!(intact(&server.home), "nothing of it was lost: {:?}", server.home.run(&["audit", "verify"]));
+
+    let server = Server::start_in(server.kill());
+    let reply = server.call(Some(&key), "list_sources", &json!({})).json();
+    assert!(reply["result"]["structuredContent"].is_object(), "{reply}");
+    assert!(intact(&server.home), "and a start goes on with it: {:?}", server.home.run(&["audit", "verify"]));
 }
 
 #[test]
@@ -106,17 +144,22 @@ fn where_the_operator_says_so_looking_goes_on_without_a_record_and_changing_does
     assert_eq!(backend.seen().len(), placed, "a change that cannot be recorded is not sent");
     assert_eq!(calls(&server.home), recorded, "there is no record");
     // It is counted and told while it lasts.
-    let metrics = get(&server, &scraper, "/metrics").body;
-    let counted = metrics.lines().find_map(|line| line.strip_prefix("portcullis_audit_unrecorded_calls "));
-    let counted: f64 = counted.unwrap_or_else(|| panic!("{metrics}")).parse().unwrap();
+    let unrecorded = || -> f64 {
+        let metrics = get(&server, &scraper, "/metrics").body;
+        let counted = metrics.lines().find_map(|line| line.strip_prefix("portcullis_audit_unrecorded_calls "));
+        counted.unwrap_or_else(|| panic!("{metrics}")).parse().unwrap()
+    };
+    let counted = unrecorded();
     assert!(counted >= 6.0, "{counted} calls without a record are counted");
     assert!(server.log().contains("is already there and is not overwritten"), "the log says why: {}", server.log());
-    let home = server.kill();
     std::fs::remove_file(&next).unwrap();
-    let server = Server::start_in(home);
-    let change = server.call(Some(&key), "shop_create_order", &json!({"item": "x"})).json();
+    ready(&server);
+    let change = write();
     assert!(change["result"]["structuredContent"].is_object(), "{change}");
     assert_eq!(calls(&server.home), recorded + 1);
+    let told = gap(&server);
+    assert!(told.contains(" calls went ahead without a record") && !told.contains(" 0 calls"), "{told}");
+    assert!(unrecorded() < 0.5, "they are told, once");
     assert!(intact(&server.home), "{:?}", server.home.run(&["audit", "verify"]));
 }
 

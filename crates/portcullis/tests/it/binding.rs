@@ -45,6 +45,26 @@ impl Bench {
     }
 }
 
+/// The SDK of others, ready to send.
+fn sender(server: &Server, grpc: u16, key: &str, marker: &str) -> Command {
+    let mut command = Command::new(PYTHON);
+    // These would win over the authority the sender is given.
+    command.env_remove("REQUESTS_CA_BUNDLE").env_remove("CURL_CA_BUNDLE");
+    let (http, rpc) = (format!("https://localhost:{}", server.otlp.port()), format!("localhost:{grpc}"));
+    command.arg(SENDER).args([http, rpc]).args(["--token", key, "--marker", marker, "--logs", "3"]);
+    command
+}
+
+fn show(command: &mut Command, directory: &Path, name: &str) {
+    command.arg("--client-certificate").arg(directory.join(format!("{name}.pem")));
+    command.arg("--client-key").arg(directory.join(format!("{name}.key")));
+}
+
+fn lay_client(directory: &Path, name: &str, paper: &Paper) {
+    private(&directory.join(format!("{name}.pem")), &paper.certificate);
+    private(&directory.join(format!("{name}.key")), &paper.key);
+}
+
 fn with_key(mut headers: Vec<(String, String)>, key: &str) -> Vec<(String, String)> {
     headers.push(("Authorization".into(), format!("Bearer {key}")));
     headers
@@ -89,6 +109,24 @@ fn a_key_counts_only_together_with_a_certificate_a_rule_accepts() {
 }
 
 #[test]
+fn a_certificate_of_another_listener_binds_nothing() {
+    let bench = Bench::new("optional", "require_certificate_binding: true");
+    let text = std::fs::read_to_string(&bench.home.config).unwrap();
+    assert!(text.contains("doors: [mcp, ingest]"), "{text}");
+    std::fs::write(&bench.home.config, text.replace("doors: [mcp, ingest]", "doors: [mcp]")).unwrap();
+    let sending = bench.home.key(&["--scope", "ingest"]);
+    let agent = bench.clients.client("agent.example");
+    let (own, server) = (bench.own, Server::start_in(bench.home));
+    let mut stream = connect(server.otlp, &own, Some(&agent), BOTH).unwrap();
+    let headers = with_key(vec![("Content-Type".into(), "application/json".into())], &sending);
+    let refused = ask(&mut stream, "POST /v1/logs", &headers, r#"{"resourceLogs":[]}"#).unwrap();
+    assert!(matches!(refused.status, 401 | 403), "{} {}", refused.status, refused.body);
+    let record = server.home.audited(|r| r["kind"] == "ingest" && r["decision"] == "deny");
+    assert_eq!(record["rule"], "wrong_door", "{record}");
+    assert!(intact(&server.kill()));
+}
+
+#[test]
 fn a_sender_of_others_speaks_tls_over_grpc_and_http_and_is_refused_without_its_certificate() {
     if !Path::new(PYTHON).exists() {
         crate::server::skipped(&format!("{PYTHON} is not there; .ci/install makes it"));
@@ -100,20 +138,14 @@ fn a_sender_of_others_speaks_tls_over_grpc_and_http_and_is_refused_without_its_c
     let (own, clients, grpc) = (bench.own, bench.clients, bench.grpc);
     let agent = clients.client("agent.example");
     let directory = bench.home.directory.path().to_owned();
-    private(&directory.join("agent.pem"), &agent.certificate);
-    private(&directory.join("agent.key"), &agent.key);
+    lay_client(&directory, "agent", &agent);
     private(&directory.join("other.pem"), &authority("other").pem);
     let server = Server::start_in(bench.home);
-    let send = |marker: &str, ca: &str, shows: bool| -> Output {
-        let mut command = Command::new(PYTHON);
-        // These would win over the authority the sender is given.
-        command.env_remove("REQUESTS_CA_BUNDLE").env_remove("CURL_CA_BUNDLE");
-        let (http, rpc) = (format!("https://localhost:{}", server.otlp.port()), format!("localhost:{grpc}"));
-        command.arg(SENDER).args([http, rpc]).args(["--token", &sending, "--marker", marker, "--logs", "3", "--ca"]);
-        command.arg(directory.join(ca));
-        if shows {
-            command.arg("--client-certificate").arg(directory.join("agent.pem"));
-            command.arg("--client-key").arg(directory.join("agent.key"));
+    let send = |marker: &str, ca: &str, certificate: bool| -> Output {
+        let mut command = sender(&server, grpc, &sending, marker);
+        command.arg("--ca").arg(directory.join(ca));
+        if certificate {
+            show(&mut command, &directory, "agent");
         }
         command.output().unwrap()
     };
@@ -137,4 +169,44 @@ fn a_sender_of_others_speaks_tls_over_grpc_and_http_and_is_refused_without_its_c
     };
     eventually("the refusal is recorded", || server.home.audit().iter().any(none));
     assert!(intact(&server.kill()));
+}
+
+/// What became of telemetry over gRPC alone, with the certificate of that name.
+fn over_grpc(server: &Server, grpc: u16, key: &str, certificate: Option<&str>) -> Output {
+    let directory = server.home.directory.path();
+    let mut command = sender(server, grpc, key, "where-certificates-are-optional");
+    command.args(["--only", "grpc", "--ca"]).arg(directory.join("ca.pem"));
+    if let Some(name) = certificate {
+        show(&mut command, directory, name);
+    }
+    command.output().unwrap()
+}
+
+#[test]
+fn over_grpc_with_optional_certificates_a_bound_key_counts_only_with_its_certificate() {
+    if !Path::new(PYTHON).exists() {
+        crate::server::skipped(&format!("{PYTHON} is not there; .ci/install makes it"));
+        return;
+    }
+    for bound in [true, false] {
+        let bench = Bench::new("optional", &format!("require_certificate_binding: {bound}"));
+        let sending = bench.home.key(&["--scope", "ingest"]);
+        for name in ["agent", "stranger"] {
+            lay_client(bench.home.directory.path(), name, &bench.clients.client(&format!("{name}.example")));
+        }
+        let (grpc, server) = (bench.grpc, Server::start_in(bench.home));
+        let taken = over_grpc(&server, grpc, &sending, Some("agent"));
+        assert!(taken.status.success(), "bound: {bound}: {}", String::from_utf8_lossy(&taken.stderr));
+        for (shows, rule) in [(None, "certificate_required"), (Some("stranger"), "no_certificate_rule")] {
+            let sent = over_grpc(&server, grpc, &sending, shows);
+            let said = String::from_utf8_lossy(&sent.stderr);
+            // A key that needs no certificate goes on by itself, whatever was shown with it.
+            assert_eq!(sent.status.success(), !bound, "bound: {bound}, {rule}: {said}");
+            assert_eq!(said.contains("UNAUTHENTICATED") || said.contains("PERMISSION_DENIED"), bound, "{rule}: {said}");
+            let refused = server.home.audit().into_iter().filter(|r| r["kind"] == "ingest" && r["decision"] == "deny");
+            let rules: Vec<Value> = refused.filter(|r| r["transport"] == "otlp-grpc").map(|r| r["rule"].clone()).collect();
+            assert_eq!(rules.contains(&json!(rule)), bound, "bound: {bound}, {rule}: {rules:?}");
+        }
+        assert!(intact(&server.kill()));
+    }
 }

@@ -1,5 +1,5 @@
 //! An answer as it is, for who was granted that: by a rule, for the calls that rule is about, for each call anew, and recorded
-//! twice: the wish before anything runs, and the release with the call.
+//! twice, with the rule that grants it: the wish before anything runs, and the release with the call.
 
 use serde_json::{Value, json};
 
@@ -51,12 +51,14 @@ fn a_bare_answer_is_for_who_was_granted_it_for_each_call_and_recorded_twice() {
     let [wish] = wishes.as_slice() else { panic!("{wishes:#?}") };
     assert_eq!(
         (&wish["principal"], &wish["tool"], &wish["decision"], &wish["rule"]),
-        (&json!(principal), &json!("query_logs"), &json!("allow"), &json!("admin-may-everything-enabled"))
+        (&json!(principal), &json!("query_logs"), &json!("allow"), &json!("auditors-see-logs-as-they-are"))
     );
     let calls: Vec<Value> = records("call").into_iter().filter(|r| r["tool"] == "query_logs").collect();
     let [first, released] = calls.as_slice() else { panic!("{calls:#?}") };
     assert!(!first["note"].to_string().contains("without redaction"), "{first}");
-    assert!(released["note"].to_string().contains("released without redaction"), "{released}");
+    let note = released["note"].to_string();
+    assert!(note.contains("released without redaction, by rule auditors-see-logs-as-they-are"), "{released}");
+    assert_eq!(released["rule"], "admin-may-everything-enabled", "the call itself is allowed by another rule: {released}");
     assert!(wish["seq"].as_u64() < released["seq"].as_u64(), "the wish stands before the release");
 
     // Good once: the next answer is redacted again. And nothing of it is kept or written down.

@@ -70,6 +70,34 @@ fn a_password_opens_the_mcp_listener_within_its_scope_and_guessing_it_ends_in_wa
 }
 
 #[test]
+fn a_listener_takes_only_the_kinds_of_credentials_it_was_told_to() {
+    let home = Home::new(&format!(
+        "identity:\n  mcp: {{key: false}}\n  ingest: {{key: false}}\n  users:\n  - {{name: ana, password_hash: '{}', roles: [reader]}}\n",
+        hashed(PASSWORD)
+    ));
+    let keys = ["mcp", "ingest", "metrics"].map(|door| home.key(&["--role", "reader", "--scope", door]));
+    let chosen = home.chosen_key();
+    let server = Server::start_in(home);
+    assert_eq!(with_password(&server, "ana", PASSWORD).status, 200, "the kind it takes");
+    let denied = |kind: &str| {
+        let fits = |r: &&Value| r["kind"] == kind && r["decision"] == "deny" && r["rule"] == "credential_not_accepted_here";
+        server.home.audit().iter().filter(fits).count()
+    };
+    for (number, key) in [&keys[0], &chosen].into_iter().enumerate() {
+        let refused = server.call(Some(key), "query_logs", &json!({"window": "1h"}));
+        assert_eq!(refused.status, 401, "{}", refused.body);
+        assert_eq!(denied("authentication"), number + 1, "{:#?}", server.home.audit());
+    }
+    let headers = [("Content-Type", "application/json"), ("Authorization", &*format!("Bearer {}", keys[1]))];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let refused = post(server.otlp, "/v1/logs", &headers, br#"{"resourceLogs":[]}"#);
+    assert_eq!((refused.status, denied("ingest")), (401, 1), "{}", refused.body);
+    // The other listener was told nothing.
+    assert_eq!(get(&server, &keys[2], "/metrics").status, 200);
+    assert!(intact(&server.home));
+}
+
+#[test]
 fn a_key_ends_by_itself_while_the_server_runs() {
     let home = Home::new("");
     let key = home.key(&["--expires", "4s"]);

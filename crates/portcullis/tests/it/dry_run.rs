@@ -11,6 +11,8 @@ use crate::upstreams::{Puppet, sees, tool, until, with_accepted};
 use crate::visitor::{Backend, Visitor};
 
 const TOKEN: &str = "api-credential-5f0c7a";
+/// A token no provider ever gave.
+const SECRET: &str = "ghp_0123456789abcdefghijABCDEFGHIJ456789";
 
 fn description() -> Value {
     let id = json!([{"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}]);
@@ -155,6 +157,7 @@ fn a_dry_run_shows_request_and_difference_and_sends_nothing() {
     let record = server.home.audited(|r| r["tool"] == "shop_drop_order" && r["decision"] == "allow");
     assert!(record["note"].as_str().unwrap().starts_with("dry run"), "{record}");
     assert_eq!((&record["kind"], &record["sources"]), (&json!("call"), &json!(["shop"])), "{record}");
+    assert!(!server.home.audit().iter().any(|r| r["kind"] == "intent"), "nothing was about to change");
     assert!(intact(&server.home));
 }
 
@@ -264,7 +267,7 @@ fn nobody_is_asked_in_a_form_about_a_change_that_does_not_fit_it() {
     let huge = json!({"name": "shop_drop_order", "arguments": {"id": "huge"}});
     let id = pending(&admin.ask_able("tools/call", &huge, &json!({"elicitation": {}})).json());
     let shown = server.home.run_ok(&["approvals", "show", &id]);
-    assert!(shown.contains("line 0: far too much") && shown.contains("differences shown"), "{shown}");
+    assert!(shown.contains("line 0: far too much") && shown.contains("… (265113 characters)"), "{shown}");
     assert_eq!(asked(&backend, "DELETE"), 1, "{}", server.log());
     assert!(intact(&server.home));
 }
@@ -306,6 +309,17 @@ fn an_upstreams_own_dry_run_is_used_where_the_operator_says_so_and_nowhere_else(
     let id = pending(&admin.call("apply", &json!({"q": "all"})).json());
     let shown = server.home.run_ok(&["approvals", "show", &id]);
     assert!(shown.contains("asked with dryRun: true"), "{shown}");
+    // And what the other server answered, as its own words.
+    assert!(shown.contains("the other server answers, in its own words:\n> {\"arguments\""), "{shown}");
+    let told = shown.split_once("in its own words:").unwrap().1;
+    assert!(told.contains("\"dryRun\": true") && told.contains("\"q\": \"all\""), "{shown}");
+    let call = json!({"name": "apply", "arguments": {"q": format!("one {SECRET}")}});
+    let question = admin.ask_able("tools/call", &call, &json!({"elicitation": {}})).json();
+    let message =
+        question["result"]["inputRequests"]["approval"]["params"]["message"].as_str().unwrap_or_else(|| panic!("{question}"));
+    assert!(message.contains("in its own words:\n> {\"arguments\"") && message.contains("\"dryRun\": true"), "{message}");
+    assert!(!message.contains(SECRET) && message.contains("[redacted:"), "{message}");
+    server.home.audited(|r| r["tool"] == "apply" && r["rule"] == "approval" && r["decision"] == "deny");
     until("doctor says which rule has no effect", || {
         let said = server.log();
         let doctor = String::from_utf8_lossy(&server.home.run(&["doctor"]).stdout).into_owned();

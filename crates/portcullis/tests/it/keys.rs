@@ -121,6 +121,57 @@ fn a_rotated_key_has_two_secrets_for_the_overlap_and_then_one() {
     assert!(intact(home));
 }
 
+/// Makes a key look as if it had been made so many days before.
+fn made_before(home: &Home, id: &str, days: u32) {
+    let shift = r#"
+import json, sqlite3, sys
+store = sqlite3.connect(sys.argv[1])
+(value,) = store.execute("SELECT value FROM entry WHERE namespace = 'identity.api_keys' AND key = ?", (sys.argv[2],)).fetchone()
+stored = json.loads(value)
+for name in ("created_at", "secret_made_at", "expires_at"):
+    stored["record"][name] -= int(sys.argv[3]) * 86400 * 10**9
+store.execute(
+    "UPDATE entry SET value = ? WHERE namespace = 'identity.api_keys' AND key = ?", (json.dumps(stored).encode(), sys.argv[2])
+)
+store.commit()
+"#;
+    let state = home.data().join("state.sqlite");
+    let done = Command::new("python3").args(["-c", shift]).arg(&state).args([id, &days.to_string()]).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+}
+
+#[test]
+fn a_key_that_is_old_or_ends_soon_is_pointed_out_until_it_is_rotated() {
+    let home = Home::new("");
+    let [fresh, usual, old] = [&["--expires", "90d"], &["--expires", "90d"], &["--expires", "365d"]].map(|valid| home.key(valid));
+    let (fresh, usual, old) = (id_of(&fresh), id_of(&usual), id_of(&old));
+    let due = || -> Vec<bool> {
+        let one = |id: &&str| serde_json::from_str::<Value>(&home.run_ok(&["key", "show", id, "--json"])).unwrap();
+        [fresh, usual, old].iter().map(|id| one(id)["rotate_now"] == true).collect()
+    };
+    let doctor = || -> Value {
+        let report: Value = serde_json::from_str(&home.run_ok(&["doctor", "--json"])).unwrap();
+        report.as_array().unwrap().iter().find(|line| line["name"] == "key aging").unwrap().clone()
+    };
+    assert_eq!(due(), [false, false, false]);
+    assert!(doctor()["state"] == "on" && !home.run_ok(&["key", "list"]).contains("key rotate"), "{}", doctor());
+
+    made_before(&home, usual, 80);
+    made_before(&home, old, 91);
+    assert_eq!(due(), [false, true, true]);
+    let (said, listed) = (doctor(), home.run_ok(&["key", "list"]));
+    assert!(said["state"] == "attention" && [usual, old].iter().all(|id| said.to_string().contains(id)), "{said}");
+    assert!(!said.to_string().contains(fresh), "{said}");
+    let reminder = listed.lines().find(|line| line.contains("key rotate")).unwrap();
+    assert!(reminder.contains(usual) && reminder.contains(old) && !reminder.contains(fresh), "{reminder}");
+    assert!(home.run_ok(&["key", "show", usual]).contains("key rotate"));
+
+    for id in [usual, old] {
+        home.run_ok(&["key", "rotate", id, "--expires", "90d"]);
+    }
+    assert_eq!((due(), &doctor()["state"]), (vec![false, false, false], &json!("on")));
+}
+
 #[test]
 fn a_chosen_secret_is_checked_hashed_and_never_on_the_command_line() {
     let server = Server::start("");
@@ -239,6 +290,45 @@ fn a_password_is_hashed_for_the_configuration() {
     let weak = with_input(&home, &["key", "hash-password"], "hunter2");
     assert!(!weak.status.success() && String::from_utf8_lossy(&weak.stderr).contains("at least 16"));
     assert!(!home.data().exists(), "hashing opens no state");
+}
+
+#[test]
+fn what_cannot_be_recorded_is_not_done_to_a_key_and_a_revocation_is() {
+    let home = Home::new("");
+    let id = id_of(&home.key(&[])).to_owned();
+    let intent = home.audited(|r| r["kind"] == "key" && r["method"] == "key.intent");
+    assert_eq!(intent["note"], "key.create", "said before it is done: {intent}");
+    let secret = home.directory.path().join("chosen");
+    std::fs::write(&secret, "Kq7#vLp2xWm9zR!d").unwrap();
+    // A file lies where the log would be: not even root writes in it.
+    let (audit, kept) = (home.data().join("audit"), home.data().join("audit.kept"));
+    std::fs::rename(&audit, &kept).unwrap();
+    std::fs::write(&audit, "no directory").unwrap();
+    for arguments in [
+        vec!["key", "create", "--label", "x"],
+        vec!["key", "import", "--label", "x", "--secret-file", secret.to_str().unwrap()],
+        vec!["key", "rotate", id.as_str()],
+    ] {
+        let output = home.run(&arguments);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{arguments:?}: {output:?}");
+    }
+    let output = home.run(&["key", "revoke", &id]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && said.contains(&format!("key '{id}' is revoked, and that could not be recorded")),
+        "{said}"
+    );
+    std::fs::remove_file(&audit).unwrap();
+    std::fs::rename(&kept, &audit).unwrap();
+    let keys: Value = serde_json::from_str(&home.run_ok(&["key", "list", "--json"])).unwrap();
+    let keys = keys.as_array().unwrap();
+    assert_eq!(keys.len(), 1, "nothing was made: {keys:?}");
+    assert_eq!((&keys[0]["id"], &keys[0]["status"]), (&json!(id), &json!("revoked")));
+    assert_eq!(keys[0]["secret_made_at"], keys[0]["created_at"], "nor given a new secret");
+    // What is refused afterwards leaves how it ended.
+    assert!(!home.run(&["key", "rotate", &id]).status.success());
+    let refused = home.audited(|r| r["kind"] == "key" && r["method"] == "key.rotate");
+    assert_eq!((&refused["decision"], &refused["rule"]), (&json!("deny"), &json!("key-request")), "{refused}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! audit log; what is within the limits goes on meanwhile.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -192,4 +194,69 @@ fn spent_days_of_a_caller_and_of_a_tenant_and_the_rate_of_everybody_refuse_by_th
     let (visitor, reply) = turned.expect("twelve calls of twelve callers are all answered");
     assert!(answered >= 3, "{answered}");
     turned_away(&server, &visitor, &reply, "list_sources", "global-rate");
+}
+
+#[test]
+fn a_token_account_that_cannot_be_read_lets_nobody_in_by_it() {
+    use portcullis_state::Store as _;
+    let home = Home::new("");
+    let (key, other) = (home.key(&[]), home.key(&[]));
+    let principal = format!("key:{}", key.split('_').nth(1).unwrap());
+    let holder = blake3::hash(principal.as_bytes()).to_hex();
+    let today = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() / 86_400;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let clock = Arc::new(portcullis_model::SystemClock);
+        let store = portcullis_state::SqliteStore::open(&home.data().join("state.sqlite"), clock).await.unwrap();
+        // The test may run over midnight.
+        for day in [today, today + 1] {
+            store.put("gateway.tokens", &format!("{day}/{holder}"), b"many", None).await.unwrap();
+        }
+        store.close().await;
+    });
+    let server = Server::start_in(home);
+    let reply = Visitor::new(&server, &key).call("list_sources", &json!({}));
+    assert_eq!(code(&reply), "unavailable", "{}", reply.body);
+    let record = server.home.audited(|r| r["tool"] == "list_sources" && r["rule"] == "token-budget");
+    assert_eq!((&record["principal"], &record["decision"]), (&json!(principal), &json!("deny")), "{record}");
+    assert!(record["note"].as_str().is_some_and(|note| note.contains("cannot be read")), "{record}");
+    let answered = Visitor::new(&server, &other).call("list_sources", &json!({}));
+    assert!(answered.json()["result"]["structuredContent"].is_object(), "{}", answered.body);
+    assert!(intact(&server.home));
+}
+
+#[test]
+fn a_backend_that_is_down_is_asked_again_only_for_what_changes_nothing_and_then_left_alone() {
+    let up = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&up);
+    let backend = Backend::start(move |_, _| (if switch.load(Ordering::SeqCst) { 200 } else { 504 }, "[]".to_owned()));
+    let home = home(&backend, "");
+    let key = home.key(&["--role", "admin"]);
+    let server = Server::start_in(home);
+    let visitor = Visitor::new(&server, &key);
+    let asked = |request: &str| backend.seen().iter().filter(|seen| seen.starts_with(request)).count();
+
+    assert_eq!(visitor.call("shop_create_order", &json!({"item": "x"})).json()["result"]["isError"], true);
+    assert_eq!(asked("POST /orders"), 1, "what changes something is sent once");
+    assert_eq!(visitor.call("shop_wait", &json!({})).json()["result"]["isError"], true);
+    assert_eq!(asked("GET /slow"), 3, "what reads is tried three times");
+
+    // The fifth failure in a row opens the circuit: whoever asks is told when to come back, and nothing is sent.
+    let open = |reply: &Reply| reply.body.contains("is being left alone");
+    let told = visitor.call("shop_wait", &json!({}));
+    assert!(open(&told), "{}", told.body);
+    assert_eq!(asked("GET /slow"), 4, "it was not left alone before");
+    up.store(true, Ordering::SeqCst);
+    let told = visitor.call("shop_wait", &json!({}));
+    let seconds: u64 = told.header("retry-after").unwrap_or_else(|| panic!("{}", told.head)).parse().unwrap();
+    assert!(open(&told) && (1..=10).contains(&seconds) && asked("GET /slow") == 4, "{} {}", told.head, told.body);
+    let record = server.home.audited(|r| r["tool"] == "shop_wait");
+    assert_eq!((&record["kind"], &record["code"]), (&json!("failed"), &json!("backend_failed")), "{record}");
+
+    let answered = crate::upstreams::until("it is asked again", || {
+        let reply = visitor.call("shop_wait", &json!({}));
+        if open(&reply) { Err(reply.body) } else { Ok(reply) }
+    });
+    assert_eq!((answered.json()["result"]["isError"] == true, asked("GET /slow")), (false, 5), "{}", answered.body);
+    assert!(intact(&server.home));
 }

@@ -1,6 +1,7 @@
 //! Packages in an OCI registry, over the real binary and the packaged `docker-registry`: pushed, installed by tag and by
 //! digest, and refused when the registry's disk, its answers or the credentials are not right.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -374,49 +375,70 @@ fn header(head: &str, name: &str) -> String {
     lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned()).next().unwrap_or_default()
 }
 
+/// What a registry of the later specification has beside its lists: a package, and a signature attached to it.
+struct Shelf {
+    /// Digest of the manifest of the package.
+    subject: String,
+    /// Digest of the manifest of the signature.
+    attached: String,
+    /// That manifest.
+    signature: String,
+}
+
+/// Fills a web server that stands in for such a registry, as far as one package goes, with what the packaged one makes.
+fn shelved(web: &Web, home: &Home, package: &str, copy: &str) -> Option<Shelf> {
+    let packaged = Registry::start(false, "", &[])?;
+    let tag = packaged.reference("acme/sample:1.0.0");
+    let plain = ["--plain-http"];
+    let pushed = json_of(home, &with(&["push", package, &tag, "--json"], &plain));
+    let attached = json_of(home, &with(&["push", copy, &tag, "--attach", "--json"], &plain));
+    let file = |digest: &Value| std::fs::read(packaged.blob(digest.as_str().unwrap())).unwrap();
+    let manifest: Value = serde_json::from_slice(&file(&pushed["manifest"])).unwrap();
+    let signature: Value = serde_json::from_slice(&file(&attached["manifest"])).unwrap();
+    web.put(&place("manifests/1.0.0"), Page::new(file(&pushed["manifest"])));
+    for layer in manifest["layers"].as_array().unwrap().iter().chain(signature["layers"].as_array().unwrap()) {
+        web.put(&place(&format!("blobs/{}", layer["digest"].as_str().unwrap())), Page::new(file(&layer["digest"])));
+    }
+    let text_of = |value: &Value| value.as_str().unwrap().to_owned();
+    let signature = String::from_utf8(file(&attached["manifest"])).unwrap();
+    Some(Shelf { subject: text_of(&pushed["manifest"]), attached: text_of(&attached["manifest"]), signature })
+}
+
+fn place(rest: &str) -> String {
+    format!("/v2/acme/sample/{rest}")
+}
+
+/// A list of manifests of signatures.
+fn index(digests: &[&str]) -> String {
+    let entry = |digest: &&str| {
+        json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 700,
+            "artifactType": "application/vnd.portcullis.plugin.signature.v1+json"})
+    };
+    let entries: Vec<Value> = digests.iter().map(entry).collect();
+    json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries}).to_string()
+}
+
 #[test]
 fn a_registry_that_lists_what_is_attached_is_asked_and_not_believed() {
     let (home, _, package) = unknown();
     let (reviewer, copy) = countersigned(&home, &package);
     reviewer.trusted(&home, &[]);
-    // A registry of the later specification, as far as one package goes: it keeps what is put and lists referrers itself.
-    let Some(packaged) = Registry::start(false, "", &[]) else { return };
-    let tag = packaged.reference("acme/sample:1.0.0");
-    let plain = ["--plain-http"];
-    let pushed = json_of(&home, &with(&["push", &package, &tag, "--json"], &plain));
-    let attached = json_of(&home, &with(&["push", &copy, &tag, "--attach", "--json"], &plain));
-    let file = |digest: &Value| std::fs::read(packaged.blob(digest.as_str().unwrap())).unwrap();
-    let text_of = |digest: &Value| String::from_utf8(file(digest)).unwrap();
-    let manifest: Value = serde_json::from_slice(&file(&pushed["manifest"])).unwrap();
-    let signature: Value = serde_json::from_slice(&file(&attached["manifest"])).unwrap();
     let web = Web::plain();
-    let place = |rest: &str| format!("/v2/acme/sample/{rest}");
-    web.put(&place("manifests/1.0.0"), Page::new(file(&pushed["manifest"])));
-    for layer in manifest["layers"].as_array().unwrap().iter().chain(signature["layers"].as_array().unwrap()) {
-        web.put(&place(&format!("blobs/{}", layer["digest"].as_str().unwrap())), Page::new(file(&layer["digest"])));
-    }
-    let subject = pushed["manifest"].as_str().unwrap();
+    let Some(Shelf { subject, attached, signature }) = shelved(&web, &home, &package, &copy) else { return };
     let lists = |digest: &str, body: String| {
-        let entry = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": body.len(),
-            "artifactType": "application/vnd.portcullis.plugin.signature.v1+json"});
         // The first of the list is no longer there.
-        let mut gone = entry.clone();
-        gone["digest"] = json!(sha256(b"taken away"));
-        let index =
-            json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [gone, entry]});
-        web.put(&place(&format!("referrers/{subject}")), Page::new(index.to_string()));
+        web.put(&place(&format!("referrers/{subject}")), Page::new(index(&[&sha256(b"taken away"), digest])));
         web.put(&place(&format!("manifests/{digest}")), Page::new(body));
     };
     let reference = format!("oci://{}/acme/sample:1.0.0", web.url.trim_start_matches("http://"));
-    let install = with(&["install", &reference], &plain);
-    let own = attached["manifest"].as_str().unwrap();
+    let install = with(&["install", &reference], &["--plain-http"]);
     // Other bytes than are listed, and a signature that is attached to something else.
-    lists(own, text_of(&attached["manifest"]).replace("schemaVersion", "schemaversion"));
+    lists(&attached, signature.replace("schemaVersion", "schemaversion"));
     recorded_refusal(&home, &install, "plugin.install", "is not what was named");
-    let elsewhere = text_of(&attached["manifest"]).replace(subject, &format!("sha256:{}", "0".repeat(64)));
+    let elsewhere = signature.replace(&subject, &format!("sha256:{}", "0".repeat(64)));
     lists(&sha256(elsewhere.as_bytes()), elsewhere);
     recorded_refusal(&home, &install, "plugin.install", "is not in the trust root");
-    lists(own, text_of(&attached["manifest"]));
+    lists(&attached, signature);
     home.run_ok(&install);
     assert_eq!(installed(&home), ["sample 1.0.0"]);
     let asked = web.seen();
@@ -430,6 +452,57 @@ fn a_registry_that_lists_what_is_attached_is_asked_and_not_believed() {
         !asked.iter().any(|head| head.contains("manifests/sha256-")),
         "no tag is looked for where there is a list: {asked:#?}"
     );
+}
+
+#[test]
+fn a_list_of_what_is_attached_is_followed_page_by_page_and_nowhere_else() {
+    let (home, _, package) = unknown();
+    let (reviewer, copy) = countersigned(&home, &package);
+    reviewer.trusted(&home, &[]);
+    // The pages of the list, by what their address says comes before them.
+    let pages: Arc<Mutex<BTreeMap<String, Page>>> = Arc::default();
+    let kept = pages.clone();
+    let web = Web::answering(None, move |head| {
+        let (_, asked) = head.split(' ').nth(1)?.split_once("/referrers/")?;
+        let after = asked.split_once("last=").map_or("", |(_, after)| after);
+        let missing = || Page { status: 404, ..Page::new("no such page") };
+        Some(kept.lock().unwrap().get(after).cloned().unwrap_or_else(missing))
+    });
+    let Some(Shelf { subject, attached, signature }) = shelved(&web, &home, &package, &copy) else { return };
+    web.put(&place(&format!("manifests/{attached}")), Page::new(signature));
+    let gone = sha256(b"taken away");
+    let list = |after: &str, digest: &str, next: Option<&str>| {
+        let headers = next.map(|next| ("Link".to_owned(), format!("<{next}>; rel=\"next\""))).into_iter().collect();
+        pages.lock().unwrap().insert(after.to_owned(), Page { headers, ..Page::new(index(&[digest])) });
+    };
+    let at = |after: &str| place(&format!("referrers/{subject}?last={after}"));
+    let reference = format!("oci://{}/acme/sample:1.0.0", web.url.trim_start_matches("http://"));
+    let install = with(&["install", &reference], &["--plain-http"]);
+    // Another server, another repository, another path of the same one.
+    let other = Web::plain();
+    let other_server = format!("{}{}", other.url, at("1"));
+    let other_repository = at("1").replace("acme/sample", "acme/other");
+    for next in [other_server.as_str(), &other_repository, &place("manifests/1.0.0")] {
+        list("", &gone, Some(next));
+        recorded_refusal(&home, &install, "plugin.install", "only pages of the same list");
+    }
+    assert!(other.seen().is_empty(), "{:#?}", other.seen());
+    // A page that does not come is no end of the list.
+    list("", &gone, Some(&at("1")));
+    recorded_refusal(&home, &install, "plugin.install", "answers 404");
+    // More pages than are looked at: it is said, and what stands on them does not count.
+    for page in 1..12 {
+        list(&page.to_string(), if page == 9 { &attached } else { &gone }, Some(&at(&(page + 1).to_string())));
+    }
+    let asked = || web.seen().iter().filter(|head| head.contains("/referrers/")).count();
+    let before = asked();
+    let said = recorded_refusal(&home, &install, "plugin.install", "is not in the trust root");
+    assert!(said.contains("not all that is attached") && said.contains("goes on after the 8 pages"), "{said}");
+    assert_eq!(asked() - before, 8);
+    assert!(installed(&home).is_empty());
+    list("2", &attached, None);
+    home.run_ok(&install);
+    assert_eq!(installed(&home), ["sample 1.0.0"]);
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -107,6 +107,30 @@ fn a_name_stays_with_the_key_that_had_it_until_the_operator_hands_it_over_and_th
     assert!(intact(home));
 }
 
+#[test]
+fn an_older_version_let_in_once_opens_the_way_for_none_in_between() {
+    let Some(stage) = Stage::set("") else { return };
+    let home = stage.home();
+    let [between, newest] = ["2.0.0", "3.0.0"].map(|version| released(&stage.author, home, &stage.component, version));
+    home.run_ok(&["plugin", "install", &newest]);
+    let why = "3.0.0 was installed before";
+    recorded_refusal(
+        home,
+        &["plugin", "install", &stage.package],
+        "plugin.install",
+        &format!("probe 1.0.0 is not installed: {why}"),
+    );
+    home.run_ok(&["plugin", "install", &stage.package, "--allow-downgrade"]);
+    let install = ["plugin", "install", &between];
+    let refused = recorded_refusal(home, &install, "plugin.install", &format!("probe 2.0.0 is not installed: {why}"));
+    assert!(refused.contains("--allow-downgrade"), "{refused}");
+    assert_eq!(installed(home), ["probe 1.0.0"]);
+    stage.goes_on();
+    home.run_ok(&["plugin", "install", &between, "--allow-downgrade"]);
+    home.run_ok(&["plugin", "install", &newest]);
+    assert!(intact(home));
+}
+
 /// Runs the binary on a disk that has no room for more than one more record of the audit log.
 fn on_a_full_disk(home: &Home, arguments: &[&str]) -> Option<Output> {
     let full = ["-f", "-q", "-o", "/dev/null", "-e", "trace=write", "-e", "inject=write:error=ENOSPC:when=2+"];

@@ -166,6 +166,11 @@ fn a_rule_that_can_never_match_stops_the_start_and_says_why() {
         ("context.arguments.limit > 100000", "never match"),
         ("context.arguments.level == \"wran\"", "did you mean 'warn'"),
         ("context.hour > 22 && context.hour < 6", "never match"),
+        ("principal == Portcullis::Principal::\"apikey:abc\"", "nobody's id"),
+        ("resource.risk == \"write\"", "its risk is 'read'"),
+        ("resource == Portcullis::Tool::\"sql\"", "name one thing"),
+        ("\"a\" == \"b\" || 1 > 2", "whatever the call"),
+        ("principal in Portcullis::Role::\"anonymous\" && principal.kind == \"api-key\"", "anonymous or local"),
     ] {
         let home = home_with(&rule(condition));
         let log = home.directory.path().join("log");
@@ -181,6 +186,18 @@ fn a_rule_that_can_never_match_stops_the_start_and_says_why() {
         let checked = home.run(&["policy", "check"]);
         let said = String::from_utf8_lossy(&checked.stderr).into_owned();
         assert!(!checked.status.success() && said.contains(expected), "{condition}: {said}");
+    }
+    for (action, thing, expected) in [
+        ("prompt", "Prompt::\"write_postmortm\"", "did you mean 'write_postmortem'"),
+        ("read", "Resource::\"portcullis://nosuch\"", "there is no resource"),
+    ] {
+        let text =
+            format!("@id(\"x\") forbid(principal, action == Portcullis::Action::\"{action}\", resource == Portcullis::{thing});");
+        let checked = home_with(&text).run(&["policy", "check"]);
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert!(!checked.status.success() && said.contains(expected), "{thing}: {said}");
+        let right = text.replace("postmortm", "postmortem").replace("nosuch", "guide");
+        home_with(&right).run_ok(&["policy", "check"]);
     }
     let good = home_with(RULES);
     let said = good.run_ok(&["policy", "check"]);

@@ -37,7 +37,11 @@ fn what_was_seen_and_accepted_is_all_that_is_let_through() {
     let learned: Value = serde_json::from_str(&home.run_ok(&["profile", "show", &principal])).unwrap();
     assert!(learned["accepted"].is_null() && learned["learned"]["tools"]["query_logs"].is_object(), "{learned}");
     assert!(!learned.to_string().contains("Tiger4711"), "shapes only, never values: {learned}");
-    assert!(home.run_ok(&["profile", "suggest", &principal]).contains("list_services"));
+    let suggested = home.run_ok(&["profile", "suggest", &principal]);
+    assert!(suggested.contains("list_services"), "{suggested}");
+    let file = home.directory.path().join("suggested.cedar");
+    std::fs::write(&file, &suggested).unwrap();
+    assert!(home.run_ok(&["policy", "check", file.to_str().unwrap()]).contains("profile-key-"), "it can be used as it is");
 
     // Reports, and refuses nothing.
     let server = restarted(home, "observe", "dry_run");

@@ -88,6 +88,24 @@ fn a_rate_holds_over_two_servers_together_and_both_record_the_refusal() {
     assert_eq!(chains.len(), 2, "{denied:#?}");
 }
 
+#[test]
+fn a_key_taken_back_is_refused_by_both_servers_within_a_second() {
+    let (first, second, a, b) = both("limits: {calls_per_second: 100}\n");
+    let id = a.key.split('_').nth(1).unwrap();
+    first.home.run_ok(&["key", "revoke", id]);
+    let revoked = std::time::Instant::now();
+    for visitor in [&a, &b] {
+        while visitor.call("list_sources", &json!({})).status != 401 {
+            assert!(revoked.elapsed().as_secs() < 1, "{}{}", first.log(), second.log());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+    let records = first.home.audit();
+    let refused = records.iter().filter(|r| r["rule"] == "revoked_key" && r["decision"] == "deny");
+    let chains: BTreeSet<&str> = refused.filter_map(|record| record["log"].as_str()).collect();
+    assert_eq!(chains.len(), 2, "both wrote it down: {records:#?}");
+}
+
 /// One of the metrics of shared rates.
 fn measured(text: &str, name: &str) -> Option<f64> {
     let series = format!("portcullis_shared_rate_{name} ");

@@ -261,6 +261,50 @@ fn a_call_beyond_the_scope_asks_for_the_scope_it_needs() {
 }
 
 #[test]
+fn a_resource_a_prompt_and_a_completion_beyond_the_scope_ask_for_the_scope_they_need() {
+    let bench = Bench::start("");
+    let (little, enough) = (bench.token("look"), bench.token("look act"));
+    let argument = json!({"name": "service", "value": ""});
+    let table = [
+        ("resources/read", json!({"uri": "portcullis://guide"}), json!({"uri": "portcullis://nosuch"})),
+        (
+            "prompts/get",
+            json!({"name": "write_postmortem", "arguments": {"service": "cart"}}),
+            json!({"name": "nosuch", "arguments": {}}),
+        ),
+        (
+            "completion/complete",
+            json!({"ref": {"type": "ref/prompt", "name": "write_postmortem"}, "argument": argument}),
+            json!({"ref": {"type": "ref/prompt", "name": "nosuch"}, "argument": argument}),
+        ),
+        (
+            "completion/complete",
+            json!({"ref": {"type": "ref/resource", "uri": "portcullis://service/{name}"}, "argument": {"name": "name", "value": ""}}),
+            json!({"ref": {"type": "ref/resource", "uri": "portcullis://nosuch/{name}"}, "argument": {"name": "name", "value": ""}}),
+        ),
+    ];
+    let asked = |token: &str, method: &str, params: &Value| Visitor::new(&bench.server, token).ask(method, params);
+    for (method, params, absent) in &table {
+        let counted = || {
+            let refused = |r: &Value| r["rule"] == "insufficient-scope" && r["method"] == *method && r["decision"] == "deny";
+            bench.server.home.audit().iter().filter(|r| refused(r)).count()
+        };
+        let before = counted();
+        let reply = asked(&little, method, params);
+        assert_eq!(reply.status, 403, "{method}: {}", reply.body);
+        let said = challenge(&reply);
+        assert!(said.contains("error=\"insufficient_scope\"") && said.contains("scope=\"look act\""), "{method}: {said}");
+        assert_eq!(counted(), before + 1, "{method}: the refusal is recorded");
+        // What no scope opens is led to nowhere.
+        let unknown = asked(&little, method, absent);
+        assert!(unknown.status != 403 && challenge(&unknown).is_empty(), "{method}: {}", unknown.body);
+        assert!(unknown.json()["error"].is_object(), "{method}: {}", unknown.body);
+        let reply = asked(&enough, method, params);
+        assert!(reply.status == 200 && reply.json()["result"].is_object(), "{method}: {}", reply.body);
+    }
+}
+
+#[test]
 fn a_call_through_call_tool_asks_for_the_scope_the_other_tool_needs() {
     let rules = tempfile::NamedTempFile::new().unwrap();
     let names = ["find_tools", "call_tool", "list_sources", "list_services"];

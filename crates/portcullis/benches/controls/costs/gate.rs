@@ -209,7 +209,7 @@ impl Bench {
     }
 
     fn permit(&self, policies: &Policies) -> Permit {
-        let asked = Asked { principal: &self.local, tool: &self.tool, arguments: &self.map, product: None };
+        let asked = Asked { principal: &self.local, tool: &self.tool, arguments: &self.map, product: None, reach: None };
         policies.authorize_call(asked, Instant::now() + LONG, Budget::default(), TraceContext::default()).unwrap()
     }
 
@@ -270,7 +270,8 @@ impl Bench {
         let observing = Arc::new(open(ProfileMode::Observe));
         let gateway = self.gateway(Parts { profiles: Some(observing.clone()), ..Parts::default() });
         let caller = self.caller(&gateway, &self.header);
-        for _ in 0..LEARNED {
+        // As many a minute as are measured then, also when the minute ends in between.
+        for _ in 0..LEARNED.max(3 * self.rounds.calls) {
             self.runtime.block_on(gateway.call(&caller, self.request("query_logs"), Arc::new(()))).unwrap();
         }
         self.runtime.block_on(observing.settle()).unwrap();

@@ -18,6 +18,7 @@ use portcullis_policy::{Policies, Vocabulary};
 use super::hub;
 use crate::cli::{FetchArgs, ReachArgs};
 use crate::settings::Config;
+use crate::terminal::{paint, say_aside};
 
 /// Largest signature file.
 const MOST_SIGNATURE: u64 = 8 << 10;
@@ -64,8 +65,12 @@ pub async fn package(
             if signature_at.is_none() && !trusted(config, &pulled.package, signature.as_deref()) {
                 // Somebody who is trusted may have signed it since.
                 let attached = fetcher.attached(reference, pulled.manifest).await?;
-                let other = attached.iter().find(|other| trusted(config, &pulled.package, Some(other)));
-                signature = other.cloned().or(signature).or_else(|| attached.first().cloned());
+                let other = attached.signatures.iter().find(|other| trusted(config, &pulled.package, Some(other)));
+                if let Some(left_out) = attached.left_out.as_ref().filter(|_| other.is_none()) {
+                    let attention = paint::warn("attention");
+                    say_aside(format!("{attention} not all that is attached to {reference} was looked at: {left_out}"));
+                }
+                signature = other.cloned().or(signature).or_else(|| attached.signatures.first().cloned());
             }
             Fetched { package: pulled.package, signature, from }
         }

@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::cli::{InstallArgs, PluginAction, PluginFormat, VerifyPluginArgs};
 use crate::house::Foundations;
 use crate::settings::Config;
-use crate::terminal::{paint, say, say_json};
+use crate::terminal::{paint, say, say_aside, say_json};
 
 /// The store of the configuration.
 fn store(config: &Config) -> PluginStore {
@@ -153,11 +153,11 @@ async fn install(config: &Config, args: InstallArgs) -> anyhow::Result<()> {
         show::wants(config, &fetched.package)?;
     }
     if installed.insecure {
-        anstream::eprintln!(
+        say_aside(format!(
             "{} {} is NOT SIGNED by anybody you trust. It starts only with plugins.allow_unsigned, and doctor and the audit log say so.",
             paint::bad("warning:"),
             installed.name
-        );
+        ));
     }
     if !installed.enabled && !args.json {
         say(format!("It is not in use yet: portcullis plugin enable {}", installed.name));
