@@ -1,13 +1,14 @@
 """Sends logs, traces and metrics with the official OpenTelemetry SDK, over HTTP/protobuf and over gRPC.
 
 Usage: otlp_sender.py HTTP_ENDPOINT GRPC_ENDPOINT [--token TOKEN] [--marker TEXT] [--logs N]
-                      [--ca FILE [--client-certificate FILE --client-key FILE]]
+                      [--only http|grpc] [--ca FILE [--client-certificate FILE --client-key FILE]]
 
   HTTP_ENDPOINT   such as http://127.0.0.1:4318 (the /v1/... paths are added)
   GRPC_ENDPOINT   such as 127.0.0.1:4317; TLS with --ca
   --token         sent as 'Authorization: Bearer TOKEN'
   --marker        text to find the records by; a fresh one when left out
   --logs          log records per transport, 20 when left out
+  --only          one transport instead of both
   --ca            PEM file of the authority of the listeners' certificate
   --client-...    PEM files of the certificate to show, and of its key
 
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--token", default="")
     parser.add_argument("--marker", default="")
     parser.add_argument("--logs", type=int, default=20)
+    parser.add_argument("--only", choices=("http", "grpc"))
     parser.add_argument("--ca")
     parser.add_argument("--client-certificate")
     parser.add_argument("--client-key")
@@ -174,13 +176,16 @@ def main() -> None:
         files = (arguments.ca, arguments.client_key, arguments.client_certificate)
         authority, key, certificate = (Path(file).read_bytes() if file else None for file in files)
         rpc |= {"insecure": False, "credentials": grpc.ssl_channel_credentials(authority, key, certificate)}
-    over_http = (
-        HttpSpans(endpoint=f"{base}/v1/traces", **http),
-        HttpLogs(endpoint=f"{base}/v1/logs", **http),
-        HttpMetrics(endpoint=f"{base}/v1/metrics", **http),
-    )
-    report = {"marker": marker, "http": send("http", over_http, marker, arguments.logs)}
-    report["grpc"] = send("grpc", (GrpcSpans(**rpc), GrpcLogs(**rpc), GrpcMetrics(**rpc)), marker, arguments.logs)
+    report = {"marker": marker}
+    if arguments.only != "grpc":
+        over_http = (
+            HttpSpans(endpoint=f"{base}/v1/traces", **http),
+            HttpLogs(endpoint=f"{base}/v1/logs", **http),
+            HttpMetrics(endpoint=f"{base}/v1/metrics", **http),
+        )
+        report["http"] = send("http", over_http, marker, arguments.logs)
+    if arguments.only != "http":
+        report["grpc"] = send("grpc", (GrpcSpans(**rpc), GrpcLogs(**rpc), GrpcMetrics(**rpc)), marker, arguments.logs)
     print(json.dumps(report))
 
 
