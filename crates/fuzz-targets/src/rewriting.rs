@@ -95,6 +95,13 @@ fn promql(bytes: &[u8]) -> Verdict {
     }
 }
 
+/// A piece of a seed, eight times.
+macro_rules! eight {
+    ($text:expr) => {
+        concat!($text, $text, $text, $text, $text, $text, $text, $text)
+    };
+}
+
 pub(crate) const SQL: Target = Target {
     name: "sql",
     promise: "one reading statement is answered within its limits, with rows of the scope only; everything else is refused",
@@ -109,6 +116,22 @@ pub(crate) const SQL: Target = Target {
         "SELECT repeat(Body, 1000000000) FROM otel_logs, otel_logs b, otel_logs c",
         "EXPLAIN ANALYZE SELECT * FROM information_schema.tables",
         "COPY otel_logs TO 'x.parquet'",
+        // Deep trees, what can be read in ever more ways, and statements that multiply what they read.
+        concat!("SELECT ", eight!(eight!("CASE WHEN end THEN ")), "1"),
+        concat!("SELECT ", eight!(eight!("NOT - a = ")), "1"),
+        concat!("SELECT 1", eight!(eight!(" IS NULL"))),
+        concat!("SELECT 1 WHERE 1=1", eight!(eight!(" OR 1=1")), eight!(eight!(" OR 1=1"))),
+        concat!("SELECT ", eight!(eight!("CASE WHEN true THEN ")), "1", eight!(eight!(" END"))),
+        concat!("SELECT ", eight!("(SELECT "), "1", eight!(")")),
+        concat!("SELECT 1", eight!(eight!("::int"))),
+        concat!("SELECT 1::int", eight!(eight!("[]"))),
+        concat!("SELECT 1", eight!(eight!("+1")), eight!(eight!("+1"))),
+        concat!("SELECT 1", eight!(eight!(" UNION ALL SELECT 1"))),
+        concat!("SELECT LogAttributes", eight!(eight!("['a']")), " FROM otel_logs"),
+        concat!("SELECT CAST(NULL AS ", eight!(eight!("ARRAY<")), "INT"),
+        "WITH a AS (SELECT SeverityNumber+SeverityNumber AS n FROM otel_logs), b AS (SELECT n+n AS n FROM a) SELECT 1 FROM b WHERE n > 1",
+        "SELECT array_length(array_agg(a.Body)) FROM otel_logs a, otel_logs b, otel_logs c",
+        "SELECT max(a.Body) OVER () FROM otel_logs a, otel_logs b WHERE a.Body < b.Body",
     ],
     words: &[
         "SELECT ",
@@ -146,6 +169,11 @@ pub(crate) const SQL: Target = Target {
         "VALUES (1)",
         "1/0",
         "9223372036854775807",
+        eight!(" IS NULL"),
+        eight!("::int"),
+        eight!("+1"),
+        eight!(" OR true"),
+        " OVER (ORDER BY Timestamp)",
     ],
     run: sql,
 };

@@ -35,6 +35,16 @@ pub enum StoreError {
         /// Seconds after which a retry may succeed.
         retry_after_seconds: u64,
     },
+    /// The caller has as many statements under way as it may have. Caller: wait for one of them.
+    #[error("{whose} has {most} sql statements under way, which is as many as it may have at once; wait for one to end")]
+    Crowded {
+        /// Who has them, such as `this principal`.
+        whose: &'static str,
+        /// How many it may have.
+        most: usize,
+        /// Seconds after which a retry may succeed.
+        retry_after_seconds: u64,
+    },
     /// The store is shutting down. Sender: retry against the restarted server.
     #[error("the store is shutting down")]
     Closed,

@@ -74,6 +74,9 @@ pub(crate) fn fault(error: StoreError) -> Fault {
         StoreError::Overloaded { retry_after_seconds } => {
             Fault::new(FaultCode::RateLimited, "the embedded store is busy").with_retry_after(retry_after_seconds)
         }
+        StoreError::Crowded { retry_after_seconds, .. } => Fault::new(FaultCode::RateLimited, error.to_string())
+            .with_retry_after(retry_after_seconds)
+            .with_hint("a statement that ran into its deadline counts until the engine has let go of it"),
         other => Fault::backend("the embedded store could not answer", other.to_string()),
     }
 }
@@ -191,7 +194,7 @@ impl Source for EmbeddedSource {
 
     async fn sql(&self, permit: &Permit, request: &SqlRequest) -> Result<SqlAnswer, Fault> {
         let confinement = self.confinement(permit)?;
-        sql::answer(&self.store, permit.deadline(), confinement, request).await.map_err(fault)
+        sql::answer(&self.store, permit, confinement, request).await.map_err(fault)
     }
 }
 

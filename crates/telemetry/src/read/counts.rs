@@ -1,4 +1,5 @@
-//! Counts of log records by fields and time.
+//! Counts of log records by fields and time. Secrets go before groups are told apart, so neither a key nor the number and order
+//! of groups says anything about one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -13,6 +14,7 @@ use super::{Confinement, attribute};
 use crate::error::Result;
 use crate::scan::Cancel;
 use crate::schema::Table;
+use crate::scrub::Scrub;
 use crate::store::Store;
 
 /// Groups counted at most; beyond it the answer says "at least".
@@ -36,6 +38,9 @@ struct Group {
 
 #[derive(Default)]
 struct Counts {
+    /// The group of what was stored, so that equal values are looked through once.
+    known: HashMap<String, Option<usize>>,
+    /// The group of what is shown.
     numbers: HashMap<String, usize>,
     groups: Vec<Group>,
     total: u64,
@@ -64,6 +69,7 @@ pub(crate) fn counts(
         fields: request.by.iter().map(|name| field(name)).collect(),
         start: request.filter.window.start.as_nanos(),
         step: request.step.map(|step| i64::try_from(step.as_nanos()).unwrap_or(i64::MAX).max(1)),
+        scrub: confinement.scrub.clone(),
     };
     let columns = [TIME, SEVERITY_TEXT, SEVERITY, SERVICE, RESOURCE, ATTRIBUTES];
     // Attributes are the widest columns; without a question about them they are not read.
@@ -87,6 +93,8 @@ struct Counting {
     fields: Vec<Field>,
     start: i64,
     step: Option<i64>,
+    /// What must not be told by a count.
+    scrub: Option<Scrub>,
 }
 
 impl Counting {
@@ -105,8 +113,16 @@ impl Counting {
         for row in 0..rows.num_rows() {
             counts.total += 1;
             let mut find = || {
-                self.write_key(&mut key, row, services.value(row), severity(numbers[row], words.value(row)), wide);
-                counts.number(&key)
+                let (service, severity) = (services.value(row), severity(numbers[row], words.value(row)));
+                self.write_key(&mut key, row, service, severity, wide, None);
+                match self.scrub.as_ref().filter(|_| wide.is_some()) {
+                    None => counts.number(&key),
+                    Some(scrub) => counts.number_of_shown(&key, || {
+                        let mut shown = String::new();
+                        self.write_key(&mut shown, row, service, severity, wide, Some(scrub));
+                        shown
+                    }),
+                }
             };
             let number = if wide.is_some() {
                 find()
@@ -126,6 +142,7 @@ impl Counting {
         service: &str,
         severity: Option<Severity>,
         wide: Option<(&StringViewArray, &StringViewArray)>,
+        scrub: Option<&Scrub>,
     ) {
         key.clear();
         for field in &self.fields {
@@ -133,7 +150,9 @@ impl Counting {
                 (Field::Service, _) => push_key(key, Some(service)),
                 (Field::Severity, _) => push_key(key, severity.map(Severity::as_str)),
                 (Field::Attribute(name), Some((resource, own))) => {
-                    push_key(key, attribute(own.value(row), resource.value(row), name).as_deref());
+                    let stored = attribute(own.value(row), resource.value(row), name);
+                    let clean = stored.as_deref().and_then(|value| scrub.and_then(|scrub| scrub.field(name, value)));
+                    push_key(key, clean.as_deref().or(stored.as_deref()));
                 }
                 (Field::Attribute(_), None) => push_key(key, None),
             }
@@ -142,6 +161,19 @@ impl Counting {
 }
 
 impl Counts {
+    /// The group of a stored key, which is that of what it shows; nothing when there are too many.
+    fn number_of_shown(&mut self, stored: &str, shown: impl FnOnce() -> String) -> Option<usize> {
+        if let Some(number) = self.known.get(stored) {
+            return *number;
+        }
+        let number = self.number(&shown());
+        // Beyond the bound a value is looked through as often as it occurs.
+        if self.known.len() < MOST_GROUPS {
+            self.known.insert(stored.to_owned(), number);
+        }
+        number
+    }
+
     /// The group of a key; nothing when there are too many.
     fn number(&mut self, key: &str) -> Option<usize> {
         if let Some(number) = self.numbers.get(key) {

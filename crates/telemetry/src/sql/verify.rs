@@ -1,46 +1,42 @@
 //! What a statement may be. Everything not recognised here is refused, with a sentence that says what was wrong.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, TableReference};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, FetchType, Limit, LogicalPlan, SkipType, WindowFunctionDefinition};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{Query, SetExpr, Statement as SqlStatement, TableFactor, Visit as _, Visitor};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::parser::Parser;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::sqlparser::ast::{
+    Expr as SqlExpr, ObjectName, ObjectNamePart, Query, SetExpr, Statement as SqlStatement, TableFactor, Visit as _, Visitor,
+};
 
+use super::depth::{self, Depth};
+use super::{calls, reader};
 use crate::error::{Result, StoreError};
 use crate::schema::Table;
 
-/// How deep a statement may nest.
-const DEPTH: usize = 40;
-/// How deep calls may nest: every level may triple the parser's work.
-const CALLS: usize = 8;
-/// Words in front of a bracket that call nothing.
-const BEFORE_BRACKETS: [Keyword; 20] = [
-    Keyword::SELECT,
-    Keyword::FROM,
-    Keyword::WHERE,
-    Keyword::AND,
-    Keyword::OR,
-    Keyword::IN,
-    Keyword::AS,
-    Keyword::ON,
-    Keyword::BY,
-    Keyword::JOIN,
-    Keyword::HAVING,
-    Keyword::UNION,
-    Keyword::ALL,
-    Keyword::EXCEPT,
-    Keyword::INTERSECT,
-    Keyword::OVER,
-    Keyword::WHEN,
-    Keyword::THEN,
-    Keyword::ELSE,
-    Keyword::EXISTS,
+/// Tables, subqueries and queries in one statement at most, where a `WITH` query counts wherever it is named: each is planned
+/// anew there, so a few that name each other twice would be millions.
+const MOST_TABLES: usize = 64;
+/// Joins without equal columns in one statement at most.
+const MOST_PRODUCTS: usize = 1;
+/// Steps that make rows out of lists in one statement at most, where a `WITH` query counts wherever it is named: each
+/// multiplies the rows of the one before.
+const MOST_UNNESTS: usize = 1;
+/// The largest numbers of `LIMIT` and `OFFSET` together: some steps make room for that many rows before they read one.
+const MOST_LIMIT: usize = 100_000;
+/// Functions that keep every value they see, which costs more than their input.
+const KEEPING: [&str; 4] = ["array_agg", "string_agg", "listagg", "nth_value"];
+/// Aggregates that begin anew, or look at all they have seen, for every row of a window.
+const SLOW_OVER: [&str; 7] = [
+    "median",
+    "percentile_cont",
+    "approx_median",
+    "approx_percentile_cont",
+    "approx_percentile_cont_with_weight",
+    "approx_distinct",
+    "grouping",
 ];
 /// Scans and queries in one statement at most.
 const MOST_SCANS: usize = 16;
@@ -67,10 +63,10 @@ pub(super) fn statement(text: &str, most_bytes: usize) -> Result<Statement> {
     if text.len() > most_bytes {
         return refuse(format!("the statement has {} bytes; the limit is {most_bytes}", text.len()));
     }
-    calls(text)?;
-    let parsed =
-        Parser::new(&GenericDialect {}).with_recursion_limit(DEPTH).try_with_sql(text).and_then(|mut p| p.parse_statements());
-    let mut statements = match parsed {
+    if let Err(sentence) = depth::text(text) {
+        return refuse(sentence);
+    }
+    let mut statements = match reader::read(text) {
         Ok(statements) => statements,
         Err(error) => return refuse(format!("the statement cannot be read: {error}")),
     };
@@ -86,46 +82,18 @@ pub(super) fn statement(text: &str, most_bytes: usize) -> Result<Statement> {
     }
 }
 
-/// Bounds how deep calls and prefixes nest, before the parser sees them. It tries `CAST(`, `POSITION(` and their kin first
-/// as special forms and then as functions, at every level again: forty of them inside each other would keep it busy for
-/// ever, and no deadline can interrupt it.
-fn calls(text: &str) -> Result<()> {
-    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, text).tokenize() else { return Ok(()) };
-    // Whether each open bracket is that of a call, how many are, and prefixes that wait for their operand.
-    let (mut open, mut nested, mut prefixes) = (Vec::new(), 0_usize, 0_usize);
-    let mut word = None;
-    for token in &tokens {
-        match token {
-            Token::Whitespace(_) => continue,
-            Token::LParen | Token::LBracket | Token::LBrace => {
-                let call = word.is_some_and(|keyword| !BEFORE_BRACKETS.contains(&keyword));
-                // A prefix in front of a bracket stays open as long as the bracket does.
-                let weight = usize::from(call).max(prefixes);
-                nested += weight;
-                open.push(weight);
-                prefixes = 0;
-            }
-            Token::RParen | Token::RBracket | Token::RBrace => {
-                nested -= open.pop().unwrap_or(0);
-                prefixes = 0;
-            }
-            Token::Word(w) if matches!(w.keyword, Keyword::INTERVAL | Keyword::NOT | Keyword::PRIOR) => prefixes += 1,
-            Token::Plus | Token::Minus | Token::Tilde => {}
-            _ => prefixes = 0,
-        }
-        word = if let Token::Word(w) = token { Some(w.keyword) } else { None };
-        if nested + prefixes > CALLS {
-            return refuse(format!("calls nest deeper than {CALLS} levels; name a part of them in WITH … AS (SELECT …)"));
-        }
-    }
-    Ok(())
-}
-
 /// Walks the statement's text tree.
 #[derive(Default)]
 struct Shape {
     queries: usize,
     statements: usize,
+    depth: Depth,
+    /// Tables of each query that is being walked, the outermost first.
+    open: Vec<usize>,
+    /// The queries of `WITH` that were not walked yet, by where they are, and their names.
+    announced: BTreeMap<usize, String>,
+    /// Tables of the queries of `WITH` that were walked, by their names in small letters. Of equal names the largest counts.
+    named: HashMap<String, usize>,
 }
 
 impl Visitor for Shape {
@@ -141,6 +109,9 @@ impl Visitor for Shape {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<String> {
         self.queries += 1;
+        for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+            self.announced.insert(place_of(&cte.query), cte.alias.name.value.to_lowercase());
+        }
         let wrong = if self.queries > MOST_SCANS {
             Some(format!("the statement has more than {MOST_SCANS} queries inside"))
         } else if query.with.as_ref().is_some_and(|w| w.recursive) {
@@ -150,9 +121,25 @@ impl Visitor for Shape {
         } else if query.settings.is_some() || query.format_clause.is_some() || !query.pipe_operators.is_empty() {
             Some("SETTINGS, FORMAT and |> are not allowed".into())
         } else {
-            body(&query.body)
+            match depth::parts(&query.body) {
+                Ok(parts) => {
+                    self.open.push(parts.len());
+                    parts.into_iter().find_map(body)
+                }
+                Err(sentence) => Some(sentence),
+            }
         };
         wrong.map_or(ControlFlow::Continue(()), ControlFlow::Break)
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<String> {
+        let tables = self.open.pop().unwrap_or_default();
+        if let Some(name) = self.announced.remove(&place_of(query)) {
+            let known = self.named.entry(name).or_default();
+            *known = tables.max(*known);
+            return ControlFlow::Continue(());
+        }
+        self.count(tables)
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<String> {
@@ -163,19 +150,73 @@ impl Visitor for Shape {
             TableFactor::Derived { .. } | TableFactor::NestedJoin { .. } | TableFactor::UNNEST { .. } => true,
             _ => false,
         };
-        if allowed {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break("table functions are not allowed in FROM; use the otel_* tables, subqueries and UNNEST".into())
+        if !allowed {
+            return ControlFlow::Break(
+                "table functions are not allowed in FROM; use the otel_* tables, subqueries and UNNEST".into(),
+            );
         }
+        let inside = match factor {
+            TableFactor::Table { name, .. } => {
+                last_word(name).and_then(|word| self.named.get(&word.to_lowercase())).copied().unwrap_or_default()
+            }
+            _ => 0,
+        };
+        self.count(inside + 1)
+    }
+
+    fn pre_visit_expr(&mut self, expression: &SqlExpr) -> ControlFlow<String> {
+        self.depth.enter(expression)?;
+        if let SqlExpr::Function(call) = expression
+            && let Some(name) = last_word(&call.name)
+            && KEEPING.iter().any(|keeping| name.eq_ignore_ascii_case(keeping))
+            && (call.over.is_none() || !name.eq_ignore_ascii_case("nth_value"))
+        {
+            return ControlFlow::Break(format!("{name} is not allowed, it keeps every value; {ALLOWED_AGGREGATES}"));
+        }
+        if matches!(expression, SqlExpr::GroupingSets(_) | SqlExpr::Cube(_) | SqlExpr::Rollup(_)) {
+            return ControlFlow::Break(calls::SETS.into());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, _expression: &SqlExpr) -> ControlFlow<String> {
+        self.depth.leave();
+        ControlFlow::Continue(())
     }
 }
 
-fn body(set: &SetExpr) -> Option<String> {
-    match set {
+impl Shape {
+    /// Adds to the tables of the query that is being walked.
+    fn count(&mut self, tables: usize) -> ControlFlow<String> {
+        let Some(so_far) = self.open.last_mut() else { return ControlFlow::Continue(()) };
+        *so_far = so_far.saturating_add(tables);
+        if *so_far > MOST_TABLES {
+            return ControlFlow::Break(format!(
+                "the statement puts together more than {MOST_TABLES} tables and queries; a WITH query counts wherever it is named"
+            ));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// What to use in place of an aggregate that is not allowed.
+const ALLOWED_AGGREGATES: &str = "use count, sum, min, max, avg, median, approx_distinct, approx_median, \
+                                  approx_percentile_cont, percentile_cont, stddev, var, corr, covar_*, regr_*, bool_*, bit_*, \
+                                  first_value, last_value or any_value, or select the rows";
+
+/// Where a query is: names a query among those of one statement, which does not move while it is walked.
+fn place_of(query: &Query) -> usize {
+    std::ptr::from_ref(query).addr()
+}
+
+fn last_word(name: &ObjectName) -> Option<&str> {
+    name.0.last().and_then(ObjectNamePart::as_ident).map(|word| word.value.as_str())
+}
+
+fn body(part: &SetExpr) -> Option<String> {
+    match part {
         SetExpr::Select(select) if select.into.is_some() => Some("SELECT … INTO is not allowed".into()),
         SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) => None,
-        SetExpr::SetOperation { left, right, .. } => body(left).or_else(|| body(right)),
         _ => Some("only SELECT and VALUES may stand in a query".into()),
     }
 }
@@ -199,6 +240,50 @@ pub(super) fn plan(plan: &LogicalPlan) -> Result<()> {
     checks.wrong.map_or(Ok(()), refuse)
 }
 
+/// Refuses an optimized plan that multiplies tables. What is left then as a join without equal columns really is one.
+pub(super) fn products(plan: &LogicalPlan) -> Result<()> {
+    let mut products = 0;
+    let walked = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Join(join) = node
+            && join.on.is_empty()
+            && !is_one_row(&join.left)
+            && !is_one_row(&join.right)
+        {
+            products += 1;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    if let Err(error) = walked {
+        return Err(walk_failed(&error));
+    }
+    if products > MOST_PRODUCTS {
+        return refuse(format!(
+            "the statement multiplies {} tables; join them by equal columns, such as ON a.TraceId = b.TraceId: at most \
+             {MOST_PRODUCTS} join may do without",
+            products + 1
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a plan certainly answers one row at most, as a total does.
+fn is_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::Projection(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::Sort(_)
+        | LogicalPlan::Limit(_)
+        | LogicalPlan::Window(_)
+        | LogicalPlan::Distinct(_)
+        | LogicalPlan::Subquery(_)
+        | LogicalPlan::SubqueryAlias(_) => plan.inputs().into_iter().all(is_one_row),
+        LogicalPlan::EmptyRelation(_) => true,
+        LogicalPlan::Values(values) => values.values.len() <= 1,
+        _ => false,
+    }
+}
+
 fn walk_failed(error: &DataFusionError) -> StoreError {
     StoreError::Invalid(format!("the statement cannot be checked: {error}"))
 }
@@ -206,6 +291,7 @@ fn walk_failed(error: &DataFusionError) -> StoreError {
 #[derive(Default)]
 struct Checks {
     scans: usize,
+    unnests: usize,
     growth: usize,
     wrong: Option<String>,
 }
@@ -223,10 +309,18 @@ impl Checks {
             | LogicalPlan::EmptyRelation(_)
             | LogicalPlan::Subquery(_)
             | LogicalPlan::SubqueryAlias(_)
-            | LogicalPlan::Limit(_)
             | LogicalPlan::Values(_)
-            | LogicalPlan::Distinct(_)
-            | LogicalPlan::Unnest(_) => {}
+            | LogicalPlan::Distinct(_) => {}
+            LogicalPlan::Limit(limit) => self.limit(limit),
+            LogicalPlan::Unnest(_) => {
+                self.unnests += 1;
+                if self.unnests > MOST_UNNESTS {
+                    self.refuse(format!(
+                        "the statement makes rows out of lists more than {MOST_UNNESTS} time; use one unnest, and name the WITH \
+                         query it stands in once"
+                    ));
+                }
+            }
             LogicalPlan::TableScan(scan) => {
                 self.scans += 1;
                 if self.scans > MOST_SCANS {
@@ -244,12 +338,35 @@ impl Checks {
         }
     }
 
+    fn limit(&mut self, limit: &Limit) {
+        let rows = match (limit.get_skip_type(), limit.get_fetch_type()) {
+            (Ok(SkipType::Literal(skip)), Ok(FetchType::Literal(fetch))) => Some(skip.saturating_add(fetch.unwrap_or_default())),
+            _ => None,
+        };
+        if rows.is_none_or(|rows| rows > MOST_LIMIT) {
+            self.refuse(format!("LIMIT and OFFSET are written as numbers, of {MOST_LIMIT} together at most"));
+        }
+    }
+
     fn expression(&mut self, expression: &Expr) {
+        if let Some(sentence) = calls::wrong(expression) {
+            self.refuse(sentence);
+        }
         match expression {
             Expr::ScalarVariable(..) => self.refuse("variables are not allowed"),
             Expr::Placeholder(_) => self.refuse("placeholders are not allowed; write the values"),
             Expr::Lambda(_) | Expr::LambdaVariable(_) | Expr::HigherOrderFunction(_) => {
                 self.refuse("lambda functions are not allowed");
+            }
+            Expr::WindowFunction(window) => {
+                if let WindowFunctionDefinition::AggregateUDF(function) = &window.fun
+                    && (window.params.distinct || SLOW_OVER.contains(&function.name()))
+                {
+                    let name = function.name();
+                    self.refuse(format!(
+                        "{name} with OVER, or with DISTINCT and OVER, would begin anew for every row; group by it in a WITH query"
+                    ));
+                }
             }
             Expr::ScalarFunction(call) if GROWING.contains(&call.name()) => self.grow(),
             Expr::BinaryExpr(binary) if matches!(binary.op, datafusion::logical_expr::Operator::StringConcat) => self.grow(),

@@ -5,6 +5,7 @@ mod flush;
 mod maintain;
 mod meter;
 mod open;
+mod places;
 mod room;
 mod stats;
 
@@ -18,8 +19,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use portcullis_model::{Clock, TenantId};
-use tokio::sync::{Semaphore, oneshot};
+use portcullis_model::{Clock, PrincipalId, TenantId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use meter::{IngestCounts, StoreCounts};
 pub use stats::{StoreStats, TableStats};
@@ -36,6 +37,7 @@ use crate::settings::StoreSettings;
 use crate::wal::{Frame, MAX_PAYLOAD_BYTES};
 use commit::Command;
 use meter::Meter;
+use places::{Place, Places};
 use room::Room;
 
 /// Requests that wait for the disk at once; more wait for a place.
@@ -111,6 +113,7 @@ pub(crate) struct Inner {
     // A fixed set of threads for decoding and reading: their memory stays with them and is used again.
     workers: Arc<rayon_core::ThreadPool>,
     queries: Arc<Semaphore>,
+    statements: Places,
     commands: SyncSender<Command>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     closing: AtomicBool,
@@ -289,8 +292,19 @@ impl Store {
     }
 
     /// A place among the queries that read at once.
-    pub(crate) async fn query_turn(&self, deadline: Instant) -> Result<tokio::sync::OwnedSemaphorePermit> {
-        let turn = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.inner.queries).acquire_owned())
+    pub(crate) async fn query_turn(&self, deadline: Instant) -> Result<OwnedSemaphorePermit> {
+        self.turn(&self.inner.queries, deadline).await
+    }
+
+    /// A place among the SQL statements that run at once, unless the principal or its tenant has its share of them.
+    pub(crate) async fn statement_turn(&self, deadline: Instant, principal: &PrincipalId, tenant: &TenantId) -> Result<Place> {
+        let places = &self.inner.statements;
+        let share = places.share(principal, tenant)?;
+        Ok(Place::new(self.turn(&places.free, deadline).await?, share))
+    }
+
+    async fn turn(&self, places: &Arc<Semaphore>, deadline: Instant) -> Result<OwnedSemaphorePermit> {
+        let turn = tokio::time::timeout_at(deadline.into(), Arc::clone(places).acquire_owned())
             .await
             .map_err(|_| StoreError::Deadline)?
             .map_err(|_| StoreError::Closed)?;

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::commit::Committer;
 use super::meter::Meter;
+use super::places::Places;
 use super::room::Room;
 use super::{COMMIT_QUEUE, Inner, QUERIES, State, flush, lock, maintain};
 use crate::catalog::{Catalog, Change};
@@ -36,6 +37,7 @@ pub(super) fn open(settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<Arc
         room: Room::new(settings.memory_bytes),
         workers: Arc::new(workers(&settings)?),
         queries: Arc::new(Semaphore::new(QUERIES)),
+        statements: Places::new(),
         settings,
         clock,
         wal_directory,

@@ -7,6 +7,7 @@ mod data;
 mod door;
 mod hostile;
 mod keeping;
+mod lethal;
 mod records;
 mod sql;
 mod support;

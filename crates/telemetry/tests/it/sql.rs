@@ -218,14 +218,14 @@ const READINGS: &[&str] = &[
     "SELECT x.ServiceName, x.Body FROM @T@ o CROSS JOIN LATERAL (SELECT ServiceName, Body FROM @T@) x",
     "SELECT (SELECT max(ServiceName) FROM @T@), (SELECT max(Body) FROM @T@)",
     "SELECT max(ServiceName), max(Body) FROM @T@",
-    "SELECT ServiceName, string_agg(Body, ',') FROM @T@ GROUP BY ServiceName",
+    "SELECT ServiceName, last_value(Body ORDER BY Timestamp) FROM @T@ GROUP BY ServiceName",
     "SELECT ServiceName, first_value(Body) OVER (PARTITION BY ServiceName ORDER BY Timestamp) FROM @T@",
     "SELECT ServiceName, Body FROM @T@ /* WHERE ServiceName = 'cart' */ -- x",
     "SELECT ServiceName, Body FROM @T@ ORDER BY (SELECT count(*) FROM @T@ WHERE ServiceName = 'payment')",
     "SELECT ResourceAttributes['service.name'], Body FROM @T@",
     "SELECT ServiceName, Body FROM @T@ WHERE Body = ANY (SELECT Body FROM @T@)",
     "SELECT 'x', Body FROM @T@ WHERE Body IN (SELECT Body FROM @T@)",
-    "SELECT 'x', array_to_string(array_agg(Body), ',') FROM @T@",
+    "SELECT 'x', array_to_string(make_array(min(Body), max(Body)), ',') FROM @T@",
 ];
 
 async fn sees_only_cart(store: &Store, scope: Scope, statement: &str) {
@@ -298,10 +298,10 @@ const ATTACKS: &[(Fate, &str)] = &[
         Fate::Confined,
         "SELECT t.SpanName FROM otel_traces t WHERE t.TraceId IN (SELECT l.TraceId FROM otel_logs l WHERE l.ServiceName = 'payment')",
     ),
-    (Fate::Confined, "SELECT count(*) FILTER (WHERE ServiceName = 'payment') AS n, string_agg(Body, ',') FROM otel_logs"),
+    (Fate::Confined, "SELECT count(*) FILTER (WHERE ServiceName = 'payment') AS n, max(Body) FROM otel_logs"),
     (Fate::Confined, "SELECT ServiceName, Body FROM otel_logs NATURAL FULL JOIN (SELECT Body FROM otel_logs) x"),
     (Fate::Confined, "SELECT lag(Body) OVER (ORDER BY Timestamp), lead(Body) OVER (ORDER BY Timestamp) FROM otel_logs"),
-    (Fate::Confined, "SELECT Body FROM otel_logs GROUP BY GROUPING SETS ((Body), ()) HAVING max(ServiceName) >= 'p'"),
+    (Fate::Refused, "SELECT Body FROM otel_logs GROUP BY GROUPING SETS ((Body), ()) HAVING max(ServiceName) >= 'p'"),
     (Fate::Confined, "SELECT Body FROM otel_logs WHERE CASE WHEN ServiceName = 'payment' THEN true ELSE 1 / 0 = 1 END"),
     (Fate::Confined, "SELECT DISTINCT ON (ServiceName) ServiceName, Body FROM otel_logs ORDER BY ServiceName DESC"),
 ];

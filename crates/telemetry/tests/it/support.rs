@@ -47,9 +47,14 @@ pub(crate) fn permit(scope: Scope) -> Permit {
 }
 
 pub(crate) fn permit_for(scope: Scope, time_limit: Duration) -> Permit {
+    permit_of("test", scope, time_limit)
+}
+
+/// A permit of a principal of its own for each name.
+pub(crate) fn permit_of(name: &str, scope: Scope, time_limit: Duration) -> Permit {
     let texts: [PolicyText; 0] = [];
     let policies = Policies::load(&texts, &Vocabulary::default(), 1).unwrap();
-    let grant = CharterGrant { name: "test".into(), destinations: BTreeSet::new(), scope, time_limit, budget: Budget::default() };
+    let grant = CharterGrant { name: name.into(), destinations: BTreeSet::new(), scope, time_limit, budget: Budget::default() };
     policies.charter(grant).unwrap().permit()
 }
 

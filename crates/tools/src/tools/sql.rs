@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::answer::{Answer, Counts};
 use crate::arguments;
 use crate::schema::{self, Sheet};
-use crate::sources::{Ask, Found, Sources};
+use crate::sources::{Ask, FanOut, Found, Sources};
 
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 1_000;
@@ -83,6 +83,13 @@ impl Sql {
     }
 }
 
+/// What the one source said when the statement took too long or had to wait. The caller can mend both, so it is told which of
+/// them by the code.
+fn came_to_nothing(fan: &FanOut<SqlAnswer>) -> Option<Fault> {
+    let mends = |fault: &&Fault| matches!(fault.code(), FaultCode::DeadlineExceeded | FaultCode::RateLimited);
+    fan.faults.first().map(|(_, fault)| fault).filter(mends).filter(|_| fan.answers.is_empty()).cloned()
+}
+
 fn cell(value: &Value) -> Cell {
     match value {
         Value::Null => Cell::Absent,
@@ -138,6 +145,9 @@ impl Tool for Sql {
         if let Some(fault) = fan.refusal() {
             let hint = fault.hint().map_or_else(|| TABLES.to_owned(), |hint| format!("{hint}; {TABLES}"));
             return Err(fault.with_hint(hint));
+        }
+        if let Some(fault) = came_to_nothing(&fan) {
+            return Err(fault);
         }
         let answer = Answer::new(fan.coverage);
         let Some((_, found)) = fan.answers.into_iter().next() else {
