@@ -1,11 +1,13 @@
 //! What is wrong with a definition, for the person who reviews it: hidden characters, terminal sequences, instructions aimed
 //! at a model, names that shadow or imitate others. Deterministic. Must not decide: it points, a person accepts or rejects.
 
+pub(crate) mod blank;
 mod decode;
 mod fold;
 mod foreign;
 mod lexicon;
 mod names;
+mod phrases;
 mod reader;
 mod signs;
 mod structure;
@@ -22,24 +24,23 @@ use crate::definition::{Definition, Kind};
 use crate::schema;
 use fold::fold;
 use lexicon::Classes;
-use reader::{Hit, Reader, Role, heaviest, weigh};
+pub use names::Neighbours;
+pub(crate) use names::findings_among;
+use reader::{Hit, Read, Reader, Role};
 use structure::{ADDRESSES, Marks, name_addresses};
-use words::Wording;
+use words::{Sentences, Verdict, Wording};
 
 /// Something a person should see before accepting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What kind of thing: `hidden-characters`, `terminal-sequences`, `instructions`, `shadows`, `look-alike`,
-    /// `speaks-of-others`, `name`, `encoded`, `schema`.
+    /// `speaks-of-others`, `name`, `encoded`, `schema`, `blank-space`, `not-looked-at`.
     pub what: String,
     /// Where, as a path into the definition.
     pub place: String,
     /// In words, without anything hidden in it.
     pub detail: String,
 }
-
-/// Names of tools that are not this upstream's, with whose they are.
-pub(crate) type Neighbours = BTreeSet<(String, String)>;
 
 /// Looks at definitions.
 pub struct Scanner {
@@ -58,10 +59,13 @@ impl std::fmt::Debug for Scanner {
     }
 }
 
-/// Weight from which a text counts as an instruction aimed at a model. Plain guidance ("use this to …") weighs less.
-const ENOUGH: u32 = 8;
-/// The same for a description and its heaviest part together.
-const ENOUGH_TOGETHER: u32 = 12;
+/// Score from which a text counts as an instruction aimed at a model. Plain guidance ("use this to …") has less. The lowest
+/// with a precision of 0.95 when each fifth of the corpora is judged by what the others teach; see `tests/corpus/README.md`.
+const ENOUGH: f64 = 1.9;
+/// The same for what was written so that a person does not read it.
+const ENOUGH_DECODED: f64 = 0.0;
+/// First number of what counts in every passage of a text: behind all signs and marks.
+const EVERYWHERE: usize = 1_000;
 /// Findings of one definition that are kept.
 const MOST: usize = 32;
 /// Words of a description that say what a tool's business is.
@@ -74,16 +78,11 @@ const NAMES: &str = r"\b[a-z][a-z0-9]{1,30}(?:_[a-z0-9]{1,30}){1,6}\b";
 const ENCODED: &str = r"[A-Za-z0-9+/]{120,}={0,2}|(?:\\x[0-9a-fA-F]{2}){12,}|(?:[0-9a-fA-F]{2}){100,}";
 
 /// One look at one definition.
-struct Look<'l> {
-    kind: Kind,
-    neighbours: &'l Neighbours,
+struct Look {
     business: Classes,
     /// The name of the tool and those of its parameters.
     own: BTreeSet<String>,
     findings: Vec<Finding>,
-    /// Weight and words of the description, and of the heaviest other text, below what is enough.
-    description: (u32, String),
-    part: (u32, String),
 }
 
 impl Scanner {
@@ -106,24 +105,9 @@ impl Scanner {
 
     /// Everything a person should see about a definition among these neighbours.
     pub(crate) fn look(&self, definition: &Definition, neighbours: &Neighbours) -> Vec<Finding> {
-        let mut look = Look {
-            kind: definition.kind,
-            neighbours,
-            business: self.business(definition),
-            own: own_names(definition),
-            findings: Vec::new(),
-            description: (0, String::new()),
-            part: (0, String::new()),
-        };
+        let mut look = Look { business: self.business(definition), own: own_names(definition), findings: Vec::new() };
         self.walk(&definition.body, &mut String::new(), &mut look);
-        let told = look.findings.iter().any(|finding| finding.what == "instructions");
-        let (whole, part) = (&look.description, &look.part);
-        if !told && whole.0 > 0 && part.0 > 0 && whole.0 + part.0 >= ENOUGH_TOGETHER {
-            let detail = format!("together with {}; {}", part.1, whole.1);
-            look.findings.push(found("instructions", "description", &detail));
-        }
         if definition.kind == Kind::Tool {
-            names::name(&definition.name, neighbours, &mut look.findings);
             for member in ["inputSchema", "outputSchema"] {
                 if let Some(schema) = definition.body.get(member)
                     && let Err(reason) = schema::checkable(schema)
@@ -132,8 +116,7 @@ impl Scanner {
                 }
             }
         }
-        look.findings.truncate(MOST);
-        look.findings
+        findings_among(definition.kind, &definition.name, &definition.body, neighbours, &look.findings)
     }
 
     /// Looks at a definition as it came from a server: for tools that measure the scanner.
@@ -142,7 +125,8 @@ impl Scanner {
     /// In words, when it is none.
     pub fn look_at(&self, body: Value, neighbours: &[(String, String)]) -> Result<Vec<Finding>, String> {
         let definition = Definition::read(Kind::Tool, body)?;
-        Ok(self.look(&definition, &neighbours.iter().cloned().collect()))
+        let (prefixes, own) = Default::default();
+        Ok(self.look(&definition, &Neighbours::new(neighbours.iter().cloned().collect(), &prefixes, &own)))
     }
 
     /// What a tool says its business is: its name, its title, and the beginning of its description.
@@ -157,7 +141,7 @@ impl Scanner {
             | description.business(description.first_sentence().min(BUSINESS))
     }
 
-    fn walk(&self, value: &Value, place: &mut String, look: &mut Look<'_>) {
+    fn walk(&self, value: &Value, place: &mut String, look: &mut Look) {
         if look.findings.len() >= MOST {
             return;
         }
@@ -183,7 +167,7 @@ impl Scanner {
         }
     }
 
-    fn below(&self, name: &str, value: &Value, place: &mut String, look: &mut Look<'_>) {
+    fn below(&self, name: &str, value: &Value, place: &mut String, look: &mut Look) {
         let length = place.len();
         if !place.is_empty() {
             place.push('.');
@@ -193,8 +177,9 @@ impl Scanner {
         place.truncate(length);
     }
 
-    fn text(&self, text: &str, place: &str, look: &mut Look<'_>) {
+    fn text(&self, text: &str, place: &str, look: &mut Look) {
         hidden(text, place, &mut look.findings);
+        blank::look(text, place, &mut look.findings);
         // A name without spaces is looked at as a name.
         if place != "name" || text.contains(char::is_whitespace) {
             self.instructions(text, place, role(place), look);
@@ -202,32 +187,20 @@ impl Scanner {
         if !text.starts_with("data:image/") && self.encoded.is_match(text) {
             look.findings.push(found("encoded", place, "holds a long encoded text"));
         }
-        if (look.kind == Kind::Tool || look.kind == Kind::Prompt) && place != "name" {
-            for (whose, other) in look.neighbours {
-                if other.len() >= 8 && other.contains(['_', '-', '.']) && names::mentions(text, other) {
-                    let detail = format!("names '{other}', which is a tool of {whose}");
-                    look.findings.push(found("speaks-of-others", place, &detail));
-                }
-            }
-        }
     }
 
     /// Whether a text is aimed at a model, as it stands and as it reads once decoded.
-    fn instructions(&self, text: &str, place: &str, role: Role, look: &mut Look<'_>) {
-        let (weight, says) = self.weigh(text, place, role, look);
-        if weight >= ENOUGH {
+    fn instructions(&self, text: &str, place: &str, role: Role, look: &mut Look) {
+        let (score, says) = self.weigh(text, place, role, look);
+        if score >= ENOUGH {
             look.findings.push(found("instructions", place, &says));
             return;
         }
-        let heaviest = if place == "description" { &mut look.description } else { &mut look.part };
-        if weight > heaviest.0 {
-            *heaviest = (weight, if place == "description" { says } else { format!("{place} {says}") });
-        }
         let (readings, more) = decode::readings(text);
         for reading in readings {
-            let (weight, says) = self.weigh(&reading.text, place, Role::Aside, look);
+            let (score, says) = self.weigh(&reading.text, place, Role::Aside, look);
             let how = reading.how;
-            if weight >= ENOUGH || reading.telling && weight >= ENOUGH / 2 {
+            if score >= ENOUGH || reading.telling && score >= ENOUGH_DECODED {
                 look.findings.push(found("instructions", place, &format!("written in {how}: {says}")));
                 return;
             }
@@ -242,47 +215,99 @@ impl Scanner {
     }
 
     /// How much of an instruction a text is, and why.
-    fn weigh(&self, text: &str, place: &str, role: Role, look: &Look<'_>) -> (u32, String) {
-        let business = look.business;
+    fn weigh(&self, text: &str, place: &str, role: Role, look: &Look) -> (f64, String) {
+        let mut weighed = (f64::NEG_INFINITY, String::new());
+        self.reads(text, place, role, (look.business, &look.own), &mut |words, read, hits| {
+            let verdict = self.wording.verdict(&Sentences::new(words, read, hits, look.business, place == "description"));
+            let score = if words.mixed > 0 { verdict.score.max(ENOUGH) } else { verdict.score };
+            weighed = (score, if score < ENOUGH_DECODED { String::new() } else { says(text, words, hits, verdict) });
+        });
+        weighed
+    }
+
+    /// Reads a text at a place of a definition: its words, what they mean, its signs and its marks.
+    fn reads(
+        &self,
+        text: &str,
+        place: &str,
+        role: Role,
+        (business, own): (Classes, &BTreeSet<String>),
+        then: &mut dyn FnMut(&fold::Words, &Read<'_>, &[Hit]),
+    ) {
         let named = name_addresses(text, &self.addresses);
         let words = fold(&named);
         let mut read = self.reader.read(&words, role);
         let word_at = |at: usize| words.each.partition_point(|word| word.to <= at).min(words.each.len().saturating_sub(1));
-        let names = self.names.find_iter(text).filter(|name| !look.own.contains(name.as_str()));
+        let names = self.names.find_iter(text).filter(|name| !own.contains(name.as_str()));
         read.name(names.map(|name| word_at(name.start())));
         let mut hits = read.hits(business);
         self.marks.hits(text, &word_at, &mut hits);
-        let mut everywhere = |sign: usize, says: &'static str, weight: u32| hits.push(Hit { sign, says, weight, words: (0, 0) });
+        let mut everywhere = |number: usize, says: &'static str, weight: u32| {
+            hits.push(Hit { sign: EVERYWHERE + number, says, weight, words: (0, 0) });
+        };
         if self.suspicion.count(text) > 0 {
-            everywhere(1000, "reads like an instruction to a model", 8);
+            everywhere(0, "reads like an instruction to a model", 8);
         }
         if words.mixed > 0 {
-            everywhere(1001, "mixes letters of several alphabets in one word", ENOUGH);
+            everywhere(1, "mixes letters of several alphabets in one word", 8);
         }
         if role == Role::Aside && words.each.len() >= 5 && read.orders_given() > 0 {
-            everywhere(1002, "gives orders where no prose belongs", 4);
+            everywhere(2, "gives orders where no prose belongs", 4);
         }
         if let Some(name) = parameter(place) {
             let name = fold(&spelt_out(name));
             let asked = self.reader.read(&name, Role::Part).business(usize::MAX);
             for (classes, weight) in ASKED_BY_NAME {
                 if asked & classes & !business != 0 {
-                    everywhere(1003, "asks by its name for what the tool does not need", *weight);
+                    everywhere(3, "asks by its name for what the tool does not need", *weight);
                 }
             }
         }
-        let points = self.wording.points(&words, &read);
-        let together = heaviest(&mut hits);
-        let weight = total(together, points);
-        let mut says: Vec<&str> = Vec::new();
-        for hit in together {
-            if !says.contains(&hit.says) {
-                says.push(hit.says);
+        then(&words, &read, &hits);
+    }
+
+    /// Every text of a definition as it stands, for the test that learns from them.
+    #[cfg(test)]
+    fn each_text(&self, body: &Value, take: &mut dyn FnMut(&Sentences<'_>)) {
+        let definition = Definition::read(Kind::Tool, body.clone()).unwrap();
+        let (business, own) = (self.business(&definition), own_names(&definition));
+        let mut left = vec![(String::new(), body)];
+        while let Some((place, value)) = left.pop() {
+            let below = |name: &str| if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") };
+            let mut read = |text: &str, role| {
+                self.reads(text, &place, role, (business, &own), &mut |words, read, hits| {
+                    take(&Sentences::new(words, read, hits, business, place == "description"));
+                });
+            };
+            match value {
+                Value::String(text) if place != "name" || text.contains(char::is_whitespace) => read(text, role(&place)),
+                Value::Array(items) => left.extend(items.iter().enumerate().map(|(at, item)| (below(&at.to_string()), item))),
+                Value::Object(members) => {
+                    members.keys().filter(|name| name.len() > 24).for_each(|name| read(&spelt_out(name), Role::Aside));
+                    left.extend(members.iter().map(|(name, member)| (below(name), member)));
+                }
+                _ => {}
             }
         }
-        let from = beginning_of(together, &words);
-        (weight, format!("{}: “{}”", says.join("; "), excerpt(text, from)))
     }
+}
+
+/// Which signs the most suspicious passage of a text has, and how it reads.
+fn says(text: &str, words: &fold::Words, hits: &[Hit], verdict: Verdict) -> String {
+    let mut own: Vec<&Hit> =
+        hits.iter().filter(|hit| hit.sign >= EVERYWHERE || (verdict.words.0..verdict.words.1).contains(&hit.words.0)).collect();
+    own.sort_by_key(|hit| (std::cmp::Reverse(hit.weight), hit.words));
+    let from = own.iter().find(|hit| hit.sign < EVERYWHERE).map_or(verdict.words.0, |hit| hit.words.0);
+    let mut says: Vec<&str> = Vec::new();
+    for hit in own {
+        if hit.weight > 0 && !says.contains(&hit.says) {
+            says.push(hit.says);
+        }
+    }
+    if says.is_empty() {
+        says.push("is worded like what is aimed at models");
+    }
+    format!("{}: “{}”", says.join("; "), excerpt(text, words.each.get(from).map_or(0, |word| word.from)))
 }
 
 /// The name of a tool and those of its parameters, at any depth.
@@ -305,19 +330,12 @@ fn own_names(definition: &Definition) -> BTreeSet<String> {
 }
 
 /// What a parameter's name asks for, and how much that weighs where the tool's business is something else.
-const ASKED_BY_NAME: &[(Classes, u32)] = &[(lexicon::TALK, 4), (lexicon::ORDERS_OF_MODEL, 5), (lexicon::HARD_SECRET, 5)];
+const ASKED_BY_NAME: &[(Classes, u32)] = &[(lexicon::TALK, 2), (lexicon::ORDERS_OF_MODEL, 3), (lexicon::HARD_SECRET, 3)];
 
-/// What signs and wording weigh together. Wording that is that of tools takes nothing from marks.
-fn total(hits: &[Hit], points: i32) -> u32 {
-    let (signs, marks): (Vec<Hit>, Vec<Hit>) = hits.iter().partition(|hit| hit.sign < signs::SIGNS.len());
-    let signs = i32::try_from(weigh(&signs)).unwrap_or(i32::MAX);
-    weigh(&marks).saturating_add_signed(signs.saturating_add(points).max(0))
-}
-
-/// Where the heaviest sign begins, in bytes.
-fn beginning_of(hits: &[Hit], words: &fold::Words) -> usize {
-    let heaviest = hits.iter().max_by_key(|hit| hit.weight);
-    heaviest.and_then(|hit| words.each.get(hit.words.0)).map_or(0, |word| word.from)
+/// A text as the scanner reads it: small letters and digits, a space in front of each word, and nothing of what it may have
+/// been dressed up with.
+pub(crate) fn plain_words(text: &str) -> String {
+    fold(text).folded
 }
 
 /// What a text at this place is for.
@@ -381,8 +399,13 @@ fn hidden(text: &str, place: &str, findings: &mut Vec<Finding>) {
         findings.push(found("terminal-sequences", place, "holds terminal sequences, which hide or change what a person sees"));
     }
     let ordinary = |c: char| c == '\r' || c == '\u{1b}' || c == '\u{9b}';
-    let mut kinds: BTreeSet<String> =
-        text.chars().filter(|c| is_hidden(*c) && !ordinary(*c)).map(|c| format!("U+{:04X}", c as u32)).collect();
+    let characters: Vec<char> = if text.is_ascii() && !text.chars().any(is_hidden) { Vec::new() } else { text.chars().collect() };
+    let mut kinds: BTreeSet<String> = characters
+        .iter()
+        .enumerate()
+        .filter(|(at, c)| is_hidden(**c) && !ordinary(**c) && !joins(&characters, *at))
+        .map(|(_, c)| format!("U+{:04X}", *c as u32))
+        .collect();
     if !kinds.is_empty() {
         let more = kinds.len().saturating_sub(4);
         while kinds.len() > 4 {
@@ -391,6 +414,21 @@ fn hidden(text: &str, place: &str, findings: &mut Vec<Finding>) {
         let list: Vec<String> = kinds.into_iter().collect();
         let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
         findings.push(found("hidden-characters", place, &format!("holds characters nobody sees: {}{rest}", list.join(", "))));
+    }
+}
+
+/// Whether a joiner stands where scripts and pictures need one: between two parts of one emoji, or inside a word whose letters
+/// join. Never two after each other, so that no text stands in a row of them.
+fn joins(text: &[char], at: usize) -> bool {
+    let (Some(before), Some(after)) = (at.checked_sub(1).and_then(|before| text.get(before)), text.get(at + 1)) else {
+        return false;
+    };
+    let picture = |c: char| matches!(c, '\u{1f000}'..='\u{1faff}' | '\u{2190}'..='\u{21ff}' | '\u{2600}'..='\u{27bf}' | '\u{2b00}'..='\u{2bff}');
+    let joining = |c: char| matches!(c, '\u{620}'..='\u{6ff}' | '\u{900}'..='\u{dff}');
+    match text[at] {
+        '\u{200d}' => (picture(*before) || *before == '\u{fe0f}') && picture(*after) || joining(*before) && joining(*after),
+        '\u{200c}' => joining(*before) && joining(*after),
+        _ => false,
     }
 }
 
@@ -416,7 +454,23 @@ mod tests {
             assert_eq!(kinds(json!({"name": "t", "description": text}), &[]), [what]);
             assert_eq!(kinds(json!({"name": "t", "inputSchema": {"type": "object", "properties": {text: {}}}}), &[]), [what]);
         }
-        assert!(kinds(json!({"name": "t", "description": "Zeile\r\nZwei\tÄöü 日本語 🎉"}), &[]).is_empty());
+        for text in
+            ["Zeile\r\nZwei\tÄöü 日本語 🎉", "Finds 👩\u{200d}💻 and ❤\u{fe0f}\u{200d}🔥.", "نتیجه\u{200c}ها", "क्\u{200d}ष"]
+        {
+            assert!(kinds(json!({"name": "t", "description": text}), &[]).is_empty(), "{text}");
+        }
+        for text in [
+            "👩\u{200d}\u{200d}💻",
+            "a\u{200d}b",
+            "👩\u{200d}a",
+            "a\u{200c}b",
+            "👩\u{200c}💻",
+            "ه\u{200c}\u{200c}ا",
+            "\u{200d}👩",
+            "👩\u{200d}",
+        ] {
+            assert_eq!(kinds(json!({"name": "t", "description": text}), &[]), ["hidden-characters"], "{text}");
+        }
     }
 
     #[test]

@@ -1,18 +1,14 @@
 //! Reads a text as sentences: which words have which meaning, which of them are orders to the reader, and which signs stand
 //! near each other. Guards that reading takes time in proportion to the text. Must not decide: it counts.
 
-use std::collections::HashMap;
-
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
 
 use super::fold::{Gap, Word, Words, fold_term, is_dense};
 use super::foreign::FOREIGN_WORDS;
 #[allow(clippy::wildcard_imports, reason = "the classes are the words of this table")]
 use super::lexicon::*;
+use super::phrases::PHRASES;
 use super::signs::{SIGNS, Sign};
-
-/// Words within which signs count together: about a paragraph.
-const NEAR: usize = 90;
 
 /// What a text is in its definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +56,7 @@ impl Reader {
     /// When the lists do not compile: a defect of this build.
     pub(super) fn new() -> Result<Self, String> {
         let (mut terms, mut meanings) = (Vec::new(), Vec::new());
-        for (classes, list) in ENGLISH.iter().chain(FOREIGN_WORDS) {
+        for (classes, list) in ENGLISH.iter().chain(PHRASES).chain(FOREIGN_WORDS) {
             for term in list.split('|') {
                 let folded = fold_term(term);
                 let open = folded.ends_with('*');
@@ -114,6 +110,25 @@ impl Read<'_> {
     /// Words of the first sentence.
     pub(super) fn first_sentence(&self) -> usize {
         self.words.iter().skip(1).position(|word| word.gap == Gap::Sentence).map_or(self.words.len(), |at| at + 1)
+    }
+
+    /// The classes of a passage: of all its words, of those that are asked not to happen, and of those that are ordered.
+    pub(super) fn classes(&self, (start, end): (usize, usize)) -> [Classes; 3] {
+        let [mut all, mut not, mut ordered] = [0; 3];
+        let mut denied = 0;
+        for at in start..end {
+            let classes = self.begins[at];
+            denied = if self.words[at].gap == Gap::Sentence { 0 } else { denied };
+            if denied > 0 {
+                not |= classes;
+                all |= classes & NOTDO;
+            } else {
+                all |= classes;
+                ordered |= if classes & ORDER != 0 { classes } else { 0 };
+            }
+            denied = if self.ends[at] & NOTDO != 0 { DENIES } else { denied.saturating_sub(1) };
+        }
+        [all, not & !NOTDO, ordered & !ORDER]
     }
 
     /// How many of the words are orders.
@@ -308,6 +323,9 @@ impl Read<'_> {
     }
 }
 
+/// How many words behind it a "do not" counts for.
+const DENIES: usize = 4;
+
 /// Verbs of languages whose orders look like any other form of them.
 const FOREIGN_VERBS: Classes = READ | TRANSFER | IGNORE;
 
@@ -372,38 +390,3 @@ const INSTRUCTIVE: &[&str] = &[
     "repeat",
     "populate",
 ];
-
-/// The signs that stand together and weigh most: each once, however often it shows. A sign weighs the same all over a text.
-pub(super) fn heaviest(hits: &mut [Hit]) -> &[Hit] {
-    hits.sort_by_key(|hit| hit.words);
-    let mut shown: HashMap<usize, u32> = HashMap::new();
-    let (mut weight, mut best, mut range) = (0, 0, 0..0);
-    let mut first = 0;
-    for last in 0..hits.len() {
-        let count = shown.entry(hits[last].sign).or_default();
-        *count += 1;
-        weight += if *count == 1 { hits[last].weight } else { 0 };
-        while hits[first].words.0 + NEAR < hits[last].words.0 {
-            let count = shown.entry(hits[first].sign).or_default();
-            *count -= 1;
-            weight = if *count == 0 { weight.saturating_sub(hits[first].weight) } else { weight };
-            first += 1;
-        }
-        if weight > best {
-            (best, range) = (weight, first..last + 1);
-        }
-    }
-    hits.get(range).unwrap_or_default()
-}
-
-/// Weights of different signs add up, each with its greatest weight.
-pub(super) fn weigh(hits: &[Hit]) -> u32 {
-    let mut signs: Vec<(usize, u32)> = Vec::new();
-    for hit in hits {
-        match signs.iter_mut().find(|(sign, _)| *sign == hit.sign) {
-            Some((_, weight)) => *weight = (*weight).max(hit.weight),
-            None => signs.push((hit.sign, hit.weight)),
-        }
-    }
-    signs.iter().map(|(_, weight)| weight).sum()
-}

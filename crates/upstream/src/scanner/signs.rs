@@ -9,7 +9,7 @@ use super::lexicon::*;
 pub(super) struct Sign {
     /// What the text does, for the one who reviews.
     pub(super) says: &'static str,
-    /// How much it counts; [`super::ENOUGH`] is enough alone.
+    /// How much it counts among what is said of a finding. What it counts for the finding itself is learnt.
     pub(super) weight: u32,
     /// One after the other, each at most so many words behind the one before. Every class of a part has to be there when
     /// the part says `all`, else one of them.

@@ -16,8 +16,8 @@ const FIRST: [&str; 2] = [include_str!("../corpus/malicious.json"), include_str!
 const DEVELOPMENT: [&str; 2] =
     [include_str!("../corpus/malicious-development.json"), include_str!("../corpus/benign-development.json")];
 
-/// What the scanner was not made with: attacks written after published accounts of them, and tools of other published
-/// servers. No sign and no weight is to be changed because of a line in here.
+/// What the scanner was not made with: definitions by somebody who had not seen it. No sign and no weight is to be changed
+/// because of a line in here.
 const HELD_OUT: [&str; 2] = [include_str!("../corpus/malicious-held-out.json"), include_str!("../corpus/benign-held-out.json")];
 
 /// Names of tools of this house, which some of the sets imitate.
