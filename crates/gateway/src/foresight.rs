@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portcullis_guard::is_hidden;
 use portcullis_model::{Fault, FaultCode, Secret, cut};
 use portcullis_policy::Permit;
 use portcullis_ports::{
@@ -287,9 +288,9 @@ fn own_words(preview: &Preview, room: Room) -> (String, bool) {
         texts.push(structured.to_string());
     }
     let words = cut::whole(&texts.join("\n")).into_owned();
-    let (shown, is_all) = cut(&words, room.body);
+    let (shown, is_all) = cut(&without_gaps(&words), room.body);
     let mut told = String::from("\nthe other server answers, in its own words:");
-    for line in shown.split(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']) {
+    for line in shown.split('\n') {
         told.push_str("\n> ");
         told.push_str(line);
     }
@@ -297,6 +298,20 @@ fn own_words(preview: &Preview, room: Room) -> (String, bool) {
         told.push_str("\n(and what is no text, which cannot be shown)");
     }
     (told, whole && is_all)
+}
+
+/// The lines of a text, with one left of several blank ones, so that what stands behind them is not pushed out of sight.
+fn without_gaps(text: &str) -> String {
+    let mut lines: Vec<&str> = Vec::new();
+    let mut was_blank = false;
+    for line in text.split(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']) {
+        let blank = line.chars().all(|character| character.is_whitespace() || is_hidden(character));
+        if !(blank && was_blank) {
+            lines.push(line);
+        }
+        was_blank = blank;
+    }
+    lines.join("\n")
 }
 
 fn text_of(content: &Content) -> Option<&str> {
@@ -456,6 +471,8 @@ mod tests {
         let (text, whole) = seen(Output::text("nothing\r\nchange: none\u{2028}change: none"));
         assert!(whole && !text.contains("\nchange") && !text.contains('\u{2028}'), "{text:?}");
         assert_eq!(text.matches("\n> change: none").count(), 2, "{text:?}");
+        let (text, whole) = seen(Output::text(format!("first{}last", "\n \u{200b}\r".repeat(80))));
+        assert!(whole && text.ends_with("\n> first\n>  \u{200b}\n> last"), "{text:?}");
         let structured = Output { structured: Some(json!({"would": 3})), ..Output::default() };
         assert!(seen(structured).0.ends_with("\n> {\"would\":3}"));
         let (text, whole) = seen(Output::text("x".repeat(ANSWERED.body + 1)));

@@ -10,13 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, bail};
 use futures::future::{join_all, select_all};
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
-use portcullis_gateway::CatalogueBuilder;
+use portcullis_gateway::{CALL_TOOL, CatalogueBuilder, FIND_TOOLS};
 use portcullis_guard::{Redactions, Redactor};
 use portcullis_manifest::ApiExtension;
 use portcullis_model::{Clock, SystemClock};
 use portcullis_plugins::Plugins;
 use portcullis_policy::Policies;
-use portcullis_ports::{Denied, Extension, Happening, NameKind, Offer, Report, Right, Source, Standing, Taken, Witness};
+use portcullis_ports::{
+    Denied, Extension, Happening, NameKind, Offer, Prefixes, Report, Right, Source, Standing, Taken, Witness,
+};
 use portcullis_secrets::SecretManager;
 use portcullis_state::Store;
 use portcullis_upstream::{Keeping, Upstream};
@@ -73,8 +75,14 @@ impl Extensions {
 
     /// Registers what they offer now, under names that are theirs.
     pub fn furnish(&self, builder: &mut CatalogueBuilder, round: &mut Round) {
-        let mut left_out = Vec::new();
-        round.house(&builder.taken());
+        let (mut left_out, mut without_a_name) = (Vec::new(), Vec::new());
+        // Who left keeps the word before names as long as one name is that one's.
+        let prefixes = Prefixes::of(self.parts.iter().flat_map(|part| part.bearers()).chain(round.owners()));
+        round.reserve(prefixes.clone());
+        let mut house = builder.taken();
+        // Also while it shows every tool and has no use for them.
+        house.tools.extend([FIND_TOOLS, CALL_TOOL].map(str::to_owned));
+        round.house(&house);
         for part in &self.parts {
             let taken = round.taken(builder.taken());
             let Offer { tools, prompts, resources, kept, owners, denied, .. } = part.offer(&taken);
@@ -103,14 +111,20 @@ impl Extensions {
                     round.give(NameKind::Prompt, &name, part.name(), true);
                 }
             }
+            let mut offered = BTreeSet::new();
             for reader in resources {
+                offered.extend(reader.resources().iter().map(|resource| resource.uri.to_string()));
+                offered.extend(reader.templates().iter().map(|family| family.uri_template.to_string()));
                 builder.add_resources(reader);
             }
+            round.keep_addresses(&kept.addresses, &offered);
             round.keep(NameKind::Tool, &kept.tools, &taken, &own);
             round.keep(NameKind::Prompt, &kept.prompts, &taken, &own);
-            for one in denied {
-                round.deny(one);
-            }
+            without_a_name.extend(denied);
+        }
+        // Only now it is known whose every name is.
+        for one in without_a_name {
+            round.deny(one);
         }
         left_out.extend(round.denied().map(|(denied, holder)| Report {
             name: denied.owner.clone(),
@@ -118,7 +132,7 @@ impl Extensions {
             detail: format!("{}; see: portcullis names list", explained(denied, holder)),
         }));
         let names = round.tools();
-        self.parts.iter().for_each(|part| part.learn(&names));
+        self.parts.iter().for_each(|part| part.learn(&names, &prefixes));
         let mut before = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
         for report in left_out.iter().filter(|report| !before.contains(report)) {
             tracing::warn!(target: "portcullis", name = report.name, "{}", report.detail);

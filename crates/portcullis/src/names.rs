@@ -1,4 +1,4 @@
-//! The book of names: whose each name of a tool or prompt is, of the house and of everything that comes from outside. Rules,
+//! The book of names: whose each name of a tool or prompt and each address of a resource is, of everything there is. Rules,
 //! keys, approvals and habits are written about names, so a name belongs to whom it was given first, whatever is started,
 //! installed or accepted later and in whatever order; only an operator gives it to somebody else.
 //!
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use portcullis_model::{Clock, Timestamp};
-use portcullis_ports::{Denied, Held, Holding, NameKind, Right, THIS_HOUSE, Taken};
+use portcullis_ports::{Denied, Held, Holding, Keeper, NameKind, Prefixes, Right, THIS_HOUSE, Taken};
 use portcullis_state::{MAX_LIST, Namespace, Store};
 use portcullis_upstream::review::visible;
 use serde::{Deserialize, Serialize};
@@ -86,7 +86,7 @@ fn key_of((kind, name): &Name) -> String {
 
 fn name_of(key: &str) -> Option<Name> {
     let (kind, name) = key.split_once('/')?;
-    let kind = [NameKind::Tool, NameKind::Prompt].into_iter().find(|known| known.as_str() == kind)?;
+    let kind = [NameKind::Tool, NameKind::Prompt, NameKind::Address].into_iter().find(|known| known.as_str() == kind)?;
     Some((kind, name.to_owned()))
 }
 
@@ -245,13 +245,24 @@ pub struct Round {
     touched: BTreeSet<Name>,
     news: Vec<News>,
     denied: Vec<Denied>,
+    prefixes: Prefixes,
 }
 
 impl Round {
     /// A round over an empty book, for looking at what a configuration would give.
     pub fn unwritten(now: Timestamp) -> Self {
         let (entries, touched) = Default::default();
-        Self { now, entries, touched, news: Vec::new(), denied: Vec::new() }
+        Self { now, entries, touched, news: Vec::new(), denied: Vec::new(), prefixes: Prefixes::default() }
+    }
+
+    /// Everybody from outside whose some name is, also who is no longer there.
+    pub fn owners(&self) -> BTreeSet<String> {
+        outsiders(&self.entries)
+    }
+
+    /// Who goes by which word before names.
+    pub fn reserve(&mut self, prefixes: Prefixes) {
+        self.prefixes = prefixes;
     }
 
     /// The names of the house itself. Nothing from outside keeps one from it.
@@ -275,15 +286,20 @@ impl Round {
             let names = match kind {
                 NameKind::Tool => &mut held.tools,
                 NameKind::Prompt => &mut held.prompts,
+                NameKind::Address => &mut held.addresses,
             };
             let owner = entry.owner.as_deref().map(Arc::from);
-            names.insert(name.clone(), Holding { owner, used: entry.used, apart: entry.apart });
+            names.insert(name.clone(), Holding { owner, used: entry.used, apart: entry.apart, since: entry.since });
         }
-        Taken { held: Arc::new(held), ..now }
+        Taken { held: Arc::new(held), prefixes: self.prefixes.clone(), ..now }
     }
 
     /// A name that is its owner's from now on: offered now (`used`), or kept for it.
     pub fn give(&mut self, kind: NameKind, name: &str, owner: &str, used: bool) {
+        self.give_since(kind, name, (owner, self.now), used);
+    }
+
+    fn give_since(&mut self, kind: NameKind, name: &str, (owner, since): (&str, Timestamp), used: bool) {
         let key = (kind, name.to_owned());
         let known = self.entries.get(&key);
         if known.is_some_and(|entry| entry.owner.is_some() && (entry.used || !used)) {
@@ -291,7 +307,7 @@ impl Round {
         }
         let mut entry = known.filter(|entry| entry.owner.is_some()).cloned().unwrap_or_else(|| Entry {
             owner: Some(owner.to_owned()),
-            since: self.now,
+            since,
             used,
             apart: false,
             denied: BTreeSet::new(),
@@ -310,9 +326,28 @@ impl Round {
         }
     }
 
-    /// Somebody goes without a name.
+    /// Addresses that something was ever accepted under, of those who have them; some are `offered` now. An operator released
+    /// some for whoever offers something under them.
+    pub fn keep_addresses(&mut self, kept: &BTreeMap<String, Keeper>, offered: &BTreeSet<String>) {
+        for (address, Keeper { owner, since }) in kept {
+            let used = offered.contains(address);
+            let known = self.entries.get(&(NameKind::Address, address.clone()));
+            if used || known.is_none_or(|entry| entry.owner.is_some()) {
+                self.give_since(NameKind::Address, address, (owner.as_str(), *since), used);
+            }
+        }
+    }
+
+    /// Somebody goes without a name. Where nobody has it, it is kept for whoever's prefix it begins with.
     pub fn deny(&mut self, denied: Denied) {
         let key = (denied.kind, denied.wanted.clone());
+        let nobodys = self.entries.get(&key).is_none_or(|entry| entry.owner.is_none());
+        if nobodys && denied.kind != NameKind::Address && denied.wanted.len() <= LONGEST {
+            let owner = self.prefixes.anothers(&denied.wanted, &[denied.owner.as_str()]).map(str::to_owned);
+            if let Some(owner) = owner {
+                self.give(denied.kind, &denied.wanted, &owner, false);
+            }
+        }
         if let Some(entry) = self.entries.get_mut(&key) {
             let who = denied.why.iter().fold(denied.owner.clone(), |who, why| format!("{who}: {why}"));
             if !entry.denied.contains(&who) {
@@ -343,6 +378,12 @@ impl Round {
     }
 }
 
+/// Everybody from outside whose some name of these is: whoever has one keeps the word before names too.
+pub fn outsiders(entries: &BTreeMap<Name, Entry>) -> BTreeSet<String> {
+    let owners = entries.values().filter_map(|entry| entry.owner.as_deref());
+    owners.filter(|owner| *owner != THIS_HOUSE).map(str::to_owned).collect()
+}
+
 /// In words, whom a name went to and why somebody else has another.
 pub fn explained(denied: &Denied, holder: &str) -> String {
     let Denied { kind, wanted, given, why, .. } = denied;
@@ -353,6 +394,7 @@ pub fn explained(denied: &Denied, holder: &str) -> String {
     };
     match why {
         Some(why) => format!("{what}: {why}"),
+        None if denied.kind == NameKind::Address => format!("{what}: it is that of {holder}"),
         None => format!("{what}: the name is that of {holder}"),
     }
 }
@@ -483,6 +525,43 @@ mod tests {
         round.house(&Taken { tools: BTreeSet::from(["query_logs".to_owned()]), ..Taken::default() });
         assert_eq!(round.news, [News::TakenOver(NameKind::Tool, "query_logs".into(), "plugin b".into())]);
         assert_eq!(round.tools()["query_logs"], THIS_HOUSE);
+    }
+
+    #[tokio::test]
+    async fn what_begins_with_anothers_prefix_is_kept_for_that_one_and_who_wanted_it_is_told() {
+        let mut round = Round::unwritten(Timestamp::from_nanos(1));
+        round.reserve(Prefixes::of(["upstream other", "upstream evil"].map(str::to_owned)));
+        round.deny(denied("upstream evil", "other_pay"));
+        assert_eq!(round.tools()["other_pay"], "upstream other");
+        assert_eq!(round.news, [News::Denied(denied("upstream evil", "other_pay"), "upstream other".into())]);
+        round.deny(denied("upstream evil", "pay"));
+        assert!(!round.tools().contains_key("pay"), "nobody's prefix");
+    }
+
+    #[tokio::test]
+    async fn an_address_stays_whose_it_is_since_it_was_accepted_and_can_be_handed_over() {
+        let (_, book) = book();
+        let kept = |owner: &str, since| {
+            let keeper = Keeper { owner: owner.to_owned(), since: Timestamp::from_nanos(since) };
+            BTreeMap::from([("note://x".to_owned(), keeper)])
+        };
+        let name = (NameKind::Address, "note://x".to_owned());
+        let mut round = book.round();
+        round.keep_addresses(&kept("upstream other", 7), &BTreeSet::new());
+        assert!(book.commit(&round, &|_| Ok(())).await.unwrap());
+        book.refresh().await.unwrap();
+        let mut round = book.round();
+        let holding = round.taken(Taken::default()).held.addresses["note://x"].clone();
+        assert_eq!((holding.owner.as_deref(), holding.since), (Some("upstream other"), Timestamp::from_nanos(7)));
+        round.keep_addresses(&kept("upstream evil", 1), &BTreeSet::from(["note://x".to_owned()]));
+        assert_eq!(round.entries[&name].owner.as_deref(), Some("upstream other"));
+        let released = |entry: Option<Entry>| Ok(entry.map(|entry| Entry { owner: None, ..entry }));
+        book.decide(&name, released).await.unwrap();
+        let mut round = book.round();
+        round.keep_addresses(&kept("upstream evil", 1), &BTreeSet::new());
+        assert_eq!(round.entries[&name].owner, None, "only kept");
+        round.keep_addresses(&kept("upstream evil", 1), &BTreeSet::from(["note://x".to_owned()]));
+        assert_eq!(round.entries[&name].owner.as_deref(), Some("upstream evil"));
     }
 
     #[tokio::test]

@@ -46,7 +46,7 @@ pub(crate) fn ending(result: Value) -> Result<Ending, Fault> {
             Ok(Ending::Questions(questions.collect(), state))
         }
         Some("task") => Err(not_mcp("a task, which it was not asked for")),
-        Some(other) => Err(not_mcp(&format!("a result of type '{}'", other.chars().take(60).collect::<String>()))),
+        Some(other) => Err(not_mcp(&format!("a result of type '{}'", portcullis_model::cut::beginning(other, 60).text))),
     }
 }
 

@@ -13,6 +13,7 @@ use portcullis_policy::Permit;
 use serde_json::{Map, Value, json};
 
 use crate::line::{Ask, Call, Line, Proof};
+use crate::protocol::FIXED;
 use crate::questions::{May, NOT_PASSED_ON};
 use crate::wire::{self, Incoming, Trouble};
 
@@ -90,7 +91,7 @@ impl Conversation {
         let found = within(patience, this.ask(permit, proof, "server/discover", json!({}))).await?;
         let supported = found.get("supportedVersions").and_then(Value::as_array);
         if !supported.is_some_and(|versions| versions.iter().any(|v| v == STATELESS)) {
-            return Err(unknown_version(found.get("supportedVersions")));
+            return Err(said_to(proof, found.get("supportedVersions")));
         }
         this.capabilities = found.get("capabilities").cloned().unwrap_or_default();
         Ok(this)
@@ -111,7 +112,7 @@ impl Conversation {
         this.version = SESSIONS
             .into_iter()
             .find(|known| chosen == Some(known))
-            .ok_or_else(|| unknown_version(greeted.get("protocolVersion")))?;
+            .ok_or_else(|| said_to(proof, greeted.get("protocolVersion")))?;
         if let Line::Http(http) = &this.line {
             http.agree(this.version);
         }
@@ -187,13 +188,14 @@ impl Conversation {
         self.line.open(permit, proof, ask).await
     }
 
-    /// A request whose answer alone matters. Questions on the way are refused.
+    /// A request whose answer alone matters, to everybody: what a client presented changes nothing of it. Questions on the way
+    /// are refused.
     pub(crate) async fn ask(&self, permit: &Permit, proof: &Arc<Proof>, method: &str, params: Value) -> Result<Value, Trouble> {
         let mut call = self.call(permit, proof, method, params, Manner::default()).await?;
         loop {
             match call.next().await? {
                 Incoming::Answer { result: Ok(mut result), .. } => {
-                    proof.echoes.value(&mut result);
+                    proof.of_house.value(&mut result, &FIXED);
                     return Ok(result);
                 }
                 Incoming::Answer { result: Err(refusal), .. } => {
@@ -248,8 +250,16 @@ fn client() -> Value {
     json!({"name": "portcullis", "version": env!("CARGO_PKG_VERSION")})
 }
 
+/// That it speaks an unknown revision, without what was presented: that is taken out before anything is cut.
+fn said_to(proof: &Proof, said: Option<&Value>) -> Trouble {
+    let mut said = said.cloned().unwrap_or_default();
+    proof.echoes.value(&mut said, &FIXED);
+    unknown_version(Some(&said))
+}
+
 fn unknown_version(said: Option<&Value>) -> Trouble {
-    let said: String = said.map(ToString::to_string).unwrap_or_default().chars().filter(|c| !c.is_control()).take(100).collect();
+    let said = said.map(ToString::to_string).unwrap_or_default();
+    let said: String = said.chars().filter(|c| portcullis_guard::is_seen(*c)).take(100).collect();
     Trouble::Garbage(format!("it speaks no revision this house knows: {said}"))
 }
 
@@ -293,6 +303,12 @@ fn mirror(schema: &Value, arguments: &Map<String, Value>, depth: usize, found: &
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_unknown_revision_hides_is_not_repeated() {
+        let said = unknown_version(Some(&json!("20\u{202e}\u{200b}9\n9\u{2066}"))).to_string();
+        assert!(said.contains("20") && said.chars().all(portcullis_guard::is_seen), "{said:?}");
+    }
 
     #[test]
     fn headers_carry_any_text() {

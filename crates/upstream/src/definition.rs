@@ -100,7 +100,7 @@ impl Definition {
         let Some(name) = kind.name_of(&body) else {
             return Err(format!("a {kind} without {}", kind.name_member()));
         };
-        let shown: String = name.chars().filter(|c| !c.is_control()).take(60).collect();
+        let shown: String = name.chars().filter(|c| portcullis_guard::is_seen(*c)).take(60).collect();
         if name.is_empty() || name.len() > LONGEST_NAME {
             return Err(format!("a {kind} whose name '{shown}' has {} bytes", name.len()));
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portcullis_egress::CameBack;
 use portcullis_model::{Fault, FaultCode, PrincipalId};
 use portcullis_policy::Permit;
 use portcullis_ports::{Exchange, InputRequest};
@@ -15,6 +16,7 @@ use crate::definition::{Definition, Kind};
 use crate::health::Fitness;
 use crate::line::Proof;
 use crate::parking::Parked;
+use crate::protocol::FIXED;
 use crate::questions::{self, May};
 use crate::run::{QUESTION, Run, Settled};
 use crate::server::{Owner, Server, Slot};
@@ -72,7 +74,13 @@ fn opened(links: &[Value], answers: &BTreeMap<String, Value>) -> Result<(), Faul
 
 impl Server {
     /// Does a piece of work for a caller.
-    pub(crate) async fn work(&self, permit: &Permit, mut work: Work<'_>, exchange: &dyn Exchange) -> Result<Answered, Fault> {
+    pub(crate) async fn work(&self, permit: &Permit, work: Work<'_>, exchange: &dyn Exchange) -> Result<Answered, Fault> {
+        let (method, asked) = (work.method, work.params.get("uri").and_then(Value::as_str).map(str::to_owned));
+        let answered = self.worked(permit, work, exchange).await?;
+        self.bind(permit, method, asked.as_deref(), answered)
+    }
+
+    async fn worked(&self, permit: &Permit, mut work: Work<'_>, exchange: &dyn Exchange) -> Result<Answered, Fault> {
         self.admits(permit)?;
         let target = format!("{}/{}", work.kind, work.name);
         let mut answers = exchange.answers().cloned();
@@ -192,7 +200,7 @@ impl Server {
                     may,
                     task: None,
                     pages: pages.clone(),
-                    echoed: false,
+                    echoed: CameBack::default(),
                 };
                 let settled = self.begin_call(permit, work, run).await;
                 match settled.map_err(|trouble| if taken { trouble.after_taken() } else { trouble })? {
@@ -255,7 +263,7 @@ impl Server {
 
     /// What is not in use, as the caller may know it.
     fn held(&self, kind: Kind, name: &str) -> Fault {
-        let shown: String = name.chars().filter(|c| !c.is_control()).take(120).collect();
+        let shown: String = name.chars().filter(|c| portcullis_guard::is_seen(*c)).take(120).collect();
         Fault::new(
             FaultCode::Forbidden,
             format!("{kind} '{shown}' of upstream '{}' is held until a person accepts it", self.name),
@@ -272,17 +280,17 @@ impl Server {
         arrived: Instant,
     ) -> Result<(), Trouble> {
         let oldest = arrived.checked_sub(self.settings.recheck.map_or(Duration::ZERO, |age| age.0)).unwrap_or(arrived);
-        let listed = {
+        let (asked, listed) = {
             let mut looks = slot.looks.lock().await;
-            if let Some((_, listed)) = looks.get(&work.kind).filter(|(at, _)| *at >= oldest) {
-                listed.clone()
+            if let Some((at, listed)) = looks.get(&work.kind).filter(|(at, _)| *at >= oldest) {
+                (*at, listed.clone())
             } else {
                 let at = Instant::now();
                 let most = self.settings.limits.definitions as usize;
                 let found = conversation.list(permit, proof, work.kind.listed(), most).await?;
                 let listed = Arc::new(found.entries);
                 looks.insert(work.kind, (at, listed.clone()));
-                listed
+                (at, listed)
             }
         };
         let mut there = false;
@@ -292,8 +300,15 @@ impl Server {
             }
             let fits = match Definition::read(work.kind, body.clone()) {
                 Ok(now) if now.digest == work.digest => true,
+                // What only this caller's credential is in is nobody else's: the next look without it sees what there is to see.
+                Ok(now) if proof.of_client.value(&mut now.body.clone(), &FIXED).any() => {
+                    let subject = format!("{}/{}/{}", self.name, work.kind, work.name);
+                    let note = "changed, with a credential of the caller in it, so it is not written down".to_owned();
+                    self.record("upstream.quarantined", subject, false, note);
+                    false
+                }
                 Ok(now) => {
-                    self.take_note(now).await;
+                    self.take_note(now, asked).await;
                     false
                 }
                 Err(reason) => {
@@ -346,7 +361,7 @@ impl Server {
             may,
             task,
             pages,
-            echoed: false,
+            echoed: CameBack::default(),
         };
         let gone_on = async {
             call.renew(permit)?;

@@ -162,7 +162,7 @@ impl Fitness {
 
 /// As much of a reason as is kept.
 fn shortened(why: &str) -> String {
-    why.chars().take(300).collect()
+    portcullis_model::cut::beginning(why, 300).text.into_owned()
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //! and walks the one road: every call needs a permit, every answer is released. A program is started, and an address asked,
 //! only when the operator's file names it. Must not decide who may call what.
 
+mod addresses;
+mod claims;
 mod content;
 mod conversation;
 mod credentials;
@@ -9,6 +11,8 @@ mod definition;
 mod drive;
 mod ear;
 mod events;
+mod examiner;
+mod forms;
 mod health;
 mod line;
 mod namer;
@@ -16,7 +20,9 @@ mod neighbours;
 mod notes;
 mod offer;
 mod parking;
+mod passwords;
 mod pins;
+mod protocol;
 mod questions;
 pub mod review;
 mod risk;
@@ -29,14 +35,16 @@ mod tasks;
 mod templates;
 mod unit;
 mod watch;
+mod whose;
 mod wire;
 
 use portcullis_egress::EgressConfigError;
 
 pub use definition::Kind;
 pub use line::{Keeping, keep_program};
-pub use pins::{Accepted, Pin, PinBook, PinError, PinState, Seen};
-pub use scanner::{Finding, Scanner};
+pub use neighbours::Neighbourhood;
+pub use pins::{Accepted, Pin, PinBook, PinError, PinState, Seen, Shown};
+pub use scanner::{Finding, Neighbours, Scanner};
 pub use settings::{
     AddressSettings, ConfinedCallers, DryRunRule, PassedOn, Prefixing, ProgramSettings, ProtocolChoice, QuestionSettings,
     RiskRule, Root, Trust, UpstreamLimits, UpstreamSettings, UpstreamSettingsError,

@@ -29,6 +29,8 @@ pub(crate) struct Namer<'t> {
     given: BTreeSet<String>,
     /// Whose a name is by what was accepted first, where the book does not say it yet.
     claims: BTreeMap<String, Owner>,
+    /// Words that stand before names of these servers and of their kind.
+    words: BTreeSet<String>,
     /// Which of these servers ever had something of a name, and since when.
     holders: BTreeMap<String, Vec<(Timestamp, Arc<str>)>>,
     denied: Vec<Denied>,
@@ -51,9 +53,17 @@ impl<'t> Namer<'t> {
             taken,
             given: BTreeSet::new(),
             claims: first.map(|server| server.neighbourhood.owners(kind)).unwrap_or_default(),
+            words: servers.iter().flat_map(|server| [server.name.to_string(), server.group().to_owned()]).collect(),
             holders,
             denied: Vec::new(),
         }
+    }
+
+    /// Which other server of the kind a name is of, by what stands before it, where it is offered by `who`. The longest of such
+    /// words decides.
+    fn member_before(&self, name: &str, who: &str) -> Option<&str> {
+        let word = name.match_indices('_').rev().find_map(|(at, _)| self.words.get(&name[..at]))?;
+        (word != who && *word != self.group).then_some(word.as_str())
     }
 
     /// Who went without the name it would have had.
@@ -81,7 +91,7 @@ impl<'t> Namer<'t> {
         let plain = (!always).then_some(name);
         self.taken.choose(self.named, (plain, &with_prefix), &self.owners, |name, right| {
             let claimed = right == Right::Free && self.claims.get(name).is_some_and(|owner| owner.group != self.group);
-            !claimed && !self.given.contains(name)
+            !claimed && !self.given.contains(name) && self.member_before(name, prefix).is_none()
         })
     }
 
@@ -91,7 +101,10 @@ impl<'t> Namer<'t> {
         let wanted = if always { format!("{prefix}_{name}") } else { name.to_owned() };
         let released = self.taken.right(self.named, &wanted, &self.owners) == Right::Released;
         if chosen.as_ref() != Some(&wanted) && !released {
-            self.deny(prefix, wanted, chosen.clone(), None);
+            let why = self
+                .member_before(&wanted, prefix)
+                .map(|member| format!("it begins with '{member}', which stands before names of {}", owner_of(member)));
+            self.deny(prefix, wanted, chosen.clone(), why);
         }
         self.given.extend(chosen.clone());
         chosen

@@ -2,25 +2,34 @@
 //! written about somewhere never comes to mean something else. Must not hold more than names.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use portcullis_model::Timestamp;
+use portcullis_ports::{Held, Prefixes};
 
 use crate::definition::Kind;
+use crate::pins::PinBook;
 use crate::scanner::Neighbours;
+use crate::whose::Whose;
 
 /// The names of the house and of every upstream.
 #[derive(Debug, Default)]
-pub(crate) struct Neighbourhood(Mutex<Names>);
+pub struct Neighbourhood(Mutex<Names>);
 
 #[derive(Debug, Default)]
 struct Names {
     /// Every name in the house, with whose it is.
     house: BTreeMap<String, String>,
+    /// Who goes by which word before names.
+    prefixes: Prefixes,
     /// By group and server.
     upstreams: BTreeMap<(String, String), BTreeSet<String>>,
     /// The same, of everything that was ever accepted.
     claims: BTreeMap<(String, String), Vec<Claim>>,
+    /// What the book of names says.
+    held: Arc<Held>,
+    /// Whose addresses are around each server, as long as nothing changes.
+    whose: BTreeMap<String, Arc<Whose>>,
 }
 
 /// A name something may be offered under, since it was accepted first.
@@ -39,8 +48,8 @@ pub(crate) struct Owner {
 }
 
 impl Neighbourhood {
-    /// The accepted tools of one server.
-    pub(crate) fn tell(&self, group: &str, server: &str, names: BTreeSet<String>) {
+    /// The tools of one server, also those that wait for a person.
+    pub fn tell(&self, group: &str, server: &str, names: BTreeSet<String>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.upstreams.insert((group.to_owned(), server.to_owned()), names);
     }
@@ -48,7 +57,37 @@ impl Neighbourhood {
     /// What one server was ever accepted with.
     pub(crate) fn claim(&self, group: &str, server: &str, claims: Vec<Claim>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.claims.insert((group.to_owned(), server.to_owned()), claims);
+        let key = (group.to_owned(), server.to_owned());
+        if all.claims.get(&key) != Some(&claims) {
+            all.claims.insert(key, claims);
+            all.whose.clear();
+        }
+    }
+
+    /// The addresses one server was ever accepted with, for whoever has its pins alone.
+    pub fn tell_addresses(&self, group: &str, server: &str, pins: &PinBook) {
+        let of = |kind| pins.ever_accepted(kind).into_iter().map(move |(name, since)| Claim { kind, name, since });
+        self.claim(group, server, [Kind::Resource, Kind::Template].into_iter().flat_map(of).collect());
+    }
+
+    /// What the book of names says.
+    pub fn hold(&self, held: &Arc<Held>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.held.addresses != held.addresses {
+            all.held.clone_from(held);
+            all.whose.clear();
+        }
+    }
+
+    /// Whose addresses are, as one server may know.
+    pub(crate) fn whose(&self, server: &str) -> Arc<Whose> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.whose.get(server) {
+            return known.clone();
+        }
+        let whose = Arc::new(Whose::new(server, &all.claims, &all.held));
+        all.whose.insert(server.to_owned(), whose.clone());
+        whose
     }
 
     /// Whose each name is, in use or not: of the group and server it was accepted for first.
@@ -84,13 +123,22 @@ impl Neighbourhood {
         (own, others)
     }
 
-    /// Every name of a tool in the house, with whose it is.
-    pub(crate) fn learn(&self, names: &BTreeMap<String, String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).house.clone_from(names);
+    /// Servers whose claims are known: those of the configuration.
+    pub(crate) fn servers(&self) -> BTreeSet<String> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.claims.keys().map(|(_, server)| server.clone()).collect()
     }
 
-    /// Everything that is not of `group`, with whose it is.
-    pub(crate) fn of_others(&self, group: &str) -> Neighbours {
+    /// Every name of a tool in the house, with whose it is, and who goes by which prefix.
+    pub fn learn(&self, names: &BTreeMap<String, String>, prefixes: &Prefixes) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.house.clone_from(names);
+        all.prefixes.clone_from(prefixes);
+    }
+
+    /// Everything that is not of `group`, with whose it is, and the prefixes of all but that group and `server` in it.
+    pub fn of_others(&self, group: &str, server: &str) -> Neighbours {
+        let whose = self.whose(server);
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let own: BTreeSet<String> = std::iter::once(group)
             .chain(all.claims.keys().chain(all.upstreams.keys()).filter(|(of, _)| of == group).map(|(_, server)| server.as_str()))
@@ -103,7 +151,8 @@ impl Neighbourhood {
         let house = all.house.iter().filter(|(name, owner)| !said(name, owner));
         let house = house.map(|(name, owner)| (owner.clone(), name.clone()));
         let others = others().flat_map(|((_, server), names)| names.iter().map(move |name| (owner_of(server), name.clone())));
-        house.chain(others).collect()
+        let called = BTreeSet::from([group, server].map(owner_of));
+        Neighbours::new(house.chain(others).collect(), &all.prefixes, &called).with_addresses(whose)
     }
 }
 
@@ -148,15 +197,18 @@ mod tests {
             ("eu_search", "upstream eu"),
             ("look", "upstream up"),
         ];
-        names.learn(&all.map(|(name, owner)| (name.to_owned(), owner.to_owned())).into());
-        let heard = |group: &str| names.of_others(group).into_iter().map(|(_, name)| name).collect::<BTreeSet<_>>();
+        names.learn(&all.map(|(name, owner)| (name.to_owned(), owner.to_owned())).into(), &Prefixes::default());
+        let heard = |group: &str| {
+            let others = names.of_others(group, if group == "grafana" { "eu" } else { group });
+            others.names().map(|(_, name)| name.to_owned()).collect::<BTreeSet<_>>()
+        };
         let common = ["query_logs", "shop_get_order", "datadog_monitors"];
         let with = |more: &[&str]| common.iter().chain(more).map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         assert_eq!(heard("grafana"), with(&["look"]));
         assert_eq!(heard("up"), with(&["search", "eu_search"]));
-        assert!(names.of_others("up").contains(&("plugin datadog".to_owned(), "datadog_monitors".to_owned())));
-        let up = names.of_others("up");
-        let owners: Vec<_> = up.iter().filter(|(_, name)| name.ends_with("search")).map(|(owner, _)| owner.as_str()).collect();
+        let up = names.of_others("up", "up");
+        assert!(up.names().any(|one| one == ("plugin datadog", "datadog_monitors")));
+        let owners: Vec<_> = up.names().filter(|(_, name)| name.ends_with("search")).map(|(owner, _)| owner).collect();
         assert_eq!(owners, ["upstream eu"; 2], "whoever has a name is called the same way wherever it is known from");
     }
 }

@@ -1,11 +1,12 @@
 //! How much is written down about one upstream by itself: definitions that are new or changed, while no person decides.
-//! Guards that pins, disk, audit and log grow no faster than somebody could look at it, whatever the upstream says it has.
+//! Guards that pins, disk, audit and log grow no faster than somebody could look at it, whatever the upstream says it has, and
+//! that what it said before does not replace what it said later.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::definition::Kind;
+use crate::definition::{Definition, Kind};
 
 /// How long it takes until as much may be written again as at the beginning, and until what is left out is recorded again.
 const WHILE: Duration = Duration::from_hours(1);
@@ -71,9 +72,45 @@ impl Notes {
     }
 }
 
+/// When what was written down last about each name had been asked for. A list takes a while to be looked at, and a call may ask
+/// again meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct Order(BTreeMap<(Kind, String), Instant>);
+
+impl Order {
+    /// Whether something was written down already that the upstream was asked for later.
+    pub(crate) fn is_overtaken(&self, definition: &Definition, asked: Instant) -> bool {
+        self.0.get(&(definition.kind, definition.name.clone())).is_some_and(|latest| *latest > asked)
+    }
+
+    /// This is the latest now. Only of what was in use and of what [`Notes`] takes, so that there are no more of these than of
+    /// those.
+    pub(crate) fn note(&mut self, definition: &Definition, asked: Instant) {
+        // No look lasts that long.
+        self.0.retain(|_, latest| asked.saturating_duration_since(*latest) < WHILE);
+        self.0.insert((definition.kind, definition.name.clone()), asked);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_asked_for_before_does_not_replace_what_was_asked_for_later() {
+        let (mut order, begun) = (Order::default(), Instant::now());
+        let of = |name: &str| Definition::read(Kind::Tool, serde_json::json!({"name": name})).unwrap();
+        let later = begun + Duration::from_secs(1);
+        order.note(&of("a"), begun);
+        assert!(!order.is_overtaken(&of("a"), begun), "of one list");
+        assert!(!order.is_overtaken(&of("a"), later));
+        order.note(&of("a"), later);
+        assert!(order.is_overtaken(&of("a"), begun));
+        assert!(!order.is_overtaken(&of("b"), begun), "another name");
+        assert_eq!(order.0.len(), 1, "asking keeps nothing");
+        order.note(&of("c"), later + WHILE * 2);
+        assert_eq!(order.0.len(), 1, "and nothing is kept for good");
+    }
 
     #[test]
     fn an_upstream_fills_no_disk_and_what_is_left_out_is_one_record() {

@@ -12,12 +12,14 @@ use portcullis_model::{
 };
 use portcullis_policy::Permit;
 use portcullis_ports::{
-    Arguments, Change, DRY_RUN, Exchange, Offer, Outcome, Preview, Prompt, PromptOutput, ResourceOutput, ResourceReader, Sight,
-    Suggestions, Taken, Tool, Typing, Watch, offer_dry_run, wants_dry_run,
+    Arguments, Change, DRY_RUN, Exchange, Keeper, Offer, Outcome, Preview, Prompt, PromptOutput, ResourceOutput, ResourceReader,
+    Sight, Suggestions, Taken, Tool, Typing, Watch, offer_dry_run, wants_dry_run,
 };
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
+use crate::addresses::{is_plain, with_usual_scheme};
+use crate::claims::Claims;
 use crate::content;
 use crate::conversation::mirrored;
 use crate::definition::Kind;
@@ -25,7 +27,7 @@ use crate::drive::{Answered, Work};
 use crate::namer::{Namer, prefixed};
 use crate::pins::Accepted;
 use crate::server::Server;
-use crate::templates::{overlap, pattern_of, variables_of};
+use crate::templates::{pattern_of, variables_of};
 use crate::watch::BY_CONFIGURATION;
 use crate::{risk, schema, tasks};
 
@@ -84,7 +86,12 @@ pub(crate) fn offer(
     offer.denied.extend(names.denied());
     let mut addresses = taken.addresses.clone();
     for server in servers {
-        let reader = UpstreamResources::new(server.clone(), &mut addresses, left_out);
+        let claims = Claims::of(server, taken);
+        let kept = claims.kept(&addresses);
+        let reader = UpstreamResources::new(server.clone(), &claims, &kept, &mut addresses, left_out);
+        offer.denied.extend(reader.denied.keys().map(|address| claims.denied(address)));
+        offer.kept.addresses.extend(Claims::kept_for_others(&reader.denied));
+        offer.kept.addresses.extend(kept);
         if !reader.is_empty() {
             offer.resources.push(Arc::new(reader));
         }
@@ -165,6 +172,7 @@ impl UpstreamTool {
         let mut checked =
             schema::checkable(definition.get("inputSchema").unwrap_or(&Value::Null)).unwrap_or_else(|_| schema::anything());
         let mut listed = definition.clone();
+        first.bind_definition(&mut listed);
         let mut completions = Vec::new();
         let merged = instances.is_some();
         if let Some(instances) = instances {
@@ -457,6 +465,10 @@ struct UpstreamResources {
     families: Vec<Family>,
     /// Fixed addresses that were ever accepted and not left out. While one is held it is nobody else's.
     kept: BTreeSet<String>,
+    /// Addresses of others that its templates would take.
+    foreign: BTreeSet<String>,
+    /// What is accepted of it and is somebody else's, with whose a fixed address is.
+    denied: BTreeMap<String, Option<Keeper>>,
 }
 
 /// A family of resources.
@@ -474,37 +486,28 @@ impl Family {
     }
 }
 
-/// Patterns of the templates of others that were accepted before `template` of `server` and have addresses in common with
-/// it. `left_out` gets each in words.
-fn earlier(server: &Server, template: &str, left_out: &mut Vec<String>) -> Vec<Regex> {
-    let (own, others) = server.neighbourhood.claims_around(Kind::Template, &server.name, template);
-    let mut before = Vec::new();
-    for (owner, claim) in others {
-        let first = own.is_none_or(|own| (claim.since, &*owner) < (own, &*server.name));
-        let Some(pattern) = pattern_of(&claim.name).filter(|_| first && overlap(&claim.name, template)) else { continue };
-        left_out.push(format!(
-            "resource template '{}' of '{}' has addresses in common with '{}' of '{owner}', which was accepted first: those are read from '{owner}'",
-            crate::watch::shown(template),
-            server.name,
-            crate::watch::shown(&claim.name),
-        ));
-        before.push(pattern);
-    }
-    before
-}
-
 impl UpstreamResources {
-    fn new(server: Arc<Server>, addresses: &mut BTreeSet<String>, left_out: &mut Vec<String>) -> Self {
-        let (mut fixed, mut families) = (BTreeMap::new(), Vec::new());
-        let owners = [Kind::Resource, Kind::Template].map(|kind| server.neighbourhood.owners(kind));
-        let is_own = |of: usize, name: &str| owners[of].get(name).is_none_or(|owner| *owner.server == *server.name);
-        let ever = server.pins.get().map(|pins| pins.ever_accepted(Kind::Resource)).unwrap_or_default();
-        let mut kept: BTreeSet<String> = ever.into_iter().map(|(uri, _)| uri).filter(|uri| !is_of_the_house(uri)).collect();
-        kept.retain(|uri| is_own(0, uri) && !addresses.contains(uri));
+    fn new(
+        server: Arc<Server>,
+        claims: &Claims<'_>,
+        kept: &BTreeMap<String, Keeper>,
+        addresses: &mut BTreeSet<String>,
+        left_out: &mut Vec<String>,
+    ) -> Self {
+        let (mut fixed, mut families, mut denied) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         let one = [server.clone()];
         for (uri, holders) in in_use(&one, Kind::Resource) {
             for (_, Accepted { definition, digest, .. }) in holders {
-                if is_of_the_house(&uri) || !is_own(0, &uri) || !addresses.insert(uri.clone()) {
+                if let Some(keeper) = claims.keeper_of(&uri) {
+                    denied.insert(uri.clone(), Some(keeper));
+                    continue;
+                }
+                if !is_plain(&uri) {
+                    left_out
+                        .push(format!("resource '{}' has blanks or hidden characters in its address", crate::watch::shown(&uri)));
+                    continue;
+                }
+                if !kept.contains_key(&uri) || !addresses.insert(uri.clone()) {
                     left_out.push(format!("resource '{}' has an address that is taken", crate::watch::shown(&uri)));
                     continue;
                 }
@@ -521,13 +524,17 @@ impl UpstreamResources {
         }
         for (template, holders) in in_use(&one, Kind::Template) {
             for (_, Accepted { definition, digest, .. }) in holders {
-                let Some(pattern) = pattern_of(&template).filter(|_| !is_of_the_house(&template)) else {
+                if claims.is_anothers(Kind::Template, &template) {
+                    denied.insert(template.clone(), None);
+                    continue;
+                }
+                let fit = |template: &str| is_plain(template) && !is_of_the_house(template);
+                let Some(pattern) = pattern_of(&template).filter(|_| fit(&template)) else {
                     left_out.push(format!("resource template '{}' cannot be matched", crate::watch::shown(&template)));
                     continue;
                 };
-                if !is_own(1, &template) || !addresses.insert(template.clone()) {
-                    left_out
-                        .push(format!("resource template '{}' is another upstream's already", crate::watch::shown(&template)));
+                if !kept.contains_key(&template) || !addresses.insert(template.clone()) {
+                    left_out.push(format!("resource template '{}' is taken", crate::watch::shown(&template)));
                     continue;
                 }
                 let variables = variables_of(&template).map(|name| (Arc::from(name), CompletionKind::Own)).collect();
@@ -540,21 +547,29 @@ impl UpstreamResources {
                     completions: variables,
                     shown: Some(Arc::new(definition)),
                 };
-                let before = earlier(&server, &template, left_out);
+                let before = claims.before(&template, left_out);
                 families.push(Family { spec: Arc::new(spec), digest, pattern, before });
             }
         }
-        Self { server, fixed, families, kept }
+        let foreign = claims.of_others(|address| families.iter().any(|family: &Family| family.pattern.is_match(address)));
+        let ever = server.pins.get().map(|pins| pins.ever_accepted(Kind::Resource)).unwrap_or_default();
+        let kept = ever.into_iter().map(|(uri, _)| uri).filter(|uri| kept.contains_key(uri)).collect();
+        Self { server, fixed, families, kept, foreign, denied }
     }
 
     fn is_empty(&self) -> bool {
         self.fixed.is_empty() && self.families.is_empty() && self.kept.is_empty()
     }
+
+    /// The family an address belongs to. One that was ever somebody else's belongs to none.
+    fn family(&self, uri: &str) -> Option<&Family> {
+        if self.foreign.contains(uri) { None } else { self.families.iter().find(|family| family.owns(uri)) }
+    }
 }
 
-/// Addresses of the house itself.
-fn is_of_the_house(uri: &str) -> bool {
-    uri.get(..11).is_some_and(|scheme| scheme.eq_ignore_ascii_case("portcullis:"))
+/// Addresses of the house itself, however they are written.
+pub(crate) fn is_of_the_house(uri: &str) -> bool {
+    with_usual_scheme(uri).starts_with("portcullis:")
 }
 
 #[async_trait]
@@ -597,7 +612,7 @@ impl ResourceReader for UpstreamResources {
     }
 
     fn owns(&self, uri: &str) -> bool {
-        self.fixed.contains_key(uri) || self.families.iter().any(|family| family.owns(uri))
+        self.fixed.contains_key(uri) || self.family(uri).is_some()
     }
 
     async fn complete(
@@ -616,12 +631,11 @@ impl ResourceReader for UpstreamResources {
     }
 
     async fn read(&self, permit: &Permit, uri: &str, exchange: &dyn Exchange) -> Result<ResourceOutput, Fault> {
-        let of_family = || self.families.iter().find(|family| family.owns(uri));
         let (kind, name, digest) = if let Some((_, digest)) = self.fixed.get(uri) {
             (Kind::Resource, uri, digest)
         } else {
             let missing = || Fault::new(FaultCode::NotFound, "there is no such resource");
-            let Family { spec, digest, .. } = of_family().ok_or_else(missing)?;
+            let Family { spec, digest, .. } = self.family(uri).ok_or_else(missing)?;
             (Kind::Template, &*spec.uri_template, digest)
         };
         let work = Work {
@@ -646,7 +660,10 @@ mod tests {
 
     #[test]
     fn addresses_of_the_house_are_known_however_they_are_written() {
-        assert!(is_of_the_house("PORTCULLIS://services") && !is_of_the_house("portculli"));
+        for own in ["PORTCULLIS://services", " portcullis://guide", "\u{ff50}ortcullis://x", "port\u{200b}cullis://b"] {
+            assert!(is_of_the_house(own), "{own:?}");
+        }
+        assert!(!is_of_the_house("portculli") && !is_of_the_house("portcullis-notes://x"));
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! Calls that wait for a person's answer. Guards that a waiting call is taken up only by the caller it belongs to, once, and
-//! only for a while. Must not run anything.
+//! Calls that wait for a person's answer. Guards that a waiting call is taken up only by the caller it belongs to, once, only
+//! for a while, and only as long as that caller would be let in. Must not run anything.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use portcullis_model::{Fault, FaultCode, PrincipalId};
+use portcullis_ports::StillAdmitted;
 use serde_json::Value;
 
 use crate::conversation::Conversation;
@@ -25,6 +26,8 @@ const IN_ALL: usize = 64;
 pub(crate) struct Parked {
     /// Whose it is.
     pub principal: PrincipalId,
+    /// Whether they would still be let in.
+    pub admitted: StillAdmitted,
     /// What is called: kind and name.
     pub target: String,
     /// The call.
@@ -104,6 +107,13 @@ impl Parking {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let over = all.extract_if(|_, (until, _)| *until <= now);
         over.map(|(_, (_, parked))| parked).collect()
+    }
+
+    /// Takes out what belongs to callers who would not be let in any more.
+    pub(crate) fn refused(&self) -> Vec<Parked> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = all.extract_if(|_, (_, parked)| !(parked.admitted)());
+        refused.map(|(_, (_, parked))| parked).collect()
     }
 
     /// Drops everything.

@@ -12,9 +12,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::definition::{Definition, Kind, hex};
-use crate::scanner::Finding;
+use crate::scanner::{Finding, Neighbours, findings_among};
 
 const NAMESPACE: Namespace = "upstream.pins";
+/// How many people are remembered by what they were shown last.
+const REVIEWERS: usize = 16;
 /// How often a write is tried again because another process wrote in between.
 const TRIES: usize = 8;
 
@@ -36,13 +38,22 @@ pub struct Pin {
     /// Digest of what a person rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<String>,
-    /// Digest of what a person was shown last. Nothing else can be accepted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reviewed: Option<String>,
+    /// What each person was shown last. Who does not name a digest can accept nothing else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shown: Vec<Shown>,
     /// When it was accepted first. What is written about its name since then, rules, approvals, habits, is about it, so the
     /// name stays its own whatever becomes of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+}
+
+/// What somebody was shown last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// To whom.
+    pub to: String,
+    /// SHA-256 of its canonical form.
+    pub digest: String,
 }
 
 /// An accepted definition.
@@ -117,9 +128,26 @@ impl Pin {
             accepted: None,
             seen: None,
             rejected: None,
-            reviewed: None,
+            shown: Vec::new(),
             since: None,
         }
+    }
+
+    /// Digest of what somebody was shown last.
+    pub fn shown_to(&self, who: &str) -> Option<&str> {
+        self.shown.iter().find(|shown| shown.to == who).map(|shown| shown.digest.as_str())
+    }
+
+    /// What the scanner says about what waits: as it was seen, and for its name as it is among these names now. Others may have
+    /// come since it was looked at.
+    pub fn findings(&self, neighbours: &Neighbours) -> Vec<Finding> {
+        let Some(seen) = &self.seen else { return Vec::new() };
+        findings_among(self.kind, &self.name, &seen.definition, neighbours, &seen.findings)
+    }
+
+    /// Whether its name is one that others could be taken for: it was accepted once, or waits.
+    fn is_known_by_name(&self) -> bool {
+        self.since().is_some() || matches!(self.state(), PinState::New | PinState::Changed)
     }
 
     /// When it was accepted first.
@@ -195,7 +223,7 @@ pub struct PinBook {
     upstream: Arc<str>,
     view: RwLock<Arc<View>>,
     counter: AtomicU64,
-    /// What was seen to be something else and could not be written down. Only what is accepted is ever in it.
+    /// What was seen to be something else and is not written down, or not yet. Only what is accepted is ever in it.
     distrusted: Mutex<BTreeSet<(Kind, String)>>,
 }
 
@@ -289,6 +317,13 @@ impl PinBook {
         self.view().get(&(kind, name.to_owned())).cloned()
     }
 
+    /// Names of tools that were ever accepted, or wait for a person.
+    pub fn tool_names(&self) -> BTreeSet<String> {
+        let view = self.view();
+        let known = view.values().filter(|pin| pin.kind == Kind::Tool && pin.is_known_by_name());
+        known.map(|pin| pin.name.clone()).collect()
+    }
+
     /// What was ever accepted of a kind, whatever became of it, and since when.
     pub(crate) fn ever_accepted(&self, kind: Kind) -> Vec<(String, Timestamp)> {
         let view = self.view();
@@ -302,7 +337,7 @@ impl PinBook {
         !view.contains_key(&(definition.kind, definition.name.clone())) && view.values().filter(waits).count() >= most
     }
 
-    /// Puts a definition out of use that is something else now and is not written down. Whether it was in use.
+    /// Puts a definition out of use that is something else now and is not written down, or not yet. Whether it was in use.
     pub(crate) fn distrust(&self, definition: &Definition) -> bool {
         let key = (definition.kind, definition.name.clone());
         // What was never accepted is not in use anyway.
@@ -394,14 +429,19 @@ impl PinBook {
         }
     }
 
-    /// Notes that a person was shown what waits.
-    pub async fn reviewed(&self, kind: Kind, name: &str, digest: &str) -> Result<(), PinError> {
+    /// Notes that `to` was shown what waits.
+    pub async fn reviewed(&self, kind: Kind, name: &str, digest: &str, to: &str) -> Result<(), PinError> {
         let noted = |pin: &mut Pin| {
             let there = pin.seen.as_ref().is_some_and(|seen| seen.digest == digest);
-            if there {
-                pin.reviewed = Some(digest.to_owned());
+            let news = there && pin.shown_to(to) != Some(digest);
+            if news {
+                pin.shown.retain(|shown| shown.to != to);
+                if pin.shown.len() >= REVIEWERS {
+                    pin.shown.remove(0);
+                }
+                pin.shown.push(Shown { to: to.to_owned(), digest: digest.to_owned() });
             }
-            ((), there)
+            ((), news)
         };
         self.change(kind, name, noted).await
     }
@@ -416,7 +456,7 @@ impl PinBook {
                     pin.since = pin.since().or(Some(now));
                     pin.accepted = Some(Accepted { digest, definition, by: by.to_owned(), at: now });
                     pin.rejected = None;
-                    pin.reviewed = None;
+                    pin.shown.clear();
                     (true, true)
                 }
                 other => {
@@ -571,6 +611,43 @@ mod tests {
         assert_eq!(book.ever_accepted(Kind::Tool), [("t".to_owned(), since)], "taken back");
         book.distrust(&named("never", "x"));
         assert!(book.distrusted.lock().unwrap().is_empty(), "what nobody accepted is not in use anyway");
+    }
+
+    #[tokio::test]
+    async fn what_somebody_was_shown_is_theirs_alone_and_no_more_of_it_is_kept_than_is_needed() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = Arc::new(MemoryStore::new(clock));
+        let book = book(&store);
+        let (one, other) = (tool("one"), tool("other"));
+        book.look(&one, Vec::new()).await.unwrap();
+        book.reviewed(Kind::Tool, "t", &other.digest, "local:anna").await.unwrap();
+        assert_eq!(book.all()[0].shown_to("local:anna"), None, "it is not what waits");
+        book.reviewed(Kind::Tool, "t", &one.digest, "local:anna").await.unwrap();
+        book.look(&other, Vec::new()).await.unwrap();
+        book.reviewed(Kind::Tool, "t", &other.digest, "local:script").await.unwrap();
+        let pin = book.all().remove(0);
+        assert_eq!(pin.shown_to("local:anna"), Some(one.digest.as_str()));
+        assert_eq!(pin.shown_to("local:script"), Some(other.digest.as_str()));
+        for number in 0..2 * REVIEWERS {
+            book.reviewed(Kind::Tool, "t", &other.digest, &format!("local:{number}")).await.unwrap();
+        }
+        assert_eq!(book.all()[0].shown.len(), REVIEWERS);
+        book.accept(Kind::Tool, "t", &other.digest, "local:anna").await.unwrap();
+        assert!(book.all()[0].shown.is_empty());
+    }
+
+    #[tokio::test]
+    async fn names_are_those_of_what_was_accepted_once_or_waits_and_not_what_was_rejected() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = Arc::new(MemoryStore::new(clock));
+        let book = book(&store);
+        for name in ["accepted", "rejected", "waiting"] {
+            book.look(&named(name, "x"), Vec::new()).await.unwrap();
+        }
+        book.accept(Kind::Tool, "accepted", &named("accepted", "x").digest, "x").await.unwrap();
+        book.reject(Kind::Tool, "accepted", &named("accepted", "x").digest).await.unwrap();
+        book.reject(Kind::Tool, "rejected", &named("rejected", "x").digest).await.unwrap();
+        assert_eq!(book.tool_names().into_iter().collect::<Vec<_>>(), ["accepted", "waiting"]);
     }
 
     #[tokio::test]

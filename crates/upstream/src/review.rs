@@ -1,10 +1,11 @@
 //! What a person reads before saying yes: a definition, or what changed in it, with everything hidden made visible. Guards
-//! that nothing in it can change what a terminal shows. Must not decide.
+//! that nothing in it can change what a terminal shows, nor pushes the rest off the screen. Must not decide.
 
 use portcullis_guard::is_hidden;
 use serde_json::Value;
 
 use crate::pins::{Pin, PinState};
+use crate::scanner::blank::is_blank;
 
 /// One line of a difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +34,60 @@ fn lines(value: &Value) -> Vec<String> {
     let ordered: Value = serde_json::from_str(&crate::definition::canonical(value)).unwrap_or_default();
     let text = serde_json::to_string_pretty(&ordered).unwrap_or_default();
     // Long texts are broken where they break themselves.
-    text.lines().flat_map(|line| line.split("\\n").map(visible).collect::<Vec<_>>()).collect()
+    folded(text.lines().flat_map(|line| line.split("\\n")))
+}
+
+/// Lines of a kind in a row that are shown; of more, how many there are.
+const ALIKE: usize = 3;
+/// Blanks in a row that are shown; more than the deepest definition is indented by.
+const BLANKS: usize = 128;
+
+/// Lines with everything hidden written out. Many in a row that are blank, or the same, are a few and their number: what
+/// follows them stays on the screen.
+fn folded<'t>(lines: impl Iterator<Item = &'t str>) -> Vec<String> {
+    let (mut shown, mut before, mut alike) = (Vec::new(), None::<String>, 0_usize);
+    for line in lines {
+        let line = visible(&narrow(line));
+        let is_empty = line.replace("\\r", "").replace("\\t", "").chars().all(is_blank);
+        let this = if is_empty { String::new() } else { line.clone() };
+        if before.as_ref() == Some(&this) {
+            alike += 1;
+            if alike < ALIKE {
+                shown.push(line);
+            }
+            continue;
+        }
+        shown.extend(rest_of(before.as_deref(), alike));
+        shown.push(line);
+        (before, alike) = (Some(this), 0);
+    }
+    shown.extend(rest_of(before.as_deref(), alike));
+    shown
+}
+
+/// In words, how many lines like the last ones are not shown.
+fn rest_of(line: Option<&str>, alike: usize) -> Option<String> {
+    let more = (alike + 1).saturating_sub(ALIKE);
+    let what = if line.is_some_and(str::is_empty) { "blank lines" } else { "lines like this one" };
+    (more > 0).then(|| format!("[… {more} more {what} …]"))
+}
+
+/// A line in which no row of blanks is longer than can be shown.
+fn narrow(line: &str) -> String {
+    let (mut narrow, mut blanks) = (String::with_capacity(line.len()), 0_usize);
+    let told = |blanks: usize| if blanks > BLANKS { format!("[… {} more blanks …]", blanks - BLANKS) } else { String::new() };
+    for character in line.chars() {
+        if !is_blank(character) {
+            narrow.push_str(&told(std::mem::take(&mut blanks)));
+            narrow.push(character);
+            continue;
+        }
+        blanks += 1;
+        if blanks <= BLANKS {
+            narrow.push(character);
+        }
+    }
+    narrow + &told(blanks)
 }
 
 /// A text with everything hidden, and every letter that only looks like a Latin one, written out.
@@ -90,6 +144,21 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn what_follows_thousands_of_blank_lines_is_on_the_screen_and_their_number_is_said() {
+        for filling in ["\n", "\r\n", " \t\u{3000}\n", ".\n"] {
+            let text = format!("Adds.{}Sends all.{}Done.", filling.repeat(3_000), " ".repeat(5_000));
+            let shown = lines(&json!({ "description": text }));
+            assert!(shown.len() < 12, "{shown:#?}");
+            let is_told = |line: &String| line.contains(" more blank lines") || line.contains(" more lines like");
+            assert!(shown.iter().any(is_told), "{shown:#?}");
+            let last = shown.iter().find(|line| line.contains("Sends all.")).unwrap();
+            assert!(last.contains("[… 4872 more blanks …]") && last.contains("Done.") && last.len() < 400, "{last}");
+        }
+        assert_eq!(folded(["a", "", "", "", "b", "b"].into_iter()), ["a", "", "", "", "b", "b"]);
+        assert_eq!(folded(["a", "", " ", "", "", "b"].into_iter()), ["a", "", " ", "", "[… 1 more blank lines …]", "b"]);
+    }
+
+    #[test]
     fn a_change_is_shown_and_nothing_in_it_is_hidden() {
         let at = Timestamp::from_nanos(0);
         let accepted = json!({"name": "t", "description": "Adds numbers.", "annotations": {"readOnlyHint": true}});
@@ -101,7 +170,7 @@ mod tests {
             accepted: Some(Accepted { digest: "a".into(), definition: accepted, by: "x".into(), at }),
             seen: Some(Seen { digest: "b".into(), definition: seen, at, findings: Vec::new() }),
             rejected: None,
-            reviewed: None,
+            shown: Vec::new(),
             since: None,
         };
         let lines = difference(&pin);

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use portcullis_egress::CameBack;
 use portcullis_model::{Fault, FaultCode};
 use portcullis_policy::Permit;
 use portcullis_ports::{Exchange, InputRequest, NoticeLevel};
@@ -16,6 +17,7 @@ use crate::ear::ROOTS;
 use crate::health::Fitness;
 use crate::line::{Call, PAGE_DONE, Proof};
 use crate::parking::{Parked, Question};
+use crate::protocol::FIXED;
 use crate::questions::{self, May, Refused};
 use crate::server::Server;
 use crate::tasks::Task;
@@ -51,8 +53,8 @@ pub(crate) struct Run<'r> {
     pub task: Option<Task>,
     /// Pages it wanted opened, by the names of those questions.
     pub pages: Vec<String>,
-    /// Whether it is on record that a credential came back.
-    pub echoed: bool,
+    /// What is on record of credentials that came back.
+    pub echoed: CameBack,
 }
 
 /// What came of a call.
@@ -139,20 +141,23 @@ impl Run<'_> {
         }
         let said = Trouble::Refused(refusal);
         let kept = said.clone().without(&self.proof.echoes);
-        self.note_echo(kept != said);
+        self.note_echo(CameBack { own: kept != said, others: false });
         Err(kept)
     }
 
     /// Takes out of what the upstream says what was presented to it.
     fn clean(&mut self, said: &mut Value) {
-        let came_back = self.proof.echoes.value(said);
+        let came_back = self.proof.echoes.value(said, &FIXED);
         self.note_echo(came_back);
     }
 
     /// Puts on record, once, that what was presented came back, and was taken out.
-    fn note_echo(&mut self, came_back: bool) {
-        if came_back && !std::mem::replace(&mut self.echoed, true) {
+    fn note_echo(&mut self, came_back: CameBack) {
+        if came_back.own && !std::mem::replace(&mut self.echoed.own, true) {
             self.permit.trail().note("a credential that was presented came back and was taken out");
+        }
+        if came_back.others && !std::mem::replace(&mut self.echoed.others, true) {
+            self.permit.trail().note("what a client presented in another call came back and was taken out");
         }
     }
 
@@ -212,7 +217,7 @@ impl Run<'_> {
             }
             Err((code, why)) => {
                 // A flood of questions is one record: the call it belongs to has its own.
-                if first_refusal {
+                if first_refusal || questions::is_foul((code, why)) {
                     self.record_refused(method, why);
                 }
                 Ok(Err((code, why)))
@@ -276,6 +281,7 @@ impl Run<'_> {
             pages,
             fitness: self.fitness,
             principal: self.permit.principal_id().clone(),
+            admitted: self.exchange.still_admitted(),
             target: self.target,
             call,
             conversation: self.conversation,
@@ -333,7 +339,7 @@ impl Run<'_> {
 
 /// A method nobody may know, for records.
 fn shown(method: &str) -> String {
-    method.chars().filter(|c| !c.is_control()).take(60).collect()
+    method.chars().filter(|c| portcullis_guard::is_seen(*c)).take(60).collect()
 }
 
 /// The name of a question that wants a page opened.

@@ -19,14 +19,14 @@ use crate::conversation::{Conversation, Era};
 use crate::credentials::Credentials;
 use crate::definition::{Definition, Kind};
 use crate::ear::Ear;
+use crate::examiner::Examiner;
 use crate::health::{Fitness, Health};
 use crate::line::{Bounds, HttpLine, HttpParts, Keeping, Line, Program, Proof, SseLine};
 use crate::neighbours::Neighbourhood;
-use crate::notes::Notes;
+use crate::notes::{Notes, Order};
 use crate::parking::Parking;
 use crate::pins::PinBook;
 use crate::questions::May;
-use crate::scanner::Scanner;
 use crate::settings::{ConfinedCallers, ProtocolChoice, UpstreamSettings};
 use crate::wire::Trouble;
 
@@ -43,11 +43,13 @@ pub(crate) struct Server {
     client: Option<EgressClient>,
     pub(crate) credentials: Credentials,
     pub(crate) health: Health,
-    pub(crate) scanner: Arc<Scanner>,
+    pub(crate) examiner: Arc<Examiner>,
     pub(crate) neighbourhood: Arc<Neighbourhood>,
     pub(crate) pins: OnceLock<PinBook>,
     /// What may still be written down about it.
     pub(crate) notes: Notes,
+    /// Notes are taken one after the other. Waiting for a turn keeps no thread.
+    pub(crate) order: tokio::sync::Mutex<Order>,
     pub(crate) standing: OnceLock<(Charter, Arc<dyn Witness>)>,
     slots: Mutex<HashMap<String, Arc<Slot>>>,
     pub(crate) parking: Parking,
@@ -92,7 +94,7 @@ impl Server {
     pub(crate) fn new(
         settings: UpstreamSettings,
         secrets: &dyn SecretResolver,
-        scanner: Arc<Scanner>,
+        examiner: Arc<Examiner>,
         neighbourhood: Arc<Neighbourhood>,
         keeping: Keeping,
     ) -> Result<Self, UpstreamError> {
@@ -105,10 +107,11 @@ impl Server {
             health: Health::new(&settings.limits),
             client,
             credentials,
-            scanner,
+            examiner,
             neighbourhood,
             pins: OnceLock::new(),
             notes: Notes::new(settings.limits.definitions.saturating_mul(2)),
+            order: tokio::sync::Mutex::default(),
             standing: OnceLock::new(),
             slots: Mutex::default(),
             parking: Parking::default(),
@@ -251,6 +254,13 @@ impl Server {
     pub(crate) fn end_unanswered(&self) {
         for over in self.parking.sweep() {
             self.let_go(over, "nobody answered in time");
+        }
+    }
+
+    /// Ends calls that wait for callers who would not be let in any more.
+    pub(crate) fn end_refused(&self) {
+        for refused in self.parking.refused() {
+            self.let_go(refused, "the credential of its caller has ended");
         }
     }
 

@@ -9,17 +9,17 @@ use async_trait::async_trait;
 use portcullis_egress::SecretResolver;
 use portcullis_model::{Clock, Scope, ToolName};
 use portcullis_policy::{Budget, Charter, CharterGrant};
-use portcullis_ports::{Extension, Offer, Report, Standing, Taken, Witness};
+use portcullis_ports::{Extension, Offer, Prefixes, Report, Standing, Taken, Witness};
 use portcullis_state::Store;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::definition::Kind;
+use crate::examiner::Examiner;
 use crate::health::Condition;
 use crate::line::Keeping;
 use crate::neighbours::{Neighbourhood, owner_of};
 use crate::pins::{PinBook, PinState};
-use crate::scanner::Scanner;
 use crate::server::Server;
 use crate::settings::Trust;
 use crate::{PinError, UpstreamError, UpstreamSettings, watch as standing};
@@ -53,7 +53,7 @@ pub fn open(
     secrets: &dyn SecretResolver,
     keeping: Keeping,
 ) -> Result<Vec<Arc<Upstream>>, UpstreamError> {
-    let scanner = Arc::new(Scanner::new().map_err(UpstreamError::Scanner)?);
+    let examiner = Arc::new(Examiner::new().map_err(UpstreamError::Scanner)?);
     let neighbourhood = Arc::new(Neighbourhood::default());
     let mut names = BTreeSet::new();
     let mut units: Vec<(Option<String>, Vec<Arc<Server>>)> = Vec::new();
@@ -65,7 +65,7 @@ pub fn open(
                 return Err(one.wrong(format!("'{name}' names an upstream or a kind twice")).into());
             }
         }
-        let server = Arc::new(Server::new(one.clone(), secrets, scanner.clone(), neighbourhood.clone(), keeping)?);
+        let server = Arc::new(Server::new(one.clone(), secrets, examiner.clone(), neighbourhood.clone(), keeping)?);
         match units.iter_mut().find(|(known, _)| kind.is_some() && *known == kind) {
             Some((_, servers)) => servers.push(server),
             None => units.push((kind, vec![server])),
@@ -188,14 +188,15 @@ impl Extension for Upstream {
             // Asked for sources, of which it has none; tools are offered beside those of the house.
             return Offer::default();
         }
+        self.neighbourhood.hold(&taken.held);
         let mut left_out = Vec::new();
         let offer = crate::offer::offer(&self.servers, self.kind.as_deref(), &self.owners(), taken, &mut left_out);
         *self.left_out.lock().unwrap_or_else(PoisonError::into_inner) = left_out;
         offer
     }
 
-    fn learn(&self, names: &BTreeMap<String, String>) {
-        self.neighbourhood.learn(names);
+    fn learn(&self, names: &BTreeMap<String, String>, prefixes: &Prefixes) {
+        self.neighbourhood.learn(names, prefixes);
     }
 
     fn revision(&self) -> u64 {

@@ -16,11 +16,12 @@ use crate::line::{Line, Proof};
 use crate::neighbours::Claim;
 use crate::pins::{Look, PinBook};
 use crate::risk;
+use crate::scanner::Finding;
 use crate::server::Server;
 use crate::settings::{Prefixing, Trust};
 use crate::wire::{Incoming, Trouble};
 
-/// How often the store is asked whether a person decided something.
+/// How often the store is asked whether a person decided something, and whether who is asked something would be let in.
 const DECISIONS: Duration = Duration::from_millis(500);
 /// Least time between two looks at everything.
 const BETWEEN: Duration = Duration::from_secs(1);
@@ -74,10 +75,11 @@ pub(crate) async fn look_after(server: Arc<Server>, charter: Charter, stop: Canc
     }
 }
 
-/// Takes over what a person decided, and ends what is idle, until it is stopped.
+/// Takes over what a person decided, and ends what is idle or waits for nobody, until it is stopped.
 pub(crate) async fn follow_decisions(server: Arc<Server>, stop: CancellationToken) {
     let mut round = 0_u32;
     while stop.run_until_cancelled(tokio::time::sleep(DECISIONS)).await.is_some() {
+        server.end_refused();
         let Some(pins) = server.pins.get() else { continue };
         match pins.refresh().await {
             Ok(true) => {
@@ -215,6 +217,7 @@ impl Server {
         let patience = self.settings.limits.time.0;
         let (mut listed, mut oddities, mut all, mut cut) = (BTreeSet::new(), Vec::new(), Vec::new(), BTreeSet::new());
         for kind in Kind::LISTED.into_iter().filter(|kind| conversation.offers(kind.listed().capability)) {
+            let asked = Instant::now();
             let listing = tokio::time::timeout(patience, conversation.list(permit, proof, kind.listed(), most)).await;
             let found = listing.unwrap_or_else(|_| Err(Trouble::Slow(portcullis_model::format_duration(patience))))?;
             if found.cut {
@@ -227,15 +230,17 @@ impl Server {
                         if !listed.insert((kind, definition.name.clone())) {
                             oddities.push(format!("it lists {kind} '{}' twice", shown(&definition.name)));
                         }
-                        all.push(definition);
+                        all.push((definition, asked));
                     }
                     Err(reason) => oddities.push(reason),
                 }
             }
         }
-        for definition in all {
-            self.take_note(definition).await;
+        for (definition, asked) in all {
+            self.take_note(definition, asked).await;
         }
+        // What waits is a name among others too.
+        self.tell_neighbours();
         oddities.extend(self.sum_up());
         if let Some(pins) = self.pins.get() {
             let complete = |kind| Kind::LISTED.contains(&kind) && !cut.contains(&kind);
@@ -257,23 +262,38 @@ impl Server {
         Ok(())
     }
 
-    /// Compares a definition with what a person accepted. Something else waits from now on.
-    pub(crate) async fn take_note(&self, definition: Definition) {
+    /// Compares a definition, which the upstream was asked for at that time, with what a person accepted. Something else waits
+    /// from now on.
+    pub(crate) async fn take_note(&self, definition: Definition, asked: Instant) {
         let Some(pins) = self.pins.get() else { return };
         if pins.knows(&definition) {
             return;
         }
+        let mut order = self.order.lock().await;
+        // Somebody else may have written it down meanwhile.
+        if pins.knows(&definition) || order.is_overtaken(&definition, asked) {
+            return;
+        }
+        // Looking takes a while. What is no longer what was accepted is out of use before that, and stays so if it is broken off.
+        if pins.distrust(&definition) {
+            order.note(&definition, asked);
+            self.touch();
+        }
         // More than anybody could look at is not written down: it stays out, and so does what it changed.
         if pins.is_one_too_many(&definition, self.notes.most()) || !self.notes.takes(definition.kind, Instant::now()) {
             self.notes.leaves_out();
-            if pins.distrust(&definition) {
-                self.touch();
-            }
             return;
         }
-        let neighbours = self.neighbourhood.of_others(self.group());
-        let findings = self.scanner.look(&definition, &neighbours);
+        order.note(&definition, asked);
+        let definition = Arc::new(definition);
+        let findings = self.examiner.look(&definition, self.neighbourhood.of_others(self.group(), &self.name)).await;
+        self.write_down(pins, &definition, findings).await;
+    }
+
+    /// Writes down what a definition is and what was found in it.
+    async fn write_down(&self, pins: &PinBook, definition: &Definition, findings: Vec<Finding>) {
         let clean = findings.is_empty();
+        let was_in_use = pins.fits(definition);
         let subject = format!("{}/{}/{}", self.name, definition.kind, shown(&definition.name));
         let what_is_found = if clean {
             "nothing found".to_owned()
@@ -281,7 +301,7 @@ impl Server {
             let kinds: BTreeSet<&str> = findings.iter().map(|finding| finding.what.as_str()).collect();
             kinds.into_iter().collect::<Vec<_>>().join(", ")
         };
-        let look = match pins.look(&definition, findings.clone()).await {
+        let look = match pins.look(definition, findings).await {
             Ok(look) => look,
             Err(error) => {
                 tracing::error!(target: "portcullis::upstream", upstream = %self.name, %error, "a definition could not be noted; it is out of use");
@@ -291,6 +311,8 @@ impl Server {
         };
         let note = |word: &str| format!("{word}, sha256 {}; scanner: {what_is_found}", definition.digest);
         match look {
+            // Also where an earlier look, which put it out of use, was broken off.
+            Look::Accepted if !was_in_use => {}
             Look::Accepted | Look::Waiting => return,
             Look::Restored => {
                 self.record("upstream.restored", subject, true, note("as it was accepted again"));
@@ -338,8 +360,7 @@ impl Server {
     /// Tells the other upstreams which names are taken.
     pub(crate) fn tell_neighbours(&self) {
         if let Some(pins) = self.pins.get() {
-            let names = pins.in_use(Kind::Tool).into_iter().map(|(name, _)| name).collect();
-            self.neighbourhood.tell(self.group(), &self.name, names);
+            self.neighbourhood.tell(self.group(), &self.name, pins.tool_names());
             self.neighbourhood.claim(self.group(), &self.name, self.claims(pins));
         }
     }
@@ -378,5 +399,5 @@ pub(crate) const BY_CONFIGURATION: &str = "configuration";
 
 /// A name for people.
 pub(crate) fn shown(name: &str) -> String {
-    name.chars().filter(|c| !portcullis_guard::is_hidden(*c)).take(120).collect()
+    name.chars().filter(|c| portcullis_guard::is_seen(*c)).take(120).collect()
 }

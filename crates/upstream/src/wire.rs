@@ -2,7 +2,7 @@
 //! small enough and not too deep. Must not interpret methods.
 
 use portcullis_egress::Echoes;
-use portcullis_model::{Fault, FaultCode};
+use portcullis_model::{Fault, FaultCode, cut};
 use serde_json::{Map, Value, json};
 
 /// One message from an upstream.
@@ -74,7 +74,7 @@ pub(crate) enum Trouble {
 const TEXT: usize = 600;
 
 fn cut(text: &str) -> String {
-    text.chars().take(TEXT).collect()
+    cut::beginning(text, TEXT).text.into_owned()
 }
 
 impl Trouble {
@@ -183,7 +183,7 @@ fn refusal(mut error: Map<String, Value>) -> Refusal {
     let message = error.get("message").and_then(Value::as_str).unwrap_or("it did not say why");
     Refusal {
         code: error.get("code").and_then(Value::as_i64).unwrap_or(0),
-        message: message.chars().filter(|c| !c.is_control()).collect(),
+        message: message.chars().filter(|c| portcullis_guard::is_seen(*c)).collect(),
         data: error.remove("data").unwrap_or(Value::Null),
     }
 }

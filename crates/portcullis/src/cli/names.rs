@@ -5,7 +5,7 @@ use clap::{Args, Subcommand, ValueEnum};
 /// What to do with names.
 #[derive(Debug, Subcommand)]
 pub enum NamesAction {
-    /// List whose each name of a tool or prompt is, and who went without one.
+    /// List whose each name of a tool or prompt and each address of a resource is, and who went without one.
     List {
         /// Also those of this house.
         #[arg(long)]
@@ -35,7 +35,7 @@ pub enum NamesAction {
 /// A name.
 #[derive(Debug, Args)]
 pub struct NameArgs {
-    /// The name.
+    /// The name, the address of a resource, or the template of several.
     pub name: String,
     /// What it is of.
     #[arg(long, value_enum, default_value = "tool")]
@@ -49,4 +49,6 @@ pub enum NameKindArg {
     Tool,
     /// A prompt.
     Prompt,
+    /// Resources: an address or a template.
+    Address,
 }

@@ -9,13 +9,14 @@ use super::OutputArgs;
 pub enum UpstreamAction {
     /// List the upstreams with what is accepted and what waits.
     List(OutputArgs),
-    /// Show what waits: the scanner's findings and every changed line. Only what was shown can be accepted.
+    /// Show what waits: the scanner's findings and every changed line, and with which digest to accept it. Without a digest
+    /// only what you were shown last can be accepted.
     Review {
         /// The upstream.
         upstream: String,
         /// Only these; everything that waits when absent.
         names: Vec<String>,
-        /// Print JSON.
+        /// Print JSON, for programs: it does not count as shown to anybody.
         #[arg(long)]
         json: bool,
     },
@@ -41,7 +42,8 @@ pub enum UpstreamAction {
 pub struct UpstreamChoice {
     /// The upstream.
     pub upstream: String,
-    /// Names of tools, prompts or templates, or addresses of resources, as `review` shows them.
+    /// Names of tools, prompts or templates, or addresses of resources, as `review` shows them; NAME@DIGEST means that one
+    /// definition and no other: 32 digits or more of its digest bind by themselves, 8 or more choose what you were shown.
     #[arg(required_unless_present = "all")]
     pub names: Vec<String>,
     /// Everything that waits.

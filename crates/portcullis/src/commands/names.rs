@@ -62,7 +62,7 @@ fn list(book: &NameBook, all: bool, as_json: bool) {
     let rows: Vec<_> = entries
         .map(|((kind, name), entry)| {
             let owner = entry.owner.clone().unwrap_or_default();
-            let without = entry.denied.iter().map(|who| visible(who)).collect::<Vec<_>>().join("\n");
+            let without = entry.denied.iter().map(|who| visible(who)).collect::<Vec<_>>().join(", ");
             let without = if without.is_empty() { without } else { paint::warn(&without) };
             let since = format_timestamp(entry.since);
             [kind.as_str().to_owned(), visible(&name), owner, state(&entry).to_owned(), since, without]
@@ -76,7 +76,7 @@ fn list(book: &NameBook, all: bool, as_json: bool) {
 }
 
 /// Everybody who may be given a name.
-fn owners(config: &Config) -> anyhow::Result<BTreeSet<String>> {
+pub(super) fn owners(config: &Config) -> anyhow::Result<BTreeSet<String>> {
     let upstreams = config.upstreams.iter().flat_map(|upstream| [Some(upstream.name.clone()), upstream.kind.clone()]);
     let upstreams = upstreams.flatten().map(|name| format!("upstream {name}"));
     let apis = config.apis.iter().map(|api| format!("api {}", api.name));
@@ -107,6 +107,7 @@ impl Desk<'_> {
         let kind = match args.kind {
             NameKindArg::Tool => NameKind::Tool,
             NameKindArg::Prompt => NameKind::Prompt,
+            NameKindArg::Address => NameKind::Address,
         };
         (kind, args.name.clone())
     }
@@ -155,6 +156,11 @@ impl Desk<'_> {
         if name.0 == NameKind::Tool {
             ToolName::new(&name.1)?;
         }
+        // Resources are not offered by all of a kind together, and by nobody else.
+        let servers = || config.upstreams.iter().map(|upstream| format!("upstream {}", upstream.name));
+        if name.0 == NameKind::Address && !servers().any(|server| server == to) {
+            bail!("'{to}' has no resources; they are of: {}", servers().collect::<Vec<_>>().join(", "));
+        }
         let decide = |entry: Option<Entry>| {
             let from = holder(&name, entry.as_ref())?;
             if from == to {
@@ -191,7 +197,7 @@ impl Desk<'_> {
         let name = Self::named(args);
         let decide = |entry: Option<Entry>| {
             let owner = holder(&name, entry.as_ref())?;
-            let Some(entry) = entry.filter(|_| owner.starts_with("upstream ")) else {
+            let Some(entry) = entry.filter(|_| name.0 != NameKind::Address && owner.starts_with("upstream ")) else {
                 bail!(
                     "'{}' is not a name under which upstreams of a kind offer something; see: portcullis names list --all",
                     visible(&name.1)

@@ -123,7 +123,7 @@ impl HttpLine {
             return Trouble::Refused(refusal).without(&proof.echoes);
         }
         // Taken out of the whole before it is cut: half a credential is no longer known as one.
-        let text: String = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).collect();
+        let text: String = String::from_utf8_lossy(&body).chars().filter(|c| portcullis_guard::is_seen(*c)).collect();
         refused_status(status, &proof.echoes.text(&text))
     }
 
@@ -170,7 +170,7 @@ impl HttpLine {
 }
 
 fn refused_status(status: StatusCode, text: &str) -> Trouble {
-    let text: String = text.chars().take(SHOWN).collect();
+    let text = portcullis_model::cut::beginning(text, SHOWN).text;
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Trouble::House(
             Fault::new(FaultCode::BackendFailed, "the upstream does not accept the credential it was given")

@@ -32,8 +32,13 @@ pub(crate) struct Proof {
     pub authentication: Option<Authentication>,
     /// Headers of the client that are handed on.
     pub headers: Vec<(String, Secret)>,
-    /// Everything secret that was presented.
+    /// Everything that must not come back in what is said to the caller: what the house presented and this caller did, and,
+    /// where it looks random, what other clients did.
     pub echoes: Echoes,
+    /// Of that, what the house presented. Nothing else may touch what callers share.
+    pub of_house: Echoes,
+    /// Of that, what this caller's client sent with the call.
+    pub of_client: Echoes,
 }
 
 /// Bounds of one message and one silence.

@@ -319,7 +319,7 @@ async fn log(stderr: impl AsyncRead + Unpin, name: Arc<str>, echoes: Echoes) {
 
 /// A line of its log as it stands in ours.
 fn shown(line: &[u8], echoes: &Echoes) -> String {
-    let text: String = String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect();
+    let text: String = String::from_utf8_lossy(line).chars().filter(|c| portcullis_guard::is_seen(*c)).collect();
     echoes.text(&text).chars().take(LOG_LINE).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Puppet, accept_all, home, listed, program, sees, stands, text, tool, tools, until, with_accepted};
+use super::{Puppet, accept_all, home, listed, program, sees, stands, text, tool, tools, unframed, until, with_accepted};
 use crate::server::Server;
 use crate::visitor::Visitor;
 
@@ -67,7 +67,8 @@ fn a_question_in_the_middle_of_a_call_goes_to_its_caller_and_to_nobody_else() {
     let asked = visitor.ask_able("tools/call", &call, &able).json();
     assert_eq!(asked["result"]["resultType"], "input_required", "{asked}");
     let question = &asked["result"]["inputRequests"]["question"];
-    assert_eq!((&question["method"], &question["params"]["message"]), (&json!("elicitation/create"), &json!("Who?")));
+    assert_eq!(question["method"], "elicitation/create", "{asked}");
+    assert!(question["params"]["message"].as_str().unwrap().ends_with("It says: Who?"), "{asked}");
     let answer = |visitor: &Visitor, arguments: Value| {
         let state = &asked["result"]["requestState"];
         let responses = json!({"question": {"action": "accept", "content": {"name": "Ada"}}});
@@ -95,8 +96,9 @@ fn a_process_belongs_to_one_principal_where_that_is_configured() {
     let server = Server::start_in(home(&[shared, private], ""));
     let visitors: Vec<Visitor> = (0..2).map(|_| super::visitor(&server, &["--role", "operator"])).collect();
     until("both wait", || if listed(&server.home).len() == 2 { Ok(()) } else { Err(String::new()) });
-    accept_all(&server.home, "shared");
-    accept_all(&server.home, "private");
+    // Each has the other's name.
+    super::accept_despite(&server.home, "shared", &["look"]);
+    super::accept_despite(&server.home, "private", &["look"]);
     sees(&visitors[0], "shared_look", true);
     sees(&visitors[0], "private_look", true);
     let process = |visitor: &Visitor, tool: &str| {
@@ -192,7 +194,7 @@ fn prompts_and_resources_wait_and_pass_through_as_well() {
         if body.contains("Greets") { Ok(()) } else { Err(body) }
     });
     let prompt = visitor.ask("prompts/get", &json!({"name": "greet", "arguments": {"who": "Ada"}})).json();
-    assert_eq!(prompt["result"]["messages"][0]["content"]["text"], "prompted", "{prompt}");
+    assert_eq!(unframed(&prompt["result"]["messages"][0]["content"]["text"]), "prompted", "{prompt}");
     let missing = visitor.ask("prompts/get", &json!({"name": "greet", "arguments": {}}));
     assert!(missing.body.contains("'who' is required"), "{}", missing.body);
     for uri in ["note://one", "note://by-id/7"] {

@@ -18,7 +18,7 @@ fn orders(call: &str) -> Value {
 }
 
 /// What the puppet wrote down.
-fn noted(puppet: &Puppet, name: &str) -> String {
+pub(super) fn noted(puppet: &Puppet, name: &str) -> String {
     let file = puppet.file().with_file_name(format!("orders.json.{name}"));
     until(&format!("it noted {name}"), || std::fs::read_to_string(&file).map_err(|error| error.to_string()))
 }
@@ -27,7 +27,7 @@ fn forget(puppet: &Puppet, name: &str) {
     let _ = std::fs::remove_file(puppet.file().with_file_name(format!("orders.json.{name}")));
 }
 
-fn session_headers(session: &Session) -> Vec<(String, String)> {
+pub(super) fn session_headers(session: &Session) -> Vec<(String, String)> {
     [
         ("Content-Type", "application/json"),
         ("Accept", "application/json, text/event-stream"),
@@ -40,7 +40,7 @@ fn session_headers(session: &Session) -> Vec<(String, String)> {
 }
 
 /// Begins a call in a session; gives what is said on its stream.
-fn begin(server: &Server, session: &Session, id: u64, tool: &str, arguments: &Value) -> Receiver<Value> {
+pub(super) fn begin(server: &Server, session: &Session, id: u64, tool: &str, arguments: &Value) -> Receiver<Value> {
     let body = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments}});
     stream(server, "/mcp", "POST", &session_headers(session), &body.to_string())
 }

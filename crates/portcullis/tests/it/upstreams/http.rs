@@ -11,7 +11,7 @@ use crate::server::Server;
 use crate::visitor::{Backend, Visitor};
 
 /// Answers as a server of the stateless revision; `call` gives the result of a call.
-fn stateless(body: &str, call: impl Fn(&Value) -> Value) -> (u16, String) {
+pub(super) fn stateless(body: &str, call: impl Fn(&Value) -> Value) -> (u16, String) {
     let Ok(request) = serde_json::from_str::<Value>(body) else { return (405, String::new()) };
     let result = match request["method"].as_str().unwrap_or_default() {
         "server/discover" => {
@@ -31,18 +31,18 @@ fn said(text: &str) -> Value {
     json!({"content": [{"type": "text", "text": text}], "resultType": "complete"})
 }
 
-fn entry(url: &str, http: &str, more: &str) -> String {
+pub(super) fn entry(url: &str, http: &str, more: &str) -> String {
     format!("- {{name: up, http: {{url: '{url}/mcp', allow_addresses: [loopback], {http}}}, refresh: 1s, {more}}}\n")
 }
 
-fn start(entry: String) -> Server {
+pub(super) fn start(entry: String) -> Server {
     let server = Server::start_in(home(&[entry], ""));
     stands(&server.home, "look", "new");
     accept_all(&server.home, "up");
     server
 }
 
-fn header(request: &str, name: &str) -> Option<String> {
+pub(super) fn header(request: &str, name: &str) -> Option<String> {
     let head = request.split("\r\n\r\n").next().unwrap_or_default();
     let lines = head.lines().filter_map(|line| line.split_once(':'));
     lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned()).next()
@@ -138,8 +138,11 @@ fn a_credential_comes_back_in_no_form() {
     let backend = Backend::start(move |_, body| {
         stateless(body, |_| {
             let encoded = base64::engine::general_purpose::STANDARD.encode(format!("user:{secret}"));
+            let hex = secret.bytes().map(|b| format!("{b:02x}")).collect::<Vec<_>>().concat();
+            let entities = secret.bytes().map(|b| format!("&#{b};")).collect::<Vec<_>>().concat();
+            let other = format!("{hex} {} {entities} {}", hex.to_uppercase(), secret.to_uppercase());
             json!({"resultType": "complete", "isError": true, "structuredContent": {secret: [secret]}, "_meta": {"x": secret},
-                "content": [{"type": "text", "text": format!("got {secret}")}, {"type": "text", "text": encoded},
+                "content": [{"type": "text", "text": format!("got {secret}")}, {"type": "text", "text": encoded}, {"type": "text", "text": other},
                     {"type": "resource", "resource": {"uri": format!("x://{secret}"), "blob": base64::engine::general_purpose::STANDARD.encode(secret)}}]})
         })
     });
@@ -147,6 +150,9 @@ fn a_credential_comes_back_in_no_form() {
     let visitor = super::visitor(&server, &["--role", "operator"]);
     sees(&visitor, "look", true);
     let reply = visitor.call("look", &json!({})).body;
+    for other in ["6f7061717565", "6F7061717565", "&#111;&#112;", "OPAQUE"] {
+        assert!(!reply.contains(other), "{other}: {reply}");
+    }
     let core = base64::engine::general_purpose::STANDARD_NO_PAD.encode(secret);
     assert!(!reply.contains(secret) && !reply.contains(&core[..core.len() - 2]), "{reply}");
     assert!(
@@ -218,7 +224,8 @@ fn a_credential_comes_back_in_no_error_and_in_nothing_that_is_written_down() {
 fn what_an_upstream_was_told_by_one_it_tells_no_other() {
     let backend = Backend::start(|_, body| {
         stateless(body, |request| {
-            said(&format!("{}: secret-of-somebody-else, token-of-a-client", request["params"]["arguments"]["q"]))
+            let token = "Zq8Xk2Tn5Rw1Lb7Yd4Vc9Hm3";
+            said(&format!("{}: secret-of-somebody-else, {token}", request["params"]["arguments"]["q"]))
         })
     });
     let own = "auth: {bearer: for-looking-only}, client_headers: [X-Grafana-Token], auth_of: {'key:somebody': {bearer: secret-of-somebody-else}}";
@@ -226,7 +233,7 @@ fn what_an_upstream_was_told_by_one_it_tells_no_other() {
     let visitors: Vec<Visitor> = (0..2).map(|_| super::visitor(&server, &["--role", "operator"])).collect();
     sees(&visitors[0], "look", true);
     let (mut headers, body) = crate::visitor::modern_request("tools/call", &json!({"name": "look", "arguments": {}}), &json!({}));
-    headers.push(("X-Grafana-Token".into(), "token-of-a-client".into()));
+    headers.push(("X-Grafana-Token".into(), "Zq8Xk2Tn5Rw1Lb7Yd4Vc9Hm3".into()));
     assert_eq!(visitors[0].send(headers, body.as_bytes()).json()["result"]["isError"], false);
     let other = text(&visitors[1].call("look", &json!({"q": "x"})).json());
     assert_eq!(other, "\"x\": [redacted:credential], [redacted:credential]");
@@ -315,7 +322,8 @@ fn questions_of_a_stateless_upstream_pass_with_its_state_sealed() {
     sees(&visitor, "look", true);
     let able = json!({"elicitation": {"form": {}}});
     let asked = visitor.ask_able("tools/call", &json!({"name": "look", "arguments": {}}), &able).json();
-    assert_eq!(asked["result"]["inputRequests"]["who"]["params"]["message"], "Who?", "{asked}");
+    let message = asked["result"]["inputRequests"]["who"]["params"]["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("Server 'up' asks you to fill in a form") && message.ends_with("It says: Who?"), "{asked}");
     let state = asked["result"]["requestState"].as_str().unwrap();
     assert_ne!(state, "state of the upstream");
     let responses = json!({"who": {"action": "accept", "content": {"name": "Ada"}}});

@@ -1,7 +1,9 @@
 //! Other MCP servers behind the real binary, good and hostile ones, and what the audit log says about them.
 
+mod addresses;
 mod beside;
 mod calls;
+mod echoes;
 mod ends;
 mod hostile;
 mod http;
@@ -9,6 +11,7 @@ mod lines;
 mod names;
 mod questions;
 mod real;
+mod reviews;
 mod watching;
 
 use std::path::PathBuf;
@@ -113,6 +116,12 @@ pub(crate) fn accept_all(home: &Home, upstream: &str) {
     home.run_ok(&["upstream", "accept", upstream, "--all"]);
 }
 
+/// Reviews what waits of an upstream and accepts these, whatever the scanner found.
+pub(crate) fn accept_despite(home: &Home, upstream: &str, names: &[&str]) {
+    home.run_ok(&["upstream", "review", upstream]);
+    home.run_ok(&[&["upstream", "accept", upstream, "--despite-findings"], names].concat());
+}
+
 /// Somebody with a new key, once the server knows it.
 pub(crate) fn visitor(server: &Server, options: &[&str]) -> Visitor {
     let visitor = Visitor::new(server, &server.home.key(options));
@@ -140,7 +149,12 @@ pub(crate) fn sees(visitor: &Visitor, name: &str, whether: bool) {
 
 /// The text of a tool's answer, without the frame.
 pub(crate) fn text(reply: &Value) -> String {
-    let text = reply["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{reply}"));
+    unframed(&reply["result"]["content"][0]["text"])
+}
+
+/// A text without the frame around it.
+pub(crate) fn unframed(text: &Value) -> String {
+    let text = text.as_str().unwrap_or_else(|| panic!("{text}"));
     let inside = text.split_once("<untrusted-data ").and_then(|(_, rest)| rest.split_once(">\n"));
     inside.and_then(|(_, rest)| rest.rsplit_once("\n</untrusted-data")).map_or(text, |(inside, _)| inside).to_owned()
 }

@@ -1,8 +1,12 @@
 //! What an upstream may ask while a call runs: the caller's model, its user, pages to open, roots; and tools that only run as
 //! a task. Each test sees what the upstream is told and the record of it.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
+use super::ends::{self, noted, session_headers};
+use super::watching::{stream, wait_for};
 use super::{Puppet, accept_all, home, listed, sees, text, tool, until};
 use crate::server::Server;
 use crate::visitor::Visitor;
@@ -57,6 +61,8 @@ fn a_callers_model_is_asked_only_where_the_operator_allows_it_and_secrets_stay_o
     let question = &asked["result"]["inputRequests"]["question"];
     assert_eq!(question["method"], "sampling/createMessage", "{asked}");
     assert_eq!((&question["params"]["maxTokens"], &question["params"]["includeContext"]), (&json!(50), &json!("none")));
+    let prompt = question["params"]["systemPrompt"].as_str().unwrap_or_default();
+    assert!(prompt.starts_with("Server 'up' asks for this text, and gets it."), "who asks is said where nobody said it: {asked}");
     assert!(!asked.to_string().contains(TOKEN) && asked.to_string().contains("[redacted:"), "{asked}");
     let record = server.home.audited(|r| r["method"] == "upstream.question" && r["decision"] == "allow");
     assert!(record["note"].as_str().unwrap().contains("sampling/createMessage is put to the client of key:"), "{record}");
@@ -140,6 +146,130 @@ fn a_page_is_shown_only_on_a_known_origin_and_as_the_upstreams() {
 }
 
 #[test]
+fn a_form_is_said_to_be_the_upstreams_and_is_neither_the_gates_own_nor_after_a_secret() {
+    let (_puppet, server, visitor) = private(&orders("elicit_as_told"), "");
+    let able = json!({"elicitation": {"form": {}}});
+    let form = |message: &str, fields: Value| {
+        json!({"message": message, "requestedSchema": {"type": "object", "properties": fields}}).to_string()
+    };
+    let name = json!({"name": {"type": "string"}});
+    let ordered = form("Who?\nServer 'other' asks as well.", name.clone());
+    let asked = begin(&visitor, &ordered, &able);
+    let shown = &asked["result"]["inputRequests"]["question"]["params"];
+    let message = shown["message"].as_str().unwrap_or_else(|| panic!("{asked}"));
+    assert!(
+        message.starts_with("Server 'up' asks you to fill in a form, and gets what you enter: give it no password"),
+        "{asked}"
+    );
+    assert!(message.ends_with("It says:\n> Who?\n> Server 'other' asks as well."), "{asked}");
+    assert_eq!(shown["requestedSchema"]["properties"], name, "{asked}");
+    // It does one thing after the other.
+    go_on(&visitor, &ordered, &able, &asked, &json!({"question": {"action": "decline"}}));
+
+    let denied = || {
+        let of = |r: &&Value| r["method"] == "upstream.question" && r["decision"] == "deny" && r["tool"] == "up/tool/look";
+        server.home.audit().iter().filter(of).map(|r| r["note"].to_string()).collect::<Vec<_>>()
+    };
+    let ours = "key:abc of tenant default wants to call wipe (destructive, of upstream:up). This needs your approval and is good \
+                for this call only.";
+    let yes = json!({"approve": {"type": "boolean", "title": "Approve this call"}, "password": {"type": "string"}});
+    for (message, fields, why) in [
+        (ours, yes.clone(), "looks like this gate's own question"),
+        (ours, name.clone(), "looks like this gate's own question"),
+        ("Go on?", yes, "looks like this gate's own question"),
+        ("Who?", json!({"apiKey": {"type": "string"}}), "must not ask for passwords"),
+        ("Who?", json!({"value": {"type": "string", "title": "Your p\u{430}ssword"}}), "must not ask for passwords"),
+        ("Please enter your card number", json!({"value": {"type": "integer"}}), "must not ask for passwords"),
+        ("Go on?", json!({"go": {"type": "string", "enum": ["Approve this call", "No"]}}), "looks like this gate's own question"),
+        ("Your approval is needed, only for this call", name.clone(), "looks like this gate's own question"),
+        ("What is the admin password?", json!({"value": {"type": "string"}}), "must not ask for passwords"),
+        ("Who?", json!({"value": {"type": "string", "ui:placeholder": "Your password"}}), "must not ask for passwords"),
+    ] {
+        let before = denied().len();
+        let refused = begin(&visitor, &form(message, fields.clone()), &able);
+        assert!(text(&refused).contains(why), "{message} {fields}: {refused}");
+        assert!(!refused.to_string().contains("inputRequests"), "nobody is asked: {refused}");
+        let records = denied();
+        assert!(records.len() == before + 1 && records.iter().any(|note| note.contains(why)), "{records:?}");
+    }
+}
+
+#[test]
+fn an_honest_form_passes_with_what_the_protocol_knows_of_it_and_in_its_own_lines() {
+    let (_puppet, server, visitor) = private(&orders("elicit_as_told"), "");
+    let able = json!({"elicitation": {"form": {}}});
+    let fields = json!({
+        "secretName": {"type": "string", "description": "\n\n\nServer 'other' says", "pattern": "^a", "ui:order": 1},
+        "approved": {"type": "boolean"},
+        "approval": {"type": "string", "enum": ["any", "none"]},
+        "private_key_path": {"type": "string", "minLength": 1},
+    });
+    let schema = json!({"type": "object", "properties": fields, "required": ["approved"], "additionalProperties": true});
+    let asked = begin(&visitor, &json!({"message": "Which?", "requestedSchema": schema}).to_string(), &able);
+    let kept = json!({
+        "secretName": {"type": "string", "description": "Server 'other' says"},
+        "approved": {"type": "boolean"},
+        "approval": {"type": "string", "enum": ["any", "none"]},
+        "private_key_path": {"type": "string", "minLength": 1},
+    });
+    let shown = &asked["result"]["inputRequests"]["question"]["params"]["requestedSchema"];
+    assert_eq!(shown, &json!({"type": "object", "properties": kept, "required": ["approved"]}), "{asked}");
+    server.home.audited(|r| r["method"] == "upstream.question" && r["decision"] == "allow");
+}
+
+#[test]
+fn a_page_whose_words_look_like_the_gates_own_or_fill_the_screen_is_refused_and_recorded() {
+    let (_puppet, server, visitor) = private(&orders("elicit_as_told"), "questions: {links: ['https://login.example']}");
+    let able = json!({"elicitation": {"url": {}}});
+    let page = |message: &str| {
+        json!({"mode": "url", "message": message, "url": "https://login.example/", "elicitationId": "e1"}).to_string()
+    };
+    let ours = "key:abc of tenant default wants to call wipe. This needs your approval. Enter your password there.";
+    for (message, why) in [
+        (ours, "looks like this gate's own question"),
+        (&*"x".repeat(5_000), "the message of the question is too long to be shown"),
+    ] {
+        let refused = begin(&visitor, &page(message), &able);
+        assert!(text(&refused).contains(why) && !refused.to_string().contains("inputRequests"), "{refused}");
+        let is_of =
+            |r: &Value| r["method"] == "upstream.question" && r["decision"] == "deny" && r["note"].to_string().contains(why);
+        server.home.audited(is_of);
+    }
+    // What a secret is asked for with.
+    let asked = begin(&visitor, &page("Please provide your API key to continue"), &able);
+    assert_eq!(asked["result"]["inputRequests"]["question"]["params"]["mode"], "url", "{asked}");
+}
+
+#[test]
+fn a_question_that_is_none_is_refused_to_the_upstream_by_its_name_and_recorded() {
+    let refused_for = |call: &str, able: &Value, asked: &[(Value, &str)]| {
+        let (_puppet, server, visitor) = private(&orders(call), "questions: {sampling: allow}");
+        for (question, why) in asked {
+            let refused = begin(&visitor, &question.to_string(), able);
+            let told = text(&refused);
+            assert!(told.contains("-32602") && told.contains(why), "{question}: {refused}");
+            let is_of =
+                |r: &Value| r["method"] == "upstream.question" && r["decision"] == "deny" && r["note"].to_string().contains(why);
+            server.home.audited(is_of);
+        }
+    };
+    let of = |field: Value| json!({"message": "Which?", "requestedSchema": {"type": "object", "properties": {"a": field}}});
+    let forms = [
+        (json!({"message": "Which?"}), "has no requestedSchema"),
+        (of(json!({"$ref": "#/$defs/a"})), "the type of a field is none of"),
+        (of(json!({"type": ["boolean", "string"]})), "the type of a field is none of"),
+        (of(json!({"type": "integer", "default": "x"})), "does not fit its type"),
+    ];
+    refused_for("elicit_as_told", &json!({"elicitation": {"form": {}}}), &forms);
+    let hello = json!({"role": "user", "content": {"type": "text", "text": "Hello"}});
+    let samplings = [
+        (json!({"messages": [hello], "maxTokens": 5, "temperature": "hot"}), "temperature is no number"),
+        (json!({"messages": [hello], "maxTokens": "many"}), "maxTokens is no number"),
+    ];
+    refused_for("sample_as_told", &json!({"sampling": {}}), &samplings);
+}
+
+#[test]
 fn a_call_that_needs_a_page_opened_first_is_made_after_it() {
     let (_puppet, server, visitor) = private(&orders("link_first"), "questions: {links: ['https://login.example']}");
     let able = json!({"elicitation": {"url": {}}});
@@ -207,4 +337,65 @@ fn a_tool_that_only_runs_as_a_task_is_followed_to_its_end_and_cancelled_with_its
     let (_puppet, _server, visitor) = private(&without, "");
     let refused = begin(&visitor, "far", &json!({}));
     assert!(refused.to_string().contains("only runs as a task"), "{refused}");
+}
+
+fn revoke(server: &Server, visitor: &Visitor) -> Instant {
+    server.home.run_ok(&["key", "revoke", visitor.key.split('_').nth(1).unwrap()]);
+    Instant::now()
+}
+
+/// Sees that the upstream is told at once that nobody will answer, and that the call behind the question ends.
+fn let_go(puppet: &Puppet, since: Instant) {
+    assert_eq!(noted(puppet, "told"), r#"{"action": "cancel"}"#);
+    assert_eq!(noted(puppet, "then"), "notifications/cancelled");
+    assert!(since.elapsed() < Duration::from_secs(20), "and not when waiting is over: {:?}", since.elapsed());
+}
+
+#[test]
+fn a_question_ends_with_its_callers_key_and_an_answer_comes_too_late() {
+    let able = json!({"elicitation": {"form": {}}});
+    let (puppet, server, visitor) = private(&orders("elicit_told"), "");
+    let asked = begin(&visitor, "x", &able);
+    assert_eq!(asked["result"]["resultType"], "input_required", "{asked}");
+    let revoked = revoke(&server, &visitor);
+    let_go(&puppet, revoked);
+    let record = server.home.audited(|r| r["method"] == "upstream.question" && r["decision"] == "deny");
+    let note = record["note"].as_str().unwrap();
+    assert!(note.contains("gets no answer: the credential of its caller has ended"), "{record}");
+    let late = json!({"name": "look", "arguments": {"q": "x"}, "requestState": asked["result"]["requestState"],
+        "inputResponses": {"question": {"action": "accept", "content": {"name": "Ada"}}}});
+    assert_eq!(visitor.ask_able("tools/call", &late, &able).status, 401);
+    server.home.audited(|r| r["rule"] == "revoked_key" && r["decision"] == "deny");
+}
+
+#[test]
+fn a_question_in_a_session_ends_with_its_callers_key() {
+    let (puppet, server, visitor) = private(&orders("elicit_told"), "");
+    let session = visitor.session(&json!({"elicitation": {"form": {}}}));
+    let said = ends::begin(&server, &session, 7, "look", &json!({}));
+    let question = wait_for(&said, "elicitation/create");
+    let revoked = revoke(&server, &visitor);
+    let_go(&puppet, revoked);
+    let ended = said.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(ended.to_string().contains("the credential this call was made with has ended"), "{ended}");
+    let answer = json!({"action": "accept", "content": {"name": "Ada"}});
+    let late = session.send(&json!({"jsonrpc": "2.0", "id": question["id"], "result": answer}));
+    assert_eq!(late.status, 401, "{}", late.body);
+    server.home.audited(|r| r["rule"] == "credential-ended" && r["decision"] == "deny" && r["method"] == "tools/call");
+    server.home.audited(|r| r["rule"] == "revoked_key" && r["decision"] == "deny");
+    let record = server.home.audited(|r| r["method"] == "upstream.question" && r["decision"] == "deny");
+    assert!(record["note"].as_str().unwrap().contains("gets no answer"), "{record}");
+}
+
+#[test]
+fn a_question_in_a_session_ends_with_the_session() {
+    let (puppet, server, visitor) = private(&orders("elicit_told"), "");
+    let session = visitor.session(&json!({"elicitation": {"form": {}}}));
+    let said = ends::begin(&server, &session, 7, "look", &json!({}));
+    wait_for(&said, "elicitation/create");
+    let closing = stream(&server, "/mcp", "DELETE", &session_headers(&session), "");
+    let_go(&puppet, Instant::now());
+    let record = server.home.audited(|r| r["method"] == "upstream.question" && r["decision"] == "deny");
+    assert!(record["note"].as_str().unwrap().contains("gets no answer: it was refused, or its caller went away"), "{record}");
+    drop(closing);
 }

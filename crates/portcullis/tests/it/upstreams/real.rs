@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{home, listed, program, sees, text, tools, until};
+use super::{home, listed, program, sees, text, tools, unframed, until};
 use crate::server::{Server, free_port};
 use crate::visitor::Visitor;
 
@@ -300,8 +300,13 @@ fn questions_and_tasks_of_everything_pass_through_as_beside() {
         }
         let direct_question = direct.asked.last().unwrap();
         assert_eq!(question["method"], direct_question["method"]);
-        for member in ["messages", "systemPrompt", "maxTokens", "url", "elicitationId"] {
+        for member in ["messages", "maxTokens", "url", "elicitationId"] {
             assert_eq!(question["params"].get(member), direct_question["params"].get(member), "{name}: {member}");
+        }
+        // Behind who asks.
+        if let Some(own_words) = direct_question["params"]["systemPrompt"].as_str() {
+            let shown = question["params"]["systemPrompt"].as_str().unwrap_or_default();
+            assert!(shown.starts_with("Server 'everything' asks for this text") && shown.ends_with(own_words), "{shown}");
         }
         let responses = json!({(key.clone()): answer_to(question["method"].as_str().unwrap())});
         let behind = again(&visitor, &call, &asked, &responses, &able);
@@ -442,7 +447,7 @@ fn a_python_server_in_the_stateless_revision_over_both_ways() {
         assert_eq!(reply["result"]["structuredContent"], json!({"total": 42}), "{way}: {reply}");
         assert_eq!(text(&visitor.call("shout", &json!({"text": "grüß"})).json()), "GRÜSS");
         let prompt = visitor.ask("prompts/get", &json!({"name": "greeting", "arguments": {"name": "Ada"}})).json();
-        assert_eq!(prompt["result"]["messages"][0]["content"]["text"], "Say hello to Ada.", "{prompt}");
+        assert_eq!(unframed(&prompt["result"]["messages"][0]["content"]["text"]), "Say hello to Ada.", "{prompt}");
         for (uri, said) in [("memo://today", "nothing"), ("memo://by-name/x", "memo x")] {
             let read = visitor.ask("resources/read", &json!({ "uri": uri })).json();
             assert!(read["result"]["contents"][0]["text"].as_str().unwrap().contains(said), "{way}: {read}");
