@@ -86,8 +86,7 @@ fn calls_stop_while_the_log_cannot_be_written_and_go_on_when_it_can() {
     let revoked = change(&server, &administrator, &format!("/api/v1/keys/{id}/revoke"));
     assert_eq!(revoked.status, 503, "there is no record: {}", revoked.body);
     assert!(revoked.body.contains("is revoked, and that could not be recorded"), "and it is said: {}", revoked.body);
-    // Whom nobody can record is not let in, nor told why.
-    assert_eq!(server.call(Some(&stolen), "list_sources", &json!({})).status, 503, "and the key is good for nothing");
+    assert_eq!(server.call(Some(&stolen), "list_sources", &json!({})).status, 401, "and the key is good for nothing");
     assert!(server.log().contains("a key was revoked, and that could not be recorded"), "{}", server.log());
 
     // The obstacle goes, and nothing else is done.
