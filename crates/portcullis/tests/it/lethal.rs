@@ -140,10 +140,12 @@ fn one_principal_has_a_share_of_the_places_of_sql_and_no_more() {
         let meanwhile = sql(&server, &other, "SELECT count(*) AS n FROM otel_logs");
         assert!(meanwhile.body.contains("133"), "{}", meanwhile.body);
         let replies: Vec<Reply> = asked.into_iter().map(|asked| asked.join().unwrap()).collect();
-        let mut codes: Vec<String> = replies.iter().map(code).collect();
-        codes.sort_unstable();
         let said: Vec<&String> = replies.iter().map(|reply| &reply.body).collect();
-        assert_eq!(codes, ["deadline_exceeded", "deadline_exceeded", "rate_limited"], "{said:#?}");
+        let (refused, ended): (Vec<String>, Vec<String>) = replies.iter().map(code).partition(|code| code == "rate_limited");
+        assert_eq!((refused.len(), ended.len()), (1, 2), "{said:#?}");
+        // By their time or by their memory, whichever is over first.
+        let over = |code: &String| ["deadline_exceeded", "invalid_argument"].contains(&code.as_str());
+        assert!(ended.iter().all(over), "{said:#?}");
         assert!(said.iter().any(|body| body.contains("2 sql statements under way")), "{said:#?}");
     });
     let refused = records(&server).into_iter().filter(|r| r["code"] == "rate_limited").count();
