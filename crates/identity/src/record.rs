@@ -131,6 +131,14 @@ impl KeyRequest {
                 ));
             }
         }
+        let reads_all = self.sources.is_all() && self.services.is_all() && self.namespaces.is_all() && self.look_back.is_none();
+        if self.doors.contains(&Door::Ingest) && !reads_all {
+            return wrong(
+                "a key that sends telemetry cannot be confined to sources, services, namespaces or a look-back, which say what \
+                 is read: make a key of its own for sending"
+                    .to_owned(),
+            );
+        }
         if self.look_back.is_some_and(|d| d.as_secs() == 0 || d.subsec_nanos() != 0) {
             return wrong("the look-back does not fit: use whole seconds, at least one, such as 24h".to_owned());
         }
@@ -315,7 +323,10 @@ mod tests {
         let mut ingest = request();
         ingest.roles.clear();
         ingest.doors = [Door::Ingest].into();
-        assert!(record(ingest).is_ok(), "a key that only sends needs no role");
+        assert!(record(ingest.clone()).is_ok(), "a key that only sends needs no role");
+        ingest.services = NameSet::only(["cart"]);
+        let error = record(ingest).unwrap_err().to_string();
+        assert!(error.contains("make a key of its own for sending"), "{error}");
     }
 
     #[test]

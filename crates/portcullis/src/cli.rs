@@ -271,7 +271,7 @@ pub struct KeyGrantArgs {
     /// Only these sources (repeat); all when absent.
     #[arg(long = "source")]
     pub sources: Vec<String>,
-    /// Only these services (repeat); all when absent.
+    /// Only these services (repeat); all when absent. What a key that sends telemetry reads is nothing, so it takes none.
     #[arg(long = "service")]
     pub services: Vec<String>,
     /// Only these namespaces (repeat); all when absent.
