@@ -93,12 +93,10 @@ fn a_key_taken_back_is_refused_by_both_servers_within_a_second() {
     let (first, second, a, b) = both("limits: {calls_per_second: 100}\n");
     let id = a.key.split('_').nth(1).unwrap();
     first.home.run_ok(&["key", "revoke", id]);
-    let revoked = std::time::Instant::now();
+    // What is called after a second is refused, however long the call itself takes on a busy machine.
+    std::thread::sleep(std::time::Duration::from_secs(1));
     for visitor in [&a, &b] {
-        while visitor.call("list_sources", &json!({})).status != 401 {
-            assert!(revoked.elapsed().as_secs() < 1, "{}{}", first.log(), second.log());
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        assert_eq!(visitor.call("list_sources", &json!({})).status, 401, "{}{}", first.log(), second.log());
     }
     let records = first.home.audit();
     let refused = records.iter().filter(|r| r["rule"] == "revoked_key" && r["decision"] == "deny");
