@@ -132,7 +132,7 @@ fn no_half_of_a_secret_comes_out_where_a_tool_cuts() {
         backend.url
     ));
     let server = Server::start_in(home);
-    let visitor = Visitor::new(&server, &server.home.key(&[]));
+    let visitor = crate::upstreams::visitor(&server, &[]);
     for (path, body) in [("/v1/logs", logs(&halves)), ("/v1/traces", traces(&halves)), ("/v1/metrics", metrics(&halves))] {
         let headers = [("Content-Type".to_owned(), "application/json".to_owned())];
         let reply = post(server.otlp, path, &headers, body.to_string().as_bytes());

@@ -228,15 +228,14 @@ fn tools_of_other_servers_are_explained_as_they_were_accepted_and_missed_aloud_b
     until("it waits", || if listed(home).len() == 1 { Ok(()) } else { Err(server.log()) });
     accept_all(home, "up");
     sees(&reader, "deploys", true);
-    let key = home.key(&["--role", "reader", "--service", "cart"]);
+    let confined = visitor(&server, &["--role", "reader", "--service", "cart"]);
     let open = explain(home, &["--role", "reader", "--tool", "deploys"]);
     assert_eq!((&open["allowed"], &open["rule"]), (&json!(true), &json!("reader-may-look")), "{open}");
     assert!(open["notes"].to_string().contains("as they were accepted"), "{open}");
     // Who is confined to what this server cannot confine its answers to is not served.
-    let closed = explain(home, &["--principal", &id_of(&key), "--tool", "deploys"]);
+    let closed = explain(home, &["--principal", &id_of(&confined.key), "--tool", "deploys"]);
     assert_eq!((&closed["allowed"], &closed["rule"]), (&json!(false), &json!("not-served")), "{closed}");
     assert_eq!(closed["rules_alone"]["allowed"], true, "{closed}");
-    let confined = Visitor::new(&server, &key);
     sees(&confined, "list_sources", true);
     assert!(!tools(&confined).contains(&"deploys".to_owned()));
     confined.call("deploys", &json!({}));
