@@ -244,19 +244,7 @@ impl Releaser {
     /// # Errors
     /// As [`Releaser::outcome`].
     pub fn prompt(&self, permit: &Permit, output: PromptOutput) -> Result<Released<PromptOutput>, Fault> {
-        let mut work = Work::new(self, permit.principal().tenant.as_str());
-        work.draw()?;
-        let inner = match output {
-            PromptOutput::Messages { description, messages } => PromptOutput::Messages {
-                description: description.map(|d| work.text(d)),
-                messages: messages
-                    .into_iter()
-                    .map(|m| PromptMessage { role: m.role, content: work.content(m.content, false) })
-                    .collect(),
-            },
-            PromptOutput::NeedsInput { requests, state } => PromptOutput::NeedsInput { requests: work.requests(requests), state },
-        };
-        work.finish(permit, inner)
+        self.rendered(permit, output, false)
     }
 
     /// Releases a rendered prompt of somebody else, who may say something else each time: all text in it is framed, and nobody
@@ -265,14 +253,21 @@ impl Releaser {
     /// # Errors
     /// As [`Releaser::outcome`].
     pub fn foreign_prompt(&self, permit: &Permit, output: PromptOutput) -> Result<Released<PromptOutput>, Fault> {
+        self.rendered(permit, output, true)
+    }
+
+    fn rendered(&self, permit: &Permit, output: PromptOutput, foreign: bool) -> Result<Released<PromptOutput>, Fault> {
         let mut work = Work::new(self, permit.principal().tenant.as_str());
         work.draw()?;
         let inner = match output {
             PromptOutput::Messages { description, messages } => PromptOutput::Messages {
-                description: description.map(|d| work.untrusted(d)),
+                description: description.map(|d| if foreign { work.untrusted(d) } else { work.text(d) }),
                 messages: messages
                     .into_iter()
-                    .map(|m| PromptMessage { role: Role::User, content: work.content(m.content, true) })
+                    .map(|m| PromptMessage {
+                        role: if foreign { Role::User } else { m.role },
+                        content: work.content(m.content, foreign),
+                    })
                     .collect(),
             },
             PromptOutput::NeedsInput { requests, state } => PromptOutput::NeedsInput { requests: work.requests(requests), state },
