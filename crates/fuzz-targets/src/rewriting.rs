@@ -1,6 +1,7 @@
 //! Queries of callers, confined to a scope: what comes out must still be confined, whatever went in.
 
 use std::collections::BTreeSet;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use portcullis_policy::{Budget, CharterGrant, Permit, Policies, Vocabulary};
 use portcullis_ports::{Source as _, SqlRequest};
 use portcullis_query::promql::LabelName;
 use portcullis_query::{Confinement, ScopeLabels, confine_promql, promql_info};
-use portcullis_telemetry::{EmbeddedSource, Encoding, OtlpSignal, SqlLimits, Store, StoreSettings};
+use portcullis_telemetry::{EmbeddedSource, Encoding, OtlpSignal, SqlLimits, StatementHost, Store, StoreSettings, answer_on};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
@@ -191,6 +192,17 @@ struct Database {
 static DATABASE: LazyLock<Mutex<Database>> =
     LazyLock::new(|| Mutex::new(database().unwrap_or_else(|e| panic!("the store of the target: {e}"))));
 
+/// Statements of this target are answered here: what goes wrong with one is then a finding, with its input.
+#[derive(Debug)]
+struct Here;
+
+impl StatementHost for Here {
+    fn start(&self, line: UnixStream) -> std::io::Result<Option<tokio::process::Child>> {
+        let answered = || answer_on(line, |_| Err("this target scrubs nothing".to_owned()));
+        std::thread::Builder::new().spawn(answered).map(|_| None)
+    }
+}
+
 fn database() -> Result<Database, Box<dyn std::error::Error>> {
     const NOW: i64 = 1_772_359_200_000_000_000;
     let directory = tempfile::tempdir()?;
@@ -198,6 +210,7 @@ fn database() -> Result<Database, Box<dyn std::error::Error>> {
     let mut settings = StoreSettings::new(directory.path());
     settings.sql =
         SqlLimits { time: Duration::from_secs(1), memory_bytes: 16 << 20, result_bytes: 1 << 20, ..SqlLimits::default() };
+    settings.statements = Some(Arc::new(Here));
     let clock = Arc::new(ManualClock::new(Timestamp::from_nanos(NOW)));
     let store = {
         let _inside = runtime.enter();
@@ -242,6 +255,10 @@ fn sql(bytes: &[u8]) -> Verdict {
             assert!(!text.contains(FOREIGN) || asked_for_it.contains(FOREIGN), "a row of a foreign service: {text}");
             Verdict::accepted()
         }
-        Err(fault) => Verdict::refused(fault.message()),
+        Err(fault) => {
+            let said = format!("{} {}", fault.message(), fault.internal().unwrap_or_default());
+            assert!(!said.contains("panicked") && !said.contains("ended its own process"), "{said}");
+            Verdict::refused(fault.message())
+        }
     }
 }

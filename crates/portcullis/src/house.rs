@@ -29,7 +29,7 @@ use portcullis_policy::{
 use portcullis_ports::{Source, Standing};
 use portcullis_secrets::SecretManager;
 use portcullis_state::SqliteStore;
-use portcullis_telemetry::{EmbeddedSource, Store, StoreError};
+use portcullis_telemetry::{EmbeddedSource, StatementProgram, Store, StoreError};
 use portcullis_tools::Sources;
 use zeroize::Zeroizing;
 
@@ -625,6 +625,8 @@ fn open_store(config: &Config, clock: &Arc<dyn Clock>, scrubber: Arc<AnswerScrub
     let mut settings = portcullis_telemetry::StoreSettings::new(config.data.join("store"));
     settings.retention_age = Some(config.store.retention.age.0);
     settings.retention_bytes = Some(config.store.retention.size.0);
+    let statements = StatementProgram::this_binary().context("finding this program, which answers SQL statements")?;
+    settings.statements = Some(Arc::new(statements));
     match Store::open(settings, clock.clone()) {
         Ok(store) => {
             let source = EmbeddedSource::new(name, store.clone()).scrubbed(scrubber);

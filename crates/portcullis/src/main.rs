@@ -43,6 +43,10 @@ fn main() -> ExitCode {
     if let Some(ended) = portcullis_upstream::keep_program(std::env::args_os()) {
         return ended;
     }
+    // And so it is for one statement of SQL.
+    if let Some(ended) = portcullis_telemetry::answer_statement(std::env::args_os(), scrub::AnswerScrubber::of_recipe) {
+        return ended;
+    }
     let cli = Cli::parse();
     if let Command::Completions { shell } = cli.command {
         clap_complete::generate(shell, &mut Cli::command(), "portcullis", &mut std::io::stdout());

@@ -54,6 +54,9 @@ pub enum StoreError {
     /// Parquet failed; a defect on our side or a damaged segment.
     #[error("a segment could not be read or written: {0}")]
     Parquet(#[from] parquet::errors::ParquetError),
+    /// The process of an SQL statement failed, not by its caller's doing. Operator: see the log.
+    #[error("the process of the statement failed: {0}")]
+    Statement(String),
     /// The query was cancelled by its caller.
     #[error("the query was cancelled")]
     Cancelled,

@@ -29,4 +29,5 @@ pub use ingest::{IngestAuthorizer, IngestLimits, IngestRefusal, LoopbackOnly, Ot
 pub use scrub::Scrubber;
 pub use settings::{RecordLimits, SqlLimits, StoreSettings};
 pub use source::EmbeddedSource;
+pub use sql::{MakeScrubber, StatementHost, StatementProgram, answer_on, answer_statement, serve_statement};
 pub use store::{Encoding, IngestCounts, IngestError, Receipt, Store, StoreCounts, StoreStats, TableStats};

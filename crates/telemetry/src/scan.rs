@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringViewArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{and, filter_record_batch};
 use arrow::datatypes::{TimestampNanosecondType, UInt32Type};
@@ -316,6 +316,22 @@ impl Plan {
         self.units.iter().map(Unit::rows).sum()
     }
 
+    /// Parts of the write buffer among what must be looked at.
+    pub(crate) fn parts(&self) -> usize {
+        self.units.iter().filter(|unit| matches!(unit, Unit::Memory { .. })).count()
+    }
+
+    /// Fitting rows of one part as they are in the buffer, and the texts that their words are numbers of.
+    pub(crate) fn part(&self, part: usize) -> Result<Option<(RecordBatch, &StringViewArray)>> {
+        let mut parts = self.units.iter().filter_map(|unit| match unit {
+            Unit::Memory { view, batch, .. } => Some((&self.snapshot.memory[*view], *batch)),
+            Unit::Segment(_) => None,
+        });
+        let Some((view, batch)) = parts.nth(part) else { return Ok(None) };
+        let rows = self.fitting_memory(view, &view.rows.batches[batch])?;
+        Ok(rows.map(|rows| (rows, view.words.as_ref())))
+    }
+
     /// Counts fitting rows; stretches that fit as a whole are not read.
     pub(crate) fn count(&self, threads: usize, cancel: &Cancel) -> Result<u64> {
         let columns = [self.snapshot.table.time_column()];
@@ -454,6 +470,12 @@ impl Plan {
     }
 
     fn filter_memory(&self, view: &MemoryView, batch: &RecordBatch, columns: &[usize]) -> Result<Option<RecordBatch>> {
+        let rows = self.fitting_memory(view, batch)?;
+        rows.map(|rows| project_memory(self.snapshot.table, view, &rows, columns)).transpose()
+    }
+
+    /// Rows of the buffer that pass every condition, as they are there.
+    fn fitting_memory(&self, view: &MemoryView, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
         let table = self.snapshot.table;
         let Some(mut rows) = self.base_memory(view, batch)? else { return Ok(None) };
         for stage in &self.filter.stages {
@@ -463,7 +485,7 @@ impl Plan {
                 return Ok(None);
             }
         }
-        project_memory(table, view, &rows, columns).map(Some)
+        Ok(Some(rows))
     }
 
     /// Rows of the buffer within window, services, metrics and traces. Words are compared by number.

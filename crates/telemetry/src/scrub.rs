@@ -15,6 +15,9 @@ pub trait Scrubber: Send + Sync + Debug {
 
     /// Takes it out of a JSON value, where a field's name can tell as well.
     fn value(&self, tenant: &TenantId, value: &mut Value);
+
+    /// What the process of a statement makes the same scrubber of.
+    fn recipe(&self) -> String;
 }
 
 /// A scrubber for the data of one tenant.
@@ -31,6 +34,11 @@ static MARKS: LazyLock<Option<Regex>> =
 impl Scrub {
     pub(crate) fn new(scrubber: Arc<dyn Scrubber>, tenant: TenantId) -> Self {
         Self { scrubber, tenant }
+    }
+
+    /// What the process of a statement makes the same of.
+    pub(crate) fn recipe(&self) -> String {
+        self.scrubber.recipe()
     }
 
     /// The text without secrets, or `None` when it has none.
@@ -76,6 +84,9 @@ mod tests {
     struct Tigers;
 
     impl Scrubber for Tigers {
+        fn recipe(&self) -> String {
+            String::new()
+        }
         fn text(&self, tenant: &TenantId, text: &str) -> Option<String> {
             text.contains("tiger").then(|| text.replace("tiger", &format!("[redacted:{tenant}]")))
         }

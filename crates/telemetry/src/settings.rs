@@ -1,7 +1,12 @@
 //! What an operator can set about the store. Defaults are safe on a small machine.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sql::StatementHost;
 
 /// Settings of one store.
 #[derive(Debug, Clone)]
@@ -22,6 +27,8 @@ pub struct StoreSettings {
     pub limits: RecordLimits,
     /// How SQL is limited.
     pub sql: SqlLimits,
+    /// Starts what answers an SQL statement; without it statements are refused.
+    pub statements: Option<Arc<dyn StatementHost>>,
     /// Threads that read segments for one query.
     pub query_threads: usize,
     /// Zstandard level of segments.
@@ -40,6 +47,7 @@ impl StoreSettings {
             retention_bytes: None,
             limits: RecordLimits::default(),
             sql: SqlLimits::default(),
+            statements: None,
             query_threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(4),
             compression_level: 3,
         }
@@ -77,12 +85,14 @@ impl Default for RecordLimits {
 }
 
 /// Limits of one SQL statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SqlLimits {
     /// Bytes of the statement's text.
     pub statement_bytes: usize,
     /// Memory one statement may use for sorting, grouping and joining.
     pub memory_bytes: usize,
+    /// Memory of the statement's process beyond that, all it has and its threads' stacks apart; taking more ends it.
+    pub process_bytes: usize,
     /// Bytes of the result in memory.
     pub result_bytes: usize,
     /// Rows of the result, whatever the caller asks for.
@@ -96,6 +106,7 @@ impl Default for SqlLimits {
         Self {
             statement_bytes: 16 << 10,
             memory_bytes: 128 << 20,
+            process_bytes: 512 << 20,
             result_bytes: 8 << 20,
             rows: 10_000,
             time: Duration::from_secs(30),

@@ -76,7 +76,7 @@ pub(crate) fn fault(error: StoreError) -> Fault {
         }
         StoreError::Crowded { retry_after_seconds, .. } => Fault::new(FaultCode::RateLimited, error.to_string())
             .with_retry_after(retry_after_seconds)
-            .with_hint("a statement that ran into its deadline counts until the engine has let go of it"),
+            .with_hint("wait until one of them has ended"),
         other => Fault::backend("the embedded store could not answer", other.to_string()),
     }
 }

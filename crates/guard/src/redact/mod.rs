@@ -14,6 +14,7 @@ mod personal;
 mod places;
 mod pseudonyms;
 mod quick;
+mod recipe;
 mod rounds;
 mod runs;
 mod scan;

@@ -152,3 +152,111 @@ fn one_principal_has_a_share_of_the_places_of_sql_and_no_more() {
     assert_eq!(refused, 1, "the refusal is recorded: {:#?}", records(&server));
     assert!(intact(&server.home));
 }
+
+/// Processes below a server that answer statements.
+fn answering(server: &Server) -> Vec<u32> {
+    let parent = format!("PPid:\t{}\n", server.child.id());
+    let below = |process: &u32| {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).unwrap_or_default();
+        read("status").contains(&parent) && read("cmdline").contains("answer-statement")
+    };
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    processes.filter(below).collect()
+}
+
+/// Waits until exactly one process answers a statement.
+fn the_one_answering(server: &Server) -> u32 {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match answering(server).as_slice() {
+            // It has set its limits when it has begun to read.
+            [one] if limit(*one, "Max file size") == "0" => return *one,
+            other => assert!(Instant::now() < until, "{other:?} answer; {}", server.log()),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A limit of a process, as the system has it now.
+fn limit(process: u32, name: &str) -> String {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.split_whitespace().next().unwrap_or_default().to_owned()
+}
+
+fn gone(process: u32) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while std::fs::read_to_string(format!("/proc/{process}/status")).is_ok_and(|status| !status.contains("State:\tZ")) {
+        assert!(Instant::now() < until, "process {process} goes on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Takes its time and little memory.
+const STEADY: &str = "SELECT max(octet_length(regexp_replace(concat(a.Body, b.Body, c.Body), '[0-9]+', 'N', 'g'))) FROM \
+                      otel_logs c JOIN (otel_logs b JOIN otel_logs a ON a.ServiceName = b.ServiceName) \
+                      ON b.ServiceName = c.ServiceName";
+
+#[test]
+fn a_statement_has_a_process_of_its_own_whose_end_is_an_error_of_its_call_and_recorded() {
+    let home = Home::new("limits: {deadline: 30s}\n");
+    let key = home.key(&["--role", "reader"]);
+    let server = Server::start_in(home);
+    for number in 0..133 {
+        assert_eq!(server.send_log("checkout", 9, &format!("line {number}")).status, 200);
+    }
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| sql(&server, &key, STEADY));
+        let process = the_one_answering(&server);
+        let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap();
+        assert!(environment.is_empty(), "it knows nothing of the server's environment");
+        for (name, most) in [("Max data size", 3 << 30), ("Max cpu time", 600), ("Max core file size", 0)] {
+            let set: u64 = limit(process, name).parse().unwrap_or(u64::MAX);
+            assert!(set <= most, "{name}: {set}");
+        }
+        assert_eq!(std::fs::read_to_string(format!("/proc/{process}/oom_score_adj")).unwrap().trim(), "1000");
+        assert!(std::process::Command::new("kill").args(["-KILL", &process.to_string()]).status().unwrap().success());
+        let reply = asked.join().unwrap();
+        assert_eq!(code(&reply), "invalid_argument", "{}", reply.body);
+        assert!(reply.body.contains("ended its own process"), "{}", reply.body);
+    });
+    let recorded = records(&server);
+    assert_eq!((recorded.len(), recorded[0]["code"].as_str()), (1, Some("invalid_argument")), "{recorded:#?}");
+    let answer = sql(&server, &key, "SELECT count(*) AS n FROM otel_logs");
+    assert!(answer.body.contains("133"), "{}", answer.body);
+    assert!(answering(&server).is_empty(), "nothing is left of a statement that was answered");
+    assert!(intact(&server.home));
+    // A server that is killed takes its statements with it.
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| sql(&server, &key, STEADY));
+        let process = the_one_answering(&server);
+        server.signal("-KILL");
+        gone(process);
+        drop(asked.join());
+    });
+}
+
+#[test]
+fn more_memory_than_a_statement_may_have_ends_its_process_and_is_recorded() {
+    let home = Home::new("limits: {deadline: 30s}\n");
+    let (key, other) = (home.key(&["--role", "reader"]), home.key(&["--role", "reader"]));
+    let server = Server::start_in(home);
+    let long = "aaaa ".repeat(10_000);
+    for _ in 0..40 {
+        assert_eq!(server.send_log("checkout", 9, &long).status, 200);
+    }
+    let before = server.resident();
+    // 1,600 texts of 3 MB in one batch, which no account of the engine knows of.
+    let long = ["a.Body, b.Body"; 30].join(", ");
+    let swollen =
+        format!("SELECT max(octet_length(concat({long}))) FROM otel_logs a JOIN otel_logs b ON a.ServiceName = b.ServiceName");
+    let reply = sql(&server, &key, &swollen);
+    assert_eq!(code(&reply), "invalid_argument", "{}", reply.body);
+    assert!(reply.body.contains("MiB of memory that its process may have"), "{}", reply.body);
+    let recorded = records(&server);
+    assert_eq!((recorded.len(), recorded[0]["code"].as_str()), (1, Some("invalid_argument")), "{recorded:#?}");
+    assert!(server.resident() < before + (128 << 20), "the server itself took nothing of it");
+    let answer = sql(&server, &other, "SELECT count(*) AS n FROM otel_logs");
+    assert!(answer.body.contains("40"), "{}", answer.body);
+    assert!(intact(&server.home));
+}

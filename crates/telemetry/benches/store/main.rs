@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use figures::Figures;
 use portcullis_model::{SystemClock, TenantId};
-use portcullis_telemetry::{Encoding, IngestError, OtlpSignal, Store, StoreError, StoreSettings};
+use portcullis_telemetry::{Encoding, IngestError, OtlpSignal, StatementProgram, Store, StoreError, StoreSettings};
 
 /// Senders at once.
 const SENDERS: usize = 4;
@@ -27,7 +27,15 @@ const REST: Duration = Duration::from_secs(10);
 /// Names the directory of a store that a second process opens and leaves alone.
 const IDLE: &str = "STORE_BENCH_IDLE";
 
-fn main() {
+fn main() -> std::process::ExitCode {
+    let scrubbed = |_: &str| Err("the benchmark scrubs nothing".to_owned());
+    portcullis_telemetry::answer_statement(std::env::args_os(), scrubbed).unwrap_or_else(|| {
+        bench();
+        std::process::ExitCode::SUCCESS
+    })
+}
+
+fn bench() {
     // Test runners pass flags such as `--test`; a benchmark has nothing to say to them.
     if std::env::args().any(|a| a == "--test" || a == "--list") {
         return;
@@ -54,7 +62,9 @@ async fn run() {
     println!("empty: RSS {} MB", resident("VmRSS"));
     let input = data::write_all(root, logs, spans, series);
     let place = root.join("store");
-    let store = Store::open(StoreSettings::new(&place), Arc::new(SystemClock)).unwrap();
+    let statements = StatementProgram::this_binary().unwrap();
+    let settings = StoreSettings { statements: Some(Arc::new(statements)), ..StoreSettings::new(&place) };
+    let store = Store::open(settings, Arc::new(SystemClock)).unwrap();
     let mut figures = Figures::default();
 
     for (name, signal, file, count, aim) in [

@@ -20,6 +20,7 @@ use arrow::buffer::BooleanBuffer;
 use portcullis_model::{NameSet, Scope, TenantId, TimeWindow, Timestamp};
 use portcullis_ports::{LabelMatch, MatchOperator};
 use regex::{Regex, RegexBuilder};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, StoreError};
 use crate::scan::{Filter, Stage};
@@ -33,7 +34,7 @@ pub(crate) const NAMESPACE: &str = "k8s.namespace.name";
 const PATTERN_BYTES: usize = 1 << 20;
 
 /// What a question may see.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Confinement {
     /// Whose rows.
     pub(crate) tenant: TenantId,
@@ -41,6 +42,7 @@ pub(crate) struct Confinement {
     namespaces: NameSet,
     earliest: i64,
     /// What conditions and functions must not see.
+    #[serde(skip)]
     pub(crate) scrub: Option<Scrub>,
 }
 

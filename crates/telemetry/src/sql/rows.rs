@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::error::{Result, StoreError};
 
+/// Rows written at once.
+const PART_ROWS: usize = 64;
+
 /// Rows gathered so far.
 pub(super) struct Rows {
     schema: SchemaRef,
@@ -40,33 +43,51 @@ impl Rows {
     /// Adds rows; says whether more are wanted.
     pub(super) fn push(&mut self, batch: &RecordBatch) -> Result<bool> {
         let left = self.row_limit - self.gathered.len();
+        let most = batch.num_rows().min(left);
         self.truncated |= batch.num_rows() > left;
-        for start in (0..batch.num_rows().min(left)).step_by(64) {
-            let part = batch.slice(start, (batch.num_rows().min(left) - start).min(64));
-            for row in self.values(&part)? {
-                self.gathered.push(row);
+        for start in (0..most).step_by(PART_ROWS) {
+            let part = batch.slice(start, (most - start).min(PART_ROWS));
+            if self.part(&part)? {
+                continue;
             }
-            if self.bytes > self.byte_limit {
-                self.truncated = true;
-                return Ok(false);
+            // Some of these rows still fit.
+            for row in 0..part.num_rows() {
+                if !self.part(&part.slice(row, 1))? {
+                    break;
+                }
             }
+            if self.gathered.is_empty() {
+                return Err(StoreError::Invalid(format!(
+                    "one row of the result takes more than {} bytes; select fewer columns, or shorten them, such as with left(Body, 200)",
+                    self.byte_limit
+                )));
+            }
+            self.truncated = true;
+            return Ok(false);
         }
         Ok(!self.truncated)
     }
 
-    fn values(&mut self, batch: &RecordBatch) -> Result<Vec<Vec<Value>>> {
+    /// Adds rows if all of them fit; says whether they do.
+    fn part(&mut self, batch: &RecordBatch) -> Result<bool> {
         if batch.num_columns() == 0 {
-            return Ok(vec![Vec::new(); batch.num_rows()]);
+            self.gathered.extend(std::iter::repeat_n(Vec::new(), batch.num_rows()));
+            return Ok(true);
         }
         let numbered = RecordBatch::try_new(Arc::clone(&self.schema), batch.columns().to_vec())?;
         let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());
         writer.write(&numbered)?;
         writer.finish()?;
         let text = writer.into_inner();
+        if self.bytes + text.len() > self.byte_limit {
+            return Ok(false);
+        }
         self.bytes += text.len();
         let objects: Vec<serde_json::Map<String, Value>> = serde_json::from_slice(&text)
             .map_err(|e| StoreError::Invalid(format!("the result could not be written as JSON: {e}")))?;
-        Ok(objects.into_iter().map(|object| self.row(object)).collect())
+        let rows: Vec<Vec<Value>> = objects.into_iter().map(|object| self.row(object)).collect();
+        self.gathered.extend(rows);
+        Ok(true)
     }
 
     fn row(&self, mut object: serde_json::Map<String, Value>) -> Vec<Value> {

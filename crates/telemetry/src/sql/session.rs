@@ -2,7 +2,6 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Instant;
 
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
@@ -15,12 +14,13 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::SessionConfig;
 
+use super::desk::Desk;
 use super::engine;
+use super::serve::Limits;
 use super::table::ConfinedTable;
 use crate::error::Result;
 use crate::read::Confinement;
 use crate::schema::Table;
-use crate::store::Store;
 
 /// Name of the only catalogue.
 pub(super) const CATALOG: &str = "portcullis";
@@ -177,9 +177,9 @@ const AGGREGATES: &[&str] = &[
 ];
 
 /// A session for one statement.
-pub(super) fn state(store: &Store, confinement: &Confinement, deadline: Instant) -> Result<SessionState> {
+pub(super) fn state(desk: &Arc<Desk>, confinement: &Confinement, limits: Limits) -> Result<SessionState> {
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(GreedyMemoryPool::new(store.settings().sql.memory_bytes)))
+        .with_memory_pool(Arc::new(GreedyMemoryPool::new(limits.sql.memory_bytes)))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()
         .map_err(|e| engine(&e))?;
@@ -188,12 +188,12 @@ pub(super) fn state(store: &Store, confinement: &Confinement, deadline: Instant)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(false)
         .with_batch_size(NonZeroUsize::new(BATCH_ROWS).map_or(BATCH_ROWS, NonZeroUsize::get))
-        .with_target_partitions(store.settings().query_threads);
+        .with_target_partitions(limits.threads);
     // Columns are named as in ClickHouse, where upper and lower case differ.
     config.options_mut().sql_parser.enable_ident_normalization = false;
     let schema = MemorySchemaProvider::new();
     for table in Table::ALL {
-        let provider = ConfinedTable::new(store.clone(), table, confinement.clone(), deadline);
+        let provider = ConfinedTable::new(Arc::clone(desk), table, confinement.clone(), limits.deadline);
         schema.register_table(table.name().to_owned(), Arc::new(provider)).map_err(|e| engine(&e))?;
     }
     let catalog = MemoryCatalogProvider::new();

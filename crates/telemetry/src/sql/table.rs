@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use arrow::array::{AsArray, BooleanArray};
+use arrow::array::{AsArray, BooleanArray, RecordBatchOptions};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
@@ -22,12 +23,12 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use portcullis_model::NameSet;
 use tokio::sync::mpsc;
 
+use super::desk::Desk;
 use crate::error::{Result, StoreError};
 use crate::read::Confinement;
 use crate::scan::{Cancel, CancelGuard, Filter, Stage};
 use crate::schema::Table;
 use crate::shown::show;
-use crate::store::Store;
 use crate::text::parse_hex;
 
 /// Batches that wait for the engine.
@@ -36,15 +37,15 @@ const AHEAD: usize = 2;
 /// One table under one scope, for one statement.
 #[derive(Debug, Clone)]
 pub(super) struct ConfinedTable {
-    store: Store,
+    desk: Arc<Desk>,
     table: Table,
     confinement: Confinement,
     deadline: Instant,
 }
 
 impl ConfinedTable {
-    pub(super) fn new(store: Store, table: Table, confinement: Confinement, deadline: Instant) -> Self {
-        Self { store, table, confinement, deadline }
+    pub(super) fn new(desk: Arc<Desk>, table: Table, confinement: Confinement, deadline: Instant) -> Self {
+        Self { desk, table, confinement, deadline }
     }
 }
 
@@ -309,28 +310,58 @@ impl PartitionStream for ScanPart {
 
 impl ScanPart {
     fn read(&self, cancel: &Cancel, send: &mpsc::Sender<Result<RecordBatch, DataFusionError>>) -> Result<(), StoreError> {
-        let (store, table) = (&self.table.store, self.table.table);
-        let plan = store.snapshot(&self.table.confinement.tenant, table)?.plan(self.filter.clone(), cancel)?;
+        let (desk, table) = (&self.table.desk, self.table.table);
         // A scan without columns still needs its rows counted.
         let columns = if self.columns.is_empty() { vec![table.time_column()] } else { self.columns.clone() };
-        let given = AtomicUsize::new(0);
-        plan.read(
-            // The engine may let this scan wait for another one, so it must not hold a worker.
-            1,
-            cancel,
-            &columns,
-            || (),
-            |(), rows| {
-                let shown = show(table, &columns, rows, self.table.confinement.scrub.as_ref())?;
-                let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-                let arrays = self.order.iter().map(|at| Arc::clone(shown.column(*at))).collect();
-                let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)?;
-                let so_far = given.fetch_add(rows.num_rows(), Ordering::Relaxed) + rows.num_rows();
-                let gone = send.blocking_send(Ok(batch)).is_err();
-                let enough = self.limit.is_some_and(|limit| so_far >= limit);
-                Ok(if gone || enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-            },
-        )?;
+        let mut needed: Vec<usize> = self.filter.stages.iter().flat_map(|s| &s.columns).chain(&columns).copied().collect();
+        needed.sort_unstable();
+        needed.dedup();
+        let given = desk.scan(&self.table.confinement.tenant, table, &self.filter, &needed)?;
+        let plan = given.snapshot.clone().plan(self.filter.clone(), cancel)?;
+        let handed = AtomicUsize::new(0);
+        let over = AtomicBool::new(false);
+        let hand_on = |rows: &RecordBatch| -> Result<ControlFlow<()>> {
+            let shown = show(table, &columns, rows, self.table.confinement.scrub.as_ref())?;
+            let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+            let arrays = self.order.iter().map(|at| Arc::clone(shown.column(*at))).collect();
+            let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)?;
+            let so_far = handed.fetch_add(rows.num_rows(), Ordering::Relaxed) + rows.num_rows();
+            let gone = send.blocking_send(Ok(batch)).is_err();
+            if gone || self.limit.is_some_and(|limit| so_far >= limit) {
+                over.store(true, Ordering::Relaxed);
+                return Ok(ControlFlow::Break(()));
+            }
+            Ok(ControlFlow::Continue(()))
+        };
+        // The engine may let this scan wait for another one, so it reads with its own thread alone.
+        plan.read(1, cancel, &columns, || (), |(), rows| hand_on(rows))?;
+        for part in 0..given.parts {
+            if over.load(Ordering::Relaxed) {
+                break;
+            }
+            cancel.check()?;
+            if let Some(rows) = desk.part(&given, part)?
+                && let Some(rows) = fitting(&self.filter.stages, &needed, rows, &columns)?
+            {
+                let _more = hand_on(&rows)?;
+            }
+        }
         Ok(())
     }
+}
+
+/// Of `rows` with the columns `needed`, those that pass every stage, with the columns `wanted`.
+fn fitting(stages: &[Stage], needed: &[usize], mut rows: RecordBatch, wanted: &[usize]) -> Result<Option<RecordBatch>> {
+    let part = |rows: &RecordBatch, columns: &[usize]| {
+        let places: Vec<usize> = columns.iter().filter_map(|c| needed.iter().position(|n| n == c)).collect();
+        rows.project(&places)
+    };
+    for stage in stages {
+        let mask = (stage.test)(&part(&rows, &stage.columns)?)?;
+        rows = filter_record_batch(&rows, &mask)?;
+        if rows.num_rows() == 0 {
+            return Ok(None);
+        }
+    }
+    Ok(Some(part(&rows, wanted)?))
 }

@@ -58,10 +58,15 @@ fn refuse<T>(sentence: impl Into<String>) -> Result<T> {
     Err(StoreError::Invalid(sentence.into()))
 }
 
+/// Says that a text is too long.
+pub(super) fn too_long(text: &str, most_bytes: usize) -> StoreError {
+    StoreError::Invalid(format!("the statement has {} bytes; the limit is {most_bytes}", text.len()))
+}
+
 /// Reads exactly one query.
 pub(super) fn statement(text: &str, most_bytes: usize) -> Result<Statement> {
     if text.len() > most_bytes {
-        return refuse(format!("the statement has {} bytes; the limit is {most_bytes}", text.len()));
+        return Err(too_long(text, most_bytes));
     }
     if let Err(sentence) = depth::text(text) {
         return refuse(sentence);

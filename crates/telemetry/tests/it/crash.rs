@@ -10,14 +10,14 @@ use portcullis_ports::{Source as _, SqlRequest};
 use portcullis_telemetry::{Encoding, OtlpSignal, Store, StoreSettings};
 
 use crate::data::{log, logs, protobuf};
-use crate::support::{everything, open_with, permit, source};
+use crate::support::{everything, open_with, permit, settings as defaults, source};
 
 const ROUNDS: i64 = 20;
 const CHILD: &str = "STORE_CRASH_CHILD";
 
 fn settings(directory: &Path) -> StoreSettings {
     // Small buffers, so that the kill also meets flushes and merges.
-    StoreSettings { flush_bytes: 64 << 10, flush_after: Duration::from_millis(30), ..StoreSettings::new(directory) }
+    StoreSettings { flush_bytes: 64 << 10, flush_after: Duration::from_millis(30), ..defaults(directory) }
 }
 
 /// The child: sends numbered records and says each number after its acknowledgement. Does nothing in a normal test run.

@@ -18,7 +18,7 @@ use prost::Message as _;
 use tokio::net::TcpListener;
 
 use crate::data::{json, log, logs, protobuf, span, spans, text, trace_hex};
-use crate::support::{Answer, everything, http_door, open, open_with, permit, send, source, window};
+use crate::support::{Answer, everything, http_door, open, open_with, permit, send, settings, source, window};
 
 const PROTOBUF: (&str, &str) = ("Content-Type", "application/x-protobuf");
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -74,10 +74,8 @@ async fn every_encoding_is_read_back_at_once() {
 #[tokio::test]
 async fn grpc_stores_and_refuses_like_http() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = StoreSettings {
-        limits: RecordLimits { attributes: 3, ..RecordLimits::default() },
-        ..StoreSettings::new(directory.path())
-    };
+    let settings =
+        StoreSettings { limits: RecordLimits { attributes: 3, ..RecordLimits::default() }, ..settings(directory.path()) };
     let store = open_with(settings);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -342,7 +340,7 @@ async fn a_sender_that_is_too_fast_is_told_when_to_come_back() {
 async fn full_buffers_refuse_instead_of_growing() {
     let directory = tempfile::tempdir().unwrap();
     // Room for one buffer, and no flush that could free it.
-    let settings = StoreSettings { memory_bytes: 64 << 10, flush_bytes: u64::MAX, ..StoreSettings::new(directory.path()) };
+    let settings = StoreSettings { memory_bytes: 64 << 10, flush_bytes: u64::MAX, ..settings(directory.path()) };
     let store = open_with(settings);
     let door = http_door(&store, IngestLimits::default()).await;
     let body = protobuf(&logs("cart", vec![log(0, 9, &"x".repeat(30_000))]));

@@ -11,7 +11,7 @@ use portcullis_ports::{Source as _, SqlRequest};
 use portcullis_telemetry::{OtlpSignal, Store, StoreError, StoreSettings};
 
 use crate::data::{ingest, ingest_logs, log, logs};
-use crate::support::{NOW, SECOND, everything, open, permit, source, tenant};
+use crate::support::{NOW, SECOND, everything, open, permit, settings, source, tenant};
 
 async fn rows(store: &Store) -> i64 {
     let request = SqlRequest { statement: "SELECT count(*) FROM otel_logs".into(), max_rows: 1 };
@@ -77,8 +77,8 @@ async fn small_segments_are_merged_and_nothing_is_lost() {
 async fn old_rows_are_dropped_by_age_and_the_oldest_by_size() {
     let directory = tempfile::tempdir().unwrap();
     let clock = ManualClock::new(Timestamp::from_nanos(NOW));
-    let settings = StoreSettings { retention_age: Some(Duration::from_hours(7 * 24)), ..StoreSettings::new(directory.path()) };
-    let store = Store::open(settings, Arc::new(clock.clone())).unwrap();
+    let aged = StoreSettings { retention_age: Some(Duration::from_hours(7 * 24)), ..settings(directory.path()) };
+    let store = Store::open(aged, Arc::new(clock.clone())).unwrap();
     ingest_logs(&store, &logs("cart", vec![log(-6 * 86_400, 9, "old")])).await;
     store.flush().await.unwrap();
     ingest_logs(&store, &logs("cart", vec![log(0, 9, "new")])).await;
@@ -93,8 +93,8 @@ async fn old_rows_are_dropped_by_age_and_the_oldest_by_size() {
     drop(store);
 
     let one = fs::metadata(&files(directory.path(), "parquet")[0]).unwrap().len();
-    let settings = StoreSettings { retention_bytes: Some(one * 5), ..StoreSettings::new(directory.path()) };
-    let store = Store::open(settings, Arc::new(ManualClock::new(Timestamp::from_nanos(NOW)))).unwrap();
+    let sized = StoreSettings { retention_bytes: Some(one * 5), ..settings(directory.path()) };
+    let store = Store::open(sized, Arc::new(ManualClock::new(Timestamp::from_nanos(NOW)))).unwrap();
     // Days of their own are never merged, so every segment stays as it is.
     for day in 1..=12 {
         ingest_logs(&store, &logs("cart", vec![log(-day * 86_400, 9, "x")])).await;

@@ -8,7 +8,7 @@ use portcullis_telemetry::{SqlLimits, Store, StoreSettings};
 use serde_json::json;
 
 use crate::data::{ingest_logs, log, logs};
-use crate::support::{everything, open, open_with, permit, permit_of, source, tenant, window};
+use crate::support::{everything, open, open_with, permit, permit_of, settings, source, tenant, window};
 
 /// Bytes of the longest statement.
 const MOST_BYTES: usize = 16 << 10;
@@ -304,7 +304,7 @@ async fn what_grows_may_not_grow_again_and_again() {
 async fn what_a_window_holds_is_memory_of_its_statement() {
     let directory = tempfile::tempdir().unwrap();
     let limits = SqlLimits { memory_bytes: 4 << 20, ..SqlLimits::default() };
-    let store = open_with(StoreSettings { sql: limits, ..StoreSettings::new(directory.path()) });
+    let store = open_with(StoreSettings { sql: limits, ..settings(directory.path()) });
     filled(&store, 600).await;
     let windowed = "SELECT max(x.l) FROM (SELECT a.Timestamp AS l, b.Timestamp AS r, sum(1) OVER () AS n FROM otel_logs a, otel_logs b) x \
                     WHERE x.n > 1 AND x.r > x.l";
@@ -321,7 +321,7 @@ async fn what_a_window_holds_is_memory_of_its_statement() {
 async fn statements_that_take_too_long_hold_up_nobody_else() {
     let directory = tempfile::tempdir().unwrap();
     let limits = SqlLimits { time: Duration::from_secs(4), ..SqlLimits::default() };
-    let store = open_with(StoreSettings { sql: limits, ..StoreSettings::new(directory.path()) });
+    let store = open_with(StoreSettings { sql: limits, ..settings(directory.path()) });
     for part in 0..40 {
         ingest_logs(&store, &logs("cart", (0..1_000).map(|n| log(n, 9, &format!("line {part} {n}"))).collect())).await;
     }

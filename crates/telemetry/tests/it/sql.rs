@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use opentelemetry_proto::tonic::metrics::v1::{Histogram, HistogramDataPoint, metric::Data};
 
 use crate::data::{ingest_logs, ingest_metrics, ingest_spans, log, logs, logs_in, metric, span, spans, trace_hex};
-use crate::support::{NOW, everything, only_services, open, open_with, permit, source};
+use crate::support::{NOW, everything, only_services, open, open_with, permit, settings, source};
 
 async fn filled(directory: &std::path::Path) -> Store {
     let store = open(directory);
@@ -345,7 +345,7 @@ async fn answers_are_limited_in_rows_bytes_time_and_memory() {
     let directory = tempfile::tempdir().unwrap();
     let limits =
         SqlLimits { rows: 50, result_bytes: 20_000, memory_bytes: 4 << 20, time: Duration::from_secs(3), ..SqlLimits::default() };
-    let store = open_with(StoreSettings { sql: limits, ..StoreSettings::new(directory.path()) });
+    let store = open_with(StoreSettings { sql: limits, ..settings(directory.path()) });
     for n in 0..40 {
         ingest_logs(
             &store,

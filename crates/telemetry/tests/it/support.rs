@@ -23,7 +23,12 @@ pub(crate) fn tenant(name: &str) -> TenantId {
 }
 
 pub(crate) fn open(directory: &Path) -> Store {
-    open_with(StoreSettings::new(directory))
+    open_with(settings(directory))
+}
+
+/// Defaults, with a process for each statement.
+pub(crate) fn settings(directory: &Path) -> StoreSettings {
+    StoreSettings { statements: Some(crate::statements::host()), ..StoreSettings::new(directory) }
 }
 
 pub(crate) fn open_with(settings: StoreSettings) -> Store {

@@ -1,5 +1,6 @@
 //! The simulated shop in the embedded store: whatever goes wrong, the first suspect must be the service at fault.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,10 +8,19 @@ use bytes::Bytes;
 use portcullis_model::{ManualClock, SourceName, TenantId, Timestamp};
 use portcullis_ports::Source;
 use portcullis_simulator::{Scenario, Simulation, SimulationConfig, encode_protobuf};
-use portcullis_telemetry::{EmbeddedSource, Encoding, OtlpSignal, Store, StoreSettings};
+use portcullis_telemetry::{EmbeddedSource, Encoding, OtlpSignal, StatementProgram, Store, StoreSettings, serve_statement};
 use serde_json::json;
 
 use crate::support::{House, NOW, house, tokens};
+
+/// What other tests run in a process of its own; in every other run it has nothing to do.
+#[test]
+fn answer_statement() {
+    let alone = std::env::args().any(|argument| argument == "--exact");
+    if alone && std::fs::metadata("/proc/self/fd/0").is_ok_and(|input| input.file_type().is_socket()) {
+        let _ended = serve_statement(|_| Err("these tests scrub nothing".into()));
+    }
+}
 
 /// A shop of these many minutes, ending now, in a store of its own.
 struct Shop {
@@ -27,7 +37,10 @@ async fn shop(scenario: Scenario, minutes: u64, requests_per_second: f64) -> Sho
     config.requests_per_second = requests_per_second;
     let onset = config.incident_at;
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(StoreSettings::new(directory.path()), Arc::new(ManualClock::new(NOW))).unwrap();
+    let arguments = ["incident::answer_statement", "--exact", "--nocapture"].map(Into::into).into();
+    let statements = StatementProgram { program: std::env::current_exe().unwrap(), arguments };
+    let settings = StoreSettings { statements: Some(Arc::new(statements)), ..StoreSettings::new(directory.path()) };
+    let store = Store::open(settings, Arc::new(ManualClock::new(NOW))).unwrap();
     let tenant = TenantId::default_tenant();
     let begun = Instant::now();
     let mut spans = 0;
