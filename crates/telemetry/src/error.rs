@@ -57,6 +57,9 @@ pub enum StoreError {
     /// The process of an SQL statement failed, not by its caller's doing. Operator: see the log.
     #[error("the process of the statement failed: {0}")]
     Statement(String),
+    /// A row of the data made the statement fail; what the engine says of it may quote the row. Caller: see there.
+    #[error("the statement failed on a row of the data")]
+    Row(String),
     /// The query was cancelled by its caller.
     #[error("the query was cancelled")]
     Cancelled,

@@ -93,7 +93,7 @@ pub struct SqlLimits {
     pub memory_bytes: usize,
     /// Memory of the statement's process beyond that, all it has and its threads' stacks apart; taking more ends it.
     pub process_bytes: usize,
-    /// Bytes of the result in memory.
+    /// Bytes of the result as text: some ten times what an answer may have, since everything in it is redacted.
     pub result_bytes: usize,
     /// Rows of the result, whatever the caller asks for.
     pub rows: usize,
@@ -107,7 +107,7 @@ impl Default for SqlLimits {
             statement_bytes: 16 << 10,
             memory_bytes: 128 << 20,
             process_bytes: 512 << 20,
-            result_bytes: 8 << 20,
+            result_bytes: 1 << 20,
             rows: 10_000,
             time: Duration::from_secs(30),
         }

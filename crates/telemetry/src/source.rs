@@ -68,6 +68,8 @@ impl EmbeddedSource {
 pub(crate) fn fault(error: StoreError) -> Fault {
     match error {
         StoreError::Invalid(sentence) => Fault::invalid(sentence),
+        // Whoever wrote the row must not speak as this server.
+        StoreError::Row(words) => Fault::invalid("the statement failed on a row of the data").with_foreign(words),
         StoreError::Deadline => Fault::new(FaultCode::DeadlineExceeded, error.to_string()),
         StoreError::Cancelled => Fault::new(FaultCode::Cancelled, error.to_string()),
         StoreError::Closed => Fault::new(FaultCode::Unavailable, error.to_string()),

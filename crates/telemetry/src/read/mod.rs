@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::AsArray;
 use arrow::buffer::BooleanBuffer;
-use portcullis_model::{NameSet, Scope, TenantId, TimeWindow, Timestamp};
+use portcullis_model::{NameSet, Scope, TenantId, TimeWindow, Timestamp, cut};
 use portcullis_ports::{LabelMatch, MatchOperator};
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
@@ -153,7 +153,7 @@ impl Matcher {
 /// Compiles a pattern within bounds; `shown` is what the caller wrote.
 pub(crate) fn pattern(text: &str, shown: &str) -> Result<Regex> {
     RegexBuilder::new(text).size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES).build().map_err(|error| {
-        let shown: String = shown.chars().take(80).collect();
+        let shown = cut::quoted(shown, 80);
         let why = match error {
             regex::Error::CompiledTooBig(_) => "it is too large; repeat less".to_owned(),
             other => other.to_string(),

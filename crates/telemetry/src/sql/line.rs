@@ -110,6 +110,8 @@ pub(super) enum Outcome {
     Deadline,
     Cancelled,
     Invalid(String),
+    /// On a row of the data.
+    Row(String),
     /// Not by the caller's doing.
     Failed(String),
 }
@@ -123,6 +125,7 @@ impl From<Result<SqlAnswer>> for Outcome {
             Err(StoreError::Deadline) => Self::Deadline,
             Err(StoreError::Cancelled) => Self::Cancelled,
             Err(StoreError::Invalid(sentence)) => Self::Invalid(sentence),
+            Err(StoreError::Row(words)) => Self::Row(words),
             Err(other) => Self::Failed(other.to_string()),
         }
     }
@@ -138,6 +141,7 @@ impl From<Outcome> for Result<SqlAnswer> {
             Outcome::Deadline => Err(StoreError::Deadline),
             Outcome::Cancelled => Err(StoreError::Cancelled),
             Outcome::Invalid(sentence) => Err(StoreError::Invalid(sentence)),
+            Outcome::Row(words) => Err(StoreError::Row(words)),
             Outcome::Failed(detail) => Err(StoreError::Statement(detail)),
         }
     }

@@ -76,6 +76,22 @@ fn engine(error: &datafusion::error::DataFusionError) -> StoreError {
 }
 
 fn unanswered(text: &str) -> StoreError {
-    let first = text.lines().next().unwrap_or("").chars().take(400).collect::<String>();
-    StoreError::Invalid(format!("the statement cannot be answered: {first}"))
+    StoreError::Invalid(format!("the statement cannot be answered: {}", beginning(text)))
+}
+
+/// The same while rows are read: what the engine says then may quote them.
+fn on_rows(error: &datafusion::error::DataFusionError) -> StoreError {
+    use datafusion::error::DataFusionError as E;
+    match (engine(error), error.find_root()) {
+        (StoreError::Invalid(sentence), E::ResourcesExhausted(_)) => StoreError::Invalid(sentence),
+        (StoreError::Invalid(sentence), E::External(inner)) if matches!(inner.downcast_ref(), Some(StoreError::Invalid(_))) => {
+            StoreError::Invalid(sentence)
+        }
+        (StoreError::Invalid(_), root) => StoreError::Row(beginning(&root.to_string())),
+        (other, _) => other,
+    }
+}
+
+fn beginning(text: &str) -> String {
+    text.lines().next().unwrap_or("").chars().take(400).collect()
 }

@@ -81,7 +81,11 @@ async fn converse(stream: &mut UnixStream, job: &Job, given: &mut Given<'_>) -> 
     line::send(stream, &serde_json::to_vec(job).map_err(written)?).await?;
     let most = job.limits.result_bytes.saturating_mul(2).saturating_add(BESIDE_ROWS);
     loop {
-        match serde_json::from_slice(&line::receive(stream, most).await?).map_err(written)? {
+        let frame = line::receive(stream, most).await?;
+        // A result may be long, and nobody else waits while it is read.
+        let read = move || serde_json::from_slice::<Asked>(&frame);
+        let asked = tokio::task::spawn_blocking(read).await.map_err(|e| Broken::Ours(StoreError::Statement(e.to_string())))?;
+        match asked.map_err(written)? {
             Asked::Done(outcome) => return Ok(outcome),
             Asked::Scan(wanted) => {
                 let scan = given.scan(wanted).await.map_err(Broken::Ours)?;

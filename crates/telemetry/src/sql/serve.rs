@@ -19,7 +19,7 @@ use portcullis_ports::{SqlAnswer, SqlColumn};
 use super::desk::Desk;
 use super::limits::Memory;
 use super::line::Job;
-use super::{confine, engine, growth, held, limits, line, rows, session, verify};
+use super::{confine, engine, growth, held, limits, line, on_rows, rows, session, verify};
 use crate::error::{Result, StoreError};
 use crate::read::Confinement;
 use crate::scrub::{Scrub, Scrubber};
@@ -154,10 +154,10 @@ async fn answer(
         memory.settle(threads).map_err(|e| StoreError::Statement(format!("its memory could not be bounded: {e}")))?;
     }
     let schema = physical.schema();
-    let mut stream = execute_stream(physical, state.task_ctx()).map_err(|e| engine(&e))?;
+    let mut stream = execute_stream(physical, state.task_ctx()).map_err(|e| on_rows(&e))?;
     let mut answer = rows::Rows::new(&schema, most, limits.sql.result_bytes);
     while let Some(batch) = stream.next().await {
-        if !answer.push(&batch.map_err(|e| engine(&e))?)? {
+        if !answer.push(&batch.map_err(|e| on_rows(&e))?)? {
             break;
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use portcullis_model::{ManualClock, NameSet, Scope, SourceName, TenantId, TimeWindow, Timestamp};
@@ -57,10 +57,13 @@ pub(crate) fn permit_for(scope: Scope, time_limit: Duration) -> Permit {
 
 /// A permit of a principal of its own for each name.
 pub(crate) fn permit_of(name: &str, scope: Scope, time_limit: Duration) -> Permit {
-    let texts: [PolicyText; 0] = [];
-    let policies = Policies::load(&texts, &Vocabulary::default(), 1).unwrap();
+    // Loading rules takes far longer than what is tried under a permit.
+    static POLICIES: LazyLock<Policies> = LazyLock::new(|| {
+        let texts: [PolicyText; 0] = [];
+        Policies::load(&texts, &Vocabulary::default(), 1).unwrap()
+    });
     let grant = CharterGrant { name: name.into(), destinations: BTreeSet::new(), scope, time_limit, budget: Budget::default() };
-    policies.charter(grant).unwrap().permit()
+    POLICIES.charter(grant).unwrap().permit()
 }
 
 /// The two hours around [`NOW`].
