@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use portcullis_model::is_unseen;
+
 /// What became of one character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -16,35 +18,7 @@ fn fate(character: char) -> Fate {
     match character {
         '\n' | '\t' | ' '..='~' => Fate::Keep,
         '\u{2028}' | '\u{2029}' | '\u{85}' => Fate::Break,
-        // Controls. Soft hyphen, grapheme joiner, Arabic letter mark, Hangul fillers, Khmer inherent vowels, Mongolian
-        // selectors. Zero width, directional marks, embeddings, overrides and isolates, invisible operators. Variation
-        // selectors but the sixteenth (emoji presentation). Interlinear annotation, musical formats, tags, noncharacters.
-        '\0'..='\u{1f}'
-        | '\u{7f}'..='\u{9f}'
-        | '\u{ad}'
-        | '\u{34f}'
-        | '\u{61c}'
-        | '\u{115f}'
-        | '\u{1160}'
-        | '\u{17b4}'
-        | '\u{17b5}'
-        | '\u{180b}'..='\u{180f}'
-        | '\u{3164}'
-        | '\u{ffa0}'
-        | '\u{200b}'..='\u{200f}'
-        | '\u{202a}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}'
-        | '\u{feff}'
-        | '\u{fe00}'..='\u{fe0e}'
-        | '\u{e0100}'..='\u{e01ef}'
-        | '\u{fff9}'..='\u{fffb}'
-        | '\u{fff0}'..='\u{fff8}'
-        | '\u{1d173}'..='\u{1d17a}'
-        | '\u{e0000}'..='\u{e00ff}'
-        | '\u{e01f0}'..='\u{e0fff}'
-        | '\u{1bca0}'..='\u{1bca3}'
-        | '\u{fdd0}'..='\u{fdef}' => Fate::Drop,
-        c if (c as u32) & 0xfffe == 0xfffe => Fate::Drop,
+        unseen if unseen.is_control() || is_unseen(unseen) => Fate::Drop,
         _ => Fate::Keep,
     }
 }
@@ -175,14 +149,30 @@ mod tests {
         }
         assert_eq!(cleaned("a\u{1b}]8;;http://evil and what follows\nb"), ("a8;;http://evil and what follows\nb".into(), 2));
         assert_eq!(cleaned("a\u{9d}open \u{9d}0;t\u{7}b"), ("aopen b".into(), 6));
-        assert_eq!(cleaned("a\u{e0080}\u{e01f0}\u{1bca0}b"), ("ab".into(), 3));
+        assert_eq!(cleaned("a\u{e0080}\u{e01f0}\u{1bca0}\u{2800}b"), ("ab".into(), 4));
         assert_eq!(cleaned("one\r\ntwo\rthree"), ("one\ntwo\nthree".into(), 1));
         assert_eq!(cleaned("a\u{e0100}b\u{fe0f}\u{fe0f}"), ("ab\u{fe0f}".into(), 2));
     }
 
     #[test]
+    fn what_looks_like_nothing_goes() {
+        for blank in
+            ['\u{2800}', '\u{3164}', '\u{ffa0}', '\u{115f}', '\u{1160}', '\u{34f}', '\u{180e}', '\u{2060}', '\u{2064}', '\u{ad}']
+        {
+            assert!(is_hidden(blank) && !is_seen(blank), "{}", blank.escape_unicode());
+            assert_eq!(
+                cleaned(&format!("pass{blank}word{blank}{blank}=x")),
+                ("password=x".into(), 3),
+                "{}",
+                blank.escape_unicode()
+            );
+        }
+    }
+
+    #[test]
     fn visible_text_is_untouched() {
-        for text in ["plain\ttext\n", "Grüße, 世界, שלום, привет", "❤️ ok", "a – b … “c”"] {
+        for text in ["plain\ttext\n", "Grüße, 世界, שלום, привет", "❤️ ok", "a – b … “c”", "⠓⠊ 1\u{a0}000"]
+        {
             assert_eq!(cleaned(text), (text.into(), 0));
         }
     }

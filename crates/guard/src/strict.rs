@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use portcullis_model::cut;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 /// Bounds of one message.
@@ -133,7 +134,7 @@ impl<'de> Visitor<'de> for Walk {
                 !folded.insert(key.to_ascii_lowercase())
             };
             if clash {
-                let shown: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
+                let shown = cut::quoted(&key, 64);
                 let exact = seen.contains(&key);
                 let what =
                     if exact { "appears twice in one object" } else { "appears in two spellings that differ only in case" };

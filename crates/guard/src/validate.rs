@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use jsonschema::Validator;
-use portcullis_model::Fault;
+use portcullis_model::{Fault, cut};
 use serde_json::{Map, Value};
 
 use crate::{Sanitizer, TextKind};
@@ -208,9 +208,12 @@ impl ArgumentSchema {
             .take(3)
             .map(|error| {
                 let path = error.instance_path().to_string();
-                let place = if path.is_empty() { String::new() } else { format!("{}: ", path.trim_start_matches('/')) };
-                let text: String = error.to_string().chars().filter(|c| !c.is_control()).take(300).collect();
-                format!("{place}{text}")
+                let place = path.trim_start_matches('/');
+                let place = if place.is_empty() { String::new() } else { format!("{}: ", cut::quoted(place, PLACE)) };
+                // What is wrong stands behind the value: a long one, which the caller knows, is left out.
+                let said = error.to_string();
+                let said = if said.len() > PROBLEM { error.masked_with("the value").to_string() } else { said };
+                format!("{place}{}", cut::quoted(&said, PROBLEM))
             })
             .collect();
         problems.dedup();
@@ -223,6 +226,10 @@ impl ArgumentSchema {
     }
 }
 
+/// Characters of what is wrong with one argument, and of where that is.
+const PROBLEM: usize = 300;
+const PLACE: usize = 200;
+
 /// Deepest nesting of arguments whose texts are checked; the strict reader of messages allows no more.
 const MAX_DEPTH: usize = 32;
 
@@ -231,7 +238,8 @@ const MAX_DEPTH: usize = 32;
 fn renamed(object: &mut Value, name: &str, clean: &str) -> Result<(), Fault> {
     let Some(members) = object.as_object_mut() else { return Ok(()) };
     if members.contains_key(clean) {
-        return Err(Fault::invalid(format!("two members are called '{clean}' without characters that nobody sees"))
+        let shown = cut::quoted(clean, PLACE);
+        return Err(Fault::invalid(format!("two members are called '{shown}' without characters that nobody sees"))
             .with_hint("remove invisible and control characters from the names"));
     }
     let renamed = std::mem::take(members).into_iter();
@@ -274,6 +282,22 @@ mod tests {
             assert!(fault.message().contains(word), "{}", fault.message());
             assert!(fault.hint().unwrap().contains("service, limit"));
         }
+    }
+
+    #[test]
+    fn what_is_repeated_of_arguments_is_short_and_has_no_part_of_a_secret() {
+        let token = "16C7e42F292c6912E7710c838347Ae178B4a";
+        for filling in [0, 200, 260, 290, 100_000] {
+            let value = format!("{} {token}", "a".repeat(filling));
+            for bad in [json!({"service": "x", "limit": value}), json!({"service": "x", value: 1})] {
+                let said = schema().check(&bad).unwrap_err().message().to_owned();
+                assert!(said.chars().count() < 520 && !said.chars().any(char::is_control), "{said}");
+                assert!(said.contains(token) || !said.contains(&token[..6]), "{said}");
+                assert!(said.starts_with("limit: ") || said.contains("not allowed"), "{said}");
+            }
+        }
+        let long = schema().check(&json!({"service": "x", "limit": "a".repeat(1_000)})).unwrap_err();
+        assert_eq!(long.message(), "limit: the value is not of type \"integer\"");
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::fmt::Debug;
 use std::future::poll_fn;
 use std::sync::Arc;
 
+use crate::unseen::is_unseen;
+
 /// Takes out of a text what the caller of the present work must not see.
 pub trait Secrecy: Send + Sync + Debug {
     /// The text without it, or `None` when there is nothing to take out.
@@ -64,9 +66,10 @@ pub struct Beginning<'t> {
     pub left: usize,
 }
 
-/// Characters behind a cut that are redacted with what stands in front of it. More are looked at where what goes makes the text
-/// so short that its end comes near.
-const AHEAD: [usize; 3] = [4 << 10, 16 << 10, 64 << 10];
+/// Characters behind a cut that are redacted with what stands in front of it: as far as anything behind a secret is asked what it
+/// is, such as the `kind` behind the `data` of a manifest, or the last line of a key whose first is not there. More are looked at
+/// where what goes makes the text so short that its end comes near, and where one unbroken run reaches over it.
+const AHEAD: [usize; 3] = [64 << 10, 256 << 10, 1 << 20];
 
 /// Characters in front of the end of what was looked at that may belong to a secret which reaches over it.
 const UNSURE: usize = 1 << 10;
@@ -84,6 +87,13 @@ pub fn beginning(text: &str, most: usize) -> Beginning<'_> {
         CutRule::Closed(secrecy) => redacted(text, most, end, &*secrecy),
         CutRule::Unknown => cut_at(text, end_of_a_word(&text[..end])),
     }
+}
+
+/// Words of a caller's as an error repeats them: in one line, without what nobody sees, and cut like every text.
+pub fn quoted(text: &str, most: usize) -> String {
+    let seen: String = text.chars().filter(|c| !c.is_control() && !is_unseen(*c)).collect();
+    let Beginning { text, left } = beginning(&seen, most);
+    if left == 0 { text.into_owned() } else { format!("{text}…") }
 }
 
 /// A whole text as it will be shown, for those who cut it by other measures than characters.
@@ -118,16 +128,35 @@ fn end_of_a_word(front: &str) -> usize {
     words.trim_end_matches(|c: char| c.is_whitespace() || c.is_ascii_digit() || c == '-').len()
 }
 
+/// What tokens, keys and encoded texts are made of.
+fn in_run(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.' | '+' | '/' | '=' | '~' | '%')
+}
+
+/// Where the run begins that a text ends with: what it is, only its other end may tell.
+fn last_run(text: &str) -> usize {
+    text.trim_end_matches(in_run).len()
+}
+
 fn redacted<'t>(text: &'t str, most: usize, end: usize, secrecy: &dyn Secrecy) -> Beginning<'t> {
     let mut last = cut_at(text, 0);
     for ahead in AHEAD {
         let (looked, behind) = text.split_at(end + place(&text[end..], ahead));
-        let Some(mut clean) = secrecy.text(looked) else { return cut_at(text, end) };
+        let is_all = behind.is_empty();
+        let Some(mut clean) = secrecy.text(looked) else {
+            let run = if is_all { end } else { last_run(looked) };
+            if run >= end {
+                return cut_at(text, end);
+            }
+            last = cut_at(text, run);
+            continue;
+        };
         let characters = clean.chars().count();
-        let sure = if behind.is_empty() { characters } else { characters.saturating_sub(UNSURE) };
+        let sure =
+            if is_all { characters } else { characters.saturating_sub(UNSURE).min(clean[..last_run(&clean)].chars().count()) };
         let kept = sure.min(most);
         clean.truncate(place(&clean, kept));
-        let is_enough = kept == most || behind.is_empty();
+        let is_enough = kept == most || is_all;
         last = Beginning { text: Cow::Owned(clean), left: characters - kept + behind.chars().count() };
         if is_enough {
             break;
@@ -203,9 +232,29 @@ mod tests {
         assert_eq!((shown.as_str(), left), ("# then # end", 0));
         // Longer than anything that is looked at: less is shown, and no part of a secret.
         let short = format!("<{}> ", "a".repeat(50));
-        let endless = format!("{} <{}> end", short.repeat(2_000), "tiger".repeat(20_000));
+        let endless = format!("{} <{}> end", short.repeat(2_000), "tiger".repeat(AHEAD[2]));
         let (shown, left) = cut(&closed(), &endless, 5_000);
         assert!(!shown.contains("tig") && !shown.contains('a') && left > 0, "{shown}");
+    }
+
+    #[test]
+    fn words_are_repeated_in_one_line_and_no_secret_in_part() {
+        assert_eq!(quoted("a\u{1b}[31m\u{202e}b\n\u{2800}c", 20), "a[31mbc");
+        assert_eq!(quoted("AKIAIOSFODNN7EXAMPLE", 15), "…", "half of a word is none");
+        assert_eq!(quoted("one two three", 9), "one two…");
+        assert_eq!(under(&closed(), || quoted("before <tig\u{200b}er lily> behind", 12)), "before # beh…");
+    }
+
+    #[test]
+    fn a_run_longer_than_what_is_looked_at_is_not_shown_in_part() {
+        // Nothing is found in it before its end is seen.
+        let seen = format!("before {}> <x", "tiger".repeat(AHEAD[1] / 5));
+        assert_eq!(cut(&closed(), &seen, 12).0, "before tiger", "what was looked at to its end is no secret");
+        let endless = format!("before {}> behind", "tiger".repeat(AHEAD[2]));
+        let (shown, left) = cut(&closed(), &endless, 1_000);
+        assert_eq!((shown.as_str(), left), ("before ", endless.len() - 7));
+        let words = format!("before {}", "tiger lily ".repeat(AHEAD[2]));
+        assert_eq!(cut(&closed(), &words, 12).0, "before tiger", "words are cut where they were");
     }
 
     #[test]

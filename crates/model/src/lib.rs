@@ -17,6 +17,7 @@ mod secret_reference;
 mod segment;
 mod signal;
 mod spec;
+mod unseen;
 mod whence;
 mod window;
 
@@ -37,5 +38,6 @@ pub use signal::{
 pub use spec::{
     CompletionKind, PromptArgument, PromptSpec, ResourceSpec, ResourceTemplateSpec, RiskClass, ToolSpec, WriteCategory,
 };
+pub use unseen::{is_blank, is_unseen};
 pub use whence::{Endpoint, InvalidEndpoint, Whence};
 pub use window::{TimeWindow, Timestamp, WindowError, format_duration, format_timestamp, parse_duration, parse_instant};

@@ -1,6 +1,8 @@
 //! Whether a text can stand as one segment of a path of a URL. One rule for whoever checks arguments and for whoever builds
 //! addresses. Must not encode anything.
 
+use crate::unseen::is_unseen;
+
 /// Longest segment that comes from outside, in bytes.
 const MOST_BYTES: usize = 2_048;
 
@@ -68,10 +70,9 @@ fn reads_as_another(c: char) -> bool {
         | '\u{ff05}' | '\u{fe6a}' | '\u{ff03}' | '\u{fe5f}' | '\u{ff1f}' | '\u{fe56}' | '\u{fe16}' | '\u{2047}'..='\u{2049}'
         | '\u{037e}' | '\u{ff1b}' | '\u{fe54}' | '\u{fe14}' | '\u{ff1a}' | '\u{fe55}' | '\u{fe13}' | '\u{ff20}' | '\u{fe6b}'
         | '\u{ff06}' | '\u{fe60}' | '\u{ff1d}' | '\u{fe66}' | '\u{2a74}'..='\u{2a76}'
-        // Invisible, joining, and changing the direction.
-        | '\u{00ad}' | '\u{034f}' | '\u{061c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
-        | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}')
+        // What stands in for another, and makes a picture of a sign.
+        | '\u{fe0f}' | '\u{fffc}' | '\u{fffd}')
+        || is_unseen(c)
         || (c.is_whitespace() && c != ' ')
 }
 
@@ -95,6 +96,8 @@ mod tests {
             ("a\u{ff0f}b", "another"),
             ("\u{2025}", "another"),
             ("a\u{200b}", "another"),
+            ("a\u{2800}b", "another"),
+            ("a\u{fffd}", "another"),
         ] {
             assert!(check_path_segment(text).unwrap_err().contains(word), "{text:?}");
         }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use portcullis_model::Timestamp;
+use portcullis_model::{Timestamp, cut};
 
 /// The languages of raw queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,9 +148,9 @@ fn at(position: Option<usize>) -> String {
     position.map_or_else(String::new, |position| format!(" at character {position}"))
 }
 
-/// The beginning of a text for an error message: at most 60 characters, none of them control characters.
+/// The beginning of a text for an error message: at most 60 characters that can be seen.
 pub(crate) fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(60).collect()
+    cut::quoted(text, 60)
 }
 
 #[cfg(test)]

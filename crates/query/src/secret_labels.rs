@@ -128,6 +128,8 @@ mod tests {
             (r#"count_values("password", up)"#, "count_values() into the label 'password'"),
             (r#"absent(up{cookie="a"})"#, "'cookie'"),
             (r#"up{pass="x"}"#, "'pass'"),
+            (r#"up{session_id="x"}"#, "'session_id'"),
+            (r#"up{"пароль"="x"}"#, "'пароль'"),
         ] {
             let error = refuse_secret_labels(raw).expect_err(raw).to_string();
             assert!(error.contains(words), "{raw}: {error}");
@@ -145,7 +147,7 @@ mod tests {
             r#"label_replace(up, "a", "password", "b", "token")"#,
             r#"label_join(up, "a", "token", "b")"#,
             "password{job=\"a\"}",
-            "sum by (token_type, tokens) (x)",
+            "sum by (token_type, max_tokens) (x)",
             r#"count_values("version", build_info)"#,
         ] {
             assert!(refuse_secret_labels(raw).is_ok(), "{raw}: {:?}", refuse_secret_labels(raw));

@@ -93,7 +93,7 @@ impl Events {
         let two_joints = row(joints, 2);
         keep(&mut self.signs, rare | two_joints & colons << 2);
 
-        // A name ends in a letter, in a quote, in a space behind it, or in up to four digits behind a letter or a sign.
+        // A name ends in a letter, in one beyond ASCII, in a quote, in a space behind it, or in up to four digits behind a letter or a sign.
         let in_name = letters | joints | hyphens | dots | rare;
         let one = digits & in_name << 1;
         let two = digits & one << 1;

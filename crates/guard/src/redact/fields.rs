@@ -2,13 +2,20 @@
 //! Names stay, values go. Guards against the two ways to be wrong: a value cut too early leaks its tail, and prose
 //! such as `token: expired` is no secret.
 
-pub(super) use portcullis_model::secret_name::{ENDINGS, SUFFIXES, Strength, strength as judged};
+use portcullis_model::secret_name::foreign;
+pub(super) use portcullis_model::secret_name::{ENDINGS, SESSION, SUFFIXES, Strength, WORDS, foreign_word, strength as judged};
 
 use super::quick;
 
 /// Judges a whole name: a JSON key, a column, an environment variable.
 pub(super) fn strength(name: &[u8]) -> Option<Strength> {
-    if quick::may_end(name, true) { judged(name) } else { None }
+    if quick::may_end(name, true) {
+        judged(name)
+    } else if name.is_ascii() {
+        None
+    } else {
+        foreign(name)
+    }
 }
 
 /// Bytes of a name in text.
@@ -53,6 +60,17 @@ pub(super) fn name_of(bytes: &[u8], (start, end): (usize, usize)) -> Option<Name
     let (earlier, _) = word_before(bytes, start - 1)?;
     let strength = strength(&bytes[earlier..end])?;
     Some(Name { strength, start: earlier, end })
+}
+
+/// The word of another script for a password that ends in front of `at`.
+pub(super) fn foreign_before(bytes: &[u8], at: usize) -> Option<Name> {
+    let end = word_end(bytes, at);
+    // Those that are looked for in text end in a letter beyond ASCII, or in one of ASCII behind it.
+    if bytes[end.saturating_sub(2)..end].is_ascii() {
+        return None;
+    }
+    let length = foreign_word(&bytes[..end])?;
+    Some(Name { strength: Strength::Password, start: end - length, end })
 }
 
 /// The word in front of `at`, looking over spaces, a closing bracket, quotes and their backslashes.
@@ -379,6 +397,28 @@ pub(super) fn secretish(value: &[u8]) -> bool {
     let digits = value.iter().filter(|b| b.is_ascii_digit()).count();
     let signs = value.iter().filter(|b| matches!(b, b'!' | b'@' | b'#' | b'$' | b'%' | b'^' | b'*' | b'+' | b'~' | b'?')).count();
     letters > 0 && ((digits > 0 && letters >= 2) || signs > 0)
+}
+
+/// Shortest value under `tokens` that is none of a count with its unit.
+const SHORTEST_OF_MANY: usize = 12;
+
+/// Whether a name says enough by itself, or the value has to look like a secret as well.
+pub(super) fn is_sure(strength: Strength) -> bool {
+    !matches!(strength, Strength::Weak | Strength::Many)
+}
+
+/// Whether a value looks as much like a secret as the name in front of it wants.
+pub(super) fn fits(strength: Strength, value: &[u8]) -> bool {
+    match strength {
+        Strength::Weak => secretish(value),
+        Strength::Many => value.len() >= SHORTEST_OF_MANY && secretish(value),
+        Strength::Password | Strength::Strong | Strength::Authorization | Strength::Cookie => true,
+    }
+}
+
+/// Whether a value is how many there are: in the column `api_keys`, and not one of them.
+pub(super) fn is_count(strength: Strength, value: &[u8]) -> bool {
+    strength != Strength::Password && (1..=4).contains(&value.len()) && value.iter().all(u8::is_ascii_digit)
 }
 
 #[cfg(test)]

@@ -29,7 +29,8 @@ pub(super) struct Kinds {
     pub(super) hyphens: Row,
     /// `/`, `+` and `_`: what base64 has beside letters, digits and hyphens.
     pub(super) joints: Row,
-    /// Quotes of the three kinds, and `]`: what may stand between a name and its separator.
+    /// Quotes of the three kinds and `]`, which may stand between a name and its separator, and whatever is beyond ASCII, which
+    /// may be the end of one.
     pub(super) quotes: Row,
     pub(super) backslashes: Row,
     pub(super) stars: Row,
@@ -59,7 +60,7 @@ impl Kinds {
             self.spaces[place] = bits(is(b' '));
             self.hyphens[place] = bits(is(b'-'));
             self.joints[place] = bits(is(b'/') | plus | is(b'_'));
-            self.quotes[place] = bits(is(b'"') | is(b'\'') | is(b'`') | is(b']'));
+            self.quotes[place] = bits(is(b'"') | is(b'\'') | is(b'`') | is(b']') | bytes.simd_ge(all(0x80)));
             self.backslashes[place] = bits(is(b'\\'));
             self.stars[place] = bits(is(b'*'));
             self.escapes[place] = bits(is(b'%') | is(b'&'));
@@ -129,6 +130,7 @@ mod tests {
                 let bit = |row: &Row| row[at / STEP + 1] >> (at % STEP) & 1 == 1;
                 assert_eq!(bit(&kinds.letters), byte.is_ascii_alphabetic(), "{byte}");
                 assert_eq!(bit(&kinds.digits), byte.is_ascii_digit(), "{byte}");
+                assert_eq!(bit(&kinds.quotes), b"\"'`]".contains(byte) || !byte.is_ascii(), "{byte}");
                 for (row, known) in [
                     (&kinds.equals, &b"="[..]),
                     (&kinds.colons, b":"),
@@ -136,7 +138,6 @@ mod tests {
                     (&kinds.spaces, b" "),
                     (&kinds.hyphens, b"-"),
                     (&kinds.joints, b"/+_"),
-                    (&kinds.quotes, b"\"'`]"),
                     (&kinds.backslashes, b"\\"),
                     (&kinds.stars, b"*"),
                     (&kinds.escapes, b"%&"),

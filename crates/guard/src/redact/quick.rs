@@ -2,11 +2,11 @@
 //! every word starts no credential: told here by a few table look-ups. Must never say "nothing here" where the thorough look
 //! would find something; `tests` compares the two.
 
-use super::fields::{self, ENDINGS, SUFFIXES};
+use super::fields::{self, ENDINGS, SESSION, SUFFIXES, WORDS as ALONE, foreign_word};
 use super::places::SIGNS;
 
 /// Words that matter in front of a separator for another reason than being a secret's name.
-const OTHERS: &[&str] = &["pass", "passw", "auth", "jwt", "name", "key", "kind"];
+const OTHERS: &[&str] = &[SESSION, "name", "key", "kind"];
 
 /// Bits of the second table.
 const BITS: usize = 4_096;
@@ -78,6 +78,11 @@ static WORDS: Endings = {
     let mut at = 0;
     while at < SUFFIXES.len() {
         endings.add(SUFFIXES[at].as_bytes());
+        at += 1;
+    }
+    let mut at = 0;
+    while at < ALONE.len() {
+        endings.add(ALONE[at].0.as_bytes());
         at += 1;
     }
     let mut at = 0;
@@ -154,12 +159,18 @@ fn may_matter_at_all(bytes: &[u8], at: usize) -> bool {
 }
 
 /// Whether a text that ends in a word ends in one that may matter: a secret's name, `name`, `key`, `kind`, or the name of a
-/// signed query parameter. With `whole` the text is one name, whatever it is made of.
+/// signed query parameter. With `whole` the text is one name, whatever it is made of; without, it may end in a word of another
+/// script.
 pub(super) fn may_end(bytes: &[u8], whole: bool) -> bool {
     let mut code = 0_u32;
     let (mut letters, mut digits) = (0_u32, 0_u32);
     for (at, byte) in bytes.iter().enumerate().rev() {
         let kind = KINDS[usize::from(*byte)];
+        // `password_v2`
+        if letters == 0 && digits > 0 && byte | 0x20 == b'v' && at > 0 && bytes[at - 1] | 0x20 != b'v' {
+            digits = 0;
+            continue;
+        }
         if kind < DIGIT && kind != OTHER {
             code = code << 5 | u32::from(kind);
             letters += 1;
@@ -191,7 +202,7 @@ pub(super) fn may_end(bytes: &[u8], whole: bool) -> bool {
                 return false;
             }
         } else if kind == OTHER && !whole {
-            return false;
+            return !byte.is_ascii() && foreign_word(bytes).is_some();
         }
     }
     false

@@ -47,6 +47,8 @@ pub(super) const RANK_BLOCK: u16 = 200;
 
 /// Bytes of the value of a weak name that are judged first, and the most that the value of `name` is looked for in.
 const WEAK: usize = 1_024;
+/// Bytes in which the value of a word of another script shows whether it is prose.
+const NEAR: usize = 256;
 /// How often escapes are undone: JSON in JSON in JSON.
 const UNESCAPED: u8 = 3;
 /// What does not depend on the text.
@@ -276,7 +278,7 @@ impl Scan<'_> {
         let bytes = self.bytes;
         // `::` is a path in a program, `==` and `=>` are separators of two bytes.
         let before = at.checked_sub(1).map_or(b' ', |i| bytes[i]);
-        if !(before.is_ascii_alphanumeric() || matches!(before, b'"' | b'\'' | b'`' | b' ' | b']')) {
+        if before.is_ascii() && !(before.is_ascii_alphanumeric() || matches!(before, b'"' | b'\'' | b'`' | b' ' | b']')) {
             return;
         }
         let mut behind = at + 1;
@@ -288,6 +290,10 @@ impl Scan<'_> {
         }
         if before == b'd' || matches!(before, b'"' | b'\'' | b' ') {
             self.manifest |= bytes[at] == b':' && manifest::says_secret(bytes, at);
+        }
+        if let Some(name) = fields::foreign_before(bytes, at) {
+            self.foreign_value(name, behind, bytes[at] == b':');
+            return;
         }
         let Some((start, end)) = fields::word_before(bytes, at) else { return };
         if let Some(name) = fields::name_of(bytes, (start, end)) {
@@ -303,6 +309,23 @@ impl Scan<'_> {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The value behind a word of another script. A word of that script behind it is prose, for passwords are seldom written in
+    /// one.
+    fn foreign_value(&mut self, name: Name, behind: usize, colon: bool) {
+        let bytes = self.bytes;
+        let start = behind + bytes[behind..].iter().take(4).take_while(|b| **b == b' ').count();
+        let near = &bytes[..bytes.len().min(start + NEAR)];
+        let prose = fields::bare_at(near, start).is_some_and(|place| {
+            let value = &near[place.start..place.end];
+            !value.is_ascii() && !value.iter().any(u8::is_ascii_digit)
+        });
+        if prose {
+            self.judges(name.start);
+        } else {
+            self.field_value(name, behind, colon);
         }
     }
 
@@ -323,10 +346,10 @@ impl Scan<'_> {
         // Only a value in quotes reaches over the end of its line.
         let multiline = |place: Place| place.quoted && memchr::memchr(b'\n', &bytes[place.start..place.end]).is_some();
         // A word that is seldom a secret's name does not earn a look at all that follows it.
-        if name.strength == Strength::Weak {
+        if !fields::is_sure(name.strength) {
             let near = &bytes[..bytes.len().min(behind + WEAK)];
             if let Some(place) = fields::value_after(near, behind)
-                && !fields::secretish(&near[place.start..place.end])
+                && !fields::fits(name.strength, &near[place.start..place.end])
             {
                 self.wide |= multiline(place);
                 return;
@@ -356,8 +379,8 @@ impl Scan<'_> {
                     self.passed.covered = place.end;
                 }
             }
-            Strength::Weak if !fields::secretish(value) => {}
-            Strength::Password | Strength::Strong | Strength::Weak => self.plain_value(name, place, colon),
+            Strength::Weak | Strength::Many if !fields::fits(name.strength, value) => {}
+            Strength::Password | Strength::Strong | Strength::Weak | Strength::Many => self.plain_value(name, place, colon),
         }
     }
 
@@ -442,7 +465,7 @@ impl Scan<'_> {
         let front = front.rsplit(|b| matches!(b, b'|' | b'\t')).next().unwrap_or(front);
         let indent = front.iter().take_while(|b| matches!(**b, b' ' | b'-')).count();
         let alone = front[indent..].iter().all(|b| matches!(b, b'"' | b'\''));
-        if !matches!(name.strength, Strength::Password | Strength::Strong) {
+        if !matches!(name.strength, Strength::Password | Strength::Strong | Strength::Many) {
             return;
         }
         self.wide = true;
@@ -458,7 +481,8 @@ impl Scan<'_> {
             // The only word of its line, and no key of a map.
             let only = rest.iter().all(u8::is_ascii_whitespace) && !value.ends_with(b":");
             let sure = name.strength == Strength::Password && !item && ((alone && deep > indent) || place.quoted);
-            if !only || fields::harmless(value) || fields::prose(bytes, place) || !(sure || fields::secretish(value)) {
+            let looks = sure || (fields::secretish(value) && fields::fits(name.strength, value));
+            if !only || fields::harmless(value) || fields::prose(bytes, place) || !looks {
                 return;
             }
             self.secret(place.start, place.end, "secret-value", RANK_FIELD);
@@ -486,7 +510,8 @@ impl Scan<'_> {
                     let value = &bytes[place.start..place.end];
                     self.wide |= place.quoted && value.contains(&b'\n');
                     let bare = !place.quoted && !fields::secretish(value);
-                    if !bare && !fields::harmless(value) && name.strength != Strength::Weak {
+                    let fits = name.strength != Strength::Weak && fields::fits(name.strength, value);
+                    if !bare && !fields::harmless(value) && fits {
                         self.secret(place.start, place.end, "secret-value", RANK_FIELD);
                     }
                     at = place.end.max(at) + usize::from(place.quoted).max(1);

@@ -28,7 +28,9 @@ impl Scan<'_> {
     /// The first of the spaces behind a word, with a column behind them.
     pub(super) fn named_gap(&mut self, at: usize) {
         let bytes = self.bytes;
-        let named = at > 0 && bytes[at - 1].is_ascii_alphanumeric() && fields::name_before(bytes, at).is_some();
+        // How many there are stands in a column more often than they do.
+        let tells = |name: fields::Name| name.strength != Strength::Many;
+        let named = at > 0 && bytes[at - 1].is_ascii_alphanumeric() && fields::name_before(bytes, at).is_some_and(tells);
         if named {
             self.judges(at);
             let gap = bytes[at..].iter().take(256).take_while(|b| **b == b' ').count();
@@ -81,8 +83,8 @@ impl Scan<'_> {
                 let (a, b) = row[*at];
                 let value = &bytes[a..b];
                 // The heading of another table below this one is none of its rows.
-                let sure = *strength != Strength::Weak || fields::secretish(value);
-                if sure && !fields::harmless(value) && fields::strength(value).is_none() {
+                let looks = fields::fits(*strength, value) && !fields::is_count(*strength, value);
+                if looks && !fields::harmless(value) && fields::strength(value).is_none() {
                     self.secret(a, b, "secret-value", RANK_FIELD);
                 }
             }
@@ -114,7 +116,8 @@ impl Scan<'_> {
         }
         let length = bytes[at + 1..].iter().take(4_096).take_while(|b| **b != b'<').count();
         let value = &bytes[at + 1..at + 1 + length];
-        if !fields::harmless(value) {
+        let fits = name.strength != Strength::Many || fields::fits(name.strength, value);
+        if fits && !fields::harmless(value) {
             self.secret(at + 1, at + 1 + length, "secret-value", RANK_FIELD);
         }
     }
@@ -145,8 +148,10 @@ impl Scan<'_> {
             }
             self.judges(*from);
             self.wide |= !marked;
-            let next =
-                cells.get(index + 1).filter(|(a, b)| fields::secretish(&bytes[*a..*b]) && !fields::harmless(&bytes[*a..*b]));
+            let next = cells.get(index + 1).filter(|(a, b)| {
+                let value = &bytes[*a..*b];
+                fields::secretish(value) && fields::fits(strength, value) && !fields::harmless(value)
+            });
             if let Some((a, b)) = next {
                 self.secret(*a, *b, "secret-value", RANK_FIELD);
             } else if !marked {
@@ -160,7 +165,7 @@ impl Scan<'_> {
     fn column(&mut self, mut from: usize, separator: u8, width: usize, index: usize, strength: Strength) {
         let bytes = self.bytes;
         // A heading inside a table whose column was followed already says nothing new.
-        let column = Column { separator, width, index, sure: strength != Strength::Weak };
+        let column = Column { separator, width, index, sure: fields::is_sure(strength) };
         if self.columns.get(&column).is_some_and(|end| from <= *end) {
             return;
         }
@@ -177,8 +182,9 @@ impl Scan<'_> {
             if let Some((a, b)) = place.and_then(|place| cells.get(place)).copied() {
                 let value = &bytes[a..b];
                 let rule = value.iter().all(|b| matches!(b, b'-' | b':'));
-                let sure = regular && strength != Strength::Weak;
-                if !rule && !fields::harmless(value) && (sure || fields::secretish(value)) {
+                let sure = regular && fields::is_sure(strength) && !fields::is_count(strength, value);
+                let looks = sure || (fields::secretish(value) && fields::fits(strength, value));
+                if !rule && !fields::harmless(value) && looks {
                     self.secret(a, b, "secret-value", RANK_FIELD);
                 }
             }

@@ -46,6 +46,18 @@ const PIECES: &[&str] = &[
     "password",
     "token",
     "access key",
+    "tokens",
+    "api_keys",
+    "session_id",
+    "session.id",
+    "sid",
+    "cvv",
+    "senha",
+    "_v2",
+    "пароль",
+    "密码",
+    "contraseña",
+    "hasło",
     "name",
     "value",
     "kind: Secret",
@@ -241,7 +253,8 @@ proptest! {
     #[test]
     fn no_name_is_passed_over(front in "[A-Za-z_.-]{0,6}", piece in piece(), word in prop::sample::select(vec![
         "password", "PassWd", "pwd", "api_key", "apiKey", "secret", "token", "JWT", "auth", "Pass", "cookie", "authorization", "credentials", "conn_str",
-    ]), tail in prop::sample::select(vec!["", "2", "_old", "64", "_b64", "Base64", "_2_1", "_plain_text", " ", "."])) {
+        "tokens", "apiKeys", "passwords", "cvv", "sessionId", "sid", "senha", "mdp", "contraseña", "пароль", "パスワード",
+    ]), tail in prop::sample::select(vec!["", "2", "_old", "64", "_b64", "Base64", "_2_1", "_v2", "V3", "_plain_text", " ", "."])) {
         for name in [format!("{front}{word}{tail}"), format!("{piece}{word}{tail}"), format!("{word}{piece}"), front.clone()] {
             prop_assert_eq!(judged(name.as_bytes()), strength(name.as_bytes()), "{:?}", name);
             let last_is_name = name.as_bytes().last().is_some_and(|b| super::fields::in_name(*b));

@@ -292,8 +292,7 @@ impl Work<'_> {
     fn field(&mut self, member: &mut Value, strength: Strength, found: &mut Redactions) -> bool {
         match member {
             Value::String(text) => {
-                let plain =
-                    fields::harmless(text.as_bytes()) || (strength == Strength::Weak && !fields::secretish(text.as_bytes()));
+                let plain = fields::harmless(text.as_bytes()) || !fields::fits(strength, text.as_bytes());
                 if plain {
                     return false;
                 }
@@ -315,7 +314,7 @@ impl Work<'_> {
                 }
                 true
             }
-            Value::Object(inner) if strength != Strength::Weak => {
+            Value::Object(inner) if fields::is_sure(strength) => {
                 for (name, item) in inner.iter_mut() {
                     let reference = REFERENCES.iter().any(|r| name.eq_ignore_ascii_case(r));
                     let under = if strength == Strength::Password { Strength::Strong } else { strength };

@@ -1,7 +1,7 @@
 //! Every class of secret in every place an answer can hold one: none comes out.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -17,8 +17,11 @@ use serde_json::{Value, json};
 use crate::corpus::labelled;
 
 pub(crate) fn permit(tenant: &str) -> Permit {
-    let texts: [PolicyText; 0] = [];
-    let policies = Policies::load(&texts, &Vocabulary::default(), 1).unwrap();
+    // Loading rules takes far longer than what is tried under a permit.
+    static POLICIES: LazyLock<Policies> = LazyLock::new(|| {
+        let texts: [PolicyText; 0] = [];
+        Policies::load(&texts, &Vocabulary::default(), 1).unwrap()
+    });
     let grant = CharterGrant {
         name: "test".into(),
         destinations: BTreeSet::new(),
@@ -26,7 +29,7 @@ pub(crate) fn permit(tenant: &str) -> Permit {
         time_limit: Duration::from_mins(1),
         budget: Budget { answer_bytes: 1 << 20, ..Budget::default() },
     };
-    policies.charter(grant).unwrap().permit()
+    POLICIES.charter(grant).unwrap().permit()
 }
 
 fn releaser() -> Releaser {

@@ -86,3 +86,25 @@ fn a_key_longer_than_what_is_looked_at_does_not_come_out() {
         assert!(!shown.contains("MIIEvQ") && !shown.contains("AASCBKcw"), "cut after {most}: {shown}");
     }
 }
+
+#[test]
+fn what_stands_far_behind_a_cut_tells_what_is_in_front_of_it() {
+    let releaser = releaser();
+    // Far more than is shown lies between a value and what says that it is a secret.
+    let blob = "QUJD".repeat(4_000);
+    let value = "c3dvcmRmaXNo";
+    let json = format!(r#"{{"apiVersion":"v1","data":{{"pin":"{value}","blob":"{blob}"}},"kind":"Secret"}}"#);
+    let yaml = format!("apiVersion: v1\ndata:\n  pin: {value}\n  blob: {blob}\nkind: Secret\nmetadata:\n  name: db\n");
+    let line = "qwertyuiopasdfghjklzxcvbnmqwertyuiopasdfghjklzxcvbnmqwertyuiopas";
+    let tail = format!("{}-----END RSA {} KEY-----\n", format!("{line}\n").repeat(250), "PRIVATE");
+    for (text, secret) in [(&json, value), (&yaml, value), (&tail, &line[..TELLING])] {
+        assert!(!released(&releaser, text.clone()).contains(secret), "known whole");
+        for most in [60, 300, 1_000] {
+            let shown = shown(&releaser, text, most);
+            assert!(!shown.contains(secret), "cut after {most}: {shown}");
+        }
+    }
+    // Without what says so, both are no secrets.
+    let open = format!("apiVersion: v1\ndata:\n  pin: {value}\n  blob: {blob}\nkind: ConfigMap\n");
+    assert!(shown(&releaser, &open, 300).contains(value));
+}

@@ -301,7 +301,8 @@ impl Heard {
                     continue;
                 }
                 for hidden in &plant.hidden {
-                    if let Some(at) = all.find(hidden.as_str()) {
+                    // Many megabytes are searched for hundreds of words.
+                    if let Some(at) = memchr::memmem::find(all.as_bytes(), hidden.as_bytes()) {
                         let around: String = all[..at].chars().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect();
                         leaks.insert(format!("{} of '{place}' in {who}: …{around}»{hidden}«", plant.class));
                     }
