@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use portcullis_model::{Fault, FaultCode, Scope, Severity};
+use portcullis_model::{Fault, FaultCode, Scope, Severity, cut};
 use portcullis_ports::{Arguments, Exchange, LabelMatch, MatchOperator};
 use portcullis_shape::{decode_cursor, encode_cursor};
 use serde::Serialize;
@@ -87,7 +87,7 @@ fn label(name: &str, value: &str) -> Result<LabelMatch, Fault> {
 pub(crate) fn label_name(name: &str) -> Result<(), Fault> {
     let allowed = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '/' | ':');
     if name.is_empty() || name.len() > 128 || !name.chars().all(allowed) {
-        let shown: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
+        let shown = cut::quoted(name, 40);
         return Err(Fault::invalid(format!("'{shown}' is not a label name; write one such as http.route or pod")));
     }
     Ok(())

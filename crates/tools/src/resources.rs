@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use portcullis_model::{Clock, CompletionKind, Fault, FaultCode, ResourceSpec, ResourceTemplateSpec, Signal};
+use portcullis_model::{Clock, CompletionKind, Fault, FaultCode, ResourceSpec, ResourceTemplateSpec, Signal, cut};
 use portcullis_policy::Permit;
 use portcullis_ports::{
     Arguments, Behind, Content, EmbeddedResource, Exchange, Outcome, Reading, ResourceOutput, ResourceReader, Tool,
@@ -68,7 +68,7 @@ fn contents(uri: &str, mime_type: &str, data: impl Into<String>) -> ResourceOutp
 }
 
 fn missing(uri: &str) -> Fault {
-    let shown: String = uri.chars().filter(|c| !c.is_control()).take(120).collect();
+    let shown = cut::quoted(uri, 120);
     Fault::new(FaultCode::NotFound, format!("there is no resource '{shown}'"))
         .with_hint(format!("{GUIDE_URI}, {SOURCES_URI}, {SQL_URI}, {SERVICE_PREFIX}NAME"))
 }

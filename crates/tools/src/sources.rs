@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures::future::join_all;
-use portcullis_model::{Coverage, CoverageState, Fault, FaultCode, Signal, SourceName, format_duration};
+use portcullis_model::{Coverage, CoverageState, Fault, FaultCode, Signal, SourceName, cut, format_duration};
 use portcullis_policy::Permit;
 use portcullis_ports::Source;
 
@@ -173,7 +173,7 @@ impl Sources {
             Some(name) => visible.iter().filter(|source| source.name().as_str() == name).cloned().collect(),
         };
         if let (Some(name), true) = (ask.source, wanted.is_empty()) {
-            let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+            let shown = cut::quoted(name, 64);
             return Err(Fault::new(FaultCode::NotFound, format!("there is no source '{shown}' for this credential"))
                 .with_hint(format!("sources: {}", names(&visible))));
         }

@@ -29,7 +29,7 @@ use async_trait::async_trait;
 use portcullis_egress::{EgressClient, LiteralSecrets, SecretResolver};
 use portcullis_model::{
     Alert, AlertState, Clock, Exemplar, Fault, FaultCode, Scope, Series, Service, Signal, SourceName, SystemClock, TimeWindow,
-    Timestamp, parse_instant,
+    Timestamp, format_duration, parse_instant,
 };
 use portcullis_policy::Permit;
 use portcullis_ports::{
@@ -311,13 +311,13 @@ impl Source for PrometheusSource {
         let mut times = evaluations(clamped.window, step);
         let mut notes: Vec<String> = clamped.note.clone().into_iter().collect();
         let (query, plan, author) = if let MetricSelector::Raw(raw) = &request.metric {
-            times = within_look_back(times, &clamped, reach_of(raw, times)?, step)?;
+            times = within_look_back(times, &clamped, reach_of(raw, times)?, step, &mut notes)?;
             let (query, said) = self.confined(&looking, scope, request, raw, times).await?;
             notes.extend(said);
             (query, Plan::default(), Author::Caller)
         } else {
             let plan = self.plan(&looking, scope, request, step).await?;
-            times = within_look_back(times, &clamped, plan.reach, step)?;
+            times = within_look_back(times, &clamped, plan.reach, step, &mut notes)?;
             (plan.expr.as_ref().map(ToString::to_string), plan, Author::House)
         };
         notes.extend(plan.notes);
@@ -399,8 +399,15 @@ fn reach_of(raw: &str, times: TimeWindow) -> Result<Duration, Fault> {
     Ok(reach.map_or(Duration::ZERO, |reach| times.start.since(reach.earliest)))
 }
 
-/// Moves the first evaluation so that nothing before the scope's look-back is read by a rate or range.
-fn within_look_back(times: TimeWindow, clamped: &Clamped, reach: Duration, step: Duration) -> Result<TimeWindow, Fault> {
+/// Moves the first evaluation so that nothing before the scope's look-back is read by a rate or range, and notes from when on
+/// there are values then.
+fn within_look_back(
+    times: TimeWindow,
+    clamped: &Clamped,
+    reach: Duration,
+    step: Duration,
+    notes: &mut Vec<String>,
+) -> Result<TimeWindow, Fault> {
     let Some(earliest) = clamped.earliest else { return Ok(times) };
     let first = earliest.plus(reach);
     if times.start >= first {
@@ -414,6 +421,10 @@ fn within_look_back(times: TimeWindow, clamped: &Clamped, reach: Duration, step:
             format!("this credential may look back so little that no rate over {}s can be computed", reach.as_secs()),
         ));
     }
+    notes.push(format!(
+        "the first value is of {start}: each reads the {} before it, and this credential may not look back further",
+        format_duration(reach)
+    ));
     Ok(TimeWindow { start, end: times.end })
 }
 

@@ -1,7 +1,7 @@
 //! Labels whose name says that their value is a secret. Guards that no question learns such a value: answers would redact
 //! it, but conditions, groups and joins, which the backend evaluates, could tell it piece by piece. Must not look at values.
 
-use portcullis_model::{Fault, FaultCode};
+use portcullis_model::{Fault, FaultCode, cut};
 use portcullis_policy::Permit;
 use portcullis_ports::{LabelMatch, MatchOperator, MetricRequest, MetricSelector};
 use portcullis_query::{QueryError, is_secret_label, refuse_secret_labels};
@@ -44,5 +44,5 @@ fn asks_presence(condition: &LabelMatch) -> bool {
 }
 
 fn shown(label: &str) -> String {
-    label.chars().filter(|c| !c.is_control()).take(60).collect()
+    cut::quoted(label, 60)
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use portcullis_config::Span;
 use portcullis_connectors::PrometheusSource;
 use portcullis_egress::{AuthSettings, BasicSettings};
-use portcullis_model::{FaultCode, NameSet, Secret, Signal, SourceName, TenantId};
+use portcullis_model::{FaultCode, NameSet, Secret, Signal, SourceName, TenantId, Timestamp};
 use portcullis_ports::{
     AlertRequest, LabelMatch, LabelValuesRequest, MatchOperator, MetricCatalogueRequest, SemanticMetric, Source, Total,
 };
@@ -306,6 +306,11 @@ async fn look_back_cuts_the_window_and_what_a_rate_reads() {
     let start: f64 = arrived.all("start")[0].parse().unwrap();
     let earliest = window.end.as_seconds_f64() - 3_600.0;
     assert!(start - 600.0 >= earliest - 1.0, "a rate over ten minutes begins ten minutes later: {start} {earliest}");
+    // What a rate takes of the window is said with the very time that was asked for, and not where nothing is taken.
+    let begins = format!("the first value is of {}: each reads the 10m before it", Timestamp::from_seconds(start as i64));
+    assert!(answer.warnings.iter().any(|w| w.starts_with(&begins)), "{begins}: {:?}", answer.warnings);
+    let near = source.metrics(&permit, &raw("rate(up[10m])", last(HOUR / 2))).await.unwrap();
+    assert!(!near.warnings.iter().any(|w| w.contains("look back")), "{:?}", near.warnings);
     let fault = source.metrics(&permit, &raw("up offset 1d", last(HOUR / 2))).await.unwrap_err();
     assert!(matches!(fault.code(), FaultCode::Forbidden | FaultCode::InvalidArgument), "{fault:?}");
     let old = window.previous();

@@ -257,6 +257,10 @@ fn gather(fan: &FanOut<Reply>, compared: bool, selector: &MetricSelector) -> Gat
         gathered
             .notes
             .extend(reply.now.warnings.iter().take(3).map(|warning| format!("{name} warns: {}", one_line(warning, 200))));
+        // What holds for both windows is said once.
+        let earlier = reply.before.iter().flat_map(|before| &before.warnings);
+        let earlier = earlier.filter(|warning| !reply.now.warnings.contains(warning)).take(2);
+        gathered.notes.extend(earlier.map(|warning| format!("{name} warns of the earlier window: {}", one_line(warning, 200))));
         gathered.rows.extend(rows::of_source(
             name,
             reply.now.series.as_slice(),

@@ -41,6 +41,8 @@ pub(crate) struct Fake {
     pub(crate) logs: Vec<LogRecord>,
     pub(crate) spans: Vec<Span>,
     pub(crate) metrics: BTreeMap<String, Metric>,
+    /// What an answer with metrics warns of: its `{start}` becomes the start of the window.
+    pub(crate) warns: Option<&'static str>,
     pub(crate) alerts: Vec<Alert>,
     pub(crate) rules: Option<u64>,
     pub(crate) sql: Option<Result<SqlAnswer, Fault>>,
@@ -205,7 +207,7 @@ impl Source for Fake {
             unit: metric.unit,
             query: name,
             step: Duration::from_secs(15),
-            warnings: Vec::new(),
+            warnings: self.warns.iter().map(|w| w.replace("{start}", &request.window.start.to_string())).collect(),
             exemplars: Vec::new(),
         })
     }

@@ -128,6 +128,22 @@ async fn look_back_cuts_the_comparison_too() {
 }
 
 #[tokio::test]
+async fn what_a_source_took_of_a_window_is_said_of_both_windows() {
+    let asked = json!({"query": "up", "compare": "previous"});
+    let shop = |warns| {
+        let mut fake = Fake { warns: Some(warns), ..Fake::new("prom", &[Signal::Metrics]) };
+        fake.metrics.insert("up".to_owned(), Metric { unit: String::new(), series: vec![series(&[("job", "a")], |_| 1.0)] });
+        house(vec![shared(fake)])
+    };
+    let said = shop("the first value is of {start}").ask("query_metrics", asked.clone()).await;
+    assert!(said.text.contains("prom warns: the first value is of 2026-03-01T09:45:00Z"), "{}", said.text);
+    let earlier = "prom warns of the earlier window: the first value is of 2026-03-01T09:30:00Z";
+    assert!(said.text.contains(earlier), "{}", said.text);
+    let once = shop("store-1 did not answer").ask("query_metrics", asked).await;
+    assert_eq!(once.text.matches("store-1 did not answer").count(), 1, "{}", once.text);
+}
+
+#[tokio::test]
 async fn nothing_found_says_where_to_look() {
     let house = cpu_house();
     let said = house.ask("query_metrics", json!({"metric": "no_such_metric"})).await;
