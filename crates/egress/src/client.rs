@@ -277,8 +277,8 @@ impl Inner {
     }
 
     async fn once(&self, url: &Url, request: &Prepared) -> Result<EgressResponse, EgressErrorKind> {
-        let sending = self.http.request(request.method.clone(), url.clone()).headers(request.headers.clone());
-        let mut response = sending.body(request.body.clone()).send().await.map_err(before_response)?;
+        let sending = made(request.method.clone(), url.clone(), request.headers.clone(), request.body.clone());
+        let mut response = self.http.execute(sending).await.map_err(before_response)?;
         let status = response.status();
         let mut body = CappedBody::announced(response.headers(), request.limit)?;
         while let Some(chunk) = response.chunk().await.map_err(during_response)? {
@@ -287,6 +287,14 @@ impl Inner {
         let headers = std::mem::take(response.headers_mut());
         Ok(EgressResponse { status, headers, body: body.finish()? })
     }
+}
+
+/// A request to be sent, with these headers and no other.
+pub(crate) fn made(method: Method, url: Url, headers: HeaderMap, body: Bytes) -> reqwest::Request {
+    let mut request = reqwest::Request::new(method, url);
+    *request.headers_mut() = headers;
+    *request.body_mut() = Some(body.into());
+    request
 }
 
 /// Tells the breaker how a try ended; says whether another try could help.

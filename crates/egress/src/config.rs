@@ -232,7 +232,9 @@ impl EgressConfig {
             .tcp_nodelay(true)
             .tcp_keepalive(Duration::from_secs(30))
             .pool_idle_timeout(Duration::from_mins(1))
-            .pool_max_idle_per_host(8)
+            // What was in use at once may be again a moment later: a smaller pool closes connections between the calls of a busy
+            // client, and every call that finds none opens one.
+            .pool_max_idle_per_host(self.concurrency)
             .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
         if !tls {
             if self.tls != TlsOptions::default() {

@@ -1,9 +1,13 @@
 //! What was presented to a server must not come back from it. Guards that a credential in an answer, an error or a
-//! message is taken out, also in base64, percent-encoding, hexadecimal digits and entities; and that nobody takes the words of
-//! a protocol, or ordinary words, out of what others get. Must not look for anything it was not given.
+//! message is taken out, also in base64, percent-encoding, hexadecimal digits and entities, in lines or with something in
+//! between, and split between the texts of a list; and that nobody takes the words of a protocol, or ordinary words, out of
+//! what others get. Must not look for anything it was not given.
+
+mod altered;
+mod pieces;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,6 +17,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use portcullis_model::Secret;
 use serde_json::Value;
+
+use self::altered::Signs;
 
 /// What stands where a credential was.
 const INSTEAD: &str = "[redacted:credential]";
@@ -27,6 +33,9 @@ const SHORTEST_CASED: usize = 12;
 
 /// Longer secrets are files, which nobody writes as entities.
 const LONGEST_ENTITIES: usize = 512;
+
+/// What stands in a list of numbers in the place of each byte of a credential.
+const NUMBER_INSTEAD: u8 = b'*';
 
 /// Bytes of forms from which on the table that finds them fastest would take megabytes.
 const LARGE: usize = 16 << 10;
@@ -73,6 +82,11 @@ impl CameBack {
     /// Whether anything came back.
     pub fn any(self) -> bool {
         self.own || self.others
+    }
+
+    /// This came back too.
+    fn note(&mut self, other: Self) {
+        (self.own, self.others) = (self.own || other.own, self.others || other.others);
     }
 }
 
@@ -215,31 +229,30 @@ impl Finder {
         built.map_or(Self::Everything, |built| Self::Forms(Arc::new(built)))
     }
 
-    fn are_in(&self, bytes: &[u8]) -> bool {
-        match self {
-            Self::Forms(forms) => forms.is_match(bytes),
-            Self::Everything => true,
-        }
-    }
-
-    /// Where they are, also within and across each other, in order and with those that overlap as one.
-    fn places(&self, bytes: &[u8]) -> Vec<Range<usize>> {
+    /// Where they are in bytes with these signs, also within and across each other, and in another writing.
+    fn places(&self, bytes: &[u8], signs: Signs) -> Vec<Range<usize>> {
         let mut places: Vec<Range<usize>> = Vec::new();
         match self {
-            Self::Forms(forms) if forms.is_match(bytes) => {
-                // They come in the order of their ends.
-                for found in forms.find_overlapping_iter(bytes) {
-                    let mut start = found.start();
-                    while let Some(last) = places.pop_if(|last| start < last.end) {
-                        start = start.min(last.start);
+            Self::Forms(forms) => {
+                if forms.is_match(bytes) {
+                    for found in forms.find_overlapping_iter(bytes) {
+                        altered::note(&mut places, (found.start(), found.end()));
                     }
-                    places.push(start..found.end());
                 }
+                altered::places(bytes, signs, forms, &mut places);
             }
-            Self::Forms(_) => {}
             Self::Everything => places.push(0..bytes.len()),
         }
         places
+    }
+
+    /// Bytes of the longest form.
+    fn longest(&self) -> usize {
+        match self {
+            Self::Forms(forms) => forms.max_pattern_len(),
+            // Every text goes whole.
+            Self::Everything => 0,
+        }
     }
 }
 
@@ -274,6 +287,11 @@ impl Echoes {
         Self::layer(&forms, true)
     }
 
+    /// Whether something of this is looked for in answers to others than whoever presented it.
+    pub fn is_told_from_words(secret: &Secret) -> bool {
+        random_parts(secret.expose()).next().is_some()
+    }
+
     fn layer(forms: &BTreeSet<String>, others: bool) -> Self {
         let layer = (!forms.is_empty()).then(|| Layer { finder: Finder::of(forms), others });
         Self { layers: layer.into_iter().collect() }
@@ -294,9 +312,13 @@ impl Echoes {
     /// Where they are, in order, and whose they are.
     fn places(&self, bytes: &[u8]) -> (Vec<Range<usize>>, CameBack) {
         let (mut own, mut others) = (Vec::new(), Vec::new());
+        if self.is_empty() {
+            return (own, CameBack::default());
+        }
+        let signs = Signs::of(bytes);
         for layer in &self.layers {
             let places = if layer.others { &mut others } else { &mut own };
-            places.extend(layer.finder.places(bytes));
+            places.extend(layer.finder.places(bytes, signs));
         }
         let own = merged(own);
         // What is looked for anyway says nothing about others.
@@ -336,13 +358,19 @@ impl Echoes {
                     *text = clean;
                 }
             }
-            Value::Array(items) => items.iter_mut().for_each(|item| self.clean(item, fixed, back)),
+            Value::Array(items) => {
+                for item in items.iter_mut() {
+                    self.clean(item, fixed, back);
+                }
+                self.clean_numbers(items, back);
+                self.clean_across(items, back);
+            }
             Value::Object(members) => {
-                let own = || self.layers.iter().filter(|layer| !layer.others).map(|layer| &layer.finder);
-                let hit = |name: &str| own().any(|finder| finder.are_in(name.as_bytes())) && !fixed.names.contains(&name);
-                if members.keys().any(|name| hit(name)) {
-                    let places = |name: &str| merged(own().flat_map(|finder| finder.places(name.as_bytes())).collect());
-                    let renamed = |name: String| if hit(&name) { text_without(&name, &places(&name)) } else { name };
+                if members.keys().any(|name| !self.places_in_name(name, fixed).is_empty()) {
+                    let renamed = |name: String| {
+                        let places = self.places_in_name(&name, fixed);
+                        if places.is_empty() { name } else { text_without(&name, &places) }
+                    };
                     let all = std::mem::take(members);
                     members.extend(all.into_iter().map(|(name, member)| (renamed(name), member)));
                     back.own = true;
@@ -357,11 +385,55 @@ impl Echoes {
         }
     }
 
+    /// Where in the name of a member something is that is looked for whatever it looks like.
+    fn places_in_name(&self, name: &str, fixed: &Fixed) -> Vec<Range<usize>> {
+        let signs = Signs::of(name.as_bytes());
+        let own = self.layers.iter().filter(|layer| !layer.others);
+        let places: Vec<Range<usize>> = own.flat_map(|layer| layer.finder.places(name.as_bytes(), signs)).collect();
+        if places.is_empty() || fixed.names.contains(&name) { Vec::new() } else { merged(places) }
+    }
+
+    /// Takes them out of a list of numbers that are the bytes of a text.
+    fn clean_numbers(&self, items: &mut [Value], back: &mut CameBack) {
+        let byte = |item: &Value| item.as_u64().and_then(|number| u8::try_from(number).ok());
+        let bytes: Option<Vec<u8>> = items.iter().map(byte).collect();
+        let Some(bytes) = bytes.filter(|bytes| bytes.len() >= SHORTEST) else { return };
+        let (places, came) = self.places(&bytes);
+        back.note(came);
+        for place in places {
+            if let Some(numbers) = items.get_mut(place) {
+                numbers.fill(Value::from(NUMBER_INSTEAD));
+            }
+        }
+    }
+
+    /// Takes out what is split between the texts of a list.
+    fn clean_across(&self, items: &mut [Value], back: &mut CameBack) {
+        if items.len() < 2 {
+            return;
+        }
+        let mut texts = pieces::texts(items);
+        let longest = self.layers.iter().map(|layer| layer.finder.longest()).max().unwrap_or_default();
+        let mut all: BTreeMap<usize, Vec<Range<usize>>> = BTreeMap::new();
+        for stretch in pieces::stretches(&texts, longest) {
+            let (places, came) = self.places(&stretch.bytes);
+            back.note(came);
+            for (text, place) in places.iter().flat_map(|place| stretch.within(place)) {
+                all.entry(text).or_default().push(place);
+            }
+        }
+        for (text, places) in all {
+            if let Some(text) = texts.get_mut(text) {
+                **text = text_without(text.as_str(), &merged(places));
+            }
+        }
+    }
+
     /// A text without them, also where it is base64 of bytes which hold one. `None` when there are none in it.
     fn cleaned(&self, text: &str, back: &mut CameBack) -> Option<String> {
         let mut places_in = |bytes: &[u8]| {
             let (places, came) = self.places(bytes);
-            (back.own, back.others) = (back.own || came.own, back.others || came.others);
+            back.note(came);
             Some(places).filter(|places| !places.is_empty())
         };
         if let Some(places) = places_in(text.as_bytes()) {
@@ -472,6 +544,73 @@ mod tests {
         ] {
             assert_eq!(echoes.text(&format!("x {form} y")), "x [redacted:credential] y", "{form}");
         }
+    }
+
+    #[test]
+    fn a_credential_comes_out_of_what_is_written_apart_in_lines_or_with_needless_escapes() {
+        let secret = "s3cr3t-Token/of+the_house.7";
+        let echoes = Echoes::of([&Secret::new(secret)]);
+        let hex = each(secret, |out, b| write!(out, "{b:02x}"));
+        let pairs: Vec<&str> = (0..secret.len()).map(|at| &hex[2 * at..2 * at + 2]).collect();
+        let mut forms = vec![
+            pairs.join(":"),
+            pairs.join(" ").to_uppercase(),
+            pairs.join(", 0x"),
+            format!("{}\n{}", &hex[..21], &hex[21..]),
+            hex.chars().enumerate().map(|(at, c)| if at % 3 == 0 { c.to_ascii_uppercase() } else { c }).collect(),
+            each(secret, |out, b| write!(out, "%{b:02X}")),
+            each(secret, |out, b| write!(out, "\\u{b:04x}")),
+            secret.replace('/', "\\/"),
+            secret.replace('T', "\u{200b}T"),
+            secret.replace('T', "\u{1b}[1mT"),
+        ];
+        for columns in [64, 76] {
+            for before in 150..153 {
+                let whole = format!("{}{secret} and more of it, as much as it takes", &"Aa1".repeat(60)[..before]);
+                for text in [STANDARD.encode(&whole), STANDARD_NO_PAD.encode(&whole), URL_SAFE_NO_PAD.encode(&whole)] {
+                    let line = |at: usize| &text[at..text.len().min(at + columns)];
+                    let lines: Vec<&str> = (0..text.len()).step_by(columns).map(line).collect();
+                    forms.extend([lines.join("\n"), lines.join("\r\n"), lines.join("\\n")]);
+                }
+            }
+        }
+        for form in forms {
+            let mut value = json!({"a": format!("x {form} y")});
+            assert!(echoes.value(&mut value, &Fixed::default()).own, "{form}");
+            let left = value["a"].as_str().unwrap();
+            assert!(left.contains(INSTEAD) && left.starts_with("x ") && left.ends_with(" y"), "{form}: {left}");
+            let dense: String = left.chars().filter(char::is_ascii_alphanumeric).collect();
+            let of_base64 = dense.contains(&URL_SAFE_NO_PAD.encode(&secret[..24])[4..12]);
+            assert!(!left.contains("Token") && !dense.to_lowercase().contains(&hex[..16]) && !of_base64, "{form}: {left}");
+            assert_eq!(echoes.value(&mut value, &Fixed::default()), CameBack::default(), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_credential_comes_out_of_the_texts_it_is_split_between() {
+        let echoes = Echoes::of([&Secret::new(RANDOM_TOKEN)]);
+        let (one, two, three) = (&RANDOM_TOKEN[..7], &RANDOM_TOKEN[7..8], &RANDOM_TOKEN[8..]);
+        let (long, rest) = ("-".repeat(5_000), format!("{two}{three}"));
+        let block = |text: &str| json!({"type": "text", "text": text, "annotations": {"priority": 1}});
+        for mut answer in [
+            json!({"content": [block(&format!("{long}{one}")), block(two), block(&format!("{three}{long}"))]}),
+            json!({"contents": [{"uri": "a://b", "text": one}, {"uri": "a://c", "text": two}, {"uri": "a://d", "text": three}]}),
+            json!({"messages": [{"role": "user", "content": block(one)}, {"role": "user", "content": block(&rest)}]}),
+            json!({"structuredContent": {"lines": [one, two, three]}}),
+            json!({"content": [block(one), {"type": "resource", "resource": {"uri": "a://b", "text": rest}}]}),
+        ] {
+            assert_eq!(echoes.value(&mut answer, &Fixed::default()), CameBack { own: true, others: false });
+            let left = answer.to_string();
+            assert!(!left.contains(one) && !left.contains(three) && left.contains(INSTEAD), "{left}");
+            assert!(!left.contains("--") || left.matches('-').count() >= 10_000, "the rest stays: {left}");
+        }
+        let mut apart = json!({"content": [block(one), block("; then: "), block(&rest)]});
+        assert!(!echoes.value(&mut apart, &Fixed::default()).any(), "what is between them is read too");
+        let mut bytes = json!({"type": "Buffer", "data": format!("<{RANDOM_TOKEN}>").into_bytes()});
+        assert!(echoes.value(&mut bytes, &Fixed::default()).own);
+        assert_eq!(bytes["data"], json!(format!("<{}>", "*".repeat(RANDOM_TOKEN.len())).into_bytes()));
+        let mut numbers = json!([[1, 2, 3, 4, 5, 6, 7, 300], [0, 0, 0, 0, 0, 0, 0, 0]]);
+        assert!(!echoes.value(&mut numbers, &Fixed::default()).any());
     }
 
     #[test]

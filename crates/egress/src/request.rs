@@ -34,6 +34,9 @@ pub const FORBIDDEN_HEADERS: [&str; 18] = [
     "forwarded",
 ];
 
+/// Headers that are added to those of a request, about: media type, credential, trace, those of the client.
+const OTHER_HEADERS: usize = 8;
+
 /// What is sent along.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EgressBody {
@@ -216,6 +219,10 @@ impl EgressRequest {
         if let Some(reference) = &self.reference {
             return referenced(base, reference);
         }
+        // Nothing of the request is in it, and the base was read and checked when the client was made.
+        if self.segments.is_empty() && self.query.is_empty() && !self.trailing_slash && !base.path().ends_with('/') {
+            return Ok(base.clone());
+        }
         let mut url = base.clone();
         {
             let mut path =
@@ -269,7 +276,7 @@ impl EgressRequest {
 
     /// The body and the headers that belong to this request alone.
     pub(crate) fn encode(&self) -> Result<(HeaderMap, Bytes), EgressErrorKind> {
-        let mut headers = HeaderMap::new();
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + self.secrets.len() + OTHER_HEADERS);
         for (name, value) in &self.headers {
             let (name, value) = checked_header(name, value).map_err(EgressErrorKind::InvalidRequest)?;
             headers.append(name, value);
@@ -378,6 +385,8 @@ mod tests {
         let slash = EgressRequest::get(["api"]).trailing_slash();
         assert_eq!(slash.address("https://host").unwrap(), "https://host/api/");
         assert_eq!(EgressRequest::get::<String>([]).address("https://host").unwrap(), "https://host/");
+        assert_eq!(EgressRequest::get::<String>([]).address("https://host/a/").unwrap(), "https://host/a");
+        assert_eq!(EgressRequest::get::<String>([]).address("https://host/%61/../mcp").unwrap(), "https://host/mcp");
         assert!(EgressRequest::get(["api"]).address("https://user@host").is_err());
     }
 

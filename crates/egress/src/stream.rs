@@ -12,7 +12,7 @@ use reqwest::Url;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::client::{before_response, during_response, redirect_to};
+use crate::client::{before_response, during_response, made, redirect_to};
 use crate::{EgressClient, EgressError, EgressErrorKind, EgressRequest};
 
 /// What one stream may take.
@@ -75,8 +75,8 @@ impl EgressClient {
             let slot = slots.acquire_owned().await.map_err(|_| EgressErrorKind::DeadlineExceeded)?;
             for _ in 0..=crate::client::MAX_REDIRECTS {
                 let pass = inner.breaker.enter().await.map_err(|retry_in| EgressErrorKind::CircuitOpen { retry_in })?;
-                let sending = inner.http.request(request.method.clone(), url.clone()).headers(headers.clone());
-                let sent = tokio::time::timeout(limits.idle, sending.body(body.clone()).send()).await;
+                let sending = made(request.method.clone(), url.clone(), headers.clone(), body.clone());
+                let sent = tokio::time::timeout(limits.idle, inner.http.execute(sending)).await;
                 let sent = match sent {
                     Ok(sent) => sent.map_err(before_response),
                     Err(_elapsed) => Err(EgressErrorKind::TimedOut("silence before the response".into())),

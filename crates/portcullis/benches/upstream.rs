@@ -93,8 +93,11 @@ impl Gate {
             assert!(began.elapsed() < Duration::from_secs(20), "the upstream was not looked at");
             std::thread::sleep(Duration::from_millis(50));
         }
-        run(self.home.path(), &["upstream", "review", "up"]);
-        run(self.home.path(), &["upstream", "accept", "up", "--all"]);
+        let waiting: Value = serde_json::from_slice(&run(self.home.path(), &["upstream", "review", "up", "--json"])).unwrap();
+        for one in waiting.as_array().expect("a list") {
+            let word = format!("{}@{}", one["name"].as_str().unwrap(), one["digest"].as_str().unwrap());
+            run(self.home.path(), &["upstream", "accept", "up", &word]);
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let request = request(self.address, &self.authorization);

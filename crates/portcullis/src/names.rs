@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use portcullis_model::{Clock, Timestamp};
-use portcullis_ports::{Denied, Held, Holding, Keeper, NameKind, Prefixes, Right, THIS_HOUSE, Taken};
+use portcullis_ports::{Denied, Held, Holding, Keeper, LONGEST_NAME, NameKind, Prefixes, Right, THIS_HOUSE, Taken};
 use portcullis_state::{MAX_LIST, Namespace, Store};
 use portcullis_upstream::review::visible;
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,6 @@ const LEAVES: u8 = 16;
 const TRIES: usize = 8;
 /// How often the book is looked at for what an operator decided.
 const LOOK: Duration = Duration::from_millis(500);
-/// Longest name that is kept while nothing is offered under it.
-const LONGEST: usize = 512;
 /// Most refusals remembered of one name, so that each is recorded once.
 const DENIED: usize = 64;
 
@@ -319,7 +317,8 @@ impl Round {
 
     /// Names that are kept for an extension, of those it may have.
     pub fn keep(&mut self, kind: NameKind, names: &BTreeSet<String>, taken: &Taken, owners: &[&str]) {
-        let may = |name: &&String| name.len() <= LONGEST && matches!(taken.right(kind, name, owners), Right::Own | Right::Free);
+        let may =
+            |name: &&String| name.len() <= LONGEST_NAME && matches!(taken.right(kind, name, owners), Right::Own | Right::Free);
         let Some(owner) = owners.first() else { return };
         for name in names.iter().filter(may) {
             self.give(kind, name, owner, false);
@@ -329,7 +328,7 @@ impl Round {
     /// Addresses that something was ever accepted under, of those who have them; some are `offered` now. An operator released
     /// some for whoever offers something under them.
     pub fn keep_addresses(&mut self, kept: &BTreeMap<String, Keeper>, offered: &BTreeSet<String>) {
-        for (address, Keeper { owner, since }) in kept {
+        for (address, Keeper { owner, since }) in kept.iter().filter(|(address, _)| address.len() <= LONGEST_NAME) {
             let used = offered.contains(address);
             let known = self.entries.get(&(NameKind::Address, address.clone()));
             if used || known.is_none_or(|entry| entry.owner.is_some()) {
@@ -342,7 +341,7 @@ impl Round {
     pub fn deny(&mut self, denied: Denied) {
         let key = (denied.kind, denied.wanted.clone());
         let nobodys = self.entries.get(&key).is_none_or(|entry| entry.owner.is_none());
-        if nobodys && denied.kind != NameKind::Address && denied.wanted.len() <= LONGEST {
+        if nobodys && denied.kind != NameKind::Address && denied.wanted.len() <= LONGEST_NAME {
             let owner = self.prefixes.anothers(&denied.wanted, &[denied.owner.as_str()]).map(str::to_owned);
             if let Some(owner) = owner {
                 self.give(denied.kind, &denied.wanted, &owner, false);
@@ -562,6 +561,10 @@ mod tests {
         assert_eq!(round.entries[&name].owner, None, "only kept");
         round.keep_addresses(&kept("upstream evil", 1), &BTreeSet::from(["note://x".to_owned()]));
         assert_eq!(round.entries[&name].owner.as_deref(), Some("upstream evil"));
+        let long = format!("note://{}", "x".repeat(LONGEST_NAME));
+        let keeper = Keeper { owner: "upstream evil".to_owned(), since: Timestamp::from_nanos(1) };
+        round.keep_addresses(&BTreeMap::from([(long.clone(), keeper)]), &BTreeSet::from([long]));
+        assert_eq!(round.entries.len(), 1, "what is too long to be kept is not");
     }
 
     #[tokio::test]

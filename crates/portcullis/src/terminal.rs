@@ -19,6 +19,11 @@ pub fn say_heard(text: impl std::fmt::Display) -> bool {
     writeln!(stream, "{}", coloured(&text.to_string())).and_then(|()| stream.flush()).is_ok()
 }
 
+/// Whether what is printed goes to a terminal, where somebody reads it: not into a file, a pipe or nowhere.
+pub fn is_seen_by_a_person() -> bool {
+    std::io::stdout().is_terminal()
+}
+
 /// Prints one line to standard error.
 pub fn say_aside(text: impl std::fmt::Display) {
     anstream::eprintln!("{}", coloured(&text.to_string()));
@@ -156,6 +161,7 @@ mod tests {
         let shown = coloured(PLANTED);
         assert!(!shown.chars().any(is_hidden), "{shown:?}");
         assert!(shown.contains(r"a\u{1b}[8mb\u{9b}2Kc\u{202e}d") && shown.contains(r"g\u{e0041}h\u{d}\u{7}i"), "{shown}");
+        assert_eq!(coloured("a\u{2800}b\u{3164}c\u{115f}d\u{ad}"), r"a\u{2800}b\u{3164}c\u{115f}d\u{ad}");
         let usual = "Ерика, naïve\tTür 日本 🙂\nnext";
         assert_eq!(coloured(usual), usual);
     }

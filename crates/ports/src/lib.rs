@@ -13,7 +13,7 @@ mod tool;
 
 pub use exchange::{Answers, ClientAbilities, Exchange, InputRequest, NoExchange, NoticeLevel, StillAdmitted};
 pub use extension::{Extension, Happening, Offer, Report, Standing, Witness};
-pub use names::{Denied, Held, Holding, Keeper, NameKind, Names, Prefixes, Right, THIS_HOUSE, Taken};
+pub use names::{Denied, Held, Holding, Keeper, LONGEST_NAME, NameKind, Names, Prefixes, Right, THIS_HOUSE, Taken};
 pub use output::{Content, EmbeddedResource, Outcome, Output, PromptMessage, PromptOutput, ResourceOutput, Role};
 pub use preview::{
     Change, DRY_RUN, Preview, PreviewedBody, PreviewedRequest, Reading, Sight, dry_run_argument, offer_dry_run, wants_dry_run,

@@ -11,6 +11,9 @@ use portcullis_model::Timestamp;
 /// The owner of what the house has itself.
 pub const THIS_HOUSE: &str = "this house";
 
+/// Longest name, address or template that is kept for whose it is, in bytes. What is longer is not offered.
+pub const LONGEST_NAME: usize = 512;
+
 /// What a name is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NameKind {

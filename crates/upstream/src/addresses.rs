@@ -30,7 +30,7 @@ struct Judge<'j> {
 
 /// What a client would read of an address.
 fn read_of(address: &str) -> impl Iterator<Item = char> {
-    address.chars().filter(|c| !c.is_whitespace() && !c.is_control() && !portcullis_guard::is_hidden(*c))
+    address.chars().filter(|c| !portcullis_model::is_blank(*c) && !c.is_control() && !portcullis_guard::is_hidden(*c))
 }
 
 /// What ends the scheme of an address, as it is and as wide as an ideograph.
@@ -64,11 +64,16 @@ pub(crate) fn with_usual_scheme(address: &str) -> String {
 }
 
 /// One spelling of an address, for comparing: with the usual scheme, without a fragment and slashes at its end, and nothing
-/// percent-encoded that need not be (RFC 3986, 6.2.2).
+/// percent-encoded that need not be (RFC 3986, 6.2.2), letters and their accents as one character (RFC 3987, 5.3.2.2).
 pub(crate) fn usual(address: &str) -> String {
     let address = with_usual_scheme(address);
     let whole = address.split('#').next().unwrap_or_default();
-    without_needless_codes(whole).trim_end_matches('/').to_owned()
+    without_needless_codes(whole).trim_end_matches('/').nfc().collect()
+}
+
+/// The spellings in which an address that is read may belong to a template of somebody else.
+pub(crate) fn spellings(address: &str) -> [String; 3] {
+    [address.to_owned(), with_usual_scheme(address), usual(address)]
 }
 
 /// A text in which only what has to be is percent-encoded.
@@ -104,6 +109,24 @@ fn is_script(address: &str) -> bool {
     ["html", "xml", "svg", "script"].iter().any(|kind| head.contains(kind))
 }
 
+/// Whether something is run when a client follows an address, whatever is found there.
+fn runs(address: &str) -> bool {
+    match scheme(address).as_str() {
+        "javascript" | "vbscript" | "view-source" => true,
+        "data" => is_script(address),
+        _ => false,
+    }
+}
+
+/// Whether no resource can have this address, or addresses of this family, because it is a script or may become one.
+pub(crate) fn is_no_resource(kind: Kind, address: &str) -> bool {
+    match kind {
+        Kind::Resource => runs(address),
+        Kind::Template => runs(address) || scheme(address) == "data",
+        Kind::Tool | Kind::Prompt | Kind::Protocol => false,
+    }
+}
+
 /// Whether an address can stand for a picture.
 fn is_picture(address: &str) -> bool {
     match scheme(address).as_str() {
@@ -118,8 +141,8 @@ impl Judge<'_> {
     fn instead(&self, address: &str) -> Option<&'static str> {
         match scheme(address).as_str() {
             "portcullis" => Some(OF_THE_HOUSE),
-            "javascript" | "vbscript" | "view-source" => Some(SCRIPT),
-            "data" => is_script(address).then_some(SCRIPT),
+            _ if runs(address) => Some(SCRIPT),
+            "data" => None,
             _ => (self.is_anothers)(address).then_some(OF_ANOTHER),
         }
     }
@@ -289,13 +312,15 @@ impl Server {
             || pins.in_use(Kind::Template).iter().any(|(template, _)| fits(template))
     }
 
-    /// Takes out of a definition which resource a client shows beside its results, where that is none of this upstream.
+    /// Takes out of a definition which resource a client shows beside its results, where that is none of this upstream, and
+    /// icons that are no pictures.
     pub(crate) fn bind_definition(&self, definition: &mut Value) {
         let whose = self.neighbourhood.whose(&self.name);
         let is_anothers = |address: &str| whose.withholds(address);
         let mut judge = Judge { is_anothers: &is_anothers, withheld: 0, icons: 0 };
         if let Value::Object(members) = definition {
             judge.meta(members);
+            judge.icons(members);
         }
     }
 }
@@ -356,12 +381,27 @@ mod tests {
     }
 
     #[test]
+    fn no_resource_has_a_script_for_its_address() {
+        for script in ["javascript:alert(1)", " JavaScript:x", "\u{ff4a}avascript:x", "vbscript:x", "data:text/html,x"] {
+            assert!(is_no_resource(Kind::Resource, script) && is_no_resource(Kind::Template, script), "{script}");
+        }
+        assert!(is_no_resource(Kind::Template, "data:{+anything}") && is_no_resource(Kind::Template, "javascript:{x}"));
+        for own in ["data:text/plain,x", "note://javascript:x", "file:///a.js"] {
+            assert!(!is_no_resource(Kind::Resource, own), "{own}");
+        }
+    }
+
+    #[test]
     fn one_address_has_one_usual_spelling() {
         for other in ["NOTE://x", " note://x", "note://%78/", "note://x#a", "no\u{200b}te://x", "\u{ff4e}ote://x"] {
             assert_eq!(usual(other), "note://x", "{other:?}");
         }
         assert_eq!(usual("note://a%2fb%"), "note://a%2Fb%", "what separates stays encoded");
-        assert!(is_plain("note://x?q=1") && !is_plain(" note://x") && !is_plain("note://x\u{200b}"));
+        assert_eq!(usual("note://cafe\u{301}"), usual("note://caf\u{e9}"), "an accent is no other letter");
+        assert!(is_plain("note://x?q=1"));
+        for unseen in [" note://x", "note://x\u{200b}", "note://x\u{2800}"] {
+            assert!(!is_plain(unseen), "{unseen:?}");
+        }
     }
 
     #[test]

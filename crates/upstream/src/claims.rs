@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use portcullis_ports::{Denied, Keeper, NameKind, Taken};
+use portcullis_ports::{Denied, Keeper, LONGEST_NAME, NameKind, Taken};
 use regex::Regex;
 
-use crate::addresses::is_plain;
+use crate::addresses::{is_plain, usual, with_usual_scheme};
 use crate::definition::Kind;
 use crate::neighbours::{Claim, Owner, owner_of};
 use crate::offer::is_of_the_house;
@@ -19,6 +19,11 @@ use crate::whose::Whose;
 
 /// Most addresses and templates of one upstream that are in the book.
 const MOST: usize = 4_096;
+
+/// Whether it can be kept whose an address or a template is.
+pub(crate) fn fits_the_book(address: &str) -> bool {
+    address.len() <= LONGEST_NAME && is_plain(address)
+}
 
 /// What is known of addresses where one upstream makes its offer.
 pub(crate) struct Claims<'o> {
@@ -65,7 +70,7 @@ impl<'o> Claims<'o> {
         let ever = |kind| self.server.pins.get().map(|pins| pins.ever_accepted(kind)).unwrap_or_default();
         let all = [Kind::Resource, Kind::Template].into_iter().flat_map(|kind| {
             let own = ever(kind).into_iter().filter(move |(address, _)| !is_of_the_house(address) && !in_use.contains(address));
-            own.filter(move |(address, _)| is_plain(address) && !self.is_anothers(kind, address))
+            own.filter(move |(address, _)| fits_the_book(address) && !self.is_anothers(kind, address))
         });
         let mut all: Vec<_> = all.map(|(address, since)| (since, address)).collect();
         all.sort();
@@ -85,11 +90,11 @@ impl<'o> Claims<'o> {
         Denied { kind: NameKind::Address, owner, wanted, given: None, why: None }
     }
 
-    /// Addresses in the book that are of others, of those that `fit`.
-    pub(crate) fn of_others(&self, fit: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    /// Addresses in the book that are of others, in their usual spelling.
+    pub(crate) fn of_others(&self) -> BTreeSet<String> {
         let is_anothers = |owner: Option<&str>| owner.is_some_and(|owner| owner != self.own);
         let all = self.taken.held.addresses.iter();
-        all.filter(|(address, holding)| is_anothers(holding.owner.as_deref()) && fit(address)).map(|(a, _)| a.clone()).collect()
+        all.filter(|(_, holding)| is_anothers(holding.owner.as_deref())).map(|(address, _)| usual(address)).collect()
     }
 
     /// Templates in the book of upstreams that are no longer configured, with whose they are.
@@ -102,8 +107,8 @@ impl<'o> Claims<'o> {
         })
     }
 
-    /// Patterns of the templates of others that were accepted before `template` and have addresses in common with it.
-    /// `left_out` gets each in words.
+    /// Patterns of the templates of others that were accepted before `template` and have addresses in common with it, whatever
+    /// the spelling of their schemes: they are of the usual one. `left_out` gets each in words.
     pub(crate) fn before(&self, template: &str, left_out: &mut Vec<String>) -> Vec<Regex> {
         let name = &*self.server.name;
         let (own, others) = self.server.neighbourhood.claims_around(Kind::Template, name, template);
@@ -115,7 +120,9 @@ impl<'o> Claims<'o> {
         let mut before = Vec::new();
         for (owner, claim) in there.chain(self.of_the_gone()) {
             let first = own.is_none_or(|own| (claim.since, &*owner) < (own, name));
-            let Some(pattern) = pattern_of(&claim.name).filter(|_| first && overlap(&claim.name, template)) else { continue };
+            let earlier = with_usual_scheme(&claim.name);
+            let in_common = first && overlap(&earlier, &with_usual_scheme(template));
+            let Some(pattern) = pattern_of(&earlier).filter(|_| in_common) else { continue };
             left_out.push(format!(
                 "resource template '{}' of '{name}' has addresses in common with '{}' of '{owner}', which was accepted first: \
                  those are read from '{owner}'",

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use portcullis_policy::Permit;
 use serde_json::{Map, Value, json};
 
+use crate::definition::Definition;
 use crate::line::{Ask, Call, Line, Proof};
 use crate::protocol::FIXED;
 use crate::questions::{May, NOT_PASSED_ON};
@@ -25,6 +26,8 @@ const SESSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-
 const TASKS: &str = SESSIONS[0];
 /// Most pages of one list.
 const PAGES: usize = 64;
+/// Bytes in memory of one list, about, over all of its pages.
+const LIST: usize = 64 << 20;
 /// Which era is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Era {
@@ -40,6 +43,7 @@ pub(crate) struct Conversation {
     pub(crate) era: Era,
     pub(crate) version: &'static str,
     capabilities: Value,
+    protocol: OnceLock<Definition>,
     next: AtomicU64,
     /// Resources whose changes it was asked to announce.
     pub(crate) subscribed: Mutex<BTreeSet<String>>,
@@ -122,7 +126,20 @@ impl Conversation {
     }
 
     fn new(line: Line, era: Era, version: &'static str) -> Self {
-        Self { line, era, version, capabilities: Value::Null, next: AtomicU64::new(1), subscribed: Mutex::default() }
+        Self {
+            line,
+            era,
+            version,
+            capabilities: Value::Null,
+            protocol: OnceLock::new(),
+            next: AtomicU64::new(1),
+            subscribed: Mutex::default(),
+        }
+    }
+
+    /// The revision that is spoken, as a definition.
+    pub(crate) fn protocol(&self) -> &Definition {
+        self.protocol.get_or_init(|| Definition::of_protocol(self.version))
     }
 
     /// Whether the upstream says that it has this.
@@ -217,7 +234,7 @@ impl Conversation {
         listed: Listed,
         most: usize,
     ) -> Result<Entries, Trouble> {
-        let mut all = Entries::default();
+        let (mut all, mut weight) = (Entries::default(), 0_usize);
         let mut cursor: Option<String> = None;
         for _ in 0..PAGES {
             let params = cursor.as_ref().map_or_else(|| json!({}), |cursor| json!({"cursor": cursor}));
@@ -229,6 +246,11 @@ impl Conversation {
             let Some(Value::Array(entries)) = page.get_mut(listed.member).map(Value::take) else {
                 return Err(Trouble::Garbage(format!("a result of {} without {}", listed.method, listed.member)));
             };
+            // What is short on the wire need not be small, and pages add up.
+            weight = weight.saturating_add(entries.iter().map(wire::weight).sum());
+            if weight > LIST {
+                return Err(Trouble::TooLarge(format!("{LIST} bytes in one list of {}", listed.member)));
+            }
             let room = most - all.entries.len();
             all.cut |= entries.len() > room;
             all.entries.extend(entries.into_iter().take(room));

@@ -2,7 +2,9 @@
 //! name, and has one digest whatever the order of its members. Must not interpret descriptions.
 
 use std::fmt;
+use std::sync::OnceLock;
 
+use portcullis_ports::LONGEST_NAME;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -14,8 +16,8 @@ use crate::wire::depth_over;
 const LARGEST: usize = 256 << 10;
 /// Objects and arrays inside each other in one definition.
 const DEEPEST: usize = 48;
-/// Longest name, in bytes.
-const LONGEST_NAME: usize = 1_024;
+/// Bytes that may stand before the name of a tool or a prompt: that of an upstream or a kind, and what separates them.
+const PREFIX: usize = 33;
 
 /// What kind of thing is defined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -64,6 +66,14 @@ impl Kind {
         body.get(self.name_member()).and_then(Value::as_str)
     }
 
+    /// Bytes of a name of this kind for which it can be kept whose it is.
+    fn longest_name(self) -> usize {
+        match self {
+            Self::Tool | Self::Prompt | Self::Protocol => LONGEST_NAME - PREFIX,
+            Self::Resource | Self::Template => LONGEST_NAME,
+        }
+    }
+
     fn name_member(self) -> &'static str {
         match self {
             Self::Tool | Self::Prompt | Self::Protocol => "name",
@@ -101,8 +111,9 @@ impl Definition {
             return Err(format!("a {kind} without {}", kind.name_member()));
         };
         let shown: String = name.chars().filter(|c| portcullis_guard::is_seen(*c)).take(60).collect();
-        if name.is_empty() || name.len() > LONGEST_NAME {
-            return Err(format!("a {kind} whose name '{shown}' has {} bytes", name.len()));
+        let most = kind.longest_name();
+        if name.is_empty() || name.len() > most {
+            return Err(format!("a {kind} whose name '{shown}' has {} bytes, and 1 to {most} are kept", name.len()));
         }
         if depth_over(&body, DEEPEST) {
             return Err(format!("{kind} '{shown}' is nested deeper than {DEEPEST} levels"));
@@ -120,6 +131,24 @@ impl Definition {
         let body = serde_json::json!({"name": "protocol", "protocolVersion": version});
         let digest = hex(&Sha256::digest(canonical(&body).as_bytes()));
         Self { kind: Kind::Protocol, name: "protocol".into(), body, digest }
+    }
+}
+
+/// One entry of a list as it came, read once for everybody who shares the look.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) body: Value,
+    read: OnceLock<Result<Definition, String>>,
+}
+
+impl Entry {
+    pub(crate) fn new(body: Value) -> Self {
+        Self { body, read: OnceLock::new() }
+    }
+
+    /// The definition it is; `kind` is that of its list.
+    pub(crate) fn read(&self, kind: Kind) -> &Result<Definition, String> {
+        self.read.get_or_init(|| Definition::read(kind, self.body.clone()))
     }
 }
 
@@ -175,6 +204,12 @@ mod tests {
         assert!(Definition::read(Kind::Tool, json!({"title": "x"})).is_err());
         assert!(Definition::read(Kind::Resource, json!({"name": "x"})).is_err());
         assert!(Definition::read(Kind::Tool, json!({"name": ""})).is_err());
+        let address = |length: usize| json!({"uri": format!("note://{}", "x".repeat(length - 7)), "name": "x"});
+        assert!(Definition::read(Kind::Resource, address(LONGEST_NAME)).is_ok());
+        let long = Definition::read(Kind::Resource, address(LONGEST_NAME + 1)).unwrap_err();
+        assert!(long.starts_with("a resource whose name 'note://xxx") && long.ends_with("has 513 bytes, and 1 to 512 are kept"));
+        let template = json!({"uriTemplate": format!("note://{}{{id}}", "x".repeat(LONGEST_NAME)), "name": "x"});
+        assert!(Definition::read(Kind::Template, template).unwrap_err().contains("bytes, and 1 to 512 are kept"));
         let huge = json!({"name": "x", "description": "d".repeat(300 << 10)});
         assert!(Definition::read(Kind::Tool, huge).unwrap_err().contains("at most"));
         let mut deep = json!({});

@@ -12,12 +12,12 @@ use portcullis_ports::{Exchange, InputRequest};
 use serde_json::{Map, Value, json};
 
 use crate::conversation::{Conversation, Era, Manner};
-use crate::definition::{Definition, Kind};
+use crate::definition::{Entry, Kind};
 use crate::health::Fitness;
 use crate::line::Proof;
 use crate::parking::Parked;
 use crate::protocol::FIXED;
-use crate::questions::{self, May};
+use crate::questions;
 use crate::run::{QUESTION, Run, Settled};
 use crate::server::{Owner, Server, Slot};
 use crate::tasks::{self, Task};
@@ -183,7 +183,7 @@ impl Server {
         let done = async {
             self.check_revision(&conversation).await.map_err(Trouble::House)?;
             self.check_definition(permit, work, (&conversation, proof, slot), arrived).await?;
-            let all = May::of(&self.settings).by(exchange.abilities());
+            let all = self.may.by(exchange.abilities());
             let may = if Self::can_ask(&conversation, owner) { all } else { all.nobody() };
             let (Before { mut asked, pages }, mut taken) = (before, false);
             loop {
@@ -288,17 +288,17 @@ impl Server {
                 let at = Instant::now();
                 let most = self.settings.limits.definitions as usize;
                 let found = conversation.list(permit, proof, work.kind.listed(), most).await?;
-                let listed = Arc::new(found.entries);
+                let listed: Arc<Vec<Entry>> = Arc::new(found.entries.into_iter().map(Entry::new).collect());
                 looks.insert(work.kind, (at, listed.clone()));
                 (at, listed)
             }
         };
         let mut there = false;
-        for body in listed.iter() {
-            if work.kind.name_of(body) != Some(work.name) {
+        for entry in listed.iter() {
+            if work.kind.name_of(&entry.body) != Some(work.name) {
                 continue;
             }
-            let fits = match Definition::read(work.kind, body.clone()) {
+            let fits = match entry.read(work.kind) {
                 Ok(now) if now.digest == work.digest => true,
                 // What only this caller's credential is in is nobody else's: the next look without it sees what there is to see.
                 Ok(now) if proof.of_client.value(&mut now.body.clone(), &FIXED).any() => {
@@ -308,12 +308,12 @@ impl Server {
                     false
                 }
                 Ok(now) => {
-                    self.take_note(now, asked).await;
+                    self.take_note(now.clone(), asked).await;
                     false
                 }
                 Err(reason) => {
                     let subject = format!("{}/{}/{}", self.name, work.kind, work.name);
-                    self.record("upstream.quarantined", subject, false, reason);
+                    self.record("upstream.quarantined", subject, false, reason.clone());
                     false
                 }
             };

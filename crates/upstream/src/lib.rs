@@ -33,6 +33,7 @@ mod server;
 mod settings;
 mod tasks;
 mod templates;
+mod told;
 mod unit;
 mod watch;
 mod whose;

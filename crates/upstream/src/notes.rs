@@ -24,6 +24,8 @@ struct State {
     rooms: BTreeMap<Kind, (f64, Instant)>,
     left_out: u64,
     told: Option<Instant>,
+    /// When it was recorded last that something is no definition that can be kept.
+    told_unfit: Option<Instant>,
 }
 
 impl Notes {
@@ -58,6 +60,16 @@ impl Notes {
     /// Counts one that is left out.
     pub(crate) fn leaves_out(&self) {
         self.state().left_out += 1;
+    }
+
+    /// Whether it should be recorded that something is no definition that can be kept: the first time, and once in a while.
+    pub(crate) fn tells_of_unfit(&self, now: Instant) -> bool {
+        let mut state = self.state();
+        let news = state.told_unfit.is_none_or(|told| now.duration_since(told) >= WHILE);
+        if news {
+            state.told_unfit = Some(now);
+        }
+        news
     }
 
     /// How many were left out since the last time, and whether that should be recorded: the first time, and once in a while.
@@ -128,5 +140,6 @@ mod tests {
         assert_eq!(notes.left_out(begun + WHILE / 2), (1, false));
         notes.leaves_out();
         assert_eq!(notes.left_out(begun + WHILE), (1, true));
+        assert!(notes.tells_of_unfit(begun) && !notes.tells_of_unfit(begun + WHILE / 2) && notes.tells_of_unfit(begun + WHILE));
     }
 }

@@ -18,8 +18,8 @@ use portcullis_ports::{
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
-use crate::addresses::{is_plain, with_usual_scheme};
-use crate::claims::Claims;
+use crate::addresses::{is_no_resource, spellings, usual, with_usual_scheme};
+use crate::claims::{Claims, fits_the_book};
 use crate::content;
 use crate::conversation::mirrored;
 use crate::definition::Kind;
@@ -368,6 +368,8 @@ struct UpstreamPrompt {
 impl UpstreamPrompt {
     fn new(server: Arc<Server>, remote: &str, shown: &str, accepted: Accepted) -> Self {
         let definition = accepted.definition;
+        let mut shown_as = definition.clone();
+        server.bind_definition(&mut shown_as);
         let arguments = definition.get("arguments").and_then(Value::as_array).into_iter().flatten().filter_map(|argument| {
             Some(PromptArgument {
                 name: text(argument, "name")?,
@@ -381,7 +383,7 @@ impl UpstreamPrompt {
             title: text(&definition, "title").unwrap_or_else(|| Arc::from(remote)),
             description: text(&definition, "description").unwrap_or_else(|| Arc::from("")),
             arguments: arguments.collect(),
-            shown: Some(Arc::new(definition.clone())),
+            shown: Some(Arc::new(shown_as)),
         };
         Self { spec: Arc::new(spec), remote: remote.to_owned(), digest: accepted.digest, server }
     }
@@ -465,7 +467,7 @@ struct UpstreamResources {
     families: Vec<Family>,
     /// Fixed addresses that were ever accepted and not left out. While one is held it is nobody else's.
     kept: BTreeSet<String>,
-    /// Addresses of others that its templates would take.
+    /// Addresses of others, in their usual spelling.
     foreign: BTreeSet<String>,
     /// What is accepted of it and is somebody else's, with whose a fixed address is.
     denied: BTreeMap<String, Option<Keeper>>,
@@ -482,7 +484,11 @@ struct Family {
 
 impl Family {
     fn owns(&self, uri: &str) -> bool {
-        self.pattern.is_match(uri) && !self.before.iter().any(|earlier| earlier.is_match(uri))
+        if !self.pattern.is_match(uri) || self.before.is_empty() {
+            return self.pattern.is_match(uri);
+        }
+        let spellings = spellings(uri);
+        !self.before.iter().any(|earlier| spellings.iter().any(|spelling| earlier.is_match(spelling)))
     }
 }
 
@@ -502,22 +508,28 @@ impl UpstreamResources {
                     denied.insert(uri.clone(), Some(keeper));
                     continue;
                 }
-                if !is_plain(&uri) {
-                    left_out
-                        .push(format!("resource '{}' has blanks or hidden characters in its address", crate::watch::shown(&uri)));
+                if is_no_resource(Kind::Resource, &uri) {
+                    left_out.push(format!("resource '{}' has a script for its address", crate::watch::shown(&uri)));
+                    continue;
+                }
+                if !fits_the_book(&uri) {
+                    let why = "has blanks or hidden characters in its address, or more bytes of it than are kept";
+                    left_out.push(format!("resource '{}' {why}", crate::watch::shown(&uri)));
                     continue;
                 }
                 if !kept.contains_key(&uri) || !addresses.insert(uri.clone()) {
                     left_out.push(format!("resource '{}' has an address that is taken", crate::watch::shown(&uri)));
                     continue;
                 }
+                let mut shown = definition.clone();
+                server.bind_definition(&mut shown);
                 let spec = ResourceSpec {
                     uri: Arc::from(uri.as_str()),
                     name: text(&definition, "name").unwrap_or_else(|| Arc::from(uri.as_str())),
                     title: text(&definition, "title"),
                     description: text(&definition, "description"),
                     mime_type: text(&definition, "mimeType"),
-                    shown: Some(Arc::new(definition)),
+                    shown: Some(Arc::new(shown)),
                 };
                 fixed.insert(uri.clone(), (Arc::new(spec), digest));
             }
@@ -528,7 +540,9 @@ impl UpstreamResources {
                     denied.insert(template.clone(), None);
                     continue;
                 }
-                let fit = |template: &str| is_plain(template) && !is_of_the_house(template);
+                let fit = |template: &str| {
+                    fits_the_book(template) && !is_of_the_house(template) && !is_no_resource(Kind::Template, template)
+                };
                 let Some(pattern) = pattern_of(&template).filter(|_| fit(&template)) else {
                     left_out.push(format!("resource template '{}' cannot be matched", crate::watch::shown(&template)));
                     continue;
@@ -538,6 +552,8 @@ impl UpstreamResources {
                     continue;
                 }
                 let variables = variables_of(&template).map(|name| (Arc::from(name), CompletionKind::Own)).collect();
+                let mut shown = definition.clone();
+                server.bind_definition(&mut shown);
                 let spec = ResourceTemplateSpec {
                     uri_template: Arc::from(template.as_str()),
                     name: text(&definition, "name").unwrap_or_else(|| Arc::from(template.as_str())),
@@ -545,13 +561,13 @@ impl UpstreamResources {
                     description: text(&definition, "description"),
                     mime_type: text(&definition, "mimeType"),
                     completions: variables,
-                    shown: Some(Arc::new(definition)),
+                    shown: Some(Arc::new(shown)),
                 };
                 let before = claims.before(&template, left_out);
                 families.push(Family { spec: Arc::new(spec), digest, pattern, before });
             }
         }
-        let foreign = claims.of_others(|address| families.iter().any(|family: &Family| family.pattern.is_match(address)));
+        let foreign = if families.is_empty() { BTreeSet::new() } else { claims.of_others() };
         let ever = server.pins.get().map(|pins| pins.ever_accepted(Kind::Resource)).unwrap_or_default();
         let kept = ever.into_iter().map(|(uri, _)| uri).filter(|uri| kept.contains_key(uri)).collect();
         Self { server, fixed, families, kept, foreign, denied }
@@ -561,9 +577,10 @@ impl UpstreamResources {
         self.fixed.is_empty() && self.families.is_empty() && self.kept.is_empty()
     }
 
-    /// The family an address belongs to. One that was ever somebody else's belongs to none.
+    /// The family an address belongs to. One that was ever somebody else's belongs to none, in whatever spelling.
     fn family(&self, uri: &str) -> Option<&Family> {
-        if self.foreign.contains(uri) { None } else { self.families.iter().find(|family| family.owns(uri)) }
+        let family = self.families.iter().find(|family| family.owns(uri))?;
+        (!self.foreign.contains(&usual(uri))).then_some(family)
     }
 }
 

@@ -2,10 +2,10 @@
 //! that nothing in it can change what a terminal shows, nor pushes the rest off the screen. Must not decide.
 
 use portcullis_guard::is_hidden;
+use portcullis_model::is_blank;
 use serde_json::Value;
 
 use crate::pins::{Pin, PinState};
-use crate::scanner::blank::is_blank;
 
 /// One line of a difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,8 +47,8 @@ const BLANKS: usize = 128;
 fn folded<'t>(lines: impl Iterator<Item = &'t str>) -> Vec<String> {
     let (mut shown, mut before, mut alike) = (Vec::new(), None::<String>, 0_usize);
     for line in lines {
-        let line = visible(&narrow(line));
         let is_empty = line.replace("\\r", "").replace("\\t", "").chars().all(is_blank);
+        let line = visible(&narrow(line));
         let this = if is_empty { String::new() } else { line.clone() };
         if before.as_ref() == Some(&this) {
             alike += 1;
@@ -90,12 +90,14 @@ fn narrow(line: &str) -> String {
     narrow + &told(blanks)
 }
 
-/// A text with everything hidden, and every letter that only looks like a Latin one, written out.
+/// A text with everything hidden, every blank that is no plain space, and every letter that only looks like a Latin one, written
+/// out.
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         let foreign = matches!(character, '\u{370}'..='\u{52f}' | '\u{13a0}'..='\u{13ff}' | '\u{ff01}'..='\u{ff5e}');
-        if is_hidden(character) || foreign || character == '\u{a0}' {
+        let odd_blank = is_blank(character) && !character.is_ascii();
+        if is_hidden(character) || foreign || odd_blank {
             shown.extend(character.escape_unicode());
         } else {
             shown.push(character);
@@ -156,6 +158,17 @@ mod tests {
         }
         assert_eq!(folded(["a", "", "", "", "b", "b"].into_iter()), ["a", "", "", "", "b", "b"]);
         assert_eq!(folded(["a", "", " ", "", "", "b"].into_iter()), ["a", "", " ", "", "[… 1 more blank lines …]", "b"]);
+    }
+
+    #[test]
+    fn what_looks_like_nothing_is_written_out() {
+        assert_eq!(visible("a\u{2800}b\u{3164}c\u{ad}d\u{a0}e\u{2003}f g"), r"a\u{2800}b\u{3164}c\u{ad}d\u{a0}e\u{2003}f g");
+        // Blank lines are blank whatever they are made of, and each other one is shown.
+        let blank = ["\u{3000}", "\u{2800}", " ", "\u{3164}\u{a0}"];
+        let shown = folded(std::iter::once("a").chain(blank).chain(["\u{e0041}", "b"]));
+        let first = [r"a", r"\u{3000}", r"\u{2800}", " "];
+        assert_eq!(shown[..4], first, "{shown:?}");
+        assert_eq!(shown[4..], ["[… 1 more blank lines …]", r"\u{e0041}", "b"], "{shown:?}");
     }
 
     #[test]

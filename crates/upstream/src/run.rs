@@ -252,7 +252,7 @@ impl Run<'_> {
     /// What the caller's client would have to be able to, and said it cannot, for a call the operator lets ask: a question it
     /// cannot be asked, so that it is told what it lacks in its own revision's words. Nothing where that is not the reason.
     fn lacks(&self, required: &Value) -> Option<InputRequest> {
-        let (all, client) = (May::of(&self.server.settings), self.exchange.abilities());
+        let (all, client) = (self.server.may, self.exchange.abilities());
         let required = required.get("requiredCapabilities")?;
         let wants = |pointer: &str| required.pointer(pointer).is_some();
         let method = if wants("/sampling") && all.sampling && !client.sampling {

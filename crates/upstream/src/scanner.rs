@@ -1,7 +1,7 @@
 //! What is wrong with a definition, for the person who reviews it: hidden characters, terminal sequences, instructions aimed
 //! at a model, names that shadow or imitate others. Deterministic. Must not decide: it points, a person accepts or rejects.
 
-pub(crate) mod blank;
+mod blank;
 mod decode;
 mod fold;
 mod foreign;

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::UpstreamError;
 use crate::conversation::{Conversation, Era};
 use crate::credentials::Credentials;
-use crate::definition::{Definition, Kind};
+use crate::definition::{Entry, Kind};
 use crate::ear::Ear;
 use crate::examiner::Examiner;
 use crate::health::{Fitness, Health};
@@ -64,6 +64,8 @@ pub(crate) struct Server {
     /// Counts what changes the offer.
     pub(crate) revision: watch::Sender<u64>,
     keeping: Keeping,
+    /// What the operator lets it ask, whoever calls.
+    pub(crate) may: May,
     /// Steps back to an older revision that are on record: one that goes back and forth is one record.
     flips: Mutex<BTreeSet<(String, &'static str)>>,
 }
@@ -79,7 +81,7 @@ pub(crate) struct Slot {
 }
 
 /// When a list was asked for, and what it held.
-type Look = (Instant, Arc<Vec<Value>>);
+type Look = (Instant, Arc<Vec<Entry>>);
 
 /// Whose conversation it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +123,7 @@ impl Server {
             announces: AtomicBool::new(false),
             revision,
             keeping,
+            may: May::of(&settings),
             flips: Mutex::default(),
             settings,
         })
@@ -210,8 +213,13 @@ impl Server {
             slot.touch(now);
             return Ok(slot.clone());
         }
-        if slots.len() > self.settings.limits.instances as usize {
-            let idle = slots.iter().filter(|(_, slot)| Arc::strong_count(slot) == 1).min_by_key(|(_, slot)| slot.used());
+        let instances = self.settings.limits.instances as usize;
+        // What a client presents tells its conversations apart; with ever others it takes none from anybody else.
+        let is_own = |key: &str| owner.private && key.split(' ').next() == Some(owner.principal.as_str());
+        let has_its_share = slots.keys().filter(|key| is_own(key)).count() >= instances.div_ceil(2);
+        if has_its_share || slots.len() > instances {
+            let may_go = |key: &str, slot: &Arc<Slot>| Arc::strong_count(slot) == 1 && (!has_its_share || is_own(key));
+            let idle = slots.iter().filter(|(key, slot)| may_go(key, slot)).min_by_key(|(_, slot)| slot.used());
             let Some(key) = idle.map(|(key, _)| key.clone()) else {
                 let message = format!("upstream '{}' serves as many callers as it may", self.name);
                 return Err(Fault::new(FaultCode::RateLimited, message).with_retry_after(10));
@@ -317,7 +325,7 @@ impl Server {
     /// What an owner's conversation may be asked, before it is known who calls. A question over a line that several
     /// principals share could reach the wrong one, so none is invited there.
     fn may(&self, owner: &Owner) -> May {
-        let may = May::of(&self.settings);
+        let may = self.may;
         if owner.private || self.settings.http.is_some() { may } else { may.nobody() }
     }
 
@@ -353,8 +361,8 @@ impl Server {
     /// Compares the revision an upstream speaks with the newest it was heard to speak. An older one waits for a person.
     pub(crate) async fn check_revision(&self, conversation: &Conversation) -> Result<(), Fault> {
         let Some(pins) = self.pins.get() else { return Err(self.unready()) };
-        let now = Definition::of_protocol(conversation.version);
-        if pins.fits(&now) {
+        let now = conversation.protocol();
+        if pins.fits(now) {
             return Ok(());
         }
         let before = pins.accepted(Kind::Protocol, &now.name);
@@ -363,8 +371,8 @@ impl Server {
             Fault::new(FaultCode::Unavailable, format!("the pins of upstream '{}' cannot be written", self.name))
                 .with_internal(error.to_string())
         };
-        let known = pins.knows(&now);
-        pins.look(&now, Vec::new()).await.map_err(store)?;
+        let known = pins.knows(now);
+        pins.look(now, Vec::new()).await.map_err(store)?;
         match before {
             Some(before) if before.as_str() > conversation.version => {
                 let change = (before.clone(), conversation.version);
@@ -377,7 +385,7 @@ impl Server {
                 let hint = format!("the operator can look at it with: portcullis upstream review {}", self.name);
                 Err(Fault::new(FaultCode::Forbidden, message).with_hint(hint))
             }
-            _ if pins.fits(&now) => Ok(()),
+            _ if pins.fits(now) => Ok(()),
             _ => {
                 self.flips.lock().unwrap_or_else(PoisonError::into_inner).clear();
                 pins.accept(Kind::Protocol, &now.name, &now.digest, "first sight").await.map_err(store)

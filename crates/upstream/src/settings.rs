@@ -119,7 +119,8 @@ pub struct AddressSettings {
     /// Whether only principals with a credential of their own (`auth_of`, or a header of theirs) may call.
     #[serde(default)]
     pub own_credential_only: bool,
-    /// Names of headers that clients may send for this upstream, such as `x-grafana-token`. They reach it and nobody else.
+    /// Names of headers that clients may send for this upstream, such as `x-grafana-token`. They reach it and nobody else. At
+    /// most 16; a call with more than 8 KiB in one of them, or 16 KiB in all, is refused.
     #[serde(default)]
     pub client_headers: Vec<String>,
     /// Headers sent with every request; credentials are refused here.
@@ -319,6 +320,8 @@ pub struct UpstreamSettingsError {
 
 /// Largest message that may be allowed.
 const LARGEST_MESSAGE: u64 = 64 << 20;
+/// Most headers of clients that are handed on.
+const MOST_HEADERS: usize = 16;
 /// Headers of the protocol, which clients cannot send for an upstream.
 const OF_THE_PROTOCOL: [&str; 8] =
     ["accept", "content-type", "mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name", "last-event-id", "origin"];
@@ -425,6 +428,9 @@ impl UpstreamSettings {
     }
 
     fn check_address(&self, address: &AddressSettings) -> Result<(), UpstreamSettingsError> {
+        if address.client_headers.len() > MOST_HEADERS {
+            return Err(self.wrong(format!("client_headers names at most {MOST_HEADERS} headers")));
+        }
         for name in &address.client_headers {
             let lower = name.to_ascii_lowercase();
             let ours = FORBIDDEN_HEADERS.contains(&lower.as_str()) || OF_THE_PROTOCOL.contains(&lower.as_str());
@@ -499,6 +505,9 @@ mod tests {
             let refused = read(text).unwrap_err();
             assert!(refused.contains(says), "{text}: {refused}");
         }
+        let headers: Vec<String> = (0..=MOST_HEADERS).map(|number| format!("x-{number}")).collect();
+        let many = serde_json::json!({"name": "a", "http": {"url": "https://a", "client_headers": headers}});
+        assert!(read(&many.to_string()).unwrap_err().contains("at most 16 headers"));
     }
 
     #[test]

@@ -216,6 +216,7 @@ impl Server {
         let most = self.settings.limits.definitions as usize;
         let patience = self.settings.limits.time.0;
         let (mut listed, mut oddities, mut all, mut cut) = (BTreeSet::new(), Vec::new(), Vec::new(), BTreeSet::new());
+        let mut unfit = Vec::new();
         for kind in Kind::LISTED.into_iter().filter(|kind| conversation.offers(kind.listed().capability)) {
             let asked = Instant::now();
             let listing = tokio::time::timeout(patience, conversation.list(permit, proof, kind.listed(), most)).await;
@@ -232,10 +233,15 @@ impl Server {
                         }
                         all.push((definition, asked));
                     }
-                    Err(reason) => oddities.push(reason),
+                    Err(reason) => unfit.push(reason),
                 }
             }
         }
+        if let Some(first) = unfit.first().filter(|_| self.notes.tells_of_unfit(Instant::now())) {
+            let note = format!("{} definitions cannot be kept, so they stay out, as {first}", unfit.len());
+            self.record("upstream.quarantined", self.name.to_string(), false, note);
+        }
+        oddities.extend(unfit);
         for (definition, asked) in all {
             self.take_note(definition, asked).await;
         }

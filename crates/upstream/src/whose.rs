@@ -220,4 +220,20 @@ mod tests {
         }
         assert!(around("evil", &claims, &book).withholds("doc://2"));
     }
+
+    #[test]
+    fn what_was_handed_over_is_its_heirs_to_give_while_its_first_owner_stays() {
+        let claims = [
+            ("first", claim(Kind::Resource, "note://x", 5)),
+            ("first", claim(Kind::Resource, "note://y", 5)),
+            ("heir", claim(Kind::Resource, "note://x", 7)),
+        ];
+        let book = [("note://x", "upstream heir", 9), ("note://y", "upstream first", 5)];
+        let (first, heir) = (around("first", &claims, &book), around("heir", &claims, &book));
+        for spelling in ["note://x", "NOTE://x/", "note://%78"] {
+            assert!(first.withholds(spelling) && !heir.withholds(spelling), "{spelling}");
+        }
+        assert!(!first.withholds("note://y") && heir.withholds("note://y"), "nothing else is handed over with it");
+        assert_eq!((owner(&first, "note://x").as_deref(), owner(&heir, "note://x")), (Some("upstream heir"), None));
+    }
 }

@@ -3,6 +3,7 @@
 
 use portcullis_egress::Echoes;
 use portcullis_model::{Fault, FaultCode, cut};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// One message from an upstream.
@@ -212,7 +213,15 @@ pub(crate) fn weight(value: &Value) -> usize {
 
 /// A request of ours.
 pub(crate) fn request(id: u64, method: &str, params: &Value) -> Vec<u8> {
-    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string().into_bytes()
+    #[derive(Serialize)]
+    struct Request<'a> {
+        jsonrpc: &'static str,
+        id: u64,
+        method: &'a str,
+        params: &'a Value,
+    }
+    // Texts, numbers and values are always written.
+    serde_json::to_vec(&Request { jsonrpc: "2.0", id, method, params }).unwrap_or_default()
 }
 
 /// Something we say.

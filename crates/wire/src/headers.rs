@@ -37,6 +37,7 @@ async fn add(request: Request, next: Next) -> Response {
     let pinned = visitor.is_some_and(|visitor| visitor.is_secured(request.headers())) && !names_this_machine(request.headers());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
+    headers.reserve(ALWAYS.len() + 2);
     for (name, value) in ALWAYS {
         headers.insert(name, value);
     }

@@ -254,6 +254,38 @@ async fn connections_are_used_again() {
 }
 
 #[tokio::test]
+async fn connections_of_requests_that_come_together_are_used_again() {
+    const TOGETHER: usize = 16;
+    let all_arrived = Arc::new(tokio::sync::Barrier::new(TOGETHER));
+    let server = serve(move |mut stream, _| {
+        let all_arrived = Arc::clone(&all_arrived);
+        async move {
+            while read_request(&mut stream).await.is_some() {
+                all_arrived.wait().await;
+                if stream.write_all(ok("x").as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    let client = client(&server.url);
+    let permit = permit(&client);
+    for _ in 0..11 {
+        let mut round = tokio::task::JoinSet::new();
+        for _ in 0..TOGETHER {
+            let (client, permit) = (client.clone(), permit.clone());
+            round.spawn(async move { client.send(&permit, get()).await });
+        }
+        for answered in round.join_all().await {
+            answered.unwrap();
+        }
+    }
+    // A few more than at once where one was asked for before it was given back; not some in every round.
+    assert!(server.connections() <= 40, "{}", server.connections());
+}
+
+#[tokio::test]
 async fn dropping_the_future_closes_the_connection() {
     let closed = Arc::new(AtomicBool::new(false));
     let arrived = Arc::new(tokio::sync::Notify::new());

@@ -10,7 +10,7 @@ pub enum UpstreamAction {
     /// List the upstreams with what is accepted and what waits.
     List(OutputArgs),
     /// Show what waits: the scanner's findings and every changed line, and with which digest to accept it. Without a digest
-    /// only what you were shown last can be accepted.
+    /// only what was printed to your terminal last can be accepted.
     Review {
         /// The upstream.
         upstream: String,
@@ -43,7 +43,8 @@ pub struct UpstreamChoice {
     /// The upstream.
     pub upstream: String,
     /// Names of tools, prompts or templates, or addresses of resources, as `review` shows them; NAME@DIGEST means that one
-    /// definition and no other: 32 digits or more of its digest bind by themselves, 8 or more choose what you were shown.
+    /// definition and no other: 32 digits or more of its digest bind by themselves, for programs too; 8 or more choose what
+    /// you were shown at your terminal.
     #[arg(required_unless_present = "all")]
     pub names: Vec<String>,
     /// Everything that waits.

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use portcullis_audit::{AuditEvent, Decision, EventKind};
+use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
 use portcullis_gateway::{CALL_TOOL, FIND_TOOLS};
 use portcullis_identity::{local_principal, local_user};
 use portcullis_model::{Clock, Principal, SystemClock};
 use portcullis_ports::{NameKind, Prefixes, THIS_HOUSE, Taken};
+use portcullis_state::Store;
 use portcullis_upstream::review::{Line, difference, visible};
 use portcullis_upstream::{Finding, Kind, Neighbourhood, Neighbours, Pin, PinBook, PinState, UpstreamSettings};
 use serde_json::json;
@@ -17,12 +18,21 @@ use serde_json::json;
 use super::names::owners;
 use crate::cli::{OutputArgs, UpstreamAction, UpstreamChoice};
 use crate::house::Foundations;
+use crate::look;
 use crate::names::{NameBook, outsiders};
 use crate::settings::Config;
-use crate::terminal::{paint, say, say_heard, say_json, table};
+use crate::terminal::{is_seen_by_a_person, paint, say, say_aside, say_heard, say_json, table};
 
 /// Runs `portcullis upstream …`.
 pub async fn run(config: &Config, action: UpstreamAction) -> anyhow::Result<()> {
+    match &action {
+        UpstreamAction::List(output) => return Desk::open(look::state(config).await?, config).await?.list(output),
+        // For programs: nobody was shown it, so nothing is noted.
+        UpstreamAction::Review { upstream, names, json: true } => {
+            return Desk::open(look::state(config).await?, config).await?.review(upstream, names, true).await;
+        }
+        UpstreamAction::Review { .. } | UpstreamAction::Accept { .. } | UpstreamAction::Reject { .. } => {}
+    }
     let foundations = Foundations::open(config).await?;
     let outcome = act(&foundations, config, action).await;
     foundations.close().await;
@@ -30,19 +40,20 @@ pub async fn run(config: &Config, action: UpstreamAction) -> anyhow::Result<()> 
 }
 
 async fn act(foundations: &Foundations, config: &Config, action: UpstreamAction) -> anyhow::Result<()> {
-    let desk = Desk::open(foundations, config).await?;
+    let desk = Desk::open(foundations.store(), config).await?;
+    let audit = &foundations.audit;
     match action {
         UpstreamAction::List(output) => desk.list(&output),
         UpstreamAction::Review { upstream, names, json } => desk.review(&upstream, &names, json).await,
-        UpstreamAction::Accept { choice, despite_findings } => desk.decide(&choice, Some(despite_findings)).await,
-        UpstreamAction::Reject { choice } => desk.decide(&choice, None).await,
+        UpstreamAction::Accept { choice, despite_findings } => desk.decide(audit, &choice, Some(despite_findings)).await,
+        UpstreamAction::Reject { choice } => desk.decide(audit, &choice, None).await,
     }
 }
 
 /// The pins of an upstream, read.
-async fn pins(foundations: &Foundations, upstream: &str) -> anyhow::Result<PinBook> {
+async fn pins(store: &Arc<dyn Store>, upstream: &str) -> anyhow::Result<PinBook> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let book = PinBook::new(foundations.store(), clock, upstream);
+    let book = PinBook::new(store.clone(), clock, upstream);
     book.refresh().await?;
     Ok(book)
 }
@@ -57,9 +68,8 @@ fn configured<'c>(config: &'c Config, name: &str) -> anyhow::Result<&'c Upstream
 }
 
 /// Where a person looks and decides.
-struct Desk<'f> {
-    foundations: &'f Foundations,
-    config: &'f Config,
+struct Desk<'c> {
+    config: &'c Config,
     /// Of every upstream, in the order of the configuration.
     books: Vec<PinBook>,
     /// Every name there is, also of what waits.
@@ -71,9 +81,9 @@ fn group(upstream: &UpstreamSettings) -> &str {
     upstream.kind.as_deref().unwrap_or(&upstream.name)
 }
 
-impl<'f> Desk<'f> {
-    async fn open(foundations: &'f Foundations, config: &'f Config) -> anyhow::Result<Self> {
-        let names = NameBook::new(foundations.store(), Arc::new(SystemClock));
+impl<'c> Desk<'c> {
+    async fn open(store: Arc<dyn Store>, config: &'c Config) -> anyhow::Result<Self> {
+        let names = NameBook::new(store.clone(), Arc::new(SystemClock));
         names.refresh().await?;
         let entries = names.entries();
         let prefixes = Prefixes::of(owners(config)?.into_iter().chain(outsiders(&entries)));
@@ -85,13 +95,13 @@ impl<'f> Desk<'f> {
         neighbourhood.hold(&names.round().taken(Taken::default()).held);
         let mut books = Vec::new();
         for upstream in &config.upstreams {
-            let book = pins(foundations, &upstream.name).await?;
+            let book = pins(&store, &upstream.name).await?;
             neighbourhood.tell(group(upstream), &upstream.name, book.tool_names());
             neighbourhood.tell_addresses(group(upstream), &upstream.name, &book);
             books.push(book);
         }
         let who = local_principal(&local_user(), "admin")?;
-        Ok(Self { foundations, config, books, neighbourhood, who })
+        Ok(Self { config, books, neighbourhood, who })
     }
 
     /// The pins of an upstream, and what others have.
@@ -137,7 +147,6 @@ impl<'f> Desk<'f> {
             bail!("upstream '{upstream}' has shown nothing named '{}'", visible(missing));
         }
         if json {
-            // For programs: nobody was shown it.
             let all = shown.iter().map(|pin| as_json(pin, &pin.findings(&neighbours)));
             say_json(&json!(all.collect::<Vec<_>>()));
             return Ok(());
@@ -157,6 +166,12 @@ impl<'f> Desk<'f> {
         if !heard {
             bail!("not all of it was read, so none of it counts as shown");
         }
+        if !is_seen_by_a_person() {
+            say_aside(
+                "This did not go to a terminal, so it counts as shown to nobody: accept it as it says below each, NAME@DIGEST.",
+            );
+            return Ok(());
+        }
         for pin in &shown {
             if let Some(seen) = &pin.seen {
                 book.reviewed(pin.kind, &pin.name, &seen.digest, self.who.id.as_str()).await?;
@@ -166,7 +181,7 @@ impl<'f> Desk<'f> {
     }
 
     /// Accepts (with whether findings are no obstacle) or rejects.
-    async fn decide(&self, choice: &UpstreamChoice, accept: Option<bool>) -> anyhow::Result<()> {
+    async fn decide(&self, audit: &AuditLog, choice: &UpstreamChoice, accept: Option<bool>) -> anyhow::Result<()> {
         let (book, neighbours) = self.book(&choice.upstream)?;
         let of_kind = |pin: &Pin| choice.kind.as_deref().is_none_or(|kind| kind == pin.kind.as_str());
         let all: Vec<Pin> = book.all().into_iter().filter(of_kind).collect();
@@ -188,7 +203,7 @@ impl<'f> Desk<'f> {
             });
             match obstacle {
                 Some(reason) => held.push(format!("{} '{}': {reason}", pin.kind, visible(&pin.name))),
-                None => self.settle(book, pin, accept.is_some()).await?,
+                None => self.settle(audit, book, pin, accept.is_some()).await?,
             }
         }
         if !held.is_empty() {
@@ -197,7 +212,7 @@ impl<'f> Desk<'f> {
         Ok(())
     }
 
-    async fn settle(&self, book: &PinBook, pin: &Pin, accept: bool) -> anyhow::Result<()> {
+    async fn settle(&self, audit: &AuditLog, book: &PinBook, pin: &Pin, accept: bool) -> anyhow::Result<()> {
         let Some(digest) = digest_of(pin) else { return Ok(()) };
         let (decision, method) = if accept { (Decision::Allow, "upstream.accept") } else { (Decision::Deny, "upstream.reject") };
         let subject = format!("{}/{}/{}", pin.upstream, pin.kind, visible(&pin.name));
@@ -207,7 +222,7 @@ impl<'f> Desk<'f> {
             .tool(subject.clone())
             .decided(decision, "operator")
             .note(format!("sha256 {digest}"));
-        self.foundations.audit.append(event).context("the decision cannot be recorded, so it is not made")?;
+        audit.append(event).context("the decision cannot be recorded, so it is not made")?;
         if accept {
             book.accept(pin.kind, &pin.name, digest, self.who.id.as_str()).await?;
         } else {
@@ -329,7 +344,9 @@ fn obstacle(pin: &Pin, bound: bool, who: &str, findings: usize) -> Option<String
     if !bound && shown != Some(seen.digest.as_str()) {
         let what = if shown.is_some() { "it changed since it was shown to you" } else { "it was not shown yet" };
         let review = format!("portcullis upstream review {}", pin.upstream);
-        return Some(format!("{what}; look at: {review}, and accept it as that prints it, NAME@DIGEST"));
+        return Some(format!(
+            "{what}; look at: {review}, at a terminal, or accept it as that prints it, NAME@DIGEST with all its digits"
+        ));
     }
     (findings > 0 && pin.kind != Kind::Protocol)
         .then(|| format!("the scanner found {findings} things; accept it by itself with --despite-findings"))

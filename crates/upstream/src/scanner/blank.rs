@@ -1,17 +1,14 @@
 //! Space that pushes what follows it off a screen: many line ends in a row, or one line that is mostly nothing. Must not look
 //! at what characters that nobody sees say; those are found by themselves.
 
+use portcullis_model::is_blank;
+
 use super::{Finding, found};
 
 /// Line ends in a row, with nothing between them, that no ordinary text has.
 const LINES: usize = 8;
 /// The same of blanks in a line.
 const BLANKS: usize = 64;
-
-/// Whether a character leaves its place empty.
-pub(crate) fn is_blank(character: char) -> bool {
-    character.is_whitespace() || matches!(character, '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}')
-}
 
 /// What is wrong with the space in a text.
 pub(super) fn look(text: &str, place: &str, findings: &mut Vec<Finding>) {

@@ -10,8 +10,9 @@ use portcullis_model::ToolName;
 use portcullis_ports::Prefixes;
 use serde_json::Value;
 
-use super::fold::prototype;
-use super::{Finding, MOST, found};
+use super::fold::{fold, prototype};
+use super::{Finding, MOST, found, spelt_out};
+use crate::addresses::is_no_resource;
 use crate::definition::Kind;
 use crate::whose::Whose;
 
@@ -116,6 +117,13 @@ fn among(kind: Kind, name: &str, body: &Value, neighbours: &Neighbours) -> Vec<F
             ));
         }
         alike(name, neighbours, &mut findings);
+    }
+    if kind == Kind::Prompt && fold(&spelt_out(name)).mixed > 0 {
+        findings.push(found("look-alike", "name", "mixes letters of several alphabets in one word"));
+    }
+    if is_no_resource(kind, name) {
+        let place = if kind == Kind::Template { "uriTemplate" } else { "uri" };
+        findings.push(found("name", place, "is a script and no address of a resource; it cannot be offered"));
     }
     if kind == Kind::Resource {
         findings.extend(neighbours.address(name).map(|detail| found("shadows", "uri", &detail)));
@@ -340,6 +348,20 @@ mod tests {
         assert_eq!(kinds(&neighbours(&[], &[])), ["instructions"]);
         let others = [("upstream a", "rollout_list"), ("upstream a", "deploy_status")];
         assert_eq!(kinds(&neighbours(&others, &[])), ["look-alike", "speaks-of-others", "instructions"]);
+    }
+
+    #[test]
+    fn a_prompt_in_two_alphabets_and_an_address_that_is_a_script_are_pointed_out() {
+        let none = neighbours(&[], &[]);
+        let kinds = |kind: Kind, name: &str| {
+            let findings = among(kind, name, &serde_json::json!({ "name": name }), &none);
+            findings.into_iter().map(|finding| finding.what).collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(Kind::Prompt, "gu\u{456}de"), ["look-alike"]);
+        assert!(kinds(Kind::Prompt, "guide").is_empty() && kinds(Kind::Prompt, "руководство").is_empty());
+        assert_eq!(kinds(Kind::Resource, "JavaScript:alert(1)"), ["name"]);
+        assert_eq!(kinds(Kind::Template, "data:{+anything}"), ["name"]);
+        assert!(kinds(Kind::Resource, "note://javascript:x").is_empty());
     }
 
     #[test]

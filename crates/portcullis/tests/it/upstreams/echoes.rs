@@ -5,7 +5,7 @@ use std::io::Write as _;
 use serde_json::{Value, json};
 
 use super::http::{entry, header, served, start, stateless};
-use super::{listed, sees, text, tools};
+use super::{Puppet, listed, sees, text, tool, tools, unframed, with_accepted};
 use crate::server::Reply;
 use crate::visitor::{Backend, Visitor, modern_request};
 
@@ -116,4 +116,63 @@ fn a_definition_that_holds_a_callers_credential_is_refused_to_that_caller_and_no
     assert!(!written.contains(TOKEN), "{written}");
     let pins: Value = serde_json::from_str(&server.home.run_ok(&["upstream", "list", "--json"])).unwrap();
     assert!(!pins.to_string().contains(TOKEN), "{pins}");
+}
+
+#[test]
+fn a_credential_in_another_writing_or_in_pieces_does_not_come_back() {
+    use base64::Engine as _;
+    let token = "quite-ordinary-words-of-some-length";
+    let each = |form: fn(u8) -> String| token.bytes().map(form).collect::<String>();
+    let hex = each(|b| format!("{b:02x}"));
+    let pairs: Vec<&str> = (0..token.len()).map(|at| &hex[2 * at..2 * at + 2]).collect();
+    let whole = base64::engine::general_purpose::STANDARD.encode(format!("Bearer 0123456789, {token}: what was presented."));
+    let written = [
+        pairs.join(":"),
+        pairs.join(" ").to_uppercase(),
+        format!("{}\n{}", &hex[..40], &hex[40..]),
+        format!("{}\r\n{}", &whole[..64], &whole[64..]),
+        each(|b| format!("%{b:02x}")),
+        each(|b| format!("\\u{b:04x}")),
+        token.replace('-', "\u{200b}-"),
+    ];
+    let mut texts: Vec<String> = written.iter().map(|form| format!("got {form}.")).collect();
+    texts.extend([format!("it begins {}", &token[..9]), token[9..20].to_owned(), format!("{} and ends", &token[20..])]);
+    let content: Vec<Value> = texts.iter().map(|text| json!({"type": "text", "text": text})).collect();
+    let puppet = Puppet::new(&json!({"tools": [tool("look", "Looks.")], "call": "content", "content": content}));
+    let (server, visitor) = with_accepted(&puppet, &format!("TOKEN: {token}"), "", "");
+    sees(&visitor, "look", true);
+    let reply = visitor.call("look", &json!({}));
+    let told: Vec<String> =
+        reply.json()["result"]["content"].as_array().unwrap().iter().map(|block| unframed(&block["text"])).collect();
+    assert_eq!(told.len(), texts.len(), "{}", reply.body);
+    for (sent, told) in written.iter().zip(&told) {
+        let is_base64 = sent.contains(&whole[..64]);
+        assert!(told.starts_with("got ") && told.ends_with('.') && told.contains("[redacted:credential]"), "{sent}: {told}");
+        assert!(is_base64 || told == "got [redacted:credential].", "{sent}: {told}");
+        assert!(!is_base64 || !told.contains(&whole[32..64]), "{sent}: {told}");
+    }
+    let pieces = ["it begins [redacted:credential]", "[redacted:credential]", "[redacted:credential] and ends"];
+    assert_eq!(told[written.len()..], pieces, "{}", reply.body);
+    let record = server.home.audited(|r| r["tool"] == "look" && r["kind"] == "call");
+    assert!(record["note"].as_str().is_some_and(|n| n.contains("a credential that was presented came back")), "{record}");
+    assert!(!server.home.audit().iter().any(|r| r.to_string().contains(&token[9..20])), "nor is any of it on record");
+}
+
+#[test]
+fn a_header_that_is_too_long_to_be_looked_for_is_not_handed_on_and_its_sender_is_told() {
+    let backend = Backend::start(|_, body| {
+        stateless(body, |_| json!({"resultType": "complete", "content": [{"type": "text", "text": "done"}]}))
+    });
+    let server = start(entry(&backend.url, HTTP, ""));
+    let visitor = super::visitor(&server, &["--role", "operator"]);
+    sees(&visitor, "look", true);
+    let long = TOKEN.repeat(400);
+    let refused = call_with(&visitor, &long);
+    assert!(refused.body.contains("the header x-own has 9600 bytes, which is too long to be handed on"), "{}", refused.body);
+    assert!(!refused.body.contains(TOKEN), "{}", refused.body);
+    assert!(!backend.seen().iter().any(|request| request.contains(TOKEN)), "it went nowhere");
+    let record = server.home.audited(|r| r["tool"] == "look" && r["kind"] == "failed");
+    assert_eq!(record["code"], "too_large", "{record}");
+    assert!(!record.to_string().contains(TOKEN), "{record}");
+    assert_eq!(text(&call_with(&visitor, &TOKEN.repeat(300)).json()), "done");
 }

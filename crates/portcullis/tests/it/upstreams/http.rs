@@ -496,3 +496,57 @@ fn dropping_a_call_closes_its_connection() {
         if all.iter().any(|r| r["tool"] == "look" && r["code"] == "cancelled") { Ok(()) } else { Err(format!("{all:?}")) }
     });
 }
+
+#[test]
+fn a_list_that_grows_page_by_page_is_left_before_it_fills_the_memory() {
+    // Three bytes on the wire, ten times as many in memory.
+    let nothing = format!("[{}0]", "[],".repeat(1_200_000));
+    let backend = Backend::start(move |_, body| {
+        let Ok(request) = serde_json::from_str::<Value>(body) else { return (405, String::new()) };
+        if request["method"] != "tools/list" {
+            return stateless(body, |_| Value::Null);
+        }
+        let page = request["params"]["cursor"].as_str().and_then(|cursor| cursor.parse::<u32>().ok()).unwrap_or_default();
+        let tool = format!(r#"{{"name":"t{page}","inputSchema":{{"type":"object"}},"_meta":{{"x":{nothing}}}}}"#);
+        let result = format!(r#"{{"tools":[{tool}],"nextCursor":"{}","resultType":"complete"}}"#, page + 1);
+        (200, format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, request["id"]))
+    });
+    let server = Server::start_in(home(&[entry(&backend.url, "", "")], ""));
+    until("it is recorded", || {
+        let all = server.home.audit();
+        let says = "67108864 bytes in one list of tools";
+        let told = |r: &Value| r["method"] == "upstream.failed" && r["note"].to_string().contains(says);
+        if all.iter().any(told) { Ok(()) } else { Err(format!("{all:?} {}", server.log())) }
+    });
+    assert!(!backend.seen().iter().any(|request| request.contains(r#""cursor":"2""#)), "two pages are too much already");
+    assert!(super::listed(&server.home).is_empty());
+}
+
+#[test]
+fn whoever_presents_something_else_each_time_ends_no_conversation_of_others() {
+    let backend = Backend::start(|_, body| stateless(body, |_| said("done")));
+    let http = "auth: {bearer: for-looking-only}, client_headers: [X-Grafana-Token]";
+    let server = start(entry(&backend.url, http, "limits: {instances: 4}"));
+    let (one, other) = (super::visitor(&server, &["--role", "operator"]), super::visitor(&server, &["--role", "operator"]));
+    sees(&one, "look", true);
+    sees(&other, "look", true);
+    let call = |visitor: &Visitor, token: &str| {
+        let (mut headers, body) =
+            crate::visitor::modern_request("tools/call", &json!({"name": "look", "arguments": {}}), &json!({}));
+        headers.push(("X-Grafana-Token".into(), token.to_owned()));
+        let reply = visitor.send(headers, body.as_bytes());
+        assert_eq!(reply.json()["result"]["isError"], false, "{token}: {}", reply.body);
+    };
+    call(&other, "token-of-the-other");
+    for number in 0..12 {
+        call(&one, &format!("token-number-{number}"));
+    }
+    call(&other, "token-of-the-other");
+    let greeted = |token: &str| {
+        let seen = backend.seen();
+        let of = seen.iter().filter(|r| r.contains("server/discover") && header(r, "x-grafana-token").as_deref() == Some(token));
+        of.count()
+    };
+    assert_eq!(greeted("token-of-the-other"), 1, "its conversation is the one it had");
+    assert_eq!(greeted("token-number-11"), 1);
+}

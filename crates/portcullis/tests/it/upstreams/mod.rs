@@ -15,11 +15,12 @@ mod reviews;
 mod watching;
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::server::{Home, Server};
+use crate::server::{BINARY, Home, Server};
 use crate::visitor::Visitor;
 
 /// Waits until something is so, or says what it was instead.
@@ -110,16 +111,46 @@ pub(crate) fn stands(home: &Home, name: &str, state: &str) {
     });
 }
 
-/// Reviews and accepts everything of an upstream that waits.
-pub(crate) fn accept_all(home: &Home, upstream: &str) {
-    home.run_ok(&["upstream", "review", upstream]);
-    home.run_ok(&["upstream", "accept", upstream, "--all"]);
+/// What of an upstream waits, or what has these names, as a program accepts it: by its digest.
+fn by_digest(home: &Home, upstream: &str, names: &[&str]) -> Vec<String> {
+    let arguments: [&[&str]; 2] = [&["upstream", "review", "--json", upstream, "--"], names];
+    let shown = home.run_ok(&arguments.concat());
+    let all: Value = serde_json::from_str(&shown).unwrap();
+    let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_else(|| panic!("{all}")).to_owned();
+    all.as_array().unwrap().iter().map(|entry| format!("{}@{}", text(entry, "name"), text(entry, "digest"))).collect()
 }
 
-/// Reviews what waits of an upstream and accepts these, whatever the scanner found.
+fn accept(home: &Home, upstream: &str, options: &[&str], words: &[String]) {
+    if !words.is_empty() {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let arguments: [&[&str]; 4] = [&["upstream", "accept", upstream], options, &["--"], &words];
+        home.run_ok(&arguments.concat());
+    }
+}
+
+/// Accepts everything of an upstream that waits.
+pub(crate) fn accept_all(home: &Home, upstream: &str) {
+    accept(home, upstream, &[], &by_digest(home, upstream, &[]));
+}
+
+/// Accepts everything of an upstream that waits, whatever the scanner found.
+pub(crate) fn accept_all_despite(home: &Home, upstream: &str) {
+    accept(home, upstream, &["--despite-findings"], &by_digest(home, upstream, &[]));
+}
+
+/// Accepts these of an upstream, whatever the scanner found.
 pub(crate) fn accept_despite(home: &Home, upstream: &str, names: &[&str]) {
-    home.run_ok(&["upstream", "review", upstream]);
-    home.run_ok(&[&["upstream", "accept", upstream, "--despite-findings"], names].concat());
+    accept(home, upstream, &["--despite-findings"], &by_digest(home, upstream, names));
+}
+
+/// What a person sees who runs the binary at a terminal.
+pub(crate) fn at_a_terminal(home: &Home, arguments: &[&str]) -> String {
+    let terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let mut command = Command::new(program("python3"));
+    command.args(["-c", terminal, BINARY, "--config"]).arg(&home.config).args(arguments);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Somebody with a new key, once the server knows it.

@@ -3,7 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Puppet, accept_all, accept_despite, home, listed, sees, stands, text, tool, tools, until, with_accepted};
+use super::{
+    Puppet, accept_all, accept_despite, at_a_terminal, home, listed, sees, stands, text, tool, tools, until, with_accepted,
+};
 use crate::parcels::Author;
 use crate::plugins::{MANIFEST, component_of};
 use crate::server::{Home, Server};
@@ -131,7 +133,7 @@ fn the_name_of_an_apis_tool_stays_the_apis_and_who_went_without_it_is_told() {
     sees(&visitor, "shop_list_orders", true);
     stands(&server.home, "shop_list_orders", "new");
     // The scanner knows every name there is.
-    let shown = server.home.run_ok(&["upstream", "review", "up"]);
+    let shown = at_a_terminal(&server.home, &["upstream", "review", "up"]);
     assert!(shown.contains("shadows in name") && shown.contains("api shop"), "{shown}");
     let by_the_way = server.home.run(&["upstream", "accept", "up", "--all"]);
     assert!(String::from_utf8_lossy(&by_the_way.stderr).contains("--despite-findings"), "{by_the_way:?}");
@@ -251,8 +253,7 @@ fn an_operator_gives_a_name_to_another_or_releases_it_and_a_running_server_follo
     let puppet = Puppet::new(&json!({"tools": [tool("shop_list_orders", "Lists orders.")]}));
     let (server, visitor, backend) = shop_beside(&puppet);
     stands(&server.home, "shop_list_orders", "new");
-    server.home.run_ok(&["upstream", "review", "up"]);
-    server.home.run_ok(&["upstream", "accept", "up", "shop_list_orders", "--despite-findings"]);
+    accept_despite(&server.home, "up", &["shop_list_orders"]);
     sees(&visitor, "up_shop_list_orders", true);
     let refused = |arguments: &[&str]| {
         let output = server.home.run(arguments);
@@ -435,7 +436,7 @@ fn a_name_that_imitates_another_is_pointed_out_whichever_was_there_first_and_whi
     let visitor = super::visitor(&server, &["--role", "operator"]);
     until("all wait", || if listed(&server.home).len() == 4 { Ok(()) } else { Err(server.log()) });
     let pointed_out = |home: &Home| {
-        let shown = home.run_ok(&["upstream", "review", "evil"]);
+        let shown = at_a_terminal(home, &["upstream", "review", "evil"]);
         assert!(shown.contains("shadows in name: is the name of a tool of upstream other"), "{shown}");
         assert!(shown.contains("look-alike in name: looks like 'rollout_list', a tool of upstream other"), "{shown}");
         let all: Value = serde_json::from_str(&home.run_ok(&["upstream", "list", "--json"])).unwrap();
@@ -465,7 +466,7 @@ fn a_name_that_begins_with_anothers_prefix_is_that_ones_before_it_offers_anythin
     let server = Server::start_in(home(&entries, ""));
     let visitor = super::visitor(&server, &["--role", "operator"]);
     until("both wait", || if listed(&server.home).len() == 2 { Ok(()) } else { Err(server.log()) });
-    let shown = server.home.run_ok(&["upstream", "review", "evil"]);
+    let shown = at_a_terminal(&server.home, &["upstream", "review", "evil"]);
     assert!(shown.contains("shadows in name: begins with 'other', which stands before names of upstream other"), "{shown}");
     nothing_by_the_way(&server.home, "evil");
     accept_despite(&server.home, "evil", &["other_pay"]);
@@ -493,7 +494,7 @@ fn the_prefix_of_an_api_and_the_tools_that_find_tools_are_reserved_also_while_no
     );
     let (server, visitor, backend) = shop_beside(&puppet);
     stands(&server.home, "call_tool", "new");
-    let shown = server.home.run_ok(&["upstream", "review", "up"]);
+    let shown = at_a_terminal(&server.home, &["upstream", "review", "up"]);
     assert!(shown.contains("begins with 'shop', which stands before names of api shop"), "{shown}");
     assert!(shown.matches("is the name of a tool of this house").count() == 2, "{shown}");
     nothing_by_the_way(&server.home, "up");
@@ -575,7 +576,7 @@ fn a_fixed_address_takes_over_nothing_of_a_template_that_was_accepted_before() {
     let visitor = super::visitor(&server, &["--role", "operator"]);
     until("all wait", || if listed(&server.home).len() == 5 { Ok(()) } else { Err(server.log()) });
     accept_all(&server.home, "other");
-    let shown = server.home.run_ok(&["upstream", "review", "evil"]);
+    let shown = at_a_terminal(&server.home, &["upstream", "review", "evil"]);
     let said = "shadows in uri: belongs to the resource template 'doc://{id}' of upstream other, which was accepted before";
     assert_eq!(shown.matches(said).count(), 2, "{shown}");
     let by_the_way = server.home.run(&["upstream", "accept", "evil", "--all"]);
@@ -627,7 +628,7 @@ fn the_prefix_of_who_left_the_configuration_stays_that_ones() {
     let server = Server::start_in(home);
     let visitor = Visitor { mcp: server.mcp, ..visitor };
     stands(&server.home, "other_late", "new");
-    let shown = server.home.run_ok(&["upstream", "review", "evil"]);
+    let shown = at_a_terminal(&server.home, &["upstream", "review", "evil"]);
     assert!(shown.contains("begins with 'other', which stands before names of upstream other"), "{shown}");
     nothing_by_the_way(&server.home, "evil");
     accept_despite(&server.home, "evil", &["other_late"]);
@@ -657,7 +658,7 @@ fn a_member_of_a_kind_takes_no_name_that_begins_with_that_of_another_member() {
     let server = Server::start_in(home(&entries, ""));
     let visitor = super::visitor(&server, &["--role", "operator"]);
     until("all wait", || if listed(&server.home).len() == 3 { Ok(()) } else { Err(server.log()) });
-    let shown = server.home.run_ok(&["upstream", "review", "kb"]);
+    let shown = at_a_terminal(&server.home, &["upstream", "review", "kb"]);
     assert!(shown.contains("begins with 'ka', which stands before names of upstream ka"), "{shown}");
     let by_the_way = server.home.run(&["upstream", "accept", "kb", "--all"]);
     assert!(String::from_utf8_lossy(&by_the_way.stderr).contains("--despite-findings"), "{by_the_way:?}");

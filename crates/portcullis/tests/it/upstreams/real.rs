@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{home, listed, program, sees, text, tools, unframed, until};
+use super::{accept_all_despite, home, listed, program, sees, text, tools, unframed, until};
 use crate::server::{Server, free_port};
 use crate::visitor::Visitor;
 
@@ -164,8 +164,7 @@ fn gate(entry: &str, waits_for: &str) -> (Server, Visitor) {
     let settings = "write: {enable: ['upstream:everything']}\nlimits: {answer: 4MiB}\n";
     let server = Server::start_in(home(&[entry.to_owned()], settings));
     looked_at(&server, &[waits_for]);
-    server.home.run_ok(&["upstream", "review", "everything"]);
-    server.home.run_ok(&["upstream", "accept", "everything", "--all", "--despite-findings"]);
+    accept_all_despite(&server.home, "everything");
     let visitor = super::visitor(&server, &["--role", "operator"]);
     sees(&visitor, waits_for, true);
     (server, visitor)
@@ -492,8 +491,7 @@ fn published_servers_for_grafana_and_kubernetes_are_classed_and_held_like_any_ot
     let visitor = super::visitor(&server, &["--role", "admin"]);
     looked_at(&server, &["pods_list", "query_prometheus"]);
     for upstream in ["kube", "grafana"] {
-        server.home.run_ok(&["upstream", "review", upstream]);
-        server.home.run_ok(&["upstream", "accept", upstream, "--all", "--despite-findings"]);
+        accept_all_despite(&server.home, upstream);
     }
     sees(&visitor, "pods_list", true);
     sees(&visitor, "query_prometheus", true);
