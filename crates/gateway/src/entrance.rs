@@ -10,7 +10,7 @@ use portcullis_policy::Refusal;
 
 use crate::Caller;
 use crate::admission::{Knock, Turned};
-use crate::gate::{Gateway, Stop, unknown};
+use crate::gate::{Gateway, unknown};
 use crate::record::RoadEnd;
 
 /// How often it is looked whether who holds a stream open would still be let in.
@@ -175,10 +175,12 @@ impl Gateway {
         fault: Fault,
     ) -> (Released<ClientFault>, bool) {
         let admitted = self.admission.admit_now(&caller.principal.id, &caller.principal.tenant).await;
-        match Self::note_rate(caller, admitted) {
-            Ok(_place) => (self.refuse_request(caller, method, rule, fault), true),
-            Err(Stop::Refused(rule, fault)) => (self.refuse_request(caller, method, &rule, fault), false),
-            Err(Stop::Failed(fault)) => (self.refuse_request(caller, method, rule, fault), false),
+        match admitted {
+            Ok(place) => {
+                caller.meter.set_rate(place.rate);
+                (self.refuse_request(caller, method, rule, fault), true)
+            }
+            Err(Turned { rule, fault }) => (self.refuse_request(caller, method, rule, fault), false),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! 1. identify the principal ([`Gateway::identify`], once per request; its address is admitted first)
 //! 2. find the target in *this principal's* catalogue
-//! 3. admit (rates, token budget, concurrency)
+//! 3. admit (rates, token budget, concurrency); what the answer may take of the budget is set aside until the end
 //! 4. validate the arguments, and open a cursor among them
 //! 5. authorize: the policies issue a [`Permit`], which carries the scope the work is confined to; then the behaviour
 //!    profile and, where it is needed, a person's approval
@@ -26,7 +26,7 @@ use portcullis_ports::{Answers, Arguments, ClientAbilities, Outcome, wants_dry_r
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
-use crate::admission::{Admitted, Turned};
+use crate::admission::{Admitted, BYTES_PER_TOKEN, Turned};
 use crate::approvals;
 use crate::caller::Acquaintances;
 use crate::catalogue::ToolEntry;
@@ -209,7 +209,7 @@ impl Gateway {
         let found = house.find(caller, &request.tool);
         journey.note(|end| end.known = house.catalogue.tool(&request.tool).is_some());
         // 3. Admit, also those who ask for what does not exist.
-        let _place = Self::note_rate(caller, self.admission.admit(&principal.id, &principal.tenant).await)?;
+        let _place = Self::note_admitted(caller, journey, self.admission.admit(&principal.id, &principal.tenant).await)?;
         let mut entry = found?;
         let deadline = self.deadline();
         // A call that stands for another tool's is that tool's from here on.
@@ -326,10 +326,16 @@ impl Gateway {
         }
     }
 
-    /// What is left of the principal's rate goes to the face with the answer, whatever the answer is.
-    pub(crate) fn note_rate(caller: &Caller, admitted: Result<Admitted, Turned>) -> Result<Admitted, Stop> {
-        let admitted = admitted?;
+    /// What is left of the principal's rate goes to the face with the answer, whatever the answer is; what is set aside of its
+    /// day stays with the journey until that has ended.
+    pub(crate) fn note_admitted(
+        caller: &Caller,
+        journey: &mut Journey,
+        admitted: Result<Admitted, Turned>,
+    ) -> Result<Admitted, Stop> {
+        let mut admitted = admitted?;
         caller.meter.set_rate(admitted.rate);
+        journey.hold(admitted.reserved.take());
         Ok(admitted)
     }
 
@@ -358,7 +364,9 @@ impl Gateway {
         self.releaser.fault(fault)
     }
 
-    fn settle<T>(&self, caller: &Caller, journey: Journey, released: Result<Released<T>, Fault>) -> Answer<T> {
+    fn settle<T>(&self, caller: &Caller, mut journey: Journey, released: Result<Released<T>, Fault>) -> Answer<T> {
+        // Given back when this is over: after what was taken is booked.
+        let _reserved = journey.let_go();
         let recorded = journey.finish(|end| match &released {
             Ok(released) => {
                 end.bytes_out = released.bytes();
@@ -399,9 +407,6 @@ pub(crate) fn validated(entry: &ToolEntry, given: &Arguments, value: &Value) -> 
 /// Announced changes a listener may be behind.
 const UPDATES: usize = 256;
 
-/// Bytes of answer text that make one token, roughly: what the daily budget counts with.
-const BYTES_PER_TOKEN: u64 = 4;
-
 /// The caller may use the tool, and a rule refuses these arguments, or this time. It may know which, so that it can ask
 /// something else or its operator.
 pub(crate) fn not_like_this(rule: &str) -> Fault {
@@ -410,6 +415,5 @@ pub(crate) fn not_like_this(rule: &str) -> Fault {
 }
 
 pub(crate) fn unknown(kind: &str, name: &str) -> Fault {
-    let shown: String = name.chars().filter(|c| !c.is_control()).take(128).collect();
-    Fault::new(FaultCode::NotFound, format!("unknown {kind}: {shown}"))
+    Fault::new(FaultCode::NotFound, format!("unknown {kind}: {}", cut::quoted(name, 128)))
 }

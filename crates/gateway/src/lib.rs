@@ -26,8 +26,8 @@ mod steps;
 
 pub use administration::OperationRequest;
 pub use admission::{
-    Admission, GateLoad, Holder, LedgerError, LimitSettings, Rate, RateState, SharedCounts, SharedRates, SharedState, Sharing,
-    TokenLedger,
+    Admission, BYTES_PER_TOKEN, GateLoad, Holder, LedgerError, LimitSettings, Rate, RateState, SharedCounts, SharedRates,
+    SharedState, Sharing, TokenLedger,
 };
 pub use approvals::{ApprovalError, ApprovalRecord, ApprovalSettings, ApprovalState, Approvals};
 pub use caller::{CallRequest, Caller, GetPrompt, LookupRequest};

@@ -87,7 +87,7 @@ impl Gateway {
     ) -> Answer<Vec<T>> {
         let mut journey = self.begin(caller, method, "", &TraceContext::default());
         let admitted = self.admission.admit_now(&caller.principal.id, &caller.principal.tenant).await;
-        let listed = Self::note_rate(caller, admitted).map(|_place| {
+        let listed = Self::note_admitted(caller, &mut journey, admitted).map(|_place| {
             journey.note(|end| {
                 end.allowed = true;
                 end.rule = Arc::from("own-catalogue");
@@ -141,7 +141,8 @@ impl Gateway {
         house.reader_of(uri).is_ok_and(|reader| house.may_use(caller, Function::Resource(&**reader, uri)).is_ok())
     }
 
-    /// A tool's own description, whoever asks: only for checking mirrored headers against its schema.
+    /// A tool's own description, whoever asks: only for checking mirrored headers against its schema, and for reading arguments
+    /// an operator types by it.
     pub fn tool_spec(&self, name: &str) -> Option<Arc<ToolSpec>> {
         self.house.load().catalogue.tool(name).map(|entry| entry.tool.spec().clone())
     }

@@ -54,7 +54,7 @@ impl Gateway {
         let LookupRequest { uri, trace, answers, abilities } = request;
         let principal = &caller.principal;
         let house = self.house.load_full();
-        let _place = Self::note_rate(caller, self.admission.admit(&principal.id, &principal.tenant).await)?;
+        let _place = Self::note_admitted(caller, journey, self.admission.admit(&principal.id, &principal.tenant).await)?;
         let uri = clean(&house.catalogue, "uri", TextKind::Name, &uri)?.into_owned();
         let Address { reader, behind, habit, permit } = self.address(&house, caller, &uri, trace).await?;
         let nothing = Arguments::default();
@@ -94,7 +94,7 @@ impl Gateway {
     async fn walk_watch(&self, caller: &Caller, uri: &str, journey: &mut Journey) -> Result<Watch, Stop> {
         let principal = &caller.principal;
         let house = self.house.load_full();
-        let _place = Self::note_rate(caller, self.admission.admit(&principal.id, &principal.tenant).await)?;
+        let _place = Self::note_admitted(caller, journey, self.admission.admit(&principal.id, &principal.tenant).await)?;
         let uri = &*clean(&house.catalogue, "uri", TextKind::Name, uri)?;
         let Address { reader, behind, habit, permit } = self.address(&house, caller, uri, TraceContext::default()).await?;
         let nothing = Arguments::default();
@@ -160,7 +160,7 @@ impl Gateway {
         let GetPrompt { name, arguments, trace, answers, abilities } = request;
         let principal = &caller.principal;
         let house = self.house.load_full();
-        let _place = Self::note_rate(caller, self.admission.admit(&principal.id, &principal.tenant).await)?;
+        let _place = Self::note_admitted(caller, journey, self.admission.admit(&principal.id, &principal.tenant).await)?;
         let none = || unknown("prompt", &name);
         let prompt = house.catalogue.prompt(&name).ok_or_else(|| Stop::refused("catalogue", none()))?;
         let function = Function::Prompt(&**prompt);
@@ -224,7 +224,7 @@ impl Gateway {
     ) -> Result<Released<Suggestions>, Stop> {
         let (principal, name) = (&caller.principal, reference.name());
         let house = self.house.load_full();
-        let _place = Self::note_rate(caller, self.admission.admit(&principal.id, &principal.tenant).await)?;
+        let _place = Self::note_admitted(caller, journey, self.admission.admit(&principal.id, &principal.tenant).await)?;
         let none = || unknown(reference.kind(), name);
         let Ok(kind) = completion_kind(&house.catalogue, reference, argument) else {
             return Err(Stop::refused("catalogue", none()));

@@ -9,6 +9,7 @@ use portcullis_policy::Trail;
 use serde_json::Value;
 
 use crate::Caller;
+use crate::admission::Reserved;
 
 /// How one journey along the road ended.
 #[derive(Debug, Clone)]
@@ -145,13 +146,15 @@ pub(crate) struct Journey {
     started: Instant,
     end: Option<RoadEnd>,
     trail: Trail,
+    /// What is set aside for it of the day; given back with it.
+    reserved: Option<Reserved>,
 }
 
 /// Method in the record of a call that is about to be made.
 pub const INTENT: &str = "call.intent";
 
-/// Longest target kept in a record.
-const TARGET_CHARS: usize = 200;
+/// Longest target handed to the recorder, which takes secrets out and keeps less: half of one could not be told.
+const TARGET_CHARS: usize = 4_096;
 
 fn bounded(target: &str) -> String {
     target.chars().filter(|c| !c.is_control()).take(TARGET_CHARS).collect()
@@ -165,7 +168,7 @@ impl Journey {
             target: bounded(target),
             ..RoadEnd::new(caller.transport, caller.whence.as_ref(), method)
         };
-        Self { recorder: recorder.clone(), started: Instant::now(), end: Some(end), trail: Trail::default() }
+        Self { recorder: recorder.clone(), started: Instant::now(), end: Some(end), trail: Trail::default(), reserved: None }
     }
 
     /// The journey is another tool's from here on.
@@ -183,6 +186,16 @@ impl Journey {
         if let Some(end) = &mut self.end {
             change(end);
         }
+    }
+
+    /// Keeps what is set aside for it.
+    pub(crate) fn hold(&mut self, reserved: Option<Reserved>) {
+        self.reserved = reserved;
+    }
+
+    /// What is set aside for it is given back when the caller of this says so.
+    pub(crate) fn let_go(&mut self) -> Option<Reserved> {
+        self.reserved.take()
     }
 
     /// From now on whatever this trail says belongs into the record, however the journey ends.

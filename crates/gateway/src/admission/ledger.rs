@@ -1,6 +1,8 @@
 //! The daily token accounts of principals and tenants, by UTC day. Counted in memory on every answer, brought together with
 //! the other processes that share the state by [`TokenLedger::settle`]; a store that cannot be reached loses nothing
-//! that was counted here.
+//! that was counted here. What calls under way may still take is set aside before they begin (`reserve`).
+
+mod reserve;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +10,9 @@ use std::time::Duration;
 
 use portcullis_model::{Clock, PrincipalId, SystemClock, TenantId, Timestamp};
 use portcullis_state::{Namespace, Store, StoreError};
+use tokio::sync::Notify;
+
+pub(crate) use reserve::{Reserved, Short};
 
 const NAMESPACE: Namespace = "gateway.tokens";
 const DAY: i64 = 86_400;
@@ -67,6 +72,12 @@ struct Account {
     unsettled: u64,
     /// Whether the store was asked at all: what is spent before that says nothing about the day.
     recalled: bool,
+    /// Set aside for calls that run here.
+    reserved: u64,
+    /// Set aside in the store for this process: for what is unsettled, for what is reserved, and for the next calls.
+    leased: u64,
+    /// Until when others believe that.
+    leased_until: Option<Timestamp>,
 }
 
 #[derive(Debug, Default)]
@@ -81,17 +92,30 @@ pub struct TokenLedger {
     store: Option<Arc<dyn Store>>,
     clock: Arc<dyn Clock>,
     today: Mutex<Today>,
+    /// The name of this process among those that set something aside in the store.
+    own: String,
+    /// One trip to the store at a time.
+    trip: tokio::sync::Mutex<()>,
+    /// Whenever something that was set aside is there for others again.
+    given_back: Notify,
 }
 
 impl TokenLedger {
     /// A ledger shared through `store`.
     pub fn shared(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store: Some(store), clock, today: Mutex::default() }
+        Self { store: Some(store), clock, ..Self::unshared() }
     }
 
     /// A ledger of this process alone.
     pub fn unshared() -> Self {
-        Self { store: None, clock: Arc::new(SystemClock), today: Mutex::default() }
+        Self {
+            store: None,
+            clock: Arc::new(SystemClock),
+            today: Mutex::default(),
+            own: format!("{:032x}", rand::random::<u128>()),
+            trip: tokio::sync::Mutex::default(),
+            given_back: Notify::new(),
+        }
     }
 
     /// Books `tokens` on an account.
@@ -123,44 +147,41 @@ impl TokenLedger {
     /// next time.
     pub async fn settle(&self) -> Result<(), LedgerError> {
         let Some(store) = &self.store else { return Ok(()) };
-        let (day, accounts) = self.with_today(|today| (today.day, today.accounts.clone()));
-        let expires = Timestamp::from_seconds((day + 2) * DAY);
+        let (day, holders) = self.with_today(|today| (today.day, today.accounts.keys().cloned().collect::<Vec<_>>()));
         let mut first = None;
-        for (holder, account) in accounts {
-            let key = holder.key(day);
-            let total = match add(store.as_ref(), &key, account.unsettled, expires).await {
-                Ok(total) => total,
+        for holder in holders {
+            match self.settle_one(store.as_ref(), day, &holder).await {
+                Ok(()) => {}
                 Err(LedgerError::Store(error)) => return Err(error.into()),
                 Err(error) => {
                     if matches!(error, LedgerError::Unreadable(_)) {
                         self.forget(day, &holder);
                     }
                     first = first.or(Some(error));
-                    continue;
                 }
-            };
-            self.with_today(|today| {
-                if today.day == day
-                    && let Some(own) = today.accounts.get_mut(&holder)
-                {
-                    own.known = total;
-                    own.recalled = true;
-                    own.unsettled = own.unsettled.saturating_sub(account.unsettled);
-                }
-            });
+            }
         }
         first.map_or(Ok(()), Err)
     }
 
+    /// Settles one account: what was spent is told first, and what was set aside for it is given back after that, so that
+    /// nobody ever sees less taken than is.
+    async fn settle_one(&self, store: &dyn Store, day: i64, holder: &Holder) -> Result<(), LedgerError> {
+        let _turn = self.trip.lock().await;
+        let Some(account) = self.with_account(day, holder, |own| *own) else { return Ok(()) };
+        let key = holder.key(day);
+        let total = add(store, &key, account.unsettled, Timestamp::from_seconds((day + 2) * DAY)).await?;
+        self.with_account(day, holder, |own| {
+            own.known = total;
+            own.recalled = true;
+            own.unsettled = own.unsettled.saturating_sub(account.unsettled);
+        });
+        if account.leased > 0 { self.give_back_lease(store, (day, holder), &key).await } else { Ok(()) }
+    }
+
     /// What the store said of an account counts no longer: whoever it belongs to waits until it can be read again.
     fn forget(&self, day: i64, holder: &Holder) {
-        self.with_today(|today| {
-            if today.day == day
-                && let Some(own) = today.accounts.get_mut(holder)
-            {
-                own.recalled = false;
-            }
-        });
+        self.with_account(day, holder, |own| own.recalled = false);
     }
 
     /// Learns what was spent from an account before this process began; once per account and day.
@@ -187,6 +208,11 @@ impl TokenLedger {
             }
         });
         Ok(())
+    }
+
+    /// Looks at an account of a day, while that day lasts.
+    fn with_account<T>(&self, day: i64, holder: &Holder, work: impl FnOnce(&mut Account) -> T) -> Option<T> {
+        self.with_today(|today| if today.day == day { today.accounts.get_mut(holder).map(work) } else { None })
     }
 
     fn with_today<T>(&self, work: impl FnOnce(&mut Today) -> T) -> T {

@@ -1,6 +1,7 @@
 //! Admission: how often and how much at once. One stage, in front of all work: per address before anybody is known,
 //! then per principal, per principal and tool, per tenant, and in all; then a place among the running calls, waited for in
-//! a bounded queue. Every refusal says when to come back.
+//! a bounded queue. What a call may take of the tokens of the day is set aside before it begins. Every refusal says when to
+//! come back.
 
 mod ledger;
 mod rates;
@@ -11,14 +12,18 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use portcullis_model::{Fault, FaultCode, Principal, PrincipalId, RiskClass, TenantId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
+pub(crate) use ledger::Reserved;
+use ledger::Short;
 pub use ledger::{Holder, LedgerError, TokenLedger};
 use rates::{Buckets, Left};
-pub use settings::{LimitSettings, Rate};
+pub use settings::{BYTES_PER_TOKEN, LimitSettings, Rate};
 use shared::Held;
 pub use shared::{SharedCounts, SharedRates, SharedState, Sharing};
 
@@ -75,6 +80,8 @@ pub(crate) struct Admitted {
     _all: OwnedSemaphorePermit,
     /// What is left of the principal's rate.
     pub rate: RateState,
+    /// What the call may take of the day, set aside for it; nothing for what is over in microseconds.
+    pub reserved: Option<Reserved>,
 }
 
 /// What an address is counted for. Apart from each other, so that none of them starves another.
@@ -181,18 +188,17 @@ impl<C: Clock + Clone> Admission<C> {
     pub(crate) async fn admit(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<Admitted, Turned> {
         self.recall(principal, tenant).await?;
         let rate = self.check(principal, tenant).await?;
+        let reserved = Some(self.set_aside(principal, tenant).await?);
         let (own, shared, all) = (self.slots.of(principal), self.tenant_slots.of(tenant), self.all.clone());
         if let Some(admitted) = Admitted::at_once(&own, &shared, &all, rate) {
-            return Ok(admitted);
+            return Ok(Admitted { reserved, ..admitted });
         }
-        let Ok(_waiting) = self.queue.try_acquire() else {
-            return Err(Turned::new("queue", "the server is at its limit of running and waiting calls".into(), 1));
-        };
+        let Ok(_waiting) = self.queue.try_acquire() else { return Err(queue_turned()) };
         // The own place first: a principal that fills its own places must not hold places of everybody while waiting, nor
         // a tenant those of other tenants.
         let places = async {
             let (own, tenant) = (own.acquire_owned().await.ok()?, shared.acquire_owned().await.ok()?);
-            Some(Admitted { _own: own, _tenant: tenant, _all: all.acquire_owned().await.ok()?, rate })
+            Some(Admitted { _own: own, _tenant: tenant, _all: all.acquire_owned().await.ok()?, rate, reserved })
         };
         match tokio::time::timeout(self.settings.queue_time, places).await {
             Ok(Some(admitted)) => Ok(admitted),
@@ -200,7 +206,8 @@ impl<C: Clock + Clone> Admission<C> {
         }
     }
 
-    /// The same without waiting for a place; for what is over in microseconds.
+    /// The same without waiting for a place; for what is over in microseconds and waits for nothing on the way, so that only
+    /// as many are under way as there are threads. Nothing is set aside for it.
     pub(crate) async fn admit_now(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<Admitted, Turned> {
         self.recall(principal, tenant).await?;
         let rate = self.check(principal, tenant).await?;
@@ -222,6 +229,35 @@ impl<C: Clock + Clone> Admission<C> {
             self.ledger.recall(tenant).await.map_err(unreadable)?;
         }
         Ok(())
+    }
+
+    /// Sets aside what the answer to one call may take of the day, of the account of its principal and of that of its tenant.
+    /// Where all that is left is set aside for calls that run, it waits for those at most [`LimitSettings::queue_time`].
+    async fn set_aside(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<Reserved, Turned> {
+        let (own, of_tenant) = (self.settings.tokens_per_day, self.settings.tenant_tokens_per_day);
+        let accounts = [own.map(|limit| (Holder::from(principal), limit)), of_tenant.map(|limit| (Holder::from(tenant), limit))];
+        let accounts: Vec<(Holder, u64)> = accounts.into_iter().flatten().collect();
+        let until = Instant::now() + self.settings.queue_time;
+        let mut waiting = None;
+        loop {
+            // From here on, so that nothing is missed that is given back while this one is refused.
+            let given_back = self.ledger.given_back();
+            let company = self.shared.as_ref().map_or(SharedState::Alone, |shared| shared.state());
+            let account = match self.ledger.reserve(&accounts, self.settings.answer_tokens, company).await {
+                Ok(reserved) => return Ok(reserved),
+                Err(Short::Spent(at)) => return Err(self.spent_turned(&accounts[at])),
+                Err(Short::InUse(at)) => &accounts[at],
+            };
+            let now = Instant::now();
+            if now >= until {
+                return Err(in_use_turned(account));
+            }
+            if waiting.is_none() {
+                waiting = Some(self.queue.try_acquire().map_err(|_full| queue_turned())?);
+            }
+            // What other replicas give back wakes nobody here. Either way it is looked at anew.
+            let _woken = tokio::time::timeout_at(until.min(now + LOOK), given_back).await;
+        }
     }
 
     /// Books what an answer cost, on the account of the principal and on that of its tenant.
@@ -301,15 +337,18 @@ impl<C: Clock + Clone> Admission<C> {
     }
 
     fn check_tokens(&self, principal: &PrincipalId, tenant: &TenantId) -> Result<(), Turned> {
-        let spent = |limit: Option<u64>, taken: u64, rule, whose: &str| match limit {
-            Some(limit) if taken >= limit => {
-                let message = format!("the {limit} tokens {whose} may take per day (UTC) are used up");
-                Err(Turned::new(rule, message, self.ledger.seconds_to_next_day()))
-            }
+        let unspent = |limit: Option<u64>, holder: Holder| match limit {
+            Some(limit) if self.ledger.spent(holder.clone()) >= limit => Err(self.spent_turned(&(holder, limit))),
             _ => Ok(()),
         };
-        spent(self.settings.tokens_per_day, self.ledger.spent(principal), "token-budget", "this credential")?;
-        spent(self.settings.tenant_tokens_per_day, self.ledger.spent(tenant), "tenant-token-budget", "your tenant")
+        unspent(self.settings.tokens_per_day, principal.into())?;
+        unspent(self.settings.tenant_tokens_per_day, tenant.into())
+    }
+
+    fn spent_turned(&self, account: &(Holder, u64)) -> Turned {
+        let (rule, whose) = budget_of(account);
+        let message = format!("the {} tokens {whose} may take per day (UTC) are used up", account.1);
+        Turned::new(rule, message, self.ledger.seconds_to_next_day())
     }
 
     fn own_rate(&self, principal: &PrincipalId) -> Result<RateState, Turned> {
@@ -356,6 +395,30 @@ impl Held {
     }
 }
 
+/// How long a call that waits for tokens of the day does not look at them.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// The rule of a budget, and whose it is.
+fn budget_of((holder, _): &(Holder, u64)) -> (&'static str, &'static str) {
+    match holder {
+        Holder::Principal(_) => ("token-budget", "this credential"),
+        Holder::Tenant(_) => ("tenant-token-budget", "your tenant"),
+    }
+}
+
+fn in_use_turned(account: &(Holder, u64)) -> Turned {
+    let (rule, whose) = budget_of(account);
+    let message = format!(
+        "what is left of the {} tokens {whose} may take per day (UTC) is set aside for calls that run; wait for one to finish",
+        account.1
+    );
+    Turned::new(rule, message, 1)
+}
+
+fn queue_turned() -> Turned {
+    Turned::new("queue", "the server is at its limit of running and waiting calls".into(), 1)
+}
+
 fn global_turned(held: Held) -> Turned {
     held.turned("global-rate", |_| "the server is at its limit of calls per second".into())
 }
@@ -367,6 +430,7 @@ impl Admitted {
             _tenant: tenant.clone().try_acquire_owned().ok()?,
             _all: all.clone().try_acquire_owned().ok()?,
             rate,
+            reserved: None,
         })
     }
 }
@@ -413,7 +477,6 @@ fn accountable(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
     use governor::clock::FakeRelativeClock;
-    use std::time::Duration;
 
     fn who(name: &str) -> PrincipalId {
         PrincipalId::new(name).unwrap()
@@ -526,6 +589,56 @@ mod tests {
         assert_eq!(turned.rule, "token-budget");
         assert!(turned.fault.retry_after_seconds().unwrap() <= 86_400);
         admission.admit_now(&who("key:b"), &home()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_at_once_do_not_each_spend_what_is_left_for_one() {
+        let settings = LimitSettings {
+            tokens_per_day: Some(100),
+            answer_tokens: 100,
+            concurrent_per_principal: 20,
+            ..LimitSettings::default()
+        };
+        let admission = Arc::new(admission(settings).0);
+        let call = |admission: Arc<Admission<FakeRelativeClock>>| async move {
+            let admitted = admission.admit(&who("key:a"), &home()).await?;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            admission.ledger().spend(&who("key:a"), 80);
+            drop(admitted);
+            Ok::<(), Turned>(())
+        };
+        let calls: Vec<_> = (0..20).map(|_| tokio::spawn(call(admission.clone()))).collect();
+        let mut refused = 0;
+        for call in calls {
+            if let Err(turned) = call.await.unwrap() {
+                assert_eq!(turned.rule, "token-budget");
+                assert!(turned.fault.message().contains("are used up"), "{}", turned.fault.message());
+                refused += 1;
+            }
+        }
+        // The first one set everything aside; the second one what the first one left, and went beyond the day with it.
+        assert_eq!((refused, admission.ledger().spent(&who("key:a"))), (18, 160));
+        assert_eq!(admission.ledger().reserved(&Holder::from(&who("key:a"))), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_for_a_call_that_runs_is_waited_for_and_given_back_however_it_ends() {
+        let settings = LimitSettings { tenant_tokens_per_day: Some(100), answer_tokens: 80, ..LimitSettings::default() };
+        let (admission, _) = admission(settings);
+        let held = admission.admit(&who("key:a"), &home()).await.unwrap();
+        let began = tokio::time::Instant::now();
+        let turned = admission.admit(&who("key:b"), &home()).await.unwrap_err();
+        assert!(began.elapsed() >= settings.queue_time, "{:?}", began.elapsed());
+        assert_eq!((turned.rule, turned.fault.retry_after_seconds()), ("tenant-token-budget", Some(1)));
+        assert!(turned.fault.message().contains("set aside for calls that run"), "{}", turned.fault.message());
+        assert_eq!(admission.load().waiting, 0);
+        // What is over in microseconds does not wait for it.
+        admission.admit_now(&who("key:b"), &home()).await.unwrap();
+        admission.admit(&who("key:b"), &tenant("bank")).await.unwrap();
+        drop(held);
+        let held = admission.admit(&who("key:b"), &home()).await.unwrap();
+        assert_eq!(admission.ledger().reserved(&Holder::from(&home())), 80, "nothing was spent");
+        drop(held);
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,6 +20,9 @@ impl Rate {
     }
 }
 
+/// Bytes of answer text that make one token, roughly: what the daily budget counts with.
+pub const BYTES_PER_TOKEN: u64 = 4;
+
 /// Limits of the admission stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitSettings {
@@ -51,6 +54,8 @@ pub struct LimitSettings {
     pub tokens_per_day: Option<u64>,
     /// Tokens of answers all principals of one tenant may take per UTC day, by estimate; `None` is unlimited.
     pub tenant_tokens_per_day: Option<u64>,
+    /// The most tokens the text of one answer can have, by estimate: set aside for a call before it begins.
+    pub answer_tokens: u64,
 }
 
 impl LimitSettings {
@@ -78,6 +83,7 @@ impl Default for LimitSettings {
             deadline: Duration::from_secs(30),
             tokens_per_day: Some(5_000_000),
             tenant_tokens_per_day: Some(100_000_000),
+            answer_tokens: (96 << 10) / BYTES_PER_TOKEN,
         }
     }
 }

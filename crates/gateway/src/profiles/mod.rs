@@ -3,19 +3,21 @@
 //! let through. Shapes are kept, never values.
 
 mod learned;
+mod minutes;
 mod shape;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use portcullis_model::{Clock, Fault, FaultCode, NameSet, PrincipalId, Scope, SystemClock, Timestamp};
+use portcullis_model::{Clock, Fault, FaultCode, NameSet, PrincipalId, Scope, SystemClock};
 use portcullis_policy::Permit;
 use portcullis_state::{Entry, MemoryStore, Namespace, Store, StoreError};
 use serde_json::{Map, Value};
 
 pub use learned::{Behaviour, Deviation, ToolUse};
+use minutes::Minutes;
 
 const LEARNED: Namespace = "gateway.profiles.learned";
 const ACCEPTED: Namespace = "gateway.profiles.accepted";
@@ -79,8 +81,7 @@ pub(crate) enum Judgement {
 #[derive(Debug, Default)]
 struct Watching {
     seen: HashMap<PrincipalId, Behaviour>,
-    /// Calls of the running minute: minute and count.
-    minutes: HashMap<PrincipalId, (i64, u32)>,
+    minutes: Minutes,
 }
 
 /// The book of profiles.
@@ -89,6 +90,8 @@ pub struct Profiles {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     mode: ProfileMode,
+    /// The name of this replica among those of the store.
+    own: String,
     watching: Mutex<Watching>,
     accepted: ArcSwap<HashMap<PrincipalId, Arc<Behaviour>>>,
     loaded_at: AtomicU64,
@@ -101,14 +104,7 @@ impl Profiles {
     /// When the store fails or an accepted profile cannot be read: enforcing without it would let nobody in, and
     /// leaving it out silently would be worse.
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, mode: ProfileMode) -> Result<Self, ProfileError> {
-        let profiles = Self {
-            store,
-            clock,
-            mode,
-            watching: Mutex::default(),
-            accepted: ArcSwap::default(),
-            loaded_at: AtomicU64::new(u64::MAX),
-        };
+        let profiles = Self::unread(store, clock, mode);
         profiles.refresh().await?;
         Ok(profiles)
     }
@@ -116,14 +112,23 @@ impl Profiles {
     /// A book that does nothing and keeps nothing.
     pub fn off() -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Self::unread(Arc::new(MemoryStore::new(clock.clone())), clock, ProfileMode::Off)
+    }
+
+    fn unread(store: Arc<dyn Store>, clock: Arc<dyn Clock>, mode: ProfileMode) -> Self {
         Self {
-            store: Arc::new(MemoryStore::new(clock.clone())),
+            store,
             clock,
-            mode: ProfileMode::Off,
+            mode,
+            own: format!("{:032x}", rand::random::<u128>()),
             watching: Mutex::default(),
             accepted: ArcSwap::default(),
             loaded_at: AtomicU64::new(u64::MAX),
         }
+    }
+
+    fn watching(&self) -> MutexGuard<'_, Watching> {
+        self.watching.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The mode in force.
@@ -158,7 +163,7 @@ impl Profiles {
             return Judgement::Fits;
         }
         let at = self.clock.now();
-        let in_minute = self.count(principal, at);
+        let in_minute = self.watching().minutes.count(principal, shape::minute(at));
         if !self.mode.judges() {
             return Judgement::Fits;
         }
@@ -198,8 +203,8 @@ impl Profiles {
             return;
         }
         let at = self.clock.now();
-        let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        let in_minute = watching.minutes.get(principal).map_or(1, |(_, count)| *count);
+        let mut watching = self.watching();
+        let in_minute = watching.minutes.of(principal);
         if watching.seen.len() >= WATCHED && !watching.seen.contains_key(principal) {
             return;
         }
@@ -208,27 +213,13 @@ impl Profiles {
         seen.touched(tool, sources);
     }
 
-    fn count(&self, principal: &PrincipalId, at: Timestamp) -> u32 {
-        let minute = shape::minute(at);
-        let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        if watching.minutes.len() >= WATCHED {
-            watching.minutes.retain(|_, (m, _)| *m == minute);
-        }
-        let entry = watching.minutes.entry(principal.clone()).or_insert((minute, 0));
-        if entry.0 != minute {
-            *entry = (minute, 0);
-        }
-        entry.1 = entry.1.saturating_add(1);
-        entry.1
-    }
-
     /// Adds what was learned here to the store. To be called every few seconds and before the process ends.
     ///
     /// # Errors
     /// When the store fails; what was learned is kept and added next time.
     pub async fn settle(&self) -> Result<(), ProfileError> {
         let learned: Vec<Behaviour> = {
-            let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut watching = self.watching();
             watching.seen.drain().map(|(_, behaviour)| behaviour).collect()
         };
         let mut failed = None;
@@ -239,7 +230,7 @@ impl Profiles {
                 failed = Some(error);
             }
             if failed.is_some() {
-                let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut watching = self.watching();
                 match watching.seen.get_mut(&behaviour.principal) {
                     Some(newer) => newer.merge(&behaviour),
                     None => {
@@ -361,7 +352,7 @@ async fn all(store: &dyn Store, namespace: Namespace) -> Result<Vec<Behaviour>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portcullis_model::ManualClock;
+    use portcullis_model::{ManualClock, Timestamp};
 
     fn who(name: &str) -> PrincipalId {
         PrincipalId::new(name).unwrap()

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portcullis_gateway::{CallRequest, LimitSettings, ProfileMode, Rate};
 use portcullis_identity::{Presented, Transport};
@@ -144,6 +145,27 @@ async fn rates_by_address_and_tool_and_a_spent_day() {
     let (code, message) = call(&house, &reader, request("look", "x")).await.unwrap_err();
     assert_eq!((code, &*house.last().rule), (FaultCode::RateLimited, "token-budget"));
     assert!(message.contains("per day"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_set_aside_of_a_day_is_given_back_however_a_call_ends() {
+    let limits = LimitSettings { tokens_per_day: Some(1_000), ..LimitSettings::default() };
+    let house = house(limits, &[]).await;
+    let reader = house.reader.clone();
+    // The first call sets all of the day aside, for it could have a longer answer than that.
+    let slow = call(&house, &reader, request("look", "sleep"));
+    let (mut slow, other) = (Box::pin(slow), request("look", "x"));
+    assert!(tokio::time::timeout(Duration::from_secs(1), &mut slow).await.is_err(), "it runs");
+    let (code, message) = call(&house, &reader, other.clone()).await.unwrap_err();
+    assert_eq!((code, &*house.last().rule, house.last().allowed), (FaultCode::RateLimited, "token-budget", false));
+    assert!(message.contains("set aside for calls that run"), "{message}");
+    // Who goes away, who fails, and whose answer is too long took nothing.
+    drop(slow);
+    for text in ["x", "fail", "x", "huge", "x"] {
+        let answered = call(&house, &reader, request("look", text)).await;
+        assert_eq!(answered.is_ok(), text == "x", "{text}");
+        assert_ne!(&*house.last().rule, "token-budget", "{text}");
+    }
 }
 
 #[tokio::test]

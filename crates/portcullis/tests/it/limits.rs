@@ -197,6 +197,46 @@ fn spent_days_of_a_caller_and_of_a_tenant_and_the_rate_of_everybody_refuse_by_th
 }
 
 #[test]
+fn calls_at_once_do_not_each_take_the_rest_of_a_day_that_is_nearly_over() {
+    let orders: Vec<Value> = (0..100).map(|id| json!({"id": id, "note": "the order waits for its parcel"})).collect();
+    let body = json!(orders).to_string();
+    // Slow enough that all of them would run at once.
+    let backend = Backend::start(move |_, _| {
+        std::thread::sleep(Duration::from_millis(300));
+        (200, body.clone())
+    });
+    let home = home(&backend, "tokens_per_day: 1500");
+    let key = home.key(&["--role", "reader"]);
+    let server = Server::start_in(home);
+    let visitor = Visitor::new(&server, &key);
+    let call = || {
+        let visitor = visitor.clone();
+        std::thread::spawn(move || visitor.call("shop_wait", &json!({})))
+    };
+    let calls: Vec<_> = (0..20).map(|_| call()).collect();
+    let replies: Vec<Reply> = calls.into_iter().map(|call| call.join().unwrap()).collect();
+    let (refused, answered): (Vec<&Reply>, Vec<&Reply>) = replies.iter().partition(|reply| code(reply) == "rate_limited");
+    for reply in &answered {
+        let reply = reply.json();
+        assert!(reply["result"].is_object() && reply["result"]["isError"] != true, "{reply}");
+    }
+    for reply in &refused {
+        assert!(reply.header("retry-after").is_some(), "{}", reply.head);
+        assert!(reply.body.contains("may take per day"), "{}", reply.body);
+    }
+    assert_eq!(backend.seen().len(), answered.len(), "a call that is refused is not made");
+    let records = server.home.audit();
+    let of = |decision: &'static str| records.iter().filter(move |r| r["tool"] == "shop_wait" && r["decision"] == decision);
+    let tokens: Vec<u64> = of("allow").map(|record| record["tokens_out"].as_u64().unwrap()).collect();
+    let largest = *tokens.iter().max().expect("the first one is answered");
+    assert_eq!(tokens.len(), answered.len(), "{records:#?}");
+    assert!(tokens.iter().sum::<u64>() < 1_500 + largest, "beyond the day by more than one answer: {tokens:?}");
+    assert!(largest * 20 > 2 * 1_500, "all of them together would have been far beyond it: {largest}");
+    assert_eq!(of("deny").filter(|record| record["rule"] == "token-budget").count(), refused.len(), "{records:#?}");
+    assert!(intact(&server.home));
+}
+
+#[test]
 fn a_token_account_that_cannot_be_read_lets_nobody_in_by_it() {
     use portcullis_state::Store as _;
     let home = Home::new("");

@@ -8,7 +8,7 @@ use crate::server::{Home, Server, intact};
 use crate::visitor::Visitor;
 
 /// Starts a server in `home` with profiles in this mode.
-fn restarted(home: Home, from: &str, to: &str) -> Server {
+pub(crate) fn restarted(home: Home, from: &str, to: &str) -> Server {
     let text = std::fs::read_to_string(&home.config).unwrap();
     assert!(text.contains(from), "{text}");
     std::fs::write(&home.config, text.replace(from, to)).unwrap();
@@ -84,7 +84,7 @@ fn what_was_seen_and_accepted_is_all_that_is_let_through() {
 }
 
 /// Lets `calls` be learned of one caller, accepts that, and gives a home that enforces it.
-fn enforced(settings: &str, calls: &[(&str, Value)]) -> (Home, Visitor) {
+pub(crate) fn enforced(settings: &str, calls: &[(&str, Value)]) -> (Home, Visitor) {
     let home = Home::new(&format!("profiles: {{mode: observe}}\n{settings}"));
     let key = home.key(&[]);
     let principal = format!("key:{}", key.split('_').nth(1).unwrap());
@@ -99,7 +99,7 @@ fn enforced(settings: &str, calls: &[(&str, Value)]) -> (Home, Visitor) {
     (home, one)
 }
 
-const OUTSIDE: &str = "outside the behaviour profile";
+pub(crate) const OUTSIDE: &str = "outside the behaviour profile";
 
 /// The caller is told that it is outside of its profile, the operator in what way.
 fn refused(server: &Server, reply: &Value, tool: &str, words: &str) {

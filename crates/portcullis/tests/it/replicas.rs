@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::profiles::{OUTSIDE, enforced, restarted};
 use crate::server::{Home, Server};
 use crate::upstreams::until;
 use crate::visitor::Visitor;
@@ -102,6 +103,41 @@ fn a_key_taken_back_is_refused_by_both_servers_within_a_second() {
     let refused = records.iter().filter(|r| r["rule"] == "revoked_key" && r["decision"] == "deny");
     let chains: BTreeSet<&str> = refused.filter_map(|record| record["log"].as_str()).collect();
     assert_eq!(chains.len(), 2, "both wrote it down: {records:#?}");
+}
+
+#[test]
+fn an_enforced_profile_counts_the_calls_of_a_minute_at_both_servers() {
+    let calls: Vec<(&str, Value)> = (0..10).map(|_| ("list_sources", json!({}))).collect();
+    let (home, one) = enforced("", &calls);
+    let principal = format!("key:{}", one.key.split('_').nth(1).unwrap());
+    let shown: Value = serde_json::from_str(&home.run_ok(&["profile", "show", &principal])).unwrap();
+    // Twice what it was seen with in a minute.
+    let accepted = 2 * shown["accepted"]["most_per_minute"].as_u64().unwrap();
+    let first = restarted(home, "observe", "enforce");
+    let second = start_second(second(&first, "profiles: {mode: enforce}\n"));
+    let (a, b) = (Visitor { mcp: first.mcp, ..one.clone() }, Visitor { mcp: second.mcp, ..one });
+    until("they know of each other", || {
+        let records = first.home.audit();
+        let shared = records.iter().filter(|r| r["method"] == "limits.shared" && r["decision"] == "allow");
+        let chains: BTreeSet<&str> = shared.filter_map(|record| record["log"].as_str()).collect();
+        if chains.len() == 2 { Ok(()) } else { Err(format!("{records:#?}")) }
+    });
+    let second_of_minute = || crate::visitor::now_nanos() / 1_000_000_000 % 60;
+    until("a minute with room for all of it", || if second_of_minute() < 35 { Ok(()) } else { Err(String::new()) });
+    for _ in 0..accepted {
+        let reply = call(&a);
+        assert!(reply["result"].is_object() && !reply.to_string().contains(OUTSIDE), "{accepted} are in its profile: {reply}");
+    }
+    // Fewer than the other one would let through by itself, over a time in which it hears of the first.
+    let pause = std::time::Duration::from_secs(12) / u32::try_from(accepted).unwrap();
+    let refused = (1..accepted).any(|_| {
+        std::thread::sleep(pause);
+        call(&b).to_string().contains(OUTSIDE)
+    });
+    assert!(refused, "{}", second.log());
+    let record = first.home.audited(|r| r["rule"] == "behaviour-profile");
+    assert!(record["note"].as_str().is_some_and(|note| note.contains("calls in this minute")), "{record}");
+    assert_eq!((&record["principal"], &record["decision"]), (&json!(principal), &json!("deny")), "{record}");
 }
 
 /// One of the metrics of shared rates.
