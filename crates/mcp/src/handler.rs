@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use portcullis_gateway::gate::Answer;
 use portcullis_gateway::{CallRequest, Caller, CompletionReference, GetPrompt, LookupRequest, Voice};
 use portcullis_guard::{ClientFault, Released};
-use portcullis_model::{Fault, FaultCode};
+use portcullis_model::{Fault, FaultCode, cut};
 use portcullis_ports::{Answers, Arguments, InputRequest};
 use rmcp::model::{
     CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, ConstString, CustomRequest,
@@ -42,6 +42,9 @@ pub(crate) const REVISIONS: &[ProtocolVersion] =
 
 /// Key in a request's `_meta` that asks for an answer without redaction; refused without the grant for it.
 const UNREDACTED: &str = "portcullis/unredacted";
+
+/// Characters of the caller's words that are repeated in an error.
+const REPEATED: usize = 512;
 
 /// How long a list may be taken as fresh by the one who asked for it.
 const LIST_TTL_MS: u64 = 30_000;
@@ -228,6 +231,11 @@ impl Handler {
     /// Records and releases a refusal of the face itself.
     fn refuse(&self, turn: &Turn, method: &'static str, rule: &str, fault: Fault) -> Released<ClientFault> {
         self.face.gateway.refuse_request(&turn.caller, method, rule, fault)
+    }
+
+    /// Words of the caller's, as they may be repeated: released like those of every error, in one line and short.
+    fn repeated(&self, words: &str) -> String {
+        self.face.gateway.release_fault(&Fault::invalid(cut::quoted(words, REPEATED))).into_inner().message
     }
 
     /// The page of a list that was asked for, and the cursor of the next one. A cursor that was not given to this caller for
@@ -519,7 +527,7 @@ impl ServerHandler for Handler {
                 let mut error = trouble.error(Asked::Resource);
                 // The specification asks for the URI back; it is the caller's own text.
                 if let (ErrorCode::RESOURCE_NOT_FOUND, Some(data)) = (error.code, &mut error.data) {
-                    data["uri"] = shown(uri).into();
+                    data["uri"] = self.repeated(uri).into();
                 }
                 Err(error)
             }
@@ -647,7 +655,7 @@ impl ServerHandler for Handler {
             "logging/setLevel" if !turn.modern => misfit::<SetLevelRequestParams>(params),
             "completion/complete" if completions => misfit::<CompleteRequestParams>(params),
             "subscriptions/listen" if turn.modern => misfit::<wire::SubscriptionsListenRequestParams>(params),
-            _ => return method_not_found(&shown(&method)),
+            _ => return method_not_found(&self.repeated(&method)),
         };
         let fault = Fault::invalid(format!("the parameters of {method} do not fit: {reason}"));
         Err(rpc_error(self.refuse(&turn, "unreadable", "parameters", fault), Asked::Other))
@@ -660,11 +668,6 @@ fn misfit<T: DeserializeOwned>(params: Value) -> String {
         Err(error) => error.to_string(),
         Ok(_) => "they must be an object".to_owned(),
     }
-}
-
-/// Text of the caller's fit to be repeated.
-fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(512).collect()
 }
 
 /// A listing the gate gave, or its refusal.

@@ -7,6 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use portcullis_model::cut;
 use rmcp::RoleServer;
 use rmcp::model::{ClientJsonRpcMessage, ClientNotification, RequestId, ServerJsonRpcMessage};
 use rmcp::transport::Transport;
@@ -75,7 +76,7 @@ impl InFlight {
 /// What a client is told that uses an id again. The error itself carries no id: it would be taken for the answer to the
 /// request that is under way.
 pub(crate) fn sentence(id: &RequestId) -> String {
-    let shown: String = id.to_string().chars().filter(|c| !c.is_control()).take(64).collect();
+    let shown = cut::quoted(&id.to_string(), 64);
     format!("the request id {shown} is already in use in this session: give every request an id of its own")
 }
 

@@ -195,13 +195,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
 
     /// Records a refusal, and answers in the background, so that reading stays abandonable.
     fn refuse(&self, line: &[u8], rule: &'static str, error: ErrorData) {
-        self.record(rule, &error);
+        let error = self.recorded(rule, error);
         self.say(ServerJsonRpcMessage::Error(JsonRpcError::new(request_id(line), error)));
     }
 
-    fn record(&self, rule: &'static str, error: &ErrorData) {
-        let fault = Fault::invalid(error.message.to_string());
-        self.face.gateway.refuse_request(&self.owner, "unreadable", rule, fault);
+    /// Records a refusal, and gives the error as it may be sent: what it repeats of the message is released.
+    fn recorded(&self, rule: &'static str, error: ErrorData) -> ErrorData {
+        let fault = Fault::invalid(error.message.into_owned());
+        let released = self.face.gateway.refuse_request(&self.owner, "unreadable", rule, fault);
+        ErrorData::new(error.code, released.into_inner().message, error.data)
     }
 
     /// Whether this message may be taken: a request needs an id that is not under way.
@@ -233,7 +235,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
         for message in messages {
             if let Ok(message) = serde_json::from_str(message.get()) {
                 if let Err(error) = self.may_begin(&message) {
-                    self.record(in_flight::RULE, &error);
+                    let error = self.recorded(in_flight::RULE, error);
                     group.answers.push(error_message(&error, None));
                     continue;
                 }
@@ -243,8 +245,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
                 self.queue.push_back(message);
             } else {
                 let id = request_id(message.get().as_bytes());
-                let error = ErrorData::invalid_request(NOT_RPC, None);
-                self.record("protocol", &error);
+                let error = self.recorded("protocol", ErrorData::invalid_request(NOT_RPC, None));
                 group.answers.push(error_message(&error, id.as_ref()));
             }
         }

@@ -10,6 +10,7 @@ use portcullis_guard::{ClientFault, Released};
 use portcullis_model::FaultCode;
 use rmcp::model::{ErrorCode, ErrorData, RequestId};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::batch::error_message;
 use crate::faults::{data, rpc_code};
@@ -43,6 +44,11 @@ pub(crate) fn plain_refusal(status: StatusCode, sentence: &'static str) -> Respo
 
 /// A released fault with the HTTP status of its code.
 pub(crate) fn fault_refusal(released: Released<ClientFault>, id: Option<RequestId>) -> Response {
+    fault_refusal_with(released, id, &[])
+}
+
+/// The same, with more members of the `data` of its error.
+pub(crate) fn fault_refusal_with(released: Released<ClientFault>, id: Option<RequestId>, more: &[(&str, &str)]) -> Response {
     let fault = released.into_inner();
     let status = match fault.code {
         FaultCode::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -56,7 +62,11 @@ pub(crate) fn fault_refusal(released: Released<ClientFault>, id: Option<RequestI
         _ => StatusCode::BAD_REQUEST,
     };
     let retry = fault.retry_after_seconds;
-    let error = ErrorData::new(rpc_code(fault.code), fault.message.clone(), Some(data(&fault)));
+    let mut data = data(&fault);
+    for (name, text) in more {
+        data[*name] = Value::from(*text);
+    }
+    let error = ErrorData::new(rpc_code(fault.code), fault.message.clone(), Some(data));
     let mut response = rpc_refusal(status, error, id);
     if let Some(seconds) = retry {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));

@@ -12,15 +12,18 @@ use futures::StreamExt;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use portcullis_gateway::{Caller, ClientHeaders, Gateway};
 use portcullis_guard::{StrictLimits, check_strict};
+use portcullis_identity::token::ProtectedResource;
 use portcullis_identity::{ClientCertificate, Presented, Transport};
-use portcullis_model::{Fault, FaultCode, Secret, Whence};
+use portcullis_model::{Fault, FaultCode, Secret, Whence, cut};
 use portcullis_wire::{RequestRefusal, rules, whence};
 use rmcp::model::{ErrorCode, ErrorData};
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::answer::{NO_SESSION, challenge, fault_refusal, mended, plain_refusal, request_id, rpc_refusal, with_rate};
 use super::batch::Batch;
+use super::oauth::Beyond;
 use super::opening::stands_alone;
 use super::places::{NoPlace, Place, Places};
 use super::sessions::{NotTaken, SERVING, Serving, Sessions};
@@ -50,6 +53,9 @@ const PROTOCOL_HEADERS: [HeaderName; 9] = [
 ];
 /// Headers that mirror arguments (SEP-2243) begin like this.
 pub(super) const MIRRORED: &str = "mcp-param-";
+
+/// Characters of the revision a caller asked for that are repeated.
+const REPEATED: usize = 64;
 
 /// What stands before the name of a product in its address.
 const PRODUCTS: &str = "/mcp/";
@@ -93,8 +99,13 @@ impl Door {
         Self { face, service, alone, sessions, places, settings }
     }
 
-    fn gateway(&self) -> &Gateway {
+    pub(super) fn gateway(&self) -> &Gateway {
         &self.face.gateway
+    }
+
+    /// This server as a protected resource, where tokens are taken.
+    pub(super) fn resource(&self) -> Option<&Arc<ProtectedResource>> {
+        self.settings.protected_resource.as_ref()
     }
 
     /// Who asks.
@@ -229,6 +240,12 @@ impl Door {
         Ok(messages.into_iter().map(|message| body.slice_ref(message.get().as_bytes())).collect())
     }
 
+    /// A message of a batch, with what it wants beyond the caller's token. Only requests are answered, so only they are refused.
+    fn looked_at(&self, caller: &Caller, message: Bytes) -> (Bytes, Option<Beyond>) {
+        let beyond = request_id(&message).and_then(|_id| oauth::beyond(self.resource(), self.gateway(), caller, &message));
+        (message, beyond)
+    }
+
     async fn serve(self: &Arc<Self>, mut request: Request) -> Result<Response, Refusal> {
         if let Some(length) = declared_length(request.headers()).filter(|length| *length > self.settings.body_limit as u64) {
             let fault = self.too_large();
@@ -264,8 +281,7 @@ impl Door {
             }
             let body = self.read(&caller, body).await?;
             self.check(&caller, &body)?;
-            let resource = self.settings.protected_resource.as_ref();
-            if let Some(step) = oauth::step_up(resource, self.gateway(), &caller, &body).await {
+            if let Some(step) = oauth::step_up(self.resource(), self.gateway(), &caller, &body).await {
                 return Err(Box::new(step));
             }
             body
@@ -274,6 +290,7 @@ impl Door {
         };
         if batch::is_array(&body) {
             let messages = self.batch(&caller, &parts.headers, &body)?;
+            let messages = messages.into_iter().map(|message| self.looked_at(&caller, message)).collect();
             return Ok(Batch { door: self.clone(), parts, messages, caller, place }.serve().await);
         }
         if let Some(quick) = quick::read(&self.face, &parts.headers, &body, &caller) {
@@ -311,21 +328,36 @@ impl Door {
     }
 
     /// Records what the protocol layer refused: headers that contradict the body, a message of no known shape, a method that
-    /// does not exist. What reached the gate is recorded there.
+    /// does not exist. It repeats what the caller sent, so its words are released. What reached the gate is recorded there.
     async fn noted(&self, caller: &Caller, response: Response) -> Response {
         if !response.status().is_client_error() {
             return response;
         }
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
         // Refusals are short and whole; anything else is an answer, and goes on as it came.
         let Ok(collected) = body.collect().await else {
             return Response::from_parts(parts, Body::empty());
         };
-        let body = collected.to_bytes();
+        let mut body = collected.to_bytes();
         if let Some((rule, fault)) = protocol_refusal(&body) {
-            self.gateway().refuse_request(caller, "unreadable", rule, fault);
+            let released = self.gateway().refuse_request(caller, "unreadable", rule, fault);
+            if let Some(said) = self.saying(&body, &released.get().message) {
+                body = said;
+                parts.headers.remove(CONTENT_LENGTH);
+            }
         }
         Response::from_parts(parts, Body::from(body))
+    }
+
+    /// An error of the protocol layer in released words; the revision that was asked for is the caller's text as well.
+    fn saying(&self, body: &[u8], words: &str) -> Option<Bytes> {
+        let mut whole: Value = serde_json::from_slice(body).ok()?;
+        *whole.pointer_mut("/error/message")? = Value::from(words);
+        if let Some(Value::String(requested)) = whole.pointer_mut("/error/data/requested") {
+            let beginning = cut::quoted(requested, REPEATED);
+            *requested = self.gateway().release_fault(&Fault::invalid(beginning)).into_inner().message;
+        }
+        serde_json::to_vec(&whole).ok().map(Bytes::from)
     }
 
     /// Ends a listening stream when the server stops, its time is over, or its holder would not be let in any more, and
@@ -396,7 +428,7 @@ pub(super) async fn alive(State(door): State<Arc<Door>>, request: Request) -> Re
 pub(super) async fn enter(State(door): State<Arc<Door>>, request: Request) -> Response {
     match door.serve(request).await {
         Ok(response) => response,
-        Err(refusal) => oauth::challenged(*refusal, door.settings.protected_resource.as_ref()),
+        Err(refusal) => oauth::challenged(*refusal, door.resource()),
     }
 }
 

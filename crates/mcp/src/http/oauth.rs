@@ -20,7 +20,7 @@ use portcullis_model::{CredentialKind, Fault, FaultCode, Principal};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::answer::{fault_refusal, request_id};
+use super::answer::{fault_refusal_with, request_id};
 
 /// Adds the metadata where clients look for it: at the root, at the path of `/mcp`, and at the path of the URL this server
 /// is known by.
@@ -53,7 +53,7 @@ pub(super) fn challenged(mut response: Response, resource: Option<&Arc<Protected
 
 /// The error code of a challenge of ours.
 fn error_of(challenge: &str) -> Option<&'static str> {
-    let known = ["invalid_request", "invalid_token", "insufficient_scope"];
+    let known = ["invalid_request", "invalid_token", INSUFFICIENT_SCOPE];
     known.into_iter().find(|code| challenge.contains(&format!("error=\"{code}\"")))
 }
 
@@ -171,37 +171,77 @@ impl Named<'_> {
     }
 }
 
-/// The refusal of a call, a reading, a prompt or a completion that the caller's token does not allow and a token with more
-/// scopes would. Nothing when it is allowed, or when no scope would help: then the gate refuses it like every other. It counts
-/// against the caller's rate like a call, and through a product only what the product offers is led to.
-pub(super) async fn step_up(
+/// A call, a reading, a prompt or a completion that the caller's token does not allow and a token with more scopes would.
+pub(super) struct Beyond {
+    method: &'static str,
+    words: String,
+    /// Scopes to ask for.
+    pub(super) scopes: Vec<String>,
+}
+
+/// What a message wants beyond the caller's token. Nothing when it is allowed, or when no scope would help: then the gate
+/// refuses it like every other. Through a product only what the product offers is led to.
+pub(super) fn beyond(
     resource: Option<&Arc<ProtectedResource>>,
     gateway: &Gateway,
     caller: &Caller,
-    body: &Bytes,
-) -> Option<Response> {
+    message: &[u8],
+) -> Option<Beyond> {
     let resource = resource?;
     let principal = caller.principal();
     if !matches!(principal.credential, CredentialKind::Token { .. }) {
         return None;
     }
-    let asked: Asked<'_> = serde_json::from_slice(body).ok()?;
+    let asked: Asked<'_> = serde_json::from_slice(message).ok()?;
     let Wanted { method, sought, words } = asked.wanted()?;
     let allows = |principal: &Principal| sought.iter().all(|one| gateway.would_allow(caller, principal, *one));
     if allows(principal) {
         return None;
     }
     let step = resource.step_ups(principal).into_iter().find(|step| allows(&step.principal))?;
-    let scopes = step.scopes.join(" ");
-    let fault =
-        Fault::new(FaultCode::Forbidden, format!("the access token does not cover this call; it needs the scopes: {scopes}"))
-            .with_internal(format!("{words} needs the scopes {scopes}"));
-    let (released, admitted) = gateway.refuse_call(caller, method, "insufficient-scope", fault).await;
-    let mut response = fault_refusal(released, request_id(body));
-    if !admitted {
-        return Some(response);
+    Some(Beyond { method, words, scopes: step.scopes })
+}
+
+impl Beyond {
+    /// Refuses it, and counts it against the caller's rate like a call. Gives the answer, which says the scopes, and whether the
+    /// caller is led to them: who asks too often is told that instead.
+    pub(super) async fn refuse(&self, gateway: &Gateway, caller: &Caller, message: &[u8]) -> (Response, bool) {
+        let (scopes, words) = (self.scopes.join(" "), &self.words);
+        let fault =
+            Fault::new(FaultCode::Forbidden, format!("the access token does not cover this call; it needs the scopes: {scopes}"))
+                .with_internal(format!("{words} needs the scopes {scopes}"));
+        let (released, admitted) = gateway.refuse_call(caller, self.method, INSUFFICIENT, fault).await;
+        // In the words of the challenge, for a client that reads the answer and no header.
+        let lacking = [("error", INSUFFICIENT_SCOPE), ("scope", scopes.as_str())];
+        let said = if admitted { &lacking[..] } else { &[] };
+        (fault_refusal_with(released, request_id(message), said), admitted)
     }
-    let challenge = HeaderValue::from_str(&resource.challenge(Some("insufficient_scope"), Some(&step.scopes))).ok()?;
-    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-    Some(response)
+}
+
+/// The rule in the record.
+const INSUFFICIENT: &str = "insufficient-scope";
+/// The error of RFC 6750 section 3.1.
+const INSUFFICIENT_SCOPE: &str = "insufficient_scope";
+
+/// A refusal with the challenge that leads to these scopes.
+pub(super) fn leading(mut response: Response, resource: &ProtectedResource, scopes: &[String]) -> Response {
+    if let Ok(challenge) = HeaderValue::from_str(&resource.challenge(Some(INSUFFICIENT_SCOPE), Some(scopes))) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+/// The refusal of a request that wants more than the caller's token allows, as [`beyond`] finds it.
+pub(super) async fn step_up(
+    resource: Option<&Arc<ProtectedResource>>,
+    gateway: &Gateway,
+    caller: &Caller,
+    body: &Bytes,
+) -> Option<Response> {
+    let beyond = beyond(resource, gateway, caller, body)?;
+    let (response, leads) = beyond.refuse(gateway, caller, body).await;
+    Some(match resource {
+        Some(resource) if leads => leading(response, resource, &beyond.scopes),
+        _ => response,
+    })
 }

@@ -119,6 +119,65 @@ fn what_breaks_the_rules_for_text_is_refused_on_every_road_and_recorded() {
 }
 
 #[test]
+fn what_an_error_repeats_of_its_caller_is_clean_short_and_without_secrets() {
+    let home = Home::new("");
+    let key = home.key(&["--role", "reader"]);
+    let server = Server::start_in(home);
+    let visitor = crate::visitor::Visitor::new(&server, &key);
+    let session = visitor.session(&json!({}));
+    let secret = format!("ghp_{}", "16C7e42F292c6912E7710c838347Ae178B4a");
+    // Orders for a terminal, what turns a line around, what looks like nothing; and the secret once more, split by what nobody sees.
+    let dirty = format!("\u{1b}[2J\u{1b}]0;x\u{7}\u{202e}\u{2800} {secret} {}", secret.replacen('p', "p\u{200b}", 1));
+    let half = |length: usize| format!("{} {secret}", "x".repeat(length));
+    let twice = format!(r#"{{"{secret}":1,"{secret}":2}}"#);
+    let mut revision = modern_headers("list_services");
+    revision[2].1.clone_from(&secret);
+    let call = modern("list_services", &json!({})).to_string();
+    let nothing = json!({});
+    let replies = [
+        ("a value", visitor.call("query_logs", &json!({"limit": dirty}))),
+        ("a value that is cut", visitor.call("query_logs", &json!({"limit": half(270)}))),
+        ("an argument", visitor.call("query_logs", &json!({dirty.as_str(): 1}))),
+        ("a source", visitor.call("query_logs", &json!({"source": secret}))),
+        ("a table", visitor.call("sql", &json!({"query": format!("SELECT * FROM \"{secret}\"")}))),
+        ("a tool", visitor.call(&dirty, &nothing)),
+        ("a tool that is cut", visitor.call(&half(115), &nothing)),
+        ("a tool that is huge", session.ask("tools/call", &json!({"name": half(400_000), "arguments": {}}))),
+        ("a prompt", visitor.ask("prompts/get", &json!({"name": dirty}))),
+        ("a resource", visitor.ask("resources/read", &json!({"uri": format!("portcullis://nothing/{secret}")}))),
+        ("a method", visitor.ask(&secret, &nothing)),
+        ("a method of a session", session.ask(&dirty, &nothing)),
+        ("a member", visitor.send(modern_headers("query_logs"), twice.as_bytes())),
+        ("a header", visitor.send(modern_headers(&secret), call.as_bytes())),
+        ("a revision", visitor.send(revision, call.as_bytes())),
+    ];
+    let start = &secret[..12];
+    for (what, reply) in &replies {
+        let body = &reply.body;
+        assert!(body.contains("\"error\"") || body.contains("\"isError\":true"), "{what}: {body}");
+        assert!(!body.contains(start), "{what}: {body}");
+        let hidden = ["\u{1b}", "\\u001b", "\u{7}", "\\u0007", "\u{202e}", "\\u202e", "\u{200b}", "\u{2800}"];
+        // An escape that is written out can be seen.
+        let shown = body.replace(r"\\u", "");
+        assert!(hidden.iter().all(|hidden| !shown.contains(hidden)), "{what}: {body:?}");
+        assert!(body.len() < 8_000, "{what}: {} bytes", body.len());
+    }
+    assert!(replies.iter().filter(|(_, reply)| reply.body.contains("[redacted:")).count() > 8, "what was wrong is still said");
+
+    let unknown = |r: &Value| r["tool"].as_str().is_some_and(|tool| tool.contains("[redacted:github-token]"));
+    let record = server.home.audited(|r| unknown(r) && r["method"] == "tools/call");
+    assert_eq!((&record["decision"], &record["code"]), (&json!("deny"), &json!("not_found")), "{record}");
+    for rule in ["argument-schema", "strict-json", "header-mismatch", "catalogue"] {
+        server.home.audited(|r| r["rule"] == rule && r["decision"] == "deny");
+    }
+    // No part of it in the record or the log, not even between characters that nobody sees.
+    let written = Value::Array(server.home.audit()).to_string() + &server.log();
+    let seen: String = written.chars().filter(|c| *c != '\u{200b}').collect();
+    assert!(!seen.contains(start), "{seen}");
+    assert!(intact(&server.home));
+}
+
+#[test]
 fn every_rule_set_for_text_does_what_it_says() {
     use crate::upstreams::{Puppet, accept_all, listed, sees, until, visitor};
     let fetch = json!({"name": "fetch", "description": "Fetches.", "annotations": {"readOnlyHint": true},

@@ -260,6 +260,77 @@ fn a_call_beyond_the_scope_asks_for_the_scope_it_needs() {
     assert_eq!(bench.call(&bench.token("look act")).status, 200);
 }
 
+/// Sends a message as 2025-03-26 does, in a session or to open one.
+fn in_2025_03_26(bench: &Bench, token: &str, session: Option<&str>, message: &Value) -> Reply {
+    let mut headers: Vec<(String, String)> =
+        [("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec();
+    headers.extend(session.map(|id| ("Mcp-Session-Id".to_owned(), id.to_owned())));
+    Visitor::new(&bench.server, token).send(headers, message.to_string().as_bytes())
+}
+
+#[test]
+fn in_a_batch_only_what_is_beyond_the_scope_is_refused_and_says_which_it_needs() {
+    let directory = tempfile::tempdir().unwrap();
+    let rules = directory.path().join("own.cedar");
+    let rule = r#"@id("newcomers-list")
+        permit (principal in Portcullis::Role::"newcomer", action == Portcullis::Action::"call", resource == Portcullis::Tool::"list_services");"#;
+    std::fs::write(&rules, rule).unwrap();
+    let bench = Bench::start(&format!("policies: ['{}']\n", rules.display()));
+    let (little, enough) = (bench.token("look"), bench.token("look act"));
+    let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+        "protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": {"name": "it", "version": "1"}}});
+    let opened = in_2025_03_26(&bench, &little, None, &hello);
+    let session = opened.header("mcp-session-id").unwrap_or_else(|| panic!("{} {}", opened.head, opened.body));
+    let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    assert_eq!(in_2025_03_26(&bench, &little, Some(&session), &ready).status, 202);
+    let send = |token: &str, batch: &[Value]| in_2025_03_26(&bench, token, Some(&session), &json!(batch));
+    let call = |id: u32, tool: &str| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": {}}});
+    let refusals = || {
+        let refused = |r: &Value| r["rule"] == "insufficient-scope" && r["decision"] == "deny";
+        bench.server.home.audit().iter().filter(|r| refused(r)).count()
+    };
+    let ids = |answers: &Value| answers.as_array().unwrap().iter().map(|answer| answer["id"].clone()).collect::<Vec<_>>();
+    let needs = |answer: &Value| {
+        let error = &answer["error"];
+        assert_eq!((&error["code"], &error["data"]["code"]), (&json!(403), &json!("forbidden")), "{answer}");
+        assert_eq!(error["data"]["error"], "insufficient_scope", "{answer}");
+        assert!(error["message"].as_str().unwrap().contains("look act"), "{answer}");
+        error["data"]["scope"].as_str().unwrap().to_owned()
+    };
+
+    // One of several: the others are answered.
+    let listing = json!({"jsonrpc": "2.0", "id": 3, "method": "tools/list"});
+    let mixed = [call(1, "list_services"), call(2, "list_sources"), listing, call(4, "delete_everything"), ready];
+    let reply = send(&little, &mixed);
+    let answers = reply.json();
+    assert_eq!((reply.status, challenge(&reply)), (200, String::new()), "{}", reply.body);
+    assert_eq!(ids(&answers), [json!(1), json!(2), json!(3), json!(4)], "{answers}");
+    assert!(answers[0]["result"].is_object() && answers[2]["result"]["tools"].is_array(), "{answers}");
+    assert_eq!(needs(&answers[1]), "look act");
+    assert!(answers[3]["error"]["data"]["scope"].is_null(), "what no scope opens is led to nowhere: {answers}");
+    assert_eq!(refusals(), 1);
+
+    // All of them: as it would be for each alone.
+    let write = json!({"jsonrpc": "2.0", "id": 6, "method": "prompts/get",
+        "params": {"name": "write_postmortem", "arguments": {"service": "cart"}}});
+    let reply = send(&little, &[call(5, "list_sources"), write]);
+    assert_eq!(reply.status, 403, "{}", reply.body);
+    let said = challenge(&reply);
+    assert!(said.contains("error=\"insufficient_scope\"") && said.contains("scope=\"look act\""), "{said}");
+    let answers = reply.json();
+    assert_eq!(ids(&answers), [json!(5), json!(6)], "{answers}");
+    assert_eq!(answers.as_array().unwrap().iter().map(needs).collect::<Vec<_>>(), ["look act", "look act"]);
+    assert_eq!(refusals(), 3, "each is recorded by itself");
+
+    // With the scope, in the same session, everything is answered.
+    let reply = send(&enough, &mixed);
+    assert!(reply.status == 200 && reply.json()[1]["result"].is_object(), "{}", reply.body);
+    assert_eq!(refusals(), 3);
+    assert!(intact(&bench.server.home));
+}
+
 #[test]
 fn a_resource_a_prompt_and_a_completion_beyond_the_scope_ask_for_the_scope_they_need() {
     let bench = Bench::start("");
