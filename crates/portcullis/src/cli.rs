@@ -152,7 +152,7 @@ pub struct DemoArgs {
 pub struct CallArgs {
     /// Tool name; `portcullis tools` lists them.
     pub tool: String,
-    /// Arguments as key=value; values that are JSON (numbers, true, [..], {..}) are taken as JSON.
+    /// Arguments as key=value. The schema of the tool says whether a value such as 1 or [..] is text or JSON.
     #[arg(value_name = "KEY=VALUE")]
     pub arguments: Vec<String>,
     /// Print the structured result as JSON.

@@ -15,8 +15,8 @@ use portcullis_config::RateSettings;
 use portcullis_connectors::prometheus::PrometheusSource;
 use portcullis_console::{MeasuredRecorder, Metrics};
 use portcullis_gateway::{
-    Admission, ApprovalSettings, Approvals, Catalogue, Gateway, GatewayParts, LimitSettings, ProfileMode, Profiles, Rate,
-    Recorder, SharedRates, TokenLedger,
+    Admission, Approvals, BYTES_PER_TOKEN, Catalogue, Gateway, GatewayParts, LimitSettings, Profiles, Rate, Recorder,
+    SharedRates, TokenLedger,
 };
 use portcullis_guard::{AddressMode, Redactions, Redactor, Releaser};
 use portcullis_identity::token::Verifier;
@@ -36,6 +36,7 @@ use zeroize::Zeroizing;
 use crate::callers::Callers;
 use crate::extensions::Extensions;
 use crate::furnish::NameWriter;
+use crate::look;
 use crate::names::NameBook;
 use crate::record::AuditRecorder;
 use crate::refusals::Tally;
@@ -84,7 +85,7 @@ impl Foundations {
     pub async fn keys_alone(config: &Config) -> anyhow::Result<(KeyRing, Arc<SqliteStore>, Zeroizing<[u8; 32]>)> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         private_directory(&config.data)?;
-        let state = SqliteStore::open(&config.data.join("state.sqlite"), clock.clone())
+        let state = SqliteStore::open(&look::state_file(config), clock.clone())
             .await
             .with_context(|| format!("opening the state in {}", config.data.display()))?;
         let state = Arc::new(state);
@@ -116,19 +117,12 @@ impl Foundations {
 
     /// The book of approvals.
     pub fn approvals(&self, config: &Config) -> Approvals {
-        let settings = ApprovalSettings {
-            lifetime: config.approvals.lifetime.0,
-            elicitation: config.approvals.elicitation,
-            four_eyes: config.approvals.four_eyes,
-        };
-        Approvals::new(self.state.clone(), Arc::new(SystemClock), settings)
+        look::approvals(config, self.state.clone())
     }
 
     /// The book of behaviour profiles.
     pub async fn profiles(&self, config: &Config) -> anyhow::Result<Profiles> {
-        Profiles::open(self.state.clone(), Arc::new(SystemClock), profile_mode(config))
-            .await
-            .context("reading the behaviour profiles")
+        look::profiles(config, self.state.clone()).await
     }
 
     /// Closes in good order.
@@ -437,8 +431,10 @@ impl House {
             tracing::error!(%error, "the token accounts could not be written; they are kept and tried again");
         }
         let profiles = async {
+            let exchanged = self.profiles.exchange(self.rates.state()).await;
             self.profiles.settle().await?;
-            self.profiles.refresh().await
+            self.profiles.refresh().await?;
+            exchanged
         };
         if let Err(error) = profiles.await {
             tracing::error!(%error, "the behaviour profiles could not be brought up to date; what is known stays in force");
@@ -585,6 +581,7 @@ fn limits(config: &Config) -> anyhow::Result<LimitSettings> {
         deadline: limits.deadline.0,
         tokens_per_day: (limits.tokens_per_day > 0).then_some(limits.tokens_per_day),
         tenant_tokens_per_day: (limits.tenant.tokens_per_day > 0).then_some(limits.tenant.tokens_per_day),
+        answer_tokens: limits.answer.0 / BYTES_PER_TOKEN,
     })
 }
 
@@ -603,15 +600,6 @@ fn claim_redactor(config: &Config, key: &[u8]) -> anyhow::Result<Redactor> {
 /// What goes out, by the operator's settings. `key` makes the pseudonyms of this installation.
 fn releaser(config: &Config, key: &[u8]) -> anyhow::Result<Releaser> {
     Releaser::with_settings(redactor(config, key)?, config.release).map_err(anyhow::Error::msg).context("release")
-}
-
-fn profile_mode(config: &Config) -> ProfileMode {
-    match config.profiles.mode {
-        portcullis_config::ProfileMode::Off => ProfileMode::Off,
-        portcullis_config::ProfileMode::Observe => ProfileMode::Observe,
-        portcullis_config::ProfileMode::DryRun => ProfileMode::DryRun,
-        portcullis_config::ProfileMode::Enforce => ProfileMode::Enforce,
-    }
 }
 
 /// The store, when it is ours, and the source that answers for it.

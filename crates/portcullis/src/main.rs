@@ -12,6 +12,7 @@ mod furnish;
 mod house;
 mod identify;
 mod log;
+mod look;
 mod names;
 mod operations;
 mod outside;

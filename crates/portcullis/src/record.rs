@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use portcullis_audit::{AuditEvent, AuditLog, Decision, EventKind};
 use portcullis_gateway::{INTENT, Recorder, RoadEnd};
-use portcullis_guard::{Redactions, Redactor};
+use portcullis_guard::{Redactions, Redactor, is_hidden};
 use portcullis_model::{FaultCode, PrincipalId, RiskClass};
 
 use crate::refusals::{Kind, Tally};
 
 /// Bytes of answer text that make one token, roughly; for the record's estimate only.
 const BYTES_PER_TOKEN: u64 = 4;
+/// Characters of a target that are kept.
+const TARGET_CHARS: usize = 200;
 /// What the methods of operations begin with; what they are about is no tool.
 const ADMIN: &str = "admin/";
 /// And those about keys.
@@ -59,8 +61,13 @@ impl Recorder for AuditRecorder {
 }
 
 impl AuditRecorder {
+    /// Without secrets, also without one that characters nobody sees split. Where they split none they stay: they are evidence,
+    /// and whoever prints records writes them out.
     fn clean(&self, text: &str) -> String {
-        self.redactor.text(text, &mut Redactions::default()).into_owned()
+        let redacted = |text: &str| self.redactor.text(text, &mut Redactions::default()).into_owned();
+        let seen: String = text.chars().filter(|c| !is_hidden(*c)).collect();
+        let clean = redacted(&seen);
+        if clean == seen { redacted(text) } else { clean }
     }
 
     fn event(&self, end: &RoadEnd) -> AuditEvent {
@@ -93,7 +100,7 @@ impl AuditRecorder {
             event = event.principal(principal);
         }
         if !end.target.is_empty() {
-            let target = self.clean(&end.target);
+            let target: String = self.clean(&end.target).chars().take(TARGET_CHARS).collect();
             event = match end.method {
                 // A key is somebody, whom an erasure must reach.
                 method if method.starts_with(ADMIN_KEYS) => match PrincipalId::new(format!("key:{target}")) {

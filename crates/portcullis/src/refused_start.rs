@@ -1,12 +1,12 @@
-//! A start that is refused, as the audit log tells it. Guards that the reason is never hidden by trouble with its record, and
-//! that no directory and no log is made for a record: it goes into a log that is there, or nowhere, and then standard error
-//! says so.
+//! A start that is refused, as the audit log tells it. Guards that the reason is never hidden by trouble with its record, that
+//! no directory and no log is made for a record (it goes into a log that is there, or nowhere, and then standard error says
+//! so), and that a start that is refused again and again fills no disk: the log is closed and shortened as its settings say.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use portcullis_audit::{AuditEvent, AuditLog, AuditOptions, Decision, EventKind};
+use portcullis_audit::{AuditEvent, AuditLog, AuditOptions, AuditSettings, Decision, EventKind};
 use portcullis_config::ConfigError;
 use portcullis_guard::RedactionSettings;
 use portcullis_model::SystemClock;
@@ -35,6 +35,13 @@ struct AuditOutline {
     key_file: Option<PathBuf>,
 }
 
+/// How the log is kept, of the same file. Only where all of the section can be read: what is removed is gone.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Keeping {
+    audit: AuditSettings,
+}
+
 /// The record of a configuration that was not taken: at the start or while running. `reason` holds no secrets any more.
 pub fn event(method: &'static str, rule: &'static str, reason: &str) -> AuditEvent {
     AuditEvent::new(EventKind::Config).method(method).decided(Decision::Deny, rule).note(format!("refused: {reason}"))
@@ -42,7 +49,7 @@ pub fn event(method: &'static str, rule: &'static str, reason: &str) -> AuditEve
 
 /// Records that the configuration was refused at the start. What keeps the record from being written is said and no more.
 pub fn record(config: &Config, error: &anyhow::Error) {
-    let log = Place { directory: house::audit_directory(config), key_file: config.audit.key_file.clone() };
+    let log = Place { directory: house::audit_directory(config), options: options(&config.audit) };
     report(log.write(&config.redaction, &format!("{error:#}")));
 }
 
@@ -58,23 +65,31 @@ fn report(written: anyhow::Result<()>) {
     }
 }
 
-/// Where an audit log is.
+/// How the log is kept, by settings that may be what was refused: then as usual, which removes nothing.
+fn options(settings: &AuditSettings) -> AuditOptions {
+    let usual = || AuditOptions { key_file: settings.key_file.clone(), ..AuditOptions::default() };
+    settings.options().unwrap_or_else(|_| usual())
+}
+
+/// Where an audit log is, and how it is kept.
 struct Place {
     directory: PathBuf,
-    key_file: Option<PathBuf>,
+    options: AuditOptions,
 }
 
 impl Place {
     fn outlined(named: Option<&Path>, data: Option<&Path>) -> anyhow::Result<Self> {
-        let outline = match settings::file(named) {
-            Some(file) => portcullis_config::load_places::<Outline>(file, &PLACES)
-                .ok()
-                .context("the configuration does not say where that is")?,
-            None => Outline::default(),
+        let (outline, keeping) = match settings::file(named) {
+            Some(file) => {
+                let outline = portcullis_config::load_places::<Outline>(file, &PLACES).ok();
+                let outline = outline.context("the configuration does not say where that is")?;
+                (outline, portcullis_config::load_places::<Keeping>(file, &["audit"]).unwrap_or_default())
+            }
+            None => (Outline::default(), Keeping::default()),
         };
         let data = data.map(Path::to_owned).or(outline.data).unwrap_or_else(|| Config::default().data);
         let directory = outline.audit.directory.unwrap_or_else(|| data.join("audit"));
-        Ok(Self { directory, key_file: outline.audit.key_file })
+        Ok(Self { directory, options: AuditOptions { key_file: outline.audit.key_file, ..options(&keeping.audit) } })
     }
 
     fn write(self, redaction: &RedactionSettings, reason: &str) -> anyhow::Result<()> {
@@ -83,11 +98,13 @@ impl Place {
         }
         // Redaction that is set up wrongly may be what was refused.
         let clean = Clean::new(redaction).or_else(|_| Clean::new(&RedactionSettings::default()))?;
-        // One record: it closes no file and removes none.
-        let options = AuditOptions { key_file: self.key_file, rotate_at_bytes: u64::MAX, ..AuditOptions::default() };
-        let log = AuditLog::open_with(&self.directory, Arc::new(SystemClock), options)?;
+        let log = AuditLog::open_with(&self.directory, Arc::new(SystemClock), self.options)?;
         log.append(event("start", "start-refused", &clean.text(reason)))?;
+        let shortened = log.retain();
         log.close()?;
+        if let Err(error) = shortened {
+            say_aside(format!("{} old audit records could not be removed: {error}", paint::warn("note:")));
+        }
         Ok(())
     }
 }

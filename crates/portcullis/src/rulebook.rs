@@ -1,10 +1,10 @@
 //! The rulebook: what there is to call and what the rules say about it, put together as the gate has it, for looking at rules.
 //!
 //! Guards that what is not known here is said. Reads what is kept about other servers and about names, where there is a
-//! state (opening one of an older version brings it up to this one); starts nothing, asks nobody and gives out no name.
+//! state; starts nothing, asks nobody, gives out no name and writes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use portcullis_gateway::{Catalogue, Inquiry, Prospect, Wish};
 use portcullis_model::{Clock, SystemClock, ToolSpec};
 use portcullis_policy::{Policies, Products};
 use portcullis_ports::Extension;
-use portcullis_state::SqliteStore;
 use portcullis_tools::Sources;
 use serde_json::{Map, Value};
 
@@ -144,11 +143,7 @@ pub async fn known(
 
 /// A round of names over what is kept, and in the upstreams what people accepted of them.
 async fn remembered(config: &Config, extensions: &Extensions, clock: &Arc<dyn Clock>, notes: &mut Vec<String>) -> Round {
-    let file = config.data.join("state.sqlite");
-    if !file.is_file() {
-        return Round::unwritten(clock.now());
-    }
-    match recalled(&file, extensions, clock).await {
+    match recalled(config, extensions, clock).await {
         Ok(round) => round,
         Err(error) => {
             notes.push(format!(
@@ -160,18 +155,15 @@ async fn remembered(config: &Config, extensions: &Extensions, clock: &Arc<dyn Cl
     }
 }
 
-async fn recalled(file: &Path, extensions: &Extensions, clock: &Arc<dyn Clock>) -> anyhow::Result<Round> {
-    let store = Arc::new(SqliteStore::open(file, clock.clone()).await?);
-    let names = NameBook::new(store.clone(), clock.clone());
-    let read = read(&store, &names, extensions, clock).await;
-    store.close().await;
-    read.map(|()| names.round())
-}
-
-async fn read(store: &Arc<SqliteStore>, names: &NameBook, extensions: &Extensions, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
+async fn recalled(config: &Config, extensions: &Extensions, clock: &Arc<dyn Clock>) -> anyhow::Result<Round> {
+    if !crate::look::state_file(config).is_file() {
+        return Ok(Round::unwritten(clock.now()));
+    }
+    let store = crate::look::state(config).await?;
     extensions.recall(store.clone(), clock).await?;
+    let names = NameBook::new(store, clock.clone());
     names.refresh().await?;
-    Ok(())
+    Ok(names.round())
 }
 
 /// Upstreams of which no tool is known, and what that means for an answer; and whether tools of others are known.

@@ -60,6 +60,35 @@ pub enum StoreError {
         /// Newest version this build knows.
         known: i64,
     },
+    /// The operator's: written by an older Portcullis, and only looked at now.
+    #[error(
+        "{store} has schema version {found}, this build reads {known}; nothing was changed. The first start of this build, or \
+         the first command of it that changes something, brings it up to date; the older Portcullis cannot read it after that, \
+         so keep a backup"
+    )]
+    OlderSchema {
+        /// Which store.
+        store: String,
+        /// Version in the store.
+        found: i64,
+        /// The version this build reads.
+        known: i64,
+    },
+    /// The operator's: only looked at now, and not all of it is in the file.
+    #[error(
+        "{store} has a write-ahead log beside it that nobody took in; nothing was changed. Start Portcullis on it once, or \
+         restore the file and its log together with the '-shm' file"
+    )]
+    Unfinished {
+        /// Which store.
+        store: String,
+    },
+    /// A defect on our side: somebody writes who only looks.
+    #[error("{store} was opened to be read, and nothing is written to it")]
+    OpenedToRead {
+        /// Which store.
+        store: String,
+    },
     /// Anything else the store said.
     #[error("{store} failed: {detail}")]
     Failed {

@@ -30,17 +30,18 @@ async fn pragma(connection: &mut SqliteConnection, which: &'static str) -> Resul
     sqlx::query_scalar(which).fetch_one(connection).await
 }
 
-/// Checks whose file it is and which version, and brings it up to date. Runs inside one immediate transaction,
-/// so processes that start together take turns.
-pub(crate) async fn migrate(
-    mut transaction: Transaction<'_, Sqlite>,
+/// The newest version this build knows.
+const KNOWN: i64 = STEPS.len() as i64;
+
+/// Checks whose file it is, and gives its version: 0 where nothing is in it yet.
+async fn version(
+    connection: &mut SqliteConnection,
     store: &str,
-    failed: impl Fn(sqlx::Error) -> StoreError,
-) -> Result<(), StoreError> {
-    let known = STEPS.len() as i64;
-    let found = pragma(&mut transaction, "PRAGMA user_version").await.map_err(&failed)?;
-    let owner = pragma(&mut transaction, "PRAGMA application_id").await.map_err(&failed)?;
-    let tables = pragma(&mut transaction, "SELECT count(*) FROM sqlite_schema").await.map_err(&failed)?;
+    failed: &impl Fn(sqlx::Error) -> StoreError,
+) -> Result<i64, StoreError> {
+    let found = pragma(connection, "PRAGMA user_version").await.map_err(failed)?;
+    let owner = pragma(connection, "PRAGMA application_id").await.map_err(failed)?;
+    let tables = pragma(connection, "SELECT count(*) FROM sqlite_schema").await.map_err(failed)?;
     let new = found == 0 && owner == 0 && tables == 0;
     if !new && owner != APPLICATION_ID {
         return Err(StoreError::Corrupt {
@@ -48,9 +49,33 @@ pub(crate) async fn migrate(
             detail: "it is an SQLite database of another program".to_owned(),
         });
     }
-    if found > known {
-        return Err(StoreError::NewerSchema { store: store.to_owned(), found, known });
+    if found > KNOWN {
+        return Err(StoreError::NewerSchema { store: store.to_owned(), found, known: KNOWN });
     }
+    Ok(found)
+}
+
+/// Checks that it is a file of ours with the schema of this build.
+pub(crate) async fn check(
+    connection: &mut SqliteConnection,
+    store: &str,
+    failed: impl Fn(sqlx::Error) -> StoreError,
+) -> Result<(), StoreError> {
+    let found = version(connection, store, &failed).await?;
+    if found < KNOWN {
+        return Err(StoreError::OlderSchema { store: store.to_owned(), found, known: KNOWN });
+    }
+    Ok(())
+}
+
+/// Checks whose file it is and which version, and brings it up to date. Runs inside one immediate transaction,
+/// so processes that start together take turns.
+pub(crate) async fn migrate(
+    mut transaction: Transaction<'_, Sqlite>,
+    store: &str,
+    failed: impl Fn(sqlx::Error) -> StoreError,
+) -> Result<(), StoreError> {
+    let found = version(&mut transaction, store, &failed).await?;
     for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(0)) {
         sqlx::raw_sql(*step).execute(&mut *transaction).await.map_err(&failed)?;
     }

@@ -4,7 +4,7 @@ use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use portcullis_model::{Clock, Timestamp};
@@ -21,6 +21,8 @@ const SWEEP: i64 = 100;
 
 /// How long another process may hold the file before a call gives up.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest a process takes that is just making the file, from its first byte to its last.
+const BEING_MADE: Duration = Duration::from_secs(1);
 
 type Row = (String, Vec<u8>, i64, Option<i64>);
 
@@ -31,6 +33,8 @@ pub struct SqliteStore {
     clock: Arc<dyn Clock>,
     name: String,
     patience: Duration,
+    /// Whether it is only looked at.
+    looking: bool,
 }
 
 /// What a write requires of the entry that is there.
@@ -48,35 +52,48 @@ impl SqliteStore {
     }
 
     async fn open_with(path: &Path, clock: Arc<dyn Clock>, patience: Duration) -> Result<Self, StoreError> {
-        let name = format!("state file {}", path.display());
+        let name = named(path);
         prepare_file(path).map_err(|e| match e.kind() {
             std::io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly { store: name.clone() },
             std::io::ErrorKind::StorageFull => StoreError::Full { store: name.clone() },
             _ => StoreError::Open { store: name.clone(), detail: e.to_string() },
         })?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(false)
-            .busy_timeout(patience)
+        let options = options(path, patience)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .pragma("trusted_schema", "off")
-            .pragma("cell_size_check", "on")
-            .pragma("secure_delete", "on")
-            .pragma("cache_size", "-512")
-            .statement_cache_capacity(16);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(2)
-            .acquire_timeout(patience)
-            .test_before_acquire(false)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options)
-            .await
-            .map_err(|e| from_sqlite(&name, patience, &e))?;
-        let store = Self { pool, clock, name, patience };
+            .pragma("secure_delete", "on");
+        let pool = connected(options, &name, patience).await?;
+        let store = Self { pool, clock, name, patience, looking: false };
         schema::migrate(store.begin().await?, &store.name, store.failed()).await?;
         Ok(store)
+    }
+
+    /// Opens the file to look at it: makes no file and no directory, changes nothing, and refuses another schema than that of
+    /// this build. What other processes write is seen; writing fails with [`StoreError::OpenedToRead`].
+    pub async fn open_to_read(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let until = Instant::now() + BEING_MADE;
+        loop {
+            match Box::pin(Self::look(path, Arc::clone(&clock))).await {
+                Err(StoreError::OlderSchema { found: 0, .. } | StoreError::Unfinished { .. }) if Instant::now() < until => {
+                    tokio::time::sleep(BEING_MADE / 50).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn look(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let name = named(path);
+        let options = options(path, PATIENCE).read_only(true).immutable(is_at_rest(path, &name)?);
+        let pool = connected(options, &name, PATIENCE).await?;
+        let store = Self { pool, clock, name, patience: PATIENCE, looking: true };
+        let mut connection = store.pool.acquire().await.map_err(store.failed())?;
+        let checked = schema::check(&mut connection, &store.name, store.failed()).await;
+        drop(connection);
+        if checked.is_err() {
+            store.close().await;
+        }
+        checked.map(|()| store)
     }
 
     /// Closes the connections. Calls after it fail.
@@ -90,6 +107,9 @@ impl SqliteStore {
 
     /// Takes the write lock at once, so that what is read inside cannot change before the write.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        if self.looking {
+            return Err(StoreError::OpenedToRead { store: self.name.clone() });
+        }
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(self.failed())
     }
 
@@ -138,6 +158,55 @@ impl SqliteStore {
         .map_err(self.failed())?;
         transaction.commit().await.map_err(self.failed())?;
         Ok(Some(version as u64))
+    }
+}
+
+fn named(path: &Path) -> String {
+    format!("state file {}", path.display())
+}
+
+/// What every connection has.
+fn options(path: &Path, patience: Duration) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .busy_timeout(patience)
+        .pragma("trusted_schema", "off")
+        .pragma("cell_size_check", "on")
+        .pragma("cache_size", "-512")
+        .statement_cache_capacity(16)
+}
+
+async fn connected(options: SqliteConnectOptions, name: &str, patience: Duration) -> Result<SqlitePool, StoreError> {
+    SqlitePoolOptions::new()
+        .max_connections(2)
+        .acquire_timeout(patience)
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_with(options)
+        .await
+        .map_err(|e| from_sqlite(name, patience, &e))
+}
+
+/// Whether everything is in the file itself, so that it can be read as if nobody ever wrote to it. SQLite makes the files
+/// processes share beside it for whoever opens it in another way, also for those that only read
+/// (<https://www.sqlite.org/wal.html#read_only_databases>): where a log is there and the other file is not, it is not opened.
+fn is_at_rest(path: &Path, store: &str) -> Result<bool, StoreError> {
+    let length = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        match std::fs::metadata(&name) {
+            Ok(found) => Ok(Some(found.len())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !suffix.is_empty() => Ok(None),
+            Err(error) => Err(StoreError::Open { store: store.to_owned(), detail: error.to_string() }),
+        }
+    };
+    length("")?;
+    match (length("-wal")?, length("-shm")?, length("-journal")?) {
+        (Some(1..), None, _) => Err(StoreError::Unfinished { store: store.to_owned() }),
+        (Some(_), Some(_), _) | (_, _, Some(_)) => Ok(false),
+        _ => Ok(true),
     }
 }
 

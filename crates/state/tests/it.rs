@@ -1,6 +1,7 @@
 //! Every store keeps the same contract; the SQLite file is shared, private and honest about damage.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise, in its helpers too")]
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -190,6 +191,104 @@ async fn a_damaged_file_says_so_and_what_to_do() {
         Err(error) => Err(error),
     };
     assert!(matches!(outcome, Err(StoreError::Corrupt { .. })), "{outcome:?}");
+}
+
+/// Every file below a directory, with what is in it.
+fn everything(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap())).collect()
+}
+
+/// Writes another schema version into a file that is not open: `user_version`, <https://www.sqlite.org/fileformat.html>.
+fn with_version(path: &Path, version: u32) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[60..64].copy_from_slice(&version.to_be_bytes());
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn looking_changes_nothing_and_makes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.db");
+    let clock = clock();
+    let store = sqlite(&path, &clock).await;
+    store.put("n", "k", b"v", None).await.unwrap();
+    store.close().await;
+    let before = everything(directory.path());
+    assert_eq!(before.len(), 1, "at rest it is one file: {:?}", before.keys());
+    let looked = SqliteStore::open_to_read(&path, Arc::new(clock.clone())).await.unwrap();
+    assert_eq!(looked.get("n", "k").await.unwrap().unwrap().value, b"v");
+    assert_eq!((looked.list("n", "", 10).await.unwrap().entries.len(), looked.change_counter("n").await.unwrap()), (1, 1));
+    for refused in [
+        looked.put("n", "k", b"w", None).await.map(drop),
+        looked.put_if_absent("n", "other", b"w", None).await.map(drop),
+        looked.compare_and_swap("n", "k", 1, b"w", None).await.map(drop),
+        looked.delete("n", "k").await.map(drop),
+    ] {
+        assert!(matches!(refused, Err(StoreError::OpenedToRead { .. })), "{refused:?}");
+    }
+    looked.close().await;
+    assert_eq!(everything(directory.path()), before);
+
+    // Also where there is nothing.
+    let nowhere = directory.path().join("none/state.db");
+    let error = SqliteStore::open_to_read(&nowhere, Arc::new(clock)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Open { .. }), "{error}");
+    assert_eq!(everything(directory.path()), before);
+}
+
+#[tokio::test]
+async fn looking_sees_what_a_process_writes_and_leaves_its_files_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.db");
+    let clock = clock();
+    let store = sqlite(&path, &clock).await;
+    store.put("n", "k", b"first", None).await.unwrap();
+    // What processes share about their locks is theirs to write.
+    let locks = |mut files: BTreeMap<String, Vec<u8>>| {
+        files.insert("state.db-shm".to_owned(), Vec::new());
+        files
+    };
+    let before = locks(everything(directory.path()));
+    assert!(before.contains_key("state.db-wal"), "{:?}", before.keys());
+    let looked = SqliteStore::open_to_read(&path, Arc::new(clock.clone())).await.unwrap();
+    assert_eq!(looked.get("n", "k").await.unwrap().unwrap().value, b"first");
+    assert_eq!(locks(everything(directory.path())), before);
+    store.put("n", "k", b"second", None).await.unwrap();
+    assert_eq!(looked.get("n", "k").await.unwrap().unwrap().value, b"second");
+    looked.close().await;
+    store.put("n", "k", b"third", None).await.unwrap();
+
+    // A copy without what goes with it is not taken for the whole.
+    let copies = tempfile::tempdir().unwrap();
+    for name in ["state.db", "state.db-wal"] {
+        std::fs::copy(directory.path().join(name), copies.path().join(name)).unwrap();
+    }
+    let before = everything(copies.path());
+    let error = SqliteStore::open_to_read(&copies.path().join("state.db"), Arc::new(clock)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unfinished { .. }), "{error}");
+    assert_eq!(everything(copies.path()), before);
+}
+
+#[tokio::test]
+async fn looking_says_that_the_schema_is_another_one_and_changes_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.db");
+    let clock = clock();
+    sqlite(&path, &clock).await.close().await;
+    let older = (0, "has schema version 0, this build reads 1");
+    let newer = (99, "has schema version 99, this build knows up to 1");
+    for (version, says) in [older, newer] {
+        with_version(&path, version);
+        let before = everything(directory.path());
+        let error = SqliteStore::open_to_read(&path, Arc::new(clock.clone())).await.unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+        assert!(matches!(error, StoreError::OlderSchema { found: 0, .. } | StoreError::NewerSchema { found: 99, .. }), "{error}");
+        assert_eq!(everything(directory.path()), before);
+    }
+    std::fs::write(&path, vec![b'x'; 8192]).unwrap();
+    let error = SqliteStore::open_to_read(&path, Arc::new(clock)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
 }
 
 #[tokio::test]

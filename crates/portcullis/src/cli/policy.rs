@@ -87,7 +87,7 @@ pub struct ExplainArgs {
     /// Which tool; every tool when absent.
     #[arg(long)]
     pub tool: Option<String>,
-    /// An argument of the call as key=value (repeat); values that are JSON are taken as JSON.
+    /// An argument of the call as key=value (repeat). The schema of the tool says whether a value such as 1 is text or JSON.
     #[arg(long = "arg", value_name = "KEY=VALUE", requires = "tool")]
     pub arguments: Vec<String>,
     /// Decide the call without any argument, rather than whether some arguments could be allowed.

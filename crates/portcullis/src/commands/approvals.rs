@@ -1,33 +1,40 @@
-//! `portcullis approvals`: the operator's yes or no to one call. The decision is recorded before it takes effect.
+//! `portcullis approvals`: the operator's yes or no to one call. The decision is recorded before it takes effect; looking
+//! changes nothing.
 
-use portcullis_gateway::{ApprovalRecord, ApprovalState};
+use portcullis_gateway::{ApprovalRecord, ApprovalState, Approvals};
 use portcullis_identity::{local_principal, local_user};
 use portcullis_model::{Clock, SystemClock, Timestamp};
 
 use crate::cli::{ApprovalAction, OutputArgs};
 use crate::house::Foundations;
+use crate::look;
 use crate::operations::decide_approval;
 use crate::settings::Config;
 use crate::terminal::{paint, say, say_json, table};
 
 /// Runs `portcullis approvals …`.
 pub async fn run(config: &Config, action: ApprovalAction) -> anyhow::Result<()> {
+    let (id, granted) = match action {
+        ApprovalAction::List(output) => return list(&book(config).await?.list().await?, &output),
+        ApprovalAction::Show { id, output } => return show(&book(config).await?.get(&id).await?, &output),
+        ApprovalAction::Grant { id } => (id, true),
+        ApprovalAction::Deny { id } => (id, false),
+    };
     let foundations = Foundations::open(config).await?;
-    let outcome = act(&foundations, config, action).await;
+    let outcome = decide(&foundations, config, &id, granted).await;
     foundations.close().await;
     outcome
 }
 
-async fn act(foundations: &Foundations, config: &Config, action: ApprovalAction) -> anyhow::Result<()> {
+/// The book, to be read.
+async fn book(config: &Config) -> anyhow::Result<Approvals> {
+    Ok(look::approvals(config, look::state(config).await?))
+}
+
+async fn decide(foundations: &Foundations, config: &Config, id: &str, granted: bool) -> anyhow::Result<()> {
     let book = foundations.approvals(config);
-    let (id, granted) = match action {
-        ApprovalAction::List(output) => return list(&book.list().await?, &output),
-        ApprovalAction::Show { id, output } => return show(&book.get(&id).await?, &output),
-        ApprovalAction::Grant { id } => (id, true),
-        ApprovalAction::Deny { id } => (id, false),
-    };
     let who = local_principal(&local_user(), "admin")?;
-    let record = decide_approval(foundations, &book, &who, &id, granted).await?;
+    let record = decide_approval(foundations, &book, &who, id, granted).await?;
     let (word, after) = if granted {
         ("granted", "The same call with the same arguments may now be made once.")
     } else {

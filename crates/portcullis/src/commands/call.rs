@@ -7,8 +7,9 @@ use portcullis_gateway::CallRequest;
 use portcullis_identity::Presented;
 use portcullis_model::{Clock, SystemClock};
 use portcullis_ports::{Arguments, Content, Outcome};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::arguments;
 use crate::cli::CallArgs;
 use crate::house::House;
 use crate::settings::Config;
@@ -16,8 +17,10 @@ use crate::terminal::{say, say_json};
 
 /// Runs `portcullis call`.
 pub async fn run(config: &Config, args: CallArgs) -> anyhow::Result<()> {
-    let arguments = Arguments(read_arguments(&args.arguments)?);
+    let given = arguments::pairs(&args.arguments)?;
     let house = House::open(config).await?;
+    let spec = house.gateway.tool_spec(&args.tool);
+    let arguments = Arguments(arguments::typed(&given, spec.as_deref()));
     house.sinks.hold(&house.foundations.audit, SystemClock.now());
     let outcome = call(&house, args.tool, arguments, args.json).await;
     house.close().await;
@@ -65,38 +68,5 @@ fn say_content(content: &Content) {
         Content::Resource(resource) => say(format!("[{}]", resource.uri)),
         Content::Link(link) => say(format!("[{}]", link.get("uri").and_then(Value::as_str).unwrap_or("a link without address"))),
         Content::Annotated { block, .. } => say_content(block),
-    }
-}
-
-/// `key=value`; JSON values are taken as JSON, everything else as text.
-pub(super) fn read_arguments(pairs: &[String]) -> anyhow::Result<Map<String, Value>> {
-    let mut map = Map::new();
-    for pair in pairs {
-        let Some((key, value)) = pair.split_once('=') else {
-            bail!("'{pair}' is not an argument; write key=value, such as service=checkout");
-        };
-        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-        if map.insert(key.to_owned(), value).is_some() {
-            bail!("the argument '{key}' is given twice");
-        }
-    }
-    Ok(map)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arguments_are_json_where_they_can_be() {
-        let pairs = ["service=cart", "limit=5", "points=true", "labels={\"a\":\"b\"}", "filter=a=b"].map(str::to_owned);
-        let map = read_arguments(&pairs).unwrap();
-        assert_eq!(map["service"], "cart");
-        assert_eq!(map["limit"], 5);
-        assert_eq!(map["points"], true);
-        assert_eq!(map["labels"]["a"], "b");
-        assert_eq!(map["filter"], "a=b");
-        assert!(read_arguments(&["nonsense".to_owned()]).is_err());
-        assert!(read_arguments(&["a=1".to_owned(), "a=2".to_owned()]).is_err());
     }
 }

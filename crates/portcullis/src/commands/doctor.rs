@@ -54,6 +54,7 @@ const FIRST_LOOK: std::time::Duration = std::time::Duration::from_secs(10);
 /// Runs `portcullis doctor`.
 pub async fn run(config: &Config, output: &OutputArgs) -> anyhow::Result<()> {
     refuse_open_doors(config)?;
+    crate::look::refuse_other_schema(config).await?;
     let house = House::open(config).await?;
     for upstream in house.extensions.upstreams() {
         let _ = tokio::time::timeout(FIRST_LOOK, upstream.first_look()).await;

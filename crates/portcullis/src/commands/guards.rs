@@ -216,7 +216,11 @@ fn profiles(config: &Config, house: &House) -> Line {
             line("behaviour profiles", State::On, format!("deviations from {accepted} profiles are reported, none refused"))
         }
         ProfileMode::Enforce => {
-            line("behaviour profiles", State::On, format!("{accepted} enforced; callers without one are refused"))
+            let detail = format!(
+                "{accepted} enforced; callers without one are refused; calls a minute count at whichever replica of the store they \
+                 are made"
+            );
+            line("behaviour profiles", State::On, detail)
         }
     }
 }

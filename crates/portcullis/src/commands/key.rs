@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use portcullis_identity::{
-    CHOSEN_KEY_PREFIX, Door, KeyRecord, KeyRequest, KeyStatus, Rotation, SecretHash, SecretUse, check_strength, local_principal,
-    local_user, networks,
+    CHOSEN_KEY_PREFIX, Door, KeyRecord, KeyRequest, KeyRing, KeyStatus, Rotation, SecretHash, SecretUse, check_strength,
+    local_principal, local_user, networks,
 };
 use portcullis_model::{Clock, NameSet, Secret, SystemClock, TenantId, Timestamp, parse_duration};
 use serde_json::{Value, json};
 
 use crate::cli::{DoorArg, KeyAction, KeyCreateArgs, KeyGrantArgs, KeyImportArgs, KeyRotateArgs};
 use crate::house::{Foundations, known_roles};
+use crate::look;
 use crate::operations::{self, RevokedUnrecorded, change_key, described_key, with_member};
 use crate::settings::Config;
 use crate::terminal::{paint, say, say_aside, say_json, table};
@@ -26,8 +27,11 @@ const LONGEST_INPUT: u64 = 4096;
 
 /// Runs `portcullis key …`.
 pub async fn run(config: &Config, action: KeyAction) -> anyhow::Result<()> {
-    if matches!(action, KeyAction::HashPassword) {
-        return hash_password();
+    match &action {
+        KeyAction::HashPassword => return hash_password(),
+        KeyAction::List(output) => return list(&look::keys(config).await?, output.json).await,
+        KeyAction::Show { id, json } => return show(&look::keys(config).await?, id, *json).await,
+        KeyAction::Create(_) | KeyAction::Import(_) | KeyAction::Rotate(_) | KeyAction::Revoke { .. } => {}
     }
     let foundations = match (Foundations::open(config).await, &action) {
         (Ok(foundations), _) => foundations,
@@ -52,8 +56,8 @@ async fn act(foundations: &Foundations, config: &Config, action: KeyAction) -> a
     match action {
         KeyAction::Create(args) => create(foundations, config, args).await,
         KeyAction::Import(args) => import(foundations, config, args).await,
-        KeyAction::List(output) => list(foundations, output.json).await,
-        KeyAction::Show { id, json } => show(foundations, &id, json).await,
+        KeyAction::List(output) => list(&foundations.keys, output.json).await,
+        KeyAction::Show { id, json } => show(&foundations.keys, &id, json).await,
         KeyAction::Rotate(args) => rotate(foundations, args).await,
         KeyAction::Revoke { id } => {
             let who = local_principal(&local_user(), "admin")?;
@@ -68,9 +72,9 @@ async fn act(foundations: &Foundations, config: &Config, action: KeyAction) -> a
     }
 }
 
-async fn list(foundations: &Foundations, as_json: bool) -> anyhow::Result<()> {
+async fn list(keys: &KeyRing, as_json: bool) -> anyhow::Result<()> {
     let now = SystemClock.now();
-    let listed = operations::keys(&foundations.keys).await?;
+    let listed = operations::keys(keys).await?;
     if as_json {
         let values: anyhow::Result<Vec<Value>> = listed.iter().map(|(record, used)| described_key(record, *used, now)).collect();
         say_json(&Value::Array(values?));
@@ -106,10 +110,10 @@ async fn list(foundations: &Foundations, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn show(foundations: &Foundations, id: &str, as_json: bool) -> anyhow::Result<()> {
+async fn show(keys: &KeyRing, id: &str, as_json: bool) -> anyhow::Result<()> {
     let now = SystemClock.now();
-    let record = foundations.keys.show(id).await?;
-    let used = foundations.keys.last_used(&record.id).await?;
+    let record = keys.show(id).await?;
+    let used = keys.last_used(&record.id).await?;
     if as_json {
         say_json(&described_key(&record, used, now)?);
         return Ok(());

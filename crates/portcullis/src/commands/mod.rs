@@ -3,6 +3,7 @@
 pub mod access;
 pub mod admin;
 pub mod approvals;
+pub mod arguments;
 pub mod audit;
 pub mod call;
 pub mod config;

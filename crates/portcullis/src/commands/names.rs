@@ -1,5 +1,5 @@
 //! `portcullis names`: whose each name is, and an operator's word that it is somebody else's. A decision is recorded before
-//! it takes effect, and running servers follow it within a second.
+//! it takes effect, and running servers follow it within a second. Looking changes nothing.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,17 +10,23 @@ use portcullis_identity::{local_principal, local_user};
 use portcullis_model::{Clock, SystemClock, ToolName, format_timestamp};
 use portcullis_plugins::PluginStore;
 use portcullis_ports::{NameKind, THIS_HOUSE};
+use portcullis_state::Store;
 use portcullis_upstream::review::visible;
 use serde_json::json;
 
 use crate::cli::{NameArgs, NameKindArg, NamesAction};
 use crate::house::Foundations;
+use crate::look;
 use crate::names::{Entry, Name, NameBook};
 use crate::settings::Config;
 use crate::terminal::{paint, say, say_json, table};
 
 /// Runs `portcullis names …`.
 pub async fn run(config: &Config, action: NamesAction) -> anyhow::Result<()> {
+    if let NamesAction::List { all, json } = action {
+        list(&read(look::state(config).await?).await?, all, json);
+        return Ok(());
+    }
     let foundations = Foundations::open(config).await?;
     let outcome = act(&foundations, config, action).await;
     foundations.close().await;
@@ -28,8 +34,7 @@ pub async fn run(config: &Config, action: NamesAction) -> anyhow::Result<()> {
 }
 
 async fn act(foundations: &Foundations, config: &Config, action: NamesAction) -> anyhow::Result<()> {
-    let book = NameBook::new(foundations.store(), Arc::new(SystemClock));
-    book.refresh().await?;
+    let book = read(foundations.store()).await?;
     let desk = Desk { foundations, book: &book, recorded: Mutex::default() };
     match action {
         NamesAction::List { all, json } => {
@@ -41,6 +46,12 @@ async fn act(foundations: &Foundations, config: &Config, action: NamesAction) ->
         NamesAction::Split(name) => desk.together(&name, false).await,
         NamesAction::Join(name) => desk.together(&name, true).await,
     }
+}
+
+async fn read(store: Arc<dyn Store>) -> anyhow::Result<NameBook> {
+    let book = NameBook::new(store, Arc::new(SystemClock));
+    book.refresh().await?;
+    Ok(book)
 }
 
 fn list(book: &NameBook, all: bool, as_json: bool) {

@@ -11,7 +11,8 @@ use portcullis_identity::{KeyStatus, local_principal, local_user};
 use portcullis_model::{Clock, CredentialKind, Principal, PrincipalId, SystemClock, TenantId};
 
 use crate::cli::WhoArgs;
-use crate::house::{Foundations, known_roles};
+use crate::house::known_roles;
+use crate::look;
 use crate::settings::Config;
 
 /// The principals that tables and options speak of.
@@ -38,12 +39,10 @@ enum Tenancy {
 impl People {
     /// Reads the keys.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
-        let foundations = Foundations::open(config).await?;
-        let keys = foundations.keys.list().await;
-        foundations.close().await;
+        let keys = look::keys(config).await?.list().await?;
         let mut people = Self::without_keys(config)?;
         let now = SystemClock.now();
-        for record in keys? {
+        for record in keys {
             let id = PrincipalId::new(format!("key:{}", record.id))?;
             let ended = match record.status(now) {
                 KeyStatus::Active => None,

@@ -10,7 +10,7 @@ use portcullis_model::{NameSet, Principal, ToolSpec, format_duration};
 use portcullis_policy::{Confinement, Explanation, Limits, NOT_IN_PRODUCT, Product, RuleOutcome, UNKNOWN_PRODUCT};
 use serde_json::{Map, Value, json};
 
-use super::call::read_arguments;
+use super::arguments;
 use super::people::People;
 use super::tables;
 use crate::cli::{CheckArgs, ExplainArgs, PolicyAction};
@@ -143,9 +143,15 @@ pub(super) fn reason(prospect: &Prospect, product: Option<&str>) -> Option<Strin
     }
 }
 
-/// A misspelt argument would be explained as absent, which is another question.
+/// A misspelt argument would be explained as absent, which is another question. Where the schema may take others than it names,
+/// the gate says whether it does.
 pub(super) fn check_arguments(tool: &ToolSpec, arguments: &Map<String, Value>) -> anyhow::Result<()> {
-    let known = tool.input_schema.get("properties").and_then(Value::as_object);
+    let named = |keyword: &str| tool.input_schema.get(keyword);
+    let open = ["additionalProperties", "unevaluatedProperties"].iter().any(|k| named(k).is_some_and(|v| *v != false));
+    if open || MORE_ARGUMENTS.iter().any(|keyword| named(keyword).is_some()) {
+        return Ok(());
+    }
+    let known = named("properties").and_then(Value::as_object);
     match arguments.keys().find(|name| known.is_none_or(|k| !k.contains_key(*name))) {
         Some(unknown) => {
             let names: Vec<&str> = known.into_iter().flat_map(|k| k.keys().map(String::as_str)).collect();
@@ -154,6 +160,9 @@ pub(super) fn check_arguments(tool: &ToolSpec, arguments: &Map<String, Value>) -
         None => Ok(()),
     }
 }
+
+/// Keywords of a schema under which there can be arguments that `properties` does not name.
+const MORE_ARGUMENTS: [&str; 7] = ["patternProperties", "allOf", "anyOf", "oneOf", "if", "$ref", "dependentSchemas"];
 
 /// Prints what the answer does not know.
 pub(super) fn say_notes<'n>(notes: impl IntoIterator<Item = &'n String>) {
@@ -173,7 +182,7 @@ async fn explain(config: &Config, args: ExplainArgs) -> anyhow::Result<()> {
         return Ok(());
     };
     let tool = book.tool(name)?;
-    let arguments = read_arguments(&args.arguments)?;
+    let arguments = arguments::typed(&arguments::pairs(&args.arguments)?, Some(tool));
     check_arguments(tool, &arguments)?;
     let given = (args.no_args || !arguments.is_empty()).then_some(&arguments);
     let prospect = book.ask(&Wish { principal: &principal, product, tool: name, arguments: given });

@@ -1,4 +1,4 @@
-//! `portcullis profile`: look at what principals usually do, and accept it as their profile.
+//! `portcullis profile`: look at what principals usually do, which changes nothing, and accept it as their profile.
 
 use anyhow::Context;
 use portcullis_audit::{AuditEvent, EventKind};
@@ -9,54 +9,57 @@ use serde_json::json;
 
 use crate::cli::{OutputArgs, ProfileAction};
 use crate::house::Foundations;
+use crate::look;
 use crate::settings::Config;
 use crate::terminal::{paint, say, say_json, table};
 
 /// Runs `portcullis profile …`.
 pub async fn run(config: &Config, action: ProfileAction) -> anyhow::Result<()> {
+    let (principal, accepted) = match action {
+        ProfileAction::List(output) => return list(&book(config).await?, &output).await,
+        ProfileAction::Show { principal } => {
+            let profiles = book(config).await?;
+            let learned = learned(&profiles, &principal).await?;
+            let accepted = profiles.accepted(&learned.principal);
+            say_json(&json!({"learned": learned, "accepted": accepted.as_deref()}));
+            return Ok(());
+        }
+        ProfileAction::Suggest { principal } => {
+            say(learned(&book(config).await?, &principal).await?.suggested_policy());
+            return Ok(());
+        }
+        ProfileAction::Accept { principal } => (principal, true),
+        ProfileAction::Forget { principal } => (principal, false),
+    };
     let foundations = Foundations::open(config).await?;
-    let outcome = act(&foundations, config, action).await;
+    let outcome = match foundations.profiles(config).await {
+        Ok(profiles) if accepted => accept(&foundations, &profiles, &principal).await,
+        Ok(profiles) => forget(&foundations, &profiles, &principal).await,
+        Err(error) => Err(error),
+    };
     foundations.close().await;
     outcome
 }
 
-async fn act(foundations: &Foundations, config: &Config, action: ProfileAction) -> anyhow::Result<()> {
-    let profiles = foundations.profiles(config).await?;
-    match action {
-        ProfileAction::List(output) => list(&profiles, &output).await,
-        ProfileAction::Show { principal } => {
-            let learned = learned(&profiles, &principal).await?;
-            let accepted = profiles.accepted(&learned.principal);
-            say_json(&json!({"learned": learned, "accepted": accepted.as_deref()}));
-            Ok(())
-        }
-        ProfileAction::Suggest { principal } => {
-            say(learned(&profiles, &principal).await?.suggested_policy());
-            Ok(())
-        }
-        ProfileAction::Accept { principal } => {
-            let learned = learned(&profiles, &principal).await?;
-            record(foundations, "profile.accept", &learned.principal)?;
-            profiles.accept(&learned.principal).await?;
-            say(format!(
-                "The profile of {principal} is what was seen of it: {} tools in {} calls.",
-                learned.tools.len(),
-                learned.calls
-            ));
-            Ok(())
-        }
-        ProfileAction::Forget { principal } => {
-            let id = PrincipalId::new(&principal)?;
-            record(foundations, "profile.forget", &id)?;
-            let there = profiles.forget(&id).await?;
-            say(if there {
-                format!("Nothing is known of {principal} any more.")
-            } else {
-                format!("Nothing was known of {principal}.")
-            });
-            Ok(())
-        }
-    }
+/// The book, to be read.
+async fn book(config: &Config) -> anyhow::Result<Profiles> {
+    look::profiles(config, look::state(config).await?).await
+}
+
+async fn accept(foundations: &Foundations, profiles: &Profiles, principal: &str) -> anyhow::Result<()> {
+    let learned = learned(profiles, principal).await?;
+    record(foundations, "profile.accept", &learned.principal)?;
+    profiles.accept(&learned.principal).await?;
+    say(format!("The profile of {principal} is what was seen of it: {} tools in {} calls.", learned.tools.len(), learned.calls));
+    Ok(())
+}
+
+async fn forget(foundations: &Foundations, profiles: &Profiles, principal: &str) -> anyhow::Result<()> {
+    let id = PrincipalId::new(principal)?;
+    record(foundations, "profile.forget", &id)?;
+    let there = profiles.forget(&id).await?;
+    say(if there { format!("Nothing is known of {principal} any more.") } else { format!("Nothing was known of {principal}.") });
+    Ok(())
 }
 
 /// The change is recorded before it takes effect.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::approvals;
 use crate::server::{Home, Reply, Server, intact, read_reply};
+use crate::upstreams::until;
 
 type Header<'a> = (&'a str, &'a str);
 
@@ -166,6 +167,36 @@ fn a_key_taken_back_over_http_is_refused_within_a_second() {
     for key in [&admin, &reader, &caller] {
         assert!(!keys.body.contains(key.split('_').nth(2).unwrap()), "a secret is in the list");
     }
+    assert!(intact(&server.home));
+}
+
+#[test]
+fn an_administrator_whose_own_key_is_lost_or_over_is_replaced_on_the_machine_while_the_server_runs() {
+    let home = Home::new("");
+    let lost = home.key(&["--scope", "admin", "--role", "admin"]);
+    let server = Server::start_in(home);
+    let status = |key: &str| get(&server, key, "/api/v1/status").status;
+    let opens = |key: &str| until("it opens", || if status(key) == 200 { Ok(()) } else { Err(server.log()) });
+    assert_eq!(status(&lost), 200, "the only administrator, and somebody else has the key");
+    // Nobody is let in to take it back: that is done where the state is.
+    server.home.run_ok(&["key", "revoke", id_of(&lost)]);
+    let began = Instant::now();
+    while status(&lost) != 401 {
+        assert!(began.elapsed() < Duration::from_secs(1), "the revoked key is still good");
+    }
+    let record = server.home.audited(|r| r["kind"] == "key" && r["method"] == "key.revoke" && r["key"] == id_of(&lost));
+    assert!(record["principal"].as_str().is_some_and(|who| who.starts_with("local:")), "{record}");
+    server.home.audited(|r| r["rule"] == "revoked_key" && r["transport"] == "admin" && r["decision"] == "deny");
+
+    // A new one is good without a restart, and when that one is over it gets a new secret in the same way.
+    let brief = server.home.key(&["--scope", "admin", "--role", "admin", "--expires", "10s"]);
+    opens(&brief);
+    until("it ends", || if status(&brief) == 401 { Ok(()) } else { Err("it is still good".to_owned()) });
+    server.home.audited(|r| r["rule"] == "expired_key" && r["transport"] == "admin" && r["decision"] == "deny");
+    let rotated = server.home.run_ok(&["key", "rotate", id_of(&brief), "--overlap", "0s", "--expires", "90d", "--json"]);
+    let rotated: Value = serde_json::from_str(&rotated).unwrap();
+    opens(rotated["key"].as_str().unwrap());
+    assert_eq!(status(&brief), 401, "the old secret stays over");
     assert!(intact(&server.home));
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::server::{Home, Server};
 use crate::upstreams::{Puppet, accept_all, listed, sees, tool, tools, until, visitor};
-use crate::visitor::Visitor;
+use crate::visitor::{Backend, Visitor};
 
 const PRODUCTS: &str = "tools: {expose: all}\n\
     roles: [oncall]\n\
@@ -240,4 +240,104 @@ fn tools_of_other_servers_are_explained_as_they_were_accepted_and_missed_aloud_b
     assert!(!tools(&confined).contains(&"deploys".to_owned()));
     confined.call("deploys", &json!({}));
     assert_eq!(home.audited(|r| r["tool"] == "deploys")["rule"], "not-served");
+}
+
+/// A house with a described tool whose arguments are of every type, and a rule about each.
+fn typed_home(backend: &Backend) -> Home {
+    let home = Home::new("tools: {expose: all}\n");
+    let parameter = |name: &str, schema: Value| json!({"name": name, "in": "query", "schema": schema});
+    let parameters = [
+        parameter("id", json!({"type": "string"})),
+        parameter("count", json!({"type": "integer", "maximum": 9})),
+        parameter("ratio", json!({"type": "number"})),
+        parameter("flag", json!({"type": "boolean"})),
+        parameter("tags", json!({"type": "array", "items": {"type": "string"}})),
+        parameter("note", json!({"type": ["string", "null"]})),
+    ];
+    let find = json!({"operationId": "find", "summary": "Finds orders", "parameters": parameters});
+    let description = json!({"openapi": "3.1.0", "info": {"title": "Shop", "version": "1"}, "paths": {"/find": {"get": find}}});
+    let at = |name: &str| home.directory.path().join(name);
+    std::fs::write(at("shop.json"), description.to_string()).unwrap();
+    let rules: String = [
+        ("not-one", "id", "context.arguments.id == \"1\""),
+        ("few", "count", "context.arguments.count > 2"),
+        ("not-flagged", "flag", "context.arguments.flag"),
+        ("not-tagged", "tags", "context.arguments.tags.contains(\"1\")"),
+        ("not-noted", "note", "context.arguments.note == \"1\""),
+        ("no-ratio", "ratio", "context.arguments has count"),
+    ]
+    .map(|(id, name, condition)| {
+        format!(
+            "@id(\"{id}\") forbid (principal, action == Portcullis::Action::\"call\", resource == Portcullis::Tool::\"shop_find\") \
+             when {{ context.arguments has {name} && {condition} }};\n"
+        )
+    })
+    .concat();
+    std::fs::write(at("own.cedar"), rules).unwrap();
+    let text = std::fs::read_to_string(&home.config).unwrap();
+    let more = format!(
+        "policies: ['{}']\napis: [{{name: shop, spec: {{file: '{}'}}, url: '{}', allow_addresses: [loopback]}}]\n",
+        at("own.cedar").display(),
+        at("shop.json").display(),
+        backend.url
+    );
+    std::fs::write(&home.config, text + &more).unwrap();
+    home
+}
+
+#[test]
+fn explanations_read_arguments_as_the_gate_sees_them() {
+    let backend = Backend::start(|_, _| (200, "[]".to_owned()));
+    let home = typed_home(&backend);
+    let key = home.key(&["--role", "reader"]);
+    let server = Server::start_in(home);
+    let (home, reader, id) = (&server.home, Visitor::new(&server, &key), id_of(&key));
+    let mut seen = BTreeSet::new();
+    for (typed, sent) in [
+        ("id=1", json!({"id": "1"})),
+        ("id=\"1\"", json!({"id": "1"})),
+        ("id=2", json!({"id": "2"})),
+        ("id=1.0", json!({"id": "1.0"})),
+        ("id=true", json!({"id": "true"})),
+        ("id=null", json!({"id": "null"})),
+        ("id=[1]", json!({"id": "[1]"})),
+        ("count=1", json!({"count": 1})),
+        ("count=3", json!({"count": 3})),
+        ("count=3.0", json!({"count": 3.0})),
+        ("count=3.5", json!({"count": 3.5})),
+        ("count=10", json!({"count": 10})),
+        ("count=\"3\"", json!({"count": "3"})),
+        ("count=many", json!({"count": "many"})),
+        ("ratio=1", json!({"ratio": 1})),
+        ("ratio=0.5 count=1", json!({"ratio": 0.5, "count": 1})),
+        ("flag=true", json!({"flag": true})),
+        ("flag=false", json!({"flag": false})),
+        ("flag=1", json!({"flag": 1})),
+        ("flag=yes", json!({"flag": "yes"})),
+        ("tags=[\"1\"]", json!({"tags": ["1"]})),
+        ("tags=[1]", json!({"tags": [1]})),
+        ("tags=[]", json!({"tags": []})),
+        ("tags=1", json!({"tags": 1})),
+        ("note=1", json!({"note": "1"})),
+        ("note=null", json!({"note": null})),
+    ] {
+        let mut asked = vec!["policy", "explain", "--json", "--principal", id.as_str(), "--tool", "shop_find"];
+        asked.extend(typed.split(' ').flat_map(|pair| ["--arg", pair]));
+        let said = json_of(home, &asked);
+        reader.call("shop_find", &sent);
+        let record = home.audited(|r| r["tool"] == "shop_find");
+        let done = (&json!(record["decision"] == "allow"), &record["rule"]);
+        assert_eq!((&said["allowed"], &said["rule"]), done, "{typed:?}: {said} {record}");
+        seen.insert(record["rule"].as_str().unwrap().to_owned());
+    }
+    // Each rule decided something, and so did the schema.
+    for rule in ["not-one", "few", "not-flagged", "not-tagged", "not-noted", "no-ratio", "argument-schema"] {
+        assert!(seen.contains(rule), "{rule}: {seen:?}");
+    }
+    // The same command line calls what it explains.
+    let called = home.run(&["call", "shop_find", "id=2", "count=1"]);
+    assert!(called.status.success(), "{}", String::from_utf8_lossy(&called.stderr));
+    assert!(backend.seen().iter().any(|request| request.contains("id=2") && request.contains("count=1")), "{:?}", backend.seen());
+    let said = refused(home, &["policy", "explain", "--role", "reader", "--tool", "shop_find", "--arg", "idd=1"]);
+    assert!(said.contains("no argument 'idd'; its arguments are id, count"), "{said}");
 }

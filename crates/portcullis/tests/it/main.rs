@@ -46,6 +46,7 @@ mod keys;
 mod lethal;
 mod limits;
 mod look_back;
+mod looking;
 mod many_tools;
 mod neighbours;
 mod opa;

@@ -2,8 +2,11 @@
 //! one. Trouble with the record hides nothing.
 
 use std::process::Output;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portcullis_audit::{AuditEvent, AuditLog, AuditOptions, Decision, EventKind};
+use portcullis_model::SystemClock;
 use serde_json::{Value, json};
 
 use crate::server::{Home, Server, intact};
@@ -11,7 +14,7 @@ use crate::server::{Home, Server, intact};
 /// A house that was used before, and its configuration, which is good.
 fn used() -> (Home, String) {
     let home = Home::new("");
-    home.run_ok(&["key", "list"]);
+    home.run_ok(&["tools"]);
     assert!(home.data().join("audit").is_dir(), "there is an audit log");
     let good = std::fs::read_to_string(&home.config).unwrap();
     (home, good)
@@ -110,6 +113,41 @@ fn where_the_record_cannot_be_written_the_reason_stays_the_reason() {
     assert!(said.contains("did you mean 'listen'") && said.contains("is not in the audit log: "), "{said}");
     std::fs::write(&key, kept).unwrap();
     assert!(of(&home, "start").is_empty());
+    assert!(intact(&home), "{:?}", home.run(&["audit", "verify"]));
+}
+
+#[test]
+fn a_start_that_is_refused_again_and_again_fills_no_disk() {
+    let kept = "audit: {rotate: 64KiB, retention: {max_size: 128KiB}}\n";
+    for (bad, says) in [("lisen: {}\n", "did you mean 'listen'"), ("stdio: {role: nobody}\n", "there is no role 'nobody'")] {
+        let (home, good) = used();
+        // As many refusals as a start that is tried every few seconds leaves in a day.
+        let directory = home.data().join("audit");
+        let options = AuditOptions { rotate_at_bytes: u64::MAX, ..AuditOptions::default() };
+        let log = AuditLog::open_with(&directory, Arc::new(SystemClock), options).unwrap();
+        let refusal = || AuditEvent::new(EventKind::Config).method("start").decided(Decision::Deny, "start-refused");
+        for turn in 0..1_000 {
+            log.append(refusal().note(format!("refused: {turn} {}", "and again ".repeat(20)))).unwrap();
+        }
+        log.close().unwrap();
+        let size = || -> u64 { std::fs::read_dir(&directory).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum() };
+        assert!(size() > 192 << 10, "{}", size());
+        let bad = format!("{good}{kept}{bad}");
+        let (_, said) = refused(&home, &good, &bad, "serve");
+        assert!(said.contains(says) && !said.contains("note:"), "{said}");
+        let records = of(&home, "start");
+        assert!(records.iter().any(|record| note(record).contains(says)), "it is on record: {records:?}");
+        assert!(!records.iter().any(|record| note(record).contains("and again")), "what was there is gone");
+        assert!(home.audit().iter().any(|record| record["kind"] == "retention"), "and that it is gone is on record");
+        assert!(size() < 192 << 10, "{}", size());
+        assert!(intact(&home), "{:?}", home.run(&["audit", "verify"]));
+    }
+    // Settings that cannot be believed remove nothing.
+    let (home, good) = used();
+    let before = home.audit().len();
+    let (_, said) = refused(&home, &good, &format!("{good}audit: {{rotate: 1KiB, retention: {{max_size: 1KiB}}}}\n"), "serve");
+    assert!(said.contains("rotate must be at least 64KiB"), "{said}");
+    assert!(home.audit().len() > before, "a record more, and none is gone");
     assert!(intact(&home), "{:?}", home.run(&["audit", "verify"]));
 }
 
