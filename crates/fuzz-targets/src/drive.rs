@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
+
 use crate::Target;
 
 /// How long, from where, and within which bounds.
@@ -23,7 +25,7 @@ pub struct Plan {
     pub longest: usize,
     /// Most resident memory may grow between the first fifth of the run and its end, in bytes.
     pub growth: u64,
-    /// Longest time one input may take.
+    /// Longest time one input may take, by the clock and of the processor.
     pub slowest: Duration,
     /// Where each input is written before it is read, so that even an abort leaves it behind.
     pub keep: Option<PathBuf>,
@@ -51,7 +53,7 @@ pub struct Run {
     pub accepted: u64,
     /// Different answers.
     pub answers: usize,
-    /// The longest time an input took.
+    /// The longest time an input took: by the clock, or of the processor where that is less.
     pub slowest: Duration,
     /// How much resident memory grew, in bytes; `None` where the system does not say.
     pub growth: Option<u64>,
@@ -150,9 +152,9 @@ pub fn drive(target: &Target, plan: &Plan) -> Result<Run, Broken> {
             std::fs::write(path, &input).map_err(|error| Broken::Keep { path: path.clone(), error })?;
         }
         watch.number.store(run.inputs, Ordering::Relaxed);
-        let from = Instant::now();
+        let from = Stopwatch::start();
         let outcome = catch_unwind(AssertUnwindSafe(|| (target.run)(&input)));
-        let took = from.elapsed();
+        let took = from.took();
         let shown = || input.escape_ascii().to_string();
         let verdict = outcome.map_err(|panic| Broken::Panic {
             message: said_by(panic.as_ref()),
@@ -190,6 +192,30 @@ pub fn drive(target: &Target, plan: &Plan) -> Result<Run, Broken> {
     }
 }
 
+/// How long something takes. Beside other work that is more by the clock than it is to blame for, and in a process that does
+/// more than one thing more of the processor: the less counts.
+#[derive(Clone, Copy)]
+struct Stopwatch {
+    clock: Instant,
+    processor: Option<Duration>,
+}
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self { clock: Instant::now(), processor: processor_time() }
+    }
+
+    fn took(self) -> Duration {
+        let clock = self.clock.elapsed();
+        self.processor.zip(processor_time()).map_or(clock, |(before, now)| clock.min(now.saturating_sub(before)))
+    }
+}
+
+/// Processor time of this process, where the system says it.
+fn processor_time() -> Option<Duration> {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).ok().map(Duration::from)
+}
+
 /// Ends the process when one input never ends: no thread can be stopped from outside.
 struct Watch {
     number: Arc<AtomicU64>,
@@ -200,12 +226,13 @@ impl Watch {
         let number = Arc::new(AtomicU64::new(0));
         let (watched, most, seed) = (Arc::downgrade(&number), plan.slowest * 4, plan.seed);
         std::thread::spawn(move || {
-            let (mut last, mut since) = (0, Instant::now());
+            let (mut last, mut since) = (0, Stopwatch::start());
             // The run is over when nobody counts any more.
             while let Some(now) = watched.upgrade().map(|number| number.load(Ordering::Relaxed)) {
                 if now != last {
-                    (last, since) = (now, Instant::now());
-                } else if since.elapsed() > most {
+                    (last, since) = (now, Stopwatch::start());
+                // What waits and does nothing spends no processor time.
+                } else if since.took() > most || since.clock.elapsed() > most * 15 {
                     let _ =
                         writeln!(io::stderr(), "BROKEN  {name}: input {now} of seed {seed} does not end; --keep FILE shows it");
                     std::process::exit(1);

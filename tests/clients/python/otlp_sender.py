@@ -1,7 +1,7 @@
 """Sends logs, traces and metrics with the official OpenTelemetry SDK, over HTTP/protobuf and over gRPC.
 
 Usage: otlp_sender.py HTTP_ENDPOINT GRPC_ENDPOINT [--token TOKEN] [--marker TEXT] [--logs N]
-                      [--only http|grpc] [--ca FILE [--client-certificate FILE --client-key FILE]]
+                      [--only http|grpc] [--seconds N] [--ca FILE [--client-certificate FILE --client-key FILE]]
 
   HTTP_ENDPOINT   such as http://127.0.0.1:4318 (the /v1/... paths are added)
   GRPC_ENDPOINT   such as 127.0.0.1:4317; TLS with --ca
@@ -9,6 +9,7 @@ Usage: otlp_sender.py HTTP_ENDPOINT GRPC_ENDPOINT [--token TOKEN] [--marker TEXT
   --marker        text to find the records by; a fresh one when left out
   --logs          log records per transport, 20 when left out
   --only          one transport instead of both
+  --seconds       how long each signal is tried, 10 when left out
   --ca            PEM file of the authority of the listeners' certificate
   --client-...    PEM files of the certificate to show, and of its key
 
@@ -47,7 +48,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
-SECONDS = 10
 SPANS = 3
 
 
@@ -122,9 +122,9 @@ def send(transport: str, exporters: tuple, marker: str, logs: int) -> dict:
     )
     service = f"otlp-sender-{transport}"
     resource = Resource.create({"service.name": service, "service.version": "1.0", "deployment.environment.name": "test"})
-    tracers = TracerProvider(resource=resource)
+    tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
     tracers.add_span_processor(BatchSpanProcessor(spans))
-    loggers = LoggerProvider(resource=resource)
+    loggers = LoggerProvider(resource=resource, shutdown_on_exit=False)
     loggers.add_log_record_processor(BatchLogRecordProcessor(records))
     exponential = View(
         instrument_type=Histogram,
@@ -132,15 +132,13 @@ def send(transport: str, exporters: tuple, marker: str, logs: int) -> dict:
         aggregation=ExponentialBucketHistogramAggregation(),
     )
     reader = PeriodicExportingMetricReader(metrics, export_interval_millis=3_600_000)
-    meters = MeterProvider(resource=resource, metric_readers=[reader], views=[exponential])
+    meters = MeterProvider(resource=resource, metric_readers=[reader], views=[exponential], shutdown_on_exit=False)
 
     trace_id, context = send_spans(tracers, marker)
     send_logs(loggers, marker, logs, context)
     send_metrics(meters, marker)
-    for provider in (tracers, loggers, meters):
+    for signal, provider in (("traces", tracers), ("logs", loggers), ("metrics", meters)):
         provider.shutdown()  # sends what is waiting, once
-
-    for signal in ("traces", "logs", "metrics"):
         if signal in outcomes.refused or not outcomes.acknowledged.get(signal):
             raise SystemExit(f"otlp_sender: {signal} over {transport} were not acknowledged")
     return {"service": service, "trace_id": trace_id, "spans": SPANS, "logs": logs, "metrics": 5}
@@ -154,6 +152,7 @@ def main() -> None:
     parser.add_argument("--marker", default="")
     parser.add_argument("--logs", type=int, default=20)
     parser.add_argument("--only", choices=("http", "grpc"))
+    parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--ca")
     parser.add_argument("--client-certificate")
     parser.add_argument("--client-key")
@@ -162,12 +161,12 @@ def main() -> None:
     marker = arguments.marker or f"marker-{uuid.uuid4().hex}"
     headers = {"authorization": f"Bearer {arguments.token}"} if arguments.token else {}
     base = arguments.http_endpoint.rstrip("/")
-    http = {"headers": headers, "timeout": SECONDS, "compression": Compression.Gzip}
+    http = {"headers": headers, "timeout": arguments.seconds, "compression": Compression.Gzip}
     rpc = {
         "endpoint": arguments.grpc_endpoint,
         "insecure": True,
         "headers": tuple(headers.items()),
-        "timeout": SECONDS,
+        "timeout": arguments.seconds,
         "compression": grpc.Compression.Gzip,
     }
     if arguments.ca:
