@@ -132,8 +132,11 @@ impl Given<'_> {
         let mut segments = std::mem::take(&mut snapshot.segments);
         segments.retain(|segment| segment.overlaps(filter.start, filter.end));
         let deadline = self.deadline;
-        let planned = tokio::task::spawn_blocking(move || snapshot.plan(filter, &Cancel::until(deadline).0)).await;
-        let plan = planned.map_err(|e| StoreError::Statement(e.to_string()))??;
+        let planned = tokio::task::spawn_blocking(move || {
+            let (cancel, _guard) = Cancel::until(deadline);
+            snapshot.plan(filter, &cancel)
+        });
+        let plan = planned.await.map_err(|e| StoreError::Statement(e.to_string()))??;
         let scan = Scan { segments: segments.iter().map(|segment| segment.meta.clone()).collect(), parts: plan.parts() };
         self.scans.push(Arc::new(Begun { plan, table, columns: wanted.columns, _segments: segments }));
         Ok(scan)
@@ -234,7 +237,7 @@ impl Ended {
     /// Of a process that ended without an answer.
     fn meaning(&self, job: &Job) -> StoreError {
         let status = self.status.map_or_else(|| "an unknown status".to_owned(), |status| status.to_string());
-        tracing::warn!(%status, said = %self.said.trim_end(), "the process of a statement ended without an answer");
+        tracing::warn!(%status, said = ?self.said.trim_end(), "the process of a statement ended without an answer");
         // The allocator's word where the limit of memory was met, and the system's where a thread's stack did not fit into it.
         if ["memory allocation of", "Cannot allocate memory", "Resource temporarily unavailable"]
             .iter()

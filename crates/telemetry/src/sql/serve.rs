@@ -1,6 +1,6 @@
 //! What a statement's process does: reads one job from its standard input, sets its limits, answers, and ends. It has a stack
-//! for the deepest statement the limits allow on every thread. It knows no other tenant, no key of the audit log, and no way
-//! out but the line it was given.
+//! for the deepest statement the limits allow on every thread. It is told of one tenant only, and holds no key but that of the
+//! marks of redaction.
 
 use std::ffi::OsString;
 use std::io::Write as _;
